@@ -1,0 +1,80 @@
+"""Files and digests: written whole or not at all, read by their sha256. Used by every step that leaves something."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.errors import InputError
+
+__all__ = ["canonical_json", "digest_of", "fsync_folder", "sha256_file", "sha256_tree", "write_atomic", "write_json"]
+
+
+def canonical_json(value: Any) -> str:
+    """Serialise to JSON with sorted keys, no white space and no NaN, so that equal values have equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """Return the hex sha256 of a JSON value in its canonical form."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes, read in 1 MiB pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_tree(folder: Path) -> str:
+    """Return the hex sha256 over the sorted relative paths and digests of every file below a folder."""
+    listing = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return digest_of(listing)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file aside, fsync, then rename: a reader sees the old file or the new one, never half.
+
+    Raises:
+        InputError: The folder can't be created or written.
+    """
+    payload = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}",
+            allowed="a folder that this user may write",
+            next_step="choose another folder, or change its owner or mode",
+        ) from error
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:
+    """Write a JSON document atomically, indented for people, keys in the order given."""
+    write_atomic(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

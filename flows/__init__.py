@@ -1,0 +1,1 @@
+"""Wiring: Prefect flows, DVC and the command line. The only package that imports prefect or dvc."""

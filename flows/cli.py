@@ -1,0 +1,78 @@
+"""`tunewright`: a lazy group of verbs, each in flows/commands/, and the one place where errors become exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+
+import click
+
+__all__ = ["main"]
+
+# verb -> (module in flows.commands, one line for --help); the modules are imported only when their verb is called,
+# so that `--help` answers at once and a registry lookup needs no torch.
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("run", "Run the whole chain of a recipe: decide, plan, finetune, evaluate, gate, register, serve."),
+    "data": ("data", "Check, show and count the rows of a data file."),
+    "plan": ("plan", "Plan memory: which method and batch fit the budget."),
+    "registry": ("registry", "Look up, promote, roll back and verify model versions."),
+    "serve": ("serve", "Serve a registered version behind an OpenAI-compatible endpoint."),
+    "bundle": ("bundle", "Package a registered version with BentoML."),
+    "schema": ("schema", "Print the recipe's JSON Schema."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its verbs' names and help lines without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"flows.commands.{VERBS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, help_line) for verb, (_, help_line) in VERBS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="tunewright", prog_name="tunewright")
+def cli(debug: bool) -> None:
+    """Decide whether to finetune, finetune within memory, measure the alignment tax, serve only proven weights.
+
+    Exit status: 0 done, 1 internal failure, 2 bad input or usage, 3 a verdict said no, 4 conflict or not found.
+    """
+
+
+def main() -> None:
+    """Run the command line; an error says what was given, what is allowed and what to do next."""
+    debug = "--debug" in sys.argv[1:]
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        cli.main(args=arguments, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except Exception as error:
+        # registry and components have error trees of their own; both carry an exit_status
+        status = getattr(error, "exit_status", None)
+        if debug:
+            traceback.print_exc()
+        if status is None:
+            click.echo(f"error: internal failure: {type(error).__name__}: {error}", err=True)
+            click.echo("  next: run again with --debug for the traceback", err=True)
+            sys.exit(1)
+        click.echo(f"error: {error}", err=True)
+        sys.exit(int(status))

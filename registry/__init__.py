@@ -1,0 +1,1 @@
+"""The source of truth for models: versions, blobs, aliases, gate, lineage. No torch."""
