@@ -1,0 +1,180 @@
+"""What a base is, as three digests: weights with architecture, tokenizer, chat template.
+
+An adapter carries the digests of the base that it was trained on; loading, registering and serving compare them, so
+that another base with the same shapes is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from components.errors import InputError
+from components.files import digest_of, sha256_file, write_json
+from components.models.safety import chat_template, weight_files
+
+__all__ = [
+    "BINDING_FILE",
+    "Fingerprint",
+    "check_binding",
+    "file_digest",
+    "fingerprint",
+    "read_binding",
+    "write_binding",
+]
+
+BINDING_FILE = "tunewright.json"
+
+# Config keys that say how a model is used or was saved, not what it computes.
+NOT_ARCHITECTURE = frozenset(
+    {
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_attn_implementation_internal",
+        "_name_or_path",
+        "dtype",
+        "id2label",
+        "label2id",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+)
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+)
+# tokenizer_config.json keys that don't change which ids a text gets; the template has a digest of its own.
+NOT_TOKENIZER = frozenset({"chat_template", "name_or_path", "processor_class", "transformers_version", "is_local"})
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Three hex sha256.
+
+    Attributes:
+        base: Over the sorted digests of the weight files and the architecture part of the config.
+        tokenizer: Over the vocabulary files and the tokenizer's settings.
+        template: Over the text of the chat template; of the empty text where there is none.
+    """
+
+    base: str
+    tokenizer: str
+    template: str
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Compute the digests of a base folder.
+
+    Weight files are read in full, once in a process for each state (size and time) of the files.
+
+    Args:
+        folder: A folder with config.json and safetensors.
+
+    Returns:
+        The three digests. They don't depend on where the folder lies or what it is called.
+
+    Raises:
+        InputError: No config.json or no weights.
+    """
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise InputError(f"{folder} has no config.json, so it has no base fingerprint")
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    weights = sorted(file_digest(path) for path in weight_files(folder))
+    architecture = _without(config, NOT_ARCHITECTURE)
+    vocabulary: dict[str, Any] = {
+        name: file_digest(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()
+    }
+    settings_file = folder / "tokenizer_config.json"
+    settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
+    vocabulary["settings"] = _without(settings, NOT_TOKENIZER)
+    return Fingerprint(
+        base=digest_of({"weights": weights, "architecture": architecture}),
+        tokenizer=digest_of(vocabulary),
+        template=digest_of(chat_template(folder) or ""),
+    )
+
+
+def write_binding(adapter: Path, base: Fingerprint) -> Path:
+    """Record beside an adapter which base it belongs to.
+
+    Args:
+        adapter: Folder with adapter_config.json.
+        base: Digests of the base that it was trained on.
+
+    Returns:
+        The file written.
+    """
+    path = adapter / BINDING_FILE
+    write_json(
+        path, {"base_fingerprint": base.base, "tokenizer_digest": base.tokenizer, "template_digest": base.template}
+    )
+    return path
+
+
+def read_binding(adapter: Path) -> Fingerprint:
+    """Read which base an adapter belongs to.
+
+    Raises:
+        InputError: The record is missing or malformed.
+    """
+    path = adapter / BINDING_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return Fingerprint(record["base_fingerprint"], record["tokenizer_digest"], record["template_digest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"the adapter in {adapter} doesn't say which base it was trained on",
+            allowed=f"{BINDING_FILE} with base_fingerprint, tokenizer_digest and template_digest",
+            next_step="use an adapter that this project trained or registered",
+        ) from error
+
+
+def check_binding(adapter: Path, base_folder: Path) -> None:
+    """Refuse an adapter that was trained on another base, tokenizer or chat template.
+
+    Raises:
+        InputError: No record, or a digest differs.
+    """
+    recorded, present = read_binding(adapter), fingerprint(base_folder)
+    for what, one, other in (
+        ("base", recorded.base, present.base),
+        ("tokenizer", recorded.tokenizer, present.tokenizer),
+        ("chat template", recorded.template, present.template),
+    ):
+        if one != other:
+            raise InputError(
+                f"the adapter in {adapter} was trained on another {what}: it records {one[:12]}, "
+                f"{base_folder} has {other[:12]}",
+                allowed="exactly the base that the adapter was trained on",
+                next_step="load it with that base, or train it again on this one",
+            )
+
+
+def file_digest(path: Path) -> str:
+    """Return the hex sha256 of a file, read once in a process for each state (size, time, inode) of the file."""
+    state = path.stat()
+    return _digest_of_state(str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _digest_of_state(path: str, size: int, mtime_ns: int, inode: int) -> str:  # noqa: ARG001  (the key of the cache)
+    return sha256_file(Path(path))
+
+
+def _without(document: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    kept = {key: value for key, value in document.items() if key not in keys}
+    return kept

@@ -1,0 +1,140 @@
+"""Load a base, plain or in 4 bits, with or without an adapter. Behind sources and safety, before training and serving.
+
+Everything is read from local folders; code in a model folder is never imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from components.errors import InputError
+from components.models.fingerprint import check_binding
+from components.models.quiet import quiet
+from components.models.safety import check_chat_template, check_folder
+
+__all__ = ["DTYPES", "QUANTIZATIONS", "load_model", "load_tokenizer"]
+
+DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZATIONS = ("nf4",)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load a base's tokenizer.
+
+    Args:
+        folder: A checked base folder.
+
+    Returns:
+        The tokenizer; it has a pad token, apart from the turn end where the vocabulary has one to spare.
+
+    Raises:
+        InputError: Unsafe folder, no chat template, or files that transformers can't read.
+    """
+    check_folder(folder)
+    check_chat_template(folder)
+    from transformers import AutoTokenizer
+
+    with quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"the tokenizer in {folder} can't be loaded: {error}", next_step="fetch the base again"
+            ) from error
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        # a pad token that is the turn end hides the turn end from anyone who masks padding by its id
+        unknown = tokenizer.unk_token
+        tokenizer.pad_token = unknown if unknown and unknown != tokenizer.eos_token else tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    quantization: str | None = None,
+    adapter: Path | None = None,
+    merge: bool = False,
+) -> Any:
+    """Load a causal language model in evaluation mode.
+
+    Args:
+        folder: A checked base folder.
+        dtype: One of `DTYPES`; with quantization the dtype of computation.
+        quantization: None, or "nf4": linear layers in 4 bits, blocks of 64, with the scales quantized again
+            (Dettmers et al. 2023, arXiv:2305.14314).
+        adapter: Folder of a peft adapter that was trained on exactly this base.
+        merge: Fold the adapter into the weights and return a plain model.
+
+    Returns:
+        The model, on the accelerator where there is one, else on the CPU; a peft model when an adapter stays apart.
+
+    Raises:
+        InputError: Unknown dtype or quantization, unsafe folder, an adapter of another base, or a contradiction.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}", allowed=", ".join(DTYPES))
+    if quantization is not None and quantization not in QUANTIZATIONS:
+        raise InputError(f"unknown quantization {quantization!r}", allowed=", ".join(QUANTIZATIONS))
+    if merge and adapter is None:
+        raise InputError("merge was asked for without an adapter", next_step="give the adapter to merge")
+    if merge and quantization:
+        raise InputError(
+            "an adapter can't be merged into 4-bit weights without losing part of it",
+            allowed="merge into the base in float32, bfloat16 or float16",
+            next_step="load without quantization, merge, and evaluate the result as a version of its own",
+        )
+    check_folder(folder)
+    if adapter is not None:
+        check_folder(adapter)
+        check_binding(adapter, folder)
+    model = _load_base(folder, dtype, quantization)
+    if adapter is not None:
+        model = _with_adapter(model, adapter, merge)
+    model.eval()
+    return model
+
+
+def _load_base(folder: Path, dtype: str, quantization: str | None) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    options: dict[str, Any] = {}
+    if quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with quiet():
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                dtype=getattr(torch, dtype),
+                device_map={"": device},
+                attn_implementation="sdpa",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                **options,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise InputError(
+                f"the base in {folder} can't be loaded: {error}",
+                allowed="a causal language model whose architecture transformers has",
+                next_step="fetch the base again, or choose another",
+            ) from error
+
+
+def _with_adapter(model: Any, adapter: Path, merge: bool) -> Any:
+    from peft import PeftModel
+
+    with quiet():
+        try:
+            wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=False, local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise InputError(f"the adapter in {adapter} can't be loaded: {error}") from error
+        return wrapped.merge_and_unload(safe_merge=True) if merge else wrapped
