@@ -168,7 +168,7 @@ def _values(
     numbers = [v for v in map(_as_number, wanted) if v is not None]
     numeric = column.type == "number" or (bool(wanted) and len(numbers) == len(wanted)) or _named_like_number(column)
     if numeric:
-        others: list[Value] = list(_numbers(column, numbers, count, draw))
+        others: list[Cell] = list(_numbers(column, numbers, count, draw))
     elif column.type in ("others", "boolean"):
         others = ["T", "F"]
     elif column.type == "time" or "date" in column.name.lower():

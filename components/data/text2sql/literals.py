@@ -40,7 +40,7 @@ class _Found:
         self.facts: dict[str, set[tuple[tuple[str, Value], ...]]] = {}
         self.joins: dict[frozenset[tuple[str, str]], None] = {}
 
-    def read(self, query: exp.Expression) -> None:
+    def read(self, query: exp.Expr) -> None:
         from sqlglot import exp
 
         names = {t.alias_or_name.lower(): t.name for t in query.find_all(exp.Table)}
@@ -62,9 +62,7 @@ class _Found:
         for where in query.find_all(exp.Where):
             self._read_facts(where.this, known)
 
-    def _compare(
-        self, left: exp.Expression, right: exp.Expression, known: dict[str, Table], pattern: bool = False
-    ) -> None:
+    def _compare(self, left: exp.Expr, right: exp.Expr, known: dict[str, Table], pattern: bool = False) -> None:
         from sqlglot import exp
 
         if isinstance(left, exp.Count) or isinstance(right, exp.Subquery | exp.Select):
@@ -82,7 +80,7 @@ class _Found:
             values = _pattern_values(str(value)) if pattern else (value,)
             self.literals.setdefault(column, set()).update(values)
 
-    def _read_facts(self, condition: exp.Expression, known: dict[str, Table]) -> None:
+    def _read_facts(self, condition: exp.Expr, known: dict[str, Table]) -> None:
         """Keep the values that one row must hold at the same time: equalities joined by AND."""
         from sqlglot import exp
 
@@ -120,7 +118,7 @@ class _Found:
             if join in linked or len(join) != 2:
                 continue
 
-            # the child is the side that isn't a lone primary key; between two keys, the table that points at more others
+            # the child is the side that is no primary key; between two keys, the table that points at more others
             def weight(side: tuple[str, str]) -> tuple[bool, int, tuple[str, str]]:
                 table = self.declared.table(side[0])
                 own_key = table is not None and table.primary_key == side[1]
@@ -133,7 +131,7 @@ class _Found:
         return tuple(keys)
 
 
-def _resolve(expression: exp.Expression, known: dict[str, Table]) -> tuple[str, str] | None:
+def _resolve(expression: exp.Expr, known: dict[str, Table]) -> tuple[str, str] | None:
     """Return (table, column) as declared for a column or an aggregate over one; None for anything else."""
     from sqlglot import exp
 
@@ -151,8 +149,8 @@ def _resolve(expression: exp.Expression, known: dict[str, Table]) -> tuple[str, 
     return None
 
 
-def _literal(expression: exp.Expression) -> Value | None:
-    """Return a constant's value. SQLite reads "text" as a string where no column has that name, and so do the queries."""
+def _literal(expression: exp.Expr) -> Value | None:
+    """Return a constant's value; "text" in double quotes is a string to SQLite where no column has that name."""
     from sqlglot import exp
 
     if isinstance(expression, exp.Neg):

@@ -24,7 +24,7 @@ INSTRUCTION = "Write one SQLite query that answers the question about this datab
 
 
 def normalise_sql(sql: str) -> str:
-    """Return the query on one line with single spaces, none before a comma, no closing semicolon; quoted text is kept."""
+    """Return the query on one line, single-spaced, without a closing semicolon; quoted text is kept as it is."""
     pieces: list[str] = []
     for part in re.split(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")""", sql.strip().rstrip(";").strip()):
         quoted = part[:1] in ("'", '"')
@@ -56,12 +56,13 @@ def render_row(schema: Schema, question: str, sql: str, identifier: str) -> Row:
     return Row(messages, {"database": schema.database, "id": identifier, "subset": query_subset(query)})
 
 
-def prepare(raw: Path, out: Path) -> None:
-    """Write questions.jsonl (all rows, by database, in published order) and databases.json (what the metric needs).
+def prepare(raw: Path, questions_file: Path, databases_file: Path) -> None:
+    """Write all rows, by database in published order, and what the metric needs of each database.
 
     Args:
         raw: Folder with Spider's dev.json and tables.json.
-        out: Folder to write into.
+        questions_file: The rows, as JSONL.
+        databases_file: The schemas with their literal pools, as JSON.
 
     Raises:
         InputError: A question names a database that has no schema.
@@ -82,18 +83,19 @@ def prepare(raw: Path, out: Path) -> None:
         schema = with_query_values(declared[database], [normalise_sql(q["query"]) for _, q in asked])
         schemas[database] = schema.to_dict()
         rows += [render_row(schema, q["question"], q["query"], f"spider-dev-{index:04d}") for index, q in asked]
-    write_rows(out / "questions.jsonl", rows)
+    write_rows(questions_file, rows)
     document = {"version": 1, "databases": schemas}
-    write_atomic(out / "databases.json", json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_atomic(databases_file, json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
-    """Run the stage: `python -m components.data.text2sql.prepare --raw data/raw/spider --out data/prepared`."""
+    """Run the stage: `python -m components.data.text2sql.prepare --raw FOLDER --questions FILE --databases FILE`."""
     parser = argparse.ArgumentParser(description=prepare.__doc__)
     parser.add_argument("--raw", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--questions", type=Path, required=True)
+    parser.add_argument("--databases", type=Path, required=True)
     arguments = parser.parse_args()
-    prepare(arguments.raw, arguments.out)
+    prepare(arguments.raw, arguments.questions, arguments.databases)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def assign_databases(
     best = sorted((single_table_rows[d] for d in rest), reverse=True)[:dev_databases]
     if len(rest) <= dev_databases or dev_databases < 1 or sum(best) < dev_minimum:
         raise InputError(
-            f"{dev_databases} development databases with {dev_minimum} single-table rows cannot be drawn from {len(rest)}",
+            f"cannot draw {dev_databases} of {len(rest)} databases with {dev_minimum} single-table rows for dev",
             allowed=f"at least one, fewer than {len(rest)}, and at most {sum(best)} rows",
             next_step="change `split` in params.yaml",
         )
