@@ -1,0 +1,296 @@
+"""The one adapter to DVC: bring the data that dvc.lock names into the workspace, and say what is really there.
+
+First step of every flow. DVC takes a second to import, so digests are compared here and DVC runs, as a process of its
+own that no user setting reaches, only when something is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from configparser import ConfigParser
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import InputError, TunewrightError
+from components.files import sha256_file
+from components.paths import home
+
+__all__ = ["DataFile", "DataVersion", "materialise"]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One data file as it is on disk.
+
+    Attributes:
+        path: Path relative to the repository.
+        md5: Digest that dvc.lock names; None for a file that no stage makes.
+        sha256: Digest of the bytes on disk.
+        rows: Lines that aren't blank, for JSONL; else None.
+        modified: The bytes on disk are not those that dvc.lock names.
+    """
+
+    path: str
+    md5: str | None
+    sha256: str
+    rows: int | None
+    modified: bool
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """The data of a run.
+
+    Attributes:
+        files: Every file asked for, sorted by path.
+        stale: Code, parameters or inputs that changed since dvc.lock was written, one line each.
+        source: Where missing files came from: workspace (none was missing), cache, remote or repro.
+        pushed: Files that were added to the local remote.
+    """
+
+    files: tuple[DataFile, ...]
+    stale: tuple[str, ...]
+    source: str
+    pushed: int
+
+    @property
+    def modified(self) -> bool:
+        """Say whether any file was changed by hand since dvc.lock was written."""
+        return any(file.modified for file in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON value that run documents hold."""
+        files = [asdict(file) for file in self.files]
+        return {"files": files, "stale": list(self.stale), "source": self.source, "modified": self.modified}
+
+
+def materialise(
+    repo: Path, files: Sequence[Path] | None = None, say: Callable[[str], None] = lambda line: None
+) -> DataVersion:
+    """Make sure that the data files are in the workspace, and return their digests.
+
+    A missing file is checked out of DVC's cache, else pulled from the remote, else made by `dvc repro`, in this order.
+    A file whose bytes differ from dvc.lock is used as it is and marked `modified`; only where those bytes are an
+    earlier output that DVC's cache holds (dvc.lock was updated, the workspace was not) is it replaced. What the local
+    remote lacks is pushed to it.
+
+    Args:
+        repo: Root of the repository; one without dvc.yaml is fine, its files are then digested as they are.
+        files: Files that the run reads, absolute or relative to the repository; all outputs in dvc.lock by default.
+        say: Where progress and warnings go, line by line.
+
+    Raises:
+        InputError: A file is missing and no stage makes it.
+        TunewrightError: DVC failed, or brought bytes that are not those that dvc.lock names.
+    """
+    repo = repo.resolve()
+    with _alone(repo):
+        locked = _locked_outputs(repo)
+        if not locked and (repo / "dvc.yaml").is_file():
+            say("no dvc.lock yet: running the data stages")
+            _dvc(repo, "repro")
+            locked, source = _locked_outputs(repo), "repro"
+        else:
+            source = _bring(repo, locked, say)
+        wanted = sorted({_relative(repo, f) for f in files}) if files is not None else sorted(locked)
+        described = tuple(_describe(repo, path, locked.get(path)) for path in wanted)
+        stale = tuple(_stale(repo))
+        for file in described:
+            if file.modified:
+                say(f"{file.path} differs from dvc.lock: the data on disk are used")
+        for line in stale:
+            say(f"{line} since dvc.lock was written: `dvc repro` brings the data up to date")
+        pushed = _push(repo, locked)
+    return DataVersion(described, stale, source, pushed)
+
+
+@contextmanager
+def _alone(repo: Path) -> Iterator[None]:
+    """Let one process of this workspace at a time bring data: DVC fails instead of waiting."""
+    from filelock import FileLock
+
+    key = hashlib.sha256(str(repo).encode()).hexdigest()[:16]
+    folder = home() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"data-{key}.lock"):
+        yield
+
+
+def _relative(repo: Path, file: Path) -> str:
+    absolute = Path(os.path.normpath(repo / file))
+    return absolute.relative_to(repo).as_posix() if absolute.is_relative_to(repo) else str(absolute)
+
+
+def _lock(repo: Path) -> dict[str, Any]:
+    import yaml
+
+    path = repo / "dvc.lock"
+    if not path.is_file():
+        return {}
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+        stages: dict[str, Any] = document["stages"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} can't be read: {error}", next_step="restore it with `git checkout dvc.lock`"
+        ) from error
+    return stages
+
+
+def _locked_outputs(repo: Path) -> dict[str, str]:
+    """Return {path: md5} of every file that a stage makes."""
+    return {out["path"]: out["md5"] for stage in _lock(repo).values() for out in stage.get("outs", ())}
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        # DVC's file digest: an address in its cache, not a protection
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _cached(store: Path, md5: str) -> Path:
+    return store / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def _bring(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> str:
+    cache = repo / ".dvc" / "cache"
+
+    def differing() -> list[str]:
+        """Return the outputs that are missing, or that hold an earlier output which DVC still has."""
+        found = []
+        for path, md5 in locked.items():
+            file = repo / path
+            present = _md5(file) if file.is_file() else None
+            if present is None or (present != md5 and _cached(cache, present).is_file()):
+                found.append(path)
+        return found
+
+    missing = differing()
+    if not missing:
+        return "workspace"
+    say(f"bringing {len(missing)} data files into the workspace")
+    if all(_cached(cache, locked[path]).is_file() for path in missing):
+        _dvc(repo, "checkout", *missing)
+        source = "cache"
+    elif _remote_has(repo, [locked[path] for path in missing]):
+        _dvc(repo, "pull", *missing)
+        source = "remote"
+    else:
+        # --pull: what the remote does hold need not be made again
+        before = dict(locked)
+        _dvc(repo, "repro")
+        source = "repro"
+        changed = [path for path, md5 in _locked_outputs(repo).items() if before.get(path, md5) != md5]
+        if changed:
+            raise TunewrightError(
+                f"the data stages now make other bytes for {', '.join(changed)}; dvc.lock was rewritten",
+                allowed="data that are reproduced byte for byte",
+                next_step="look at `git diff dvc.lock`: commit it if code or parameters were meant to change",
+            )
+    still = differing()
+    if still:
+        raise TunewrightError(
+            f"{', '.join(still)} could not be brought into the workspace",
+            next_step="run `dvc status` and `dvc repro` by hand",
+        )
+    return source
+
+
+def _describe(repo: Path, path: str, md5: str | None) -> DataFile:
+    file = repo / path
+    if not file.is_file():
+        raise InputError(
+            f"no data file {path}",
+            allowed="a file, or an output of a stage in dvc.yaml",
+            next_step="check the path in the recipe",
+        )
+    rows = None
+    if file.suffix == ".jsonl":
+        with file.open("rb") as stream:
+            rows = sum(1 for line in stream if line.strip())
+    return DataFile(path, md5, sha256_file(file), rows, md5 is not None and _md5(file) != md5)
+
+
+def _stale(repo: Path) -> Iterator[str]:
+    """Name what changed since the stages ran: code they depend on, and parameters. Data files are judged above."""
+    import yaml
+
+    stages = _lock(repo)
+    outputs = _locked_outputs(repo)
+    changed: dict[str, None] = {}
+    for stage in stages.values():
+        for dependency in stage.get("deps", ()):
+            path = dependency["path"]
+            file = repo / path
+            if path not in outputs and (not file.is_file() or _md5(file) != dependency.get("md5")):
+                changed[f"{path} changed"] = None
+        for path, values in stage.get("params", {}).items():
+            present = yaml.safe_load((repo / path).read_text()) if (repo / path).is_file() else {}
+            changed.update({f"`{key}` in {path} changed": None for key in values if present.get(key) != values[key]})
+    yield from changed
+
+
+def _remote_folder(repo: Path) -> Path | None:
+    """Return the default remote's folder if it is a local one."""
+    config = ConfigParser(strict=False)
+    config.read([repo / ".dvc" / "config", repo / ".dvc" / "config.local"])
+    name = config.get("core", "remote", fallback="")
+    for section in config.sections():
+        if section.strip("'") == f'remote "{name}"':
+            url = config.get(section, "url", fallback="")
+            return None if not url or "://" in url else (repo / ".dvc" / url).resolve()
+    return None
+
+
+def _has_remote(repo: Path) -> bool:
+    config = ConfigParser(strict=False)
+    config.read([repo / ".dvc" / "config", repo / ".dvc" / "config.local"])
+    return bool(config.get("core", "remote", fallback=""))
+
+
+def _remote_has(repo: Path, digests: Sequence[str]) -> bool:
+    folder = _remote_folder(repo)
+    if folder is not None:
+        return all(_cached(folder, md5).is_file() for md5 in digests)
+    return _has_remote(repo)
+
+
+def _push(repo: Path, locked: dict[str, str]) -> int:
+    """Push what a local remote lacks; a remote elsewhere is the user's to push to."""
+    folder = _remote_folder(repo)
+    if folder is None:
+        return 0
+    cache = repo / ".dvc" / "cache"
+    lacking = [path for path, md5 in locked.items() if not _cached(folder, md5).is_file()]
+    able = [path for path in lacking if _cached(cache, locked[path]).is_file()]
+    if able:
+        _dvc(repo, "push", *able)
+    return len(able)
+
+
+def _dvc(repo: Path, *arguments: str) -> None:
+    """Run DVC with settings of its own, so that neither a user's nor a system's configuration changes what happens."""
+    private = home() / "dvc"
+    environment = {
+        **os.environ,
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SYSTEM_CONFIG_DIR": str(private / "system"),
+        "DVC_GLOBAL_CONFIG_DIR": str(private / "global"),
+        "DVC_SITE_CACHE_DIR": str(private / "site"),
+        # stages call `python -m ...`: this interpreter, whatever the shell's PATH says
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+    command = [sys.executable, "-m", "dvc", arguments[0], "--quiet", *arguments[1:]]
+    done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise TunewrightError(
+            f"`dvc {' '.join(arguments)}` failed: {' / '.join(said[-4:]) or f'exit status {done.returncode}'}",
+            next_step=f"run `dvc {arguments[0]}` in {repo} to see all of it",
+        )
