@@ -71,7 +71,7 @@ class DataVersion:
 
 
 def materialise(
-    repo: Path, files: Sequence[Path] | None = None, say: Callable[[str], None] = lambda line: None
+    repo: Path, files: Sequence[Path] | None = None, say: Callable[[str], None] | None = None
 ) -> DataVersion:
     """Make sure that the data files are in the workspace, and return their digests.
 
@@ -90,22 +90,24 @@ def materialise(
         TunewrightError: DVC failed, or brought bytes that are not those that dvc.lock names.
     """
     repo = repo.resolve()
+    tell = say or (lambda _line: None)
     with _alone(repo):
         locked = _locked_outputs(repo)
         if not locked and (repo / "dvc.yaml").is_file():
-            say("no dvc.lock yet: running the data stages")
+            tell("no dvc.lock yet: running the data stages")
             _dvc(repo, "repro")
             locked, source = _locked_outputs(repo), "repro"
         else:
-            source = _bring(repo, locked, say)
+            source = _bring(repo, locked, tell)
+            locked = _locked_outputs(repo)
         wanted = sorted({_relative(repo, f) for f in files}) if files is not None else sorted(locked)
         described = tuple(_describe(repo, path, locked.get(path)) for path in wanted)
         stale = tuple(_stale(repo))
         for file in described:
             if file.modified:
-                say(f"{file.path} differs from dvc.lock: the data on disk are used")
+                tell(f"{file.path} differs from dvc.lock: the data on disk are used")
         for line in stale:
-            say(f"{line} since dvc.lock was written: `dvc repro` brings the data up to date")
+            tell(f"{line} since dvc.lock was written: `dvc repro` brings the data up to date")
         pushed = _push(repo, locked)
     return DataVersion(described, stale, source, pushed)
 
@@ -182,17 +184,8 @@ def _bring(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> st
         _dvc(repo, "pull", *missing)
         source = "remote"
     else:
-        # --pull: what the remote does hold need not be made again
-        before = dict(locked)
-        _dvc(repo, "repro")
-        source = "repro"
-        changed = [path for path, md5 in _locked_outputs(repo).items() if before.get(path, md5) != md5]
-        if changed:
-            raise TunewrightError(
-                f"the data stages now make other bytes for {', '.join(changed)}; dvc.lock was rewritten",
-                allowed="data that are reproduced byte for byte",
-                next_step="look at `git diff dvc.lock`: commit it if code or parameters were meant to change",
-            )
+        _reproduce(repo, locked, say)
+        locked, source = _locked_outputs(repo), "repro"
     still = differing()
     if still:
         raise TunewrightError(
@@ -200,6 +193,27 @@ def _bring(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> st
             next_step="run `dvc status` and `dvc repro` by hand",
         )
     return source
+
+
+def _reproduce(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> None:
+    """Run the stages. They would overwrite what was edited by hand, and must make the bytes that dvc.lock names."""
+    edited = [path for path, md5 in locked.items() if (repo / path).is_file() and _md5(repo / path) != md5]
+    if edited:
+        raise InputError(
+            f"data are missing, and making them anew would overwrite {', '.join(edited)}, which differ from dvc.lock",
+            next_step="move the edited files elsewhere, run `dvc repro`, then put them back",
+        )
+    reasons = list(_stale(repo))
+    _dvc(repo, "repro")
+    changed = [path for path, md5 in _locked_outputs(repo).items() if locked.get(path, md5) != md5]
+    if changed and not reasons:
+        raise TunewrightError(
+            f"the data stages made other bytes for {', '.join(changed)} than before; dvc.lock was rewritten",
+            allowed="data that are reproduced byte for byte",
+            next_step="look at `git diff dvc.lock`",
+        )
+    if changed:
+        say(f"dvc.lock was rewritten ({', '.join(reasons)}): {', '.join(changed)}")
 
 
 def _describe(repo: Path, path: str, md5: str | None) -> DataFile:

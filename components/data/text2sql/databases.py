@@ -168,7 +168,8 @@ def _values(
     numbers = [v for v in map(_as_number, wanted) if v is not None]
     numeric = column.type == "number" or (bool(wanted) and len(numbers) == len(wanted)) or _named_like_number(column)
     if numeric:
-        others: list[Cell] = list(_numbers(column, numbers, count, draw))
+        pool = _numbers(column, numbers, count, draw)
+        others: list[Cell] = [*pool] if column.type == "number" else [str(number) for number in pool]
     elif column.type in ("others", "boolean"):
         others = ["T", "F"]
     elif column.type == "time" or "date" in column.name.lower():
@@ -176,8 +177,6 @@ def _values(
     else:
         mostly_different = any(word in column.name.lower() for word in ("name", "title", "id", "address", "phone"))
         others = [_word(words) for _ in range(math.ceil(count * (0.8 if mostly_different else 0.25)))]
-    if numeric and column.type != "number":
-        others = [str(number) for number in others]
     drawn: list[Cell] = [*wanted][:count]
     draw.shuffle(drawn)
     while len(drawn) < count:
