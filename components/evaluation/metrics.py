@@ -1,0 +1,128 @@
+"""Score predictions with the metric modules shipped in `metric_modules/`, offline. Called by task and decision.
+
+Each module is an `evaluate` metric that returns `scores`, one number a row, beside its mean. What it reads it says in
+its features: `predictions`, `references` (the rows' answers), and any other column `xs`, filled from the rows'
+metadata `x`. `evaluate.load` would copy the module into a cache and may ask the network; here the class is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import InputError
+from components.paths import cache_dir
+
+if TYPE_CHECKING:
+    from components.data.rows import Row
+
+__all__ = ["METRIC_MODULES", "check_metric", "known_metrics", "score"]
+
+METRIC_MODULES = Path(__file__).parent / "metric_modules"
+
+
+def known_metrics() -> list[str]:
+    """Return the names of the shipped metrics, sorted."""
+    return sorted(folder.name for folder in METRIC_MODULES.iterdir() if (folder / f"{folder.name}.py").is_file())
+
+
+def check_metric(metric: str, options: Mapping[str, Any]) -> None:
+    """Refuse a metric, or options of it, that don't exist.
+
+    Args:
+        metric: Name of a shipped metric.
+        options: Its options.
+
+    Raises:
+        InputError: No such metric, an option that it doesn't know, or one missing that it needs.
+    """
+    _check_name(metric)
+    _check_options(metric, _metric_class(metric), options)
+
+
+def score(metric: str, predictions: Sequence[str], rows: Sequence[Row], options: Mapping[str, Any]) -> list[float]:
+    """Score one prediction for each row.
+
+    Args:
+        metric: Name of a shipped metric.
+        predictions: What the model wrote, in the order of the rows.
+        rows: The rows answered.
+        options: Options of the metric, by the names in its module's documentation.
+
+    Returns:
+        One number a row.
+
+    Raises:
+        InputError: An unknown metric or option, a number of predictions other than of rows, or a row without the
+            metadata that the metric reads.
+    """
+    if len(predictions) != len(rows):
+        raise InputError(f"{len(predictions)} predictions for {len(rows)} rows", allowed="one prediction for each row")
+    _check_name(metric)
+    kind = _metric_class(metric)
+    _check_options(metric, kind, options)
+    if not rows:
+        return []
+    module = kind(keep_in_memory=True, cache_dir=str(cache_dir() / "evaluate"))
+    columns: dict[str, list[Any]] = {}
+    for column in module.features:
+        if column == "predictions":
+            columns[column] = list(predictions)
+        elif column == "references":
+            columns[column] = [row.answer for row in rows]
+        else:
+            columns[column] = [_metadata(row, column.removesuffix("s"), metric) for row in rows]
+    found = module.compute(**columns, **options)
+    return [float(value) for value in found["scores"]]
+
+
+def _check_name(metric: str) -> None:
+    if metric not in known_metrics():
+        raise InputError(
+            f"unknown metric {metric!r}",
+            allowed=", ".join(known_metrics()),
+            next_step="name one of these as the metric in the recipe",
+        )
+
+
+def _metric_class(metric: str) -> Any:
+    # evaluate and datasets read these when they are first imported
+    os.environ.setdefault("HF_EVALUATE_OFFLINE", "1")
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    import evaluate
+
+    module = importlib.import_module(f"components.evaluation.metric_modules.{metric}.{metric}")
+    classes = [
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, evaluate.Metric) and kind.__module__ == module.__name__
+    ]
+    return classes[0]
+
+
+def _check_options(metric: str, kind: Any, options: Mapping[str, Any]) -> None:
+    columns = kind(keep_in_memory=True, cache_dir=str(cache_dir() / "evaluate")).features
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(kind._compute).parameters.items()
+        if name != "self" and name not in columns
+    }
+    needed = [name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+    unknown = sorted(set(options) - set(parameters))
+    missing = [name for name in needed if name not in options]
+    if unknown or missing:
+        problem = f"unknown option {unknown[0]!r}" if unknown else f"option {missing[0]!r} is missing"
+        raise InputError(f"metric {metric}: {problem}", allowed=", ".join(parameters) or "no options")
+
+
+def _metadata(row: Row, key: str, metric: str) -> Any:
+    if key not in row.metadata:
+        raise InputError(
+            f"line {row.line}: metadata {key!r} is missing, which the metric {metric} reads",
+            allowed=f"rows with {key!r} in their metadata",
+        )
+    return row.metadata[key]

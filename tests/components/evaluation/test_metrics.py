@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.data.rows import Message, Row
+from components.errors import InputError
+from components.evaluation.metrics import METRIC_MODULES, check_metric, known_metrics, score
+
+
+def row(answer: str, **metadata: str) -> Row:
+    return Row((Message("user", "question"), Message("assistant", answer)), metadata, line=4)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+
+
+def test_exact_match_ignores_white_space_case_and_unicode_form_only() -> None:
+    rows = [row("Twenty  two."), row("Twenty two"), row("ﬁne"), row("a")]
+    assert score("exact_match", ["twenty two. ", "twenty-two", "fine", ""], rows, {}) == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_exact_match_options_change_the_comparison() -> None:
+    rows = [row("Yes."), row("Yes.")]
+    assert score("exact_match", ["yes", "Yes."], rows, {"ignore_punctuation": True}) == [1.0, 1.0]
+    assert score("exact_match", ["yes.", "Yes."], rows, {"ignore_case": False}) == [0.0, 1.0]
+
+
+def test_execution_match_reads_the_database_from_the_metadata(tmp_path: Path) -> None:
+    from components.data.text2sql.schema import Column, Schema, Table
+
+    columns = (Column("id", "number"), Column("name", "text"))
+    schema = Schema("shop", (Table("item", columns, primary_key="id"),), ())
+    path = tmp_path / "databases.json"
+    path.write_text(json.dumps({"databases": {"shop": schema.to_dict()}}))
+    rows = [row("SELECT count(*) FROM item", database="shop")] * 2
+    predictions = ["SELECT count(id) FROM item", "SELECT max(id) + 1000 FROM item"]
+    assert score("execution_match", predictions, rows, {"schemas": str(path)}) == [1.0, 0.0]
+    with pytest.raises(InputError, match="line 4: metadata 'database' is missing"):
+        score("execution_match", ["x"], [row("SELECT 1")], {"schemas": str(path)})
+
+
+def test_unknown_metric_lists_the_known() -> None:
+    assert {"exact_match", "execution_match"} <= set(known_metrics())
+    with pytest.raises(InputError, match="unknown metric 'acuracy'") as caught:
+        score("acuracy", [], [], {})
+    assert caught.value.allowed == ", ".join(known_metrics())
+
+
+def test_unknown_and_missing_options_are_refused_before_anything_is_scored() -> None:
+    with pytest.raises(InputError, match="exact_match: unknown option 'ignorecase'"):
+        check_metric("exact_match", {"ignorecase": True})
+    with pytest.raises(InputError, match="execution_match: option 'schemas' is missing"):
+        check_metric("execution_match", {})
+
+
+def test_predictions_and_rows_must_be_as_many() -> None:
+    with pytest.raises(InputError, match="1 predictions for 0 rows"):
+        score("exact_match", ["a"], [], {})
+
+
+def test_modules_load_with_evaluate_by_local_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import evaluate
+
+    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", tmp_path / "modules")
+    for name in known_metrics():
+        loaded = evaluate.load(str(METRIC_MODULES / name), cache_dir=str(tmp_path / "data"))
+        assert {"predictions", "references"} <= set(loaded.features)
+
+
+def test_scoring_needs_no_network_and_writes_nothing_into_the_home(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    program = (
+        "import socket\n"
+        "def refuse(*a, **k): raise AssertionError('network')\n"
+        "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
+        "from components.data.rows import Message, Row\n"
+        "from components.evaluation.metrics import score\n"
+        "r = Row((Message('user', 'q'), Message('assistant', 'a')), {})\n"
+        "print(score('exact_match', ['a'], [r], {}))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"HOME": str(home), "TUNEWRIGHT_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == "[1.0]\n", result.stderr
+    assert list(home.rglob("*")) == []
