@@ -69,9 +69,11 @@ def parse_row(text: str, line: int) -> Row:
         RowProblem: The line is not a row; the code says in which way.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise RowProblem("malformed_json", f"malformed JSON at column {error.colno}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise RowProblem("malformed_json", f"malformed JSON: {error}") from error
     if not isinstance(value, dict):
         raise RowProblem("not_an_object", f"a JSON object is expected, not {type(value).__name__}")
     messages = value.get("messages")
@@ -81,6 +83,8 @@ def parse_row(text: str, line: int) -> Row:
     if not isinstance(metadata, dict):
         raise RowProblem("bad_metadata", f"`metadata` must be an object, not {type(metadata).__name__}")
     parsed = tuple(_parse_message(message, index) for index, message in enumerate(messages, start=1))
+    if any(m.role == "system" for m in parsed[1:]):
+        raise RowProblem("late_system", "a system message stands only at the beginning")
     if parsed[-1].role != "assistant":
         raise RowProblem("no_answer", f"the last message must be the assistant's answer, not {parsed[-1].role}'s")
     if not parsed[-1].content.strip():
@@ -98,7 +102,15 @@ def _parse_message(message: Any, index: int) -> Message:
         raise RowProblem("bad_role", f"message {index} has role {role!r}; allowed: {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise RowProblem("bad_content", f"the content of message {index} must be text, not {type(content).__name__}")
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise RowProblem("bad_text", f"the content of message {index} has half a surrogate pair") from error
     return Message(role=role, content=content)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -177,7 +177,7 @@ def _values(
     else:
         mostly_different = any(word in column.name.lower() for word in ("name", "title", "id", "address", "phone"))
         others = [_word(words) for _ in range(math.ceil(count * (0.8 if mostly_different else 0.25)))]
-    drawn: list[Cell] = [*wanted][:count]
+    drawn: list[Cell] = [*wanted[:count]]
     draw.shuffle(drawn)
     while len(drawn) < count:
         drawn.append(draw.choice(wanted) if wanted and draw.random() < LITERAL_SHARE else draw.choice(others))
