@@ -1,0 +1,93 @@
+"""One model's forward passes as the torch engine needs them: a piece of a prompt, or one token of every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from components.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from components.evaluation.kv_cache import Layers, SlotCache
+
+__all__ = ["Forward"]
+
+
+class Forward:
+    """Run a causal language model, bare or wrapped by peft, whose layers all see every earlier token.
+
+    Args:
+        model: The model.
+
+    Raises:
+        InputError: Some layers see less, which the caches here can't express.
+    """
+
+    def __init__(self, model: Any) -> None:
+        from components.finetuning.loss import causal_model
+
+        inner = causal_model(model)
+        kinds = set(getattr(inner.config, "layer_types", None) or ["full_attention"])
+        sliding = getattr(inner.config, "sliding_window", None) and getattr(inner.config, "use_sliding_window", True)
+        if kinds != {"full_attention"} or sliding:
+            raise InputError(
+                f"this engine can't serve {type(inner).__name__} with a sliding or mixed attention",
+                allowed="models in which every layer sees all earlier tokens",
+                next_step="serve this model with another engine",
+            )
+        model.eval()
+        self._decoder = inner.get_decoder()
+        self._head = inner.get_output_embeddings()
+        weight = inner.get_input_embeddings().weight
+        self._device, self._dtype = weight.device, weight.dtype
+        self.positions = int(inner.config.max_position_embeddings)
+
+    def prefill(self, piece: Sequence[int], before: Layers) -> tuple[Tensor, Layers]:
+        """Compute one piece of one prompt.
+
+        Args:
+            piece: Token ids.
+            before: Keys and values of the prompt up to the piece; empty at its beginning.
+
+        Returns:
+            Logits [V] float32 after the piece's last token, and the keys and values of all so far.
+        """
+        import torch
+
+        from components.evaluation.kv_cache import PrefillCache, join
+
+        cache = PrefillCache(before)
+        seen = cache.get_seq_length()
+        ids = torch.tensor([list(piece)], device=self._device)
+        places = torch.arange(seen, seen + len(piece), device=self._device)
+        hidden = torch.arange(seen + len(piece), device=self._device)[None, :] > places[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self._dtype, device=self._device)
+        mask.masked_fill_(hidden, torch.finfo(self._dtype).min)
+        states = self._states(ids, places[None], mask[None, None], cache)
+        return self._head(states[0, -1]).float(), join(before, cache.added)
+
+    def decode(self, newest: Sequence[int], cache: SlotCache) -> Tensor:
+        """Compute one more token of every active slot.
+
+        Args:
+            newest: The newest token id of each slot.
+            cache: Its active slots; they grow by one token.
+
+        Returns:
+            Logits [active, V] float32.
+        """
+        import torch
+
+        position_ids, mask = cache.begin_step()
+        ids = torch.tensor(newest, device=self._device)[:, None]
+        logits: Tensor = self._head(self._states(ids, position_ids, mask, cache)[:, -1])
+        return logits.float()
+
+    def _states(self, ids: Tensor, position_ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        output = self._decoder(
+            input_ids=ids, position_ids=position_ids, attention_mask=mask, past_key_values=cache, use_cache=True
+        )
+        states: Tensor = output.last_hidden_state
+        return states
