@@ -1,0 +1,59 @@
+"""What a run read and did, as tables: data files and suites by digest, steps with their time, the resolved recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.evaluation import charts
+from components.evaluation.formatting import count, duration, plain, short, value
+from components.evaluation.run_document import section
+from components.evaluation.table import Cell, Column, Table, rows_of
+
+__all__ = ["data_table", "recipe_table", "steps_table", "suites_table"]
+
+
+def data_table(run: Mapping[str, Any]) -> Table:
+    """Tabulate the data files that the run read, by digest."""
+    files = rows_of(section(run, "data").get("files"))
+    rows = tuple((plain(f.get("path")), count(f.get("rows")), plain(f.get("sha256") or "–")) for f in files)
+    return Table("Data files", (Column("file"), Column("rows", "number"), Column("sha256", "code")), rows)
+
+
+def suites_table(run: Mapping[str, Any]) -> Table:
+    """Tabulate the general suites that the tax was measured on, by digest."""
+    suites = rows_of(run.get("tax"))
+    rows = tuple((plain(s.get("suite")), count(s.get("n")), plain(s.get("digest") or "–")) for s in suites)
+    return Table("Suites", (Column("suite"), Column("rows asked", "number"), Column("sha256", "code")), rows)
+
+
+def steps_table(run: Mapping[str, Any]) -> Table:
+    """Tabulate what each step took, and whether its result was there already."""
+    steps = rows_of(run.get("steps"))
+    whole = sum(step.get("seconds") or 0 for step in steps) or 1
+    rows: list[tuple[Cell, ...]] = []
+    start = 0.0
+    for step in steps:
+        seconds = step.get("seconds") or 0
+        said = f"{plain(step.get('name'))}: {duration(seconds)}"
+        parts = [(start, "blank"), (max(seconds, whole * 0.003), "cached" if step.get("cached") else "tuned")]
+        strip = charts.stacked_bar(parts, whole * 1.003, height=charts.STRIP_HEIGHT, description=said)
+        start += seconds
+        name, done = plain(step.get("name")), step.get("cached")
+        rows.append((name, strip, duration(step.get("seconds")), "cached" if done else "ran", short(step.get("key"))))
+    columns = (
+        Column("step"),
+        Column("when", "chart"),
+        Column("took", "number"),
+        Column("result"),
+        Column("content key", "code"),
+    )
+    return Table(f"Steps of this run, {duration(run.get('seconds'))} in all", columns, tuple(rows))
+
+
+def recipe_table(run: Mapping[str, Any]) -> Table:
+    """Tabulate the resolved recipe, each value with where it came from."""
+    rows = tuple(
+        (plain(r.get("key")), value(r.get("value")), value(r.get("source"))) for r in rows_of(run.get("recipe"))
+    )
+    return Table("Resolved recipe", (Column("key"), Column("value", "code"), Column("source")), rows)
