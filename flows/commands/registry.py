@@ -1,0 +1,321 @@
+"""`tunewright registry`: look up, promote, roll back and verify model versions. Parses, calls, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from components.paths import home as default_home
+from flows.commands.output import emit, json_option
+
+if TYPE_CHECKING:
+    from registry.gate import Policy
+    from registry.store import Registry
+
+__all__ = ["command"]
+
+home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    default=default_home,
+    show_default="$TUNEWRIGHT_HOME, else .tunewright",
+    help="The state folder that holds the registry.",
+)
+actor_option = click.option("--actor", default=None, help="Who does it, for the audit trail.  [default: login name]")
+revision_option = click.option(
+    "--expected-revision",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Refuse if the alias moved from this revision (0: not there yet).",
+)
+
+
+@click.group()
+def command() -> None:
+    """Look up, promote, roll back and verify model versions.
+
+    REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest.
+    """
+
+
+def _open(home: Path) -> Registry:
+    """Open an existing registry for a command that needs more than a look-up."""
+    from registry.lookup import Lookup
+    from registry.store import Registry
+
+    Lookup(home / "registry").close()  # says what to do where there is none, and makes nothing
+    return Registry.open(home / "registry", create=False)
+
+
+@command.command("ls")
+@click.argument("name", required=False)
+@home_option
+@json_option
+def list_versions(name: str | None, home: Path, as_json: bool) -> None:
+    """List versions with their aliases, of one model NAME or of all."""
+    from registry.lookup import Lookup
+
+    lookup = Lookup(home / "registry")
+    aliases: dict[str, list[str]] = {}
+    for state in lookup.aliases(name):
+        aliases.setdefault(state.digest, []).append(state.alias)
+    if name is not None:
+        lookup.resolve(name)  # an unknown name is an error that says what exists
+    rows = [{**v.to_dict(), "aliases": aliases.get(v.digest, [])} for v in lookup.versions(name)]
+    emit({"versions": rows}, as_json, _render_versions)
+
+
+@command.command("resolve")
+@click.argument("ref")
+@click.option("--checkout", is_flag=True, help="Lay the files out, verified, if they aren't yet.")
+@home_option
+@json_option
+def resolve(ref: str, checkout: bool, home: Path, as_json: bool) -> None:
+    """Say which version REF names, and where its files are checked out."""
+    from registry.lookup import Lookup
+
+    lookup = Lookup(home / "registry")
+    version = lookup.resolve(ref)
+    if checkout:
+        with _open(home) as registry:
+            registry.checkout(version.digest)
+    path = lookup.checkout_path(version)
+    emit({**version.to_dict(), "path": None if path is None else str(path)}, as_json, _render_resolved)
+
+
+@command.command("show")
+@click.argument("ref")
+@home_option
+@json_option
+def show(ref: str, home: Path, as_json: bool) -> None:
+    """Show REF's manifest, aliases, evaluations, and what the gate says of it."""
+    with _open(home) as registry:
+        version = registry.resolve(ref)
+        reports = registry.evaluations(version.digest)
+        policy = _policy(None, reports[0].report if reports else None)
+        document = {
+            **version.to_dict(),
+            "aliases": [a.to_dict() for a in registry.aliases(version.name) if a.digest == version.digest],
+            "manifest": version.manifest.to_dict(),
+            "evaluations": [e.to_dict() for e in reports],
+            "policy": policy.to_dict(),
+            "gate": registry.check_gate(version.digest, policy).to_dict(),
+        }
+    emit(document, as_json, _render_version)
+
+
+@command.command("promote")
+@click.argument("ref")
+@click.option("--alias", required=True, help="The alias to move, `champion` for instance.")
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A YAML file with the gate's policy.  [default: the one in the newest evaluation, else the defaults]",
+)
+@revision_option
+@actor_option
+@click.option("--reason", default=None, help="Why, for the audit trail.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen; write nothing. Exit status 3 if refused.")
+@home_option
+@json_option
+def promote(
+    ref: str,
+    alias: str,
+    policy_file: Path | None,
+    expected_revision: int | None,
+    actor: str | None,
+    reason: str | None,
+    dry_run: bool,
+    home: Path,
+    as_json: bool,
+) -> None:
+    """Let an alias point at REF, if its newest evaluation satisfies the policy."""
+    from registry.audit import login_name
+
+    with _open(home) as registry:
+        version = registry.resolve(ref)
+        reports = registry.evaluations(version.digest)
+        change = registry.promote(
+            version.digest,
+            alias,
+            policy=_policy(policy_file, reports[0].report if reports else None),
+            actor=actor or login_name(),
+            reason=reason,
+            expected_revision=expected_revision,
+            dry_run=dry_run,
+        )
+    emit(change.to_dict(), as_json, _render_change)
+    if change.gate is not None and not change.gate.passed:
+        raise click.exceptions.Exit(3)
+
+
+@command.command("rollback")
+@click.argument("name")
+@click.option("--alias", default="champion", show_default=True, help="The alias to move back.")
+@click.option("--to", default=None, help="vN or a REF that held the alias.  [default: the one before]")
+@click.option("--reason", required=True, help="Why, for the audit trail.")
+@revision_option
+@actor_option
+@home_option
+@json_option
+def rollback(
+    name: str,
+    alias: str,
+    to: str | None,
+    reason: str,
+    expected_revision: int | None,
+    actor: str | None,
+    home: Path,
+    as_json: bool,
+) -> None:
+    """Move NAME's alias back to a version that held it before; nothing is evaluated again."""
+    from registry.audit import login_name
+
+    with _open(home) as registry:
+        change = registry.rollback(
+            name, alias, to=to, actor=actor or login_name(), reason=reason, expected_revision=expected_revision
+        )
+    emit(change.to_dict(), as_json, _render_change)
+
+
+@command.command("lineage")
+@click.argument("ref")
+@home_option
+@json_option
+def lineage(ref: str, home: Path, as_json: bool) -> None:
+    """Show what REF was made from, and what was made from it."""
+    from registry.lineage import trace
+    from registry.lookup import Lookup
+
+    lookup = Lookup(home / "registry")
+    emit(trace(lookup.query, lookup.resolve(ref)).to_dict(), as_json, _render_lineage)
+
+
+@command.command("verify")
+@click.argument("ref", required=False)
+@home_option
+@json_option
+def verify(ref: str | None, home: Path, as_json: bool) -> None:
+    """Read every byte of REF, or of every version, and the whole audit chain. Exit status 1 if anything is damaged."""
+    with _open(home) as registry:
+        found = registry.verify(ref)
+    emit(found.to_dict(), as_json, _render_verification)
+    if not found.intact:
+        raise click.exceptions.Exit(1)
+
+
+@command.command("audit")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Only rows above this sequence number.")
+@home_option
+@json_option
+def audit(after: int, home: Path, as_json: bool) -> None:
+    """Show who did what, oldest first; the chain is verified first."""
+    from registry.audit import read_chain, verify_chain
+    from registry.lookup import Lookup
+
+    lookup = Lookup(home / "registry")
+    head = verify_chain(lookup.query)
+    rows = [entry.to_dict() for entry in read_chain(lookup.query, after=after)]
+    emit({"head": head, "entries": rows}, as_json, _render_audit)
+
+
+def _policy(file: Path | None, report: dict[str, Any] | None) -> Policy:
+    from registry.gate import Policy
+
+    if file is not None:
+        import yaml
+
+        from components.errors import InputError
+
+        try:
+            return Policy.from_dict(yaml.safe_load(file.read_text()))
+        except yaml.YAMLError as error:
+            raise InputError(f"policy {file} is not YAML: {error}", allowed="a mapping of policy keys") from error
+    return Policy.from_dict((report or {}).get("policy") or {})
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _render_versions(document: dict[str, Any]) -> str:
+    if not document["versions"]:
+        return "no versions yet"
+    rows = [["version", "kind", "digest", "base", "created", "aliases"]]
+    for v in document["versions"]:
+        label = f"{v['name']}:v{v['version']}"
+        base = (v["base"] or "-")[:12]
+        rows.append([label, v["kind"], v["digest"][:12], base, v["created_at"][:19], ", ".join(v["aliases"]) or "-"])
+    return _table(rows)
+
+
+def _render_resolved(document: dict[str, Any]) -> str:
+    path = document["path"] or "not checked out; add --checkout"
+    rows = [[key, str(document[key])] for key in ("name", "version", "digest", "kind", "base")]
+    return _table([*rows, ["path", path]])
+
+
+def _render_version(document: dict[str, Any]) -> str:
+    manifest = document["manifest"]
+    lines = [f"{document['name']}:v{document['version']}  {document['kind']}  {document['digest']}"]
+    lines += [f"  @{a['alias']} since {a['changed_at'][:19]} (revision {a['revision']})" for a in document["aliases"]]
+    lines += [f"  parent  {p['role']:8} {p['digest'][:12]}" for p in manifest["parents"]]
+    lines += [f"  data    {digest[:12]}  {path}" for path, digest in manifest["data_digests"].items()]
+    lines += [f"  file    {f['sha256'][:12]}  {f['size']:>12}  {path}" for path, f in manifest["files"].items()]
+    for key in ("base_fingerprint", "licence", "seed", "code_revision", "flow_run_id", "content_key"):
+        if manifest[key] is not None:
+            lines.append(f"  {key}: {manifest[key]}")
+    lines.append(f"  evaluations: {len(document['evaluations'])}")
+    lines.append("  gate: " + ("passes" if document["gate"]["passed"] else "refuses"))
+    lines += [f"    - {reason}" for reason in document["gate"]["reasons"]]
+    return "\n".join(lines)
+
+
+def _render_change(document: dict[str, Any]) -> str:
+    subject = f"{document['name']}@{document['alias']}"
+    gate = document["gate"]
+    if gate is not None and not gate["passed"]:
+        return "\n".join([f"{subject} would be refused {document['current']}:", *(f"  - {r}" for r in gate["reasons"])])
+    if not document["changed"]:
+        return f"{subject} points at {document['current']} already (revision {document['revision']})"
+    verb = "would point" if document["dry_run"] else "points"
+    before = f", before {document['previous']}" if document["previous"] else ""
+    return f"{subject} {verb} at {document['current']} (revision {document['revision']}{before})"
+
+
+def _render_lineage(document: dict[str, Any]) -> str:
+    labels = {node["id"]: node["label"] for node in document["nodes"]}
+    lines = []
+    for node in document["nodes"]:
+        marks = " ".join(f"@{alias}" for alias in node["aliases"])
+        where = {"self": "*", "up": "^", "down": "v"}[node["direction"]]
+        lines.append(f"{where} {node['label']}  {node['kind'] or 'data'}  {node['id'][:12]}  {marks}".rstrip())
+        incoming = [edge for edge in document["edges"] if edge["target"] == node["id"]]
+        lines += [f"    <- {labels[edge['source']]} ({edge['role']}{_weight(edge)})" for edge in incoming]
+    return "\n".join(lines)
+
+
+def _weight(edge: dict[str, Any]) -> str:
+    return "" if edge["weight"] is None else f", weight {edge['weight']}"
+
+
+def _render_verification(document: dict[str, Any]) -> str:
+    looked = (
+        f"{document['versions']} versions, {document['files']} files, {document['bytes']} bytes, "
+        f"{document['audit_rows']} audit rows"
+    )
+    if document["intact"]:
+        return f"intact: {looked}; audit head {document['audit_head']}"
+    lines = [f"{p['subject']}{' ' + p['path'] if p['path'] else ''}: {p['problem']}" for p in document["problems"]]
+    return "\n".join([f"DAMAGED: {looked}", *(f"  - {line}" for line in lines)])
+
+
+def _render_audit(document: dict[str, Any]) -> str:
+    rows = [["#", "at", "actor", "action", "subject", "hash"]]
+    for e in document["entries"]:
+        rows.append([str(e["sequence"]), e["at"][:19], e["actor"], e["action"], e["subject"], e["hash"][:12]])
+    return _table(rows)

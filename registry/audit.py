@@ -1,0 +1,104 @@
+"""The audit trail: rows in a hash chain, each row's hash taken over its content and the hash before it.
+
+Whoever changes, drops or inserts a row has to recompute every later hash; whoever noted a later hash elsewhere sees it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from registry.canonical import canonical_json, sha256_text
+from registry.entities import AuditEntry
+from registry.errors import AuditBroken
+from registry.lookup import Query
+
+__all__ = ["GENESIS", "append", "login_name", "now", "read_chain", "verify_chain"]
+
+GENESIS = "0" * 64
+_COLUMNS = "sequence, created_at, actor, action, subject, payload, previous_hash, hash"
+
+
+def now() -> str:
+    """Return the time as ISO 8601 text in UTC, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def login_name() -> str:
+    """Return who is at work, for the audit trail: the login name, or the user's number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid-{os.getuid()}"
+
+
+def _hash(sequence: int, at: str, actor: str, action: str, subject: str, payload: str, previous: str) -> str:
+    return sha256_text(canonical_json([sequence, at, actor, action, subject, payload, previous]))
+
+
+def append(connection: Any, *, at: str, actor: str, action: str, subject: str, payload: Mapping[str, Any]) -> str:
+    """Add a row at the chain's end, inside the caller's write transaction.
+
+    Args:
+        connection: The store's connection, holding the write lock.
+        at: The transaction's time.
+        actor: Who did it.
+        action: register, evaluate, promote, rollback or refuse.
+        subject: What it was done to, as people write it.
+        payload: What was done, plain JSON.
+
+    Returns:
+        The new row's hash.
+    """
+    from registry.schema import audit  # needs SQLAlchemy; the rest of this module reads without it
+
+    last = connection.exec_driver_sql("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").first()
+    sequence, previous = (1, GENESIS) if last is None else (last[0] + 1, last[1])
+    text = canonical_json(payload)
+    digest = _hash(sequence, at, actor, action, subject, text, previous)
+    connection.execute(
+        audit.insert().values(
+            sequence=sequence,
+            created_at=at,
+            actor=actor,
+            action=action,
+            subject=subject,
+            payload=text,
+            previous_hash=previous,
+            hash=digest,
+        )
+    )
+    return digest
+
+
+def read_chain(query: Query, *, after: int = 0) -> Iterator[AuditEntry]:
+    """Yield the rows whose sequence is above `after`, oldest first."""
+    for row in query(f"SELECT {_COLUMNS} FROM audit WHERE sequence > ? ORDER BY sequence", (after,)):
+        yield AuditEntry(*row)
+
+
+def verify_chain(query: Query) -> str:
+    """Recompute every hash.
+
+    Returns:
+        The last row's hash; note it elsewhere to notice a chain that was cut short.
+
+    Raises:
+        AuditBroken: A row was changed, dropped or put in.
+    """
+    previous = GENESIS
+    for expected, entry in enumerate(read_chain(query), start=1):
+        digest = _hash(
+            entry.sequence, entry.at, entry.actor, entry.action, entry.subject, entry.payload_json, entry.previous_hash
+        )
+        if entry.sequence != expected or entry.previous_hash != previous or entry.hash != digest:
+            raise AuditBroken(
+                f"the audit chain breaks at row {entry.sequence} ({entry.action} {entry.subject})",
+                allowed="rows that only the registry wrote",
+                next_step="restore the database from a copy, and find out who wrote to it",
+            )
+        previous = entry.hash
+    return previous

@@ -1,0 +1,167 @@
+"""File contents by their sha256, through fsspec: blobs/sha256/ab/abcdef..., readable and copyable without our code.
+
+Written to a temporary name, hashed on the way, flushed, renamed; hashed again on every read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from registry.errors import BlobCorrupted, FileRefused, RegistryPathError
+
+__all__ = ["BlobStore"]
+
+PIECE_BYTES = 1 << 20
+
+
+class BlobStore:
+    """A content-addressed store on any fsspec filesystem.
+
+    Args:
+        url: A folder, or an fsspec URL (`memory://...`, `s3://...`).
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        from fsspec.core import url_to_fs  # fsspec takes 0.1 s to import; look-ups never come here
+
+        self._files: Any
+        self._files, self._root = url_to_fs(str(url))
+        protocol = self._files.protocol
+        self._is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def path(self, sha256: str) -> str:
+        """Return where a blob lies, inside the filesystem."""
+        return f"{self._root}/sha256/{sha256[:2]}/{sha256}"
+
+    def local_path(self, sha256: str) -> Path | None:
+        """Return a blob's path on this machine's disk, or None where blobs lie elsewhere."""
+        return Path(self.path(sha256)) if self._is_local else None
+
+    def size(self, sha256: str) -> int | None:
+        """Return a stored blob's length in bytes, or None if it isn't there. The content isn't read."""
+        try:
+            return int(self._files.size(self.path(sha256)))
+        except FileNotFoundError:
+            return None
+
+    def put(self, source: IO[bytes], sha256: str, size: int) -> bool:
+        """Store a content under its digest, or find it stored intact already.
+
+        Args:
+            source: The content, read to its end.
+            sha256: The hex digest that it must have.
+            size: The length in bytes that it must have.
+
+        Returns:
+            True if bytes were written, False if the blob was there and is intact.
+
+        Raises:
+            FileRefused: The content has another digest or length: the file changed since its manifest was made.
+            RegistryPathError: The store can't be written.
+        """
+        if self._is_intact(sha256):
+            return False
+        incoming = f"{self._root}/incoming/{uuid.uuid4().hex}"
+        try:
+            self._files.makedirs(f"{self._root}/incoming", exist_ok=True)
+            self._files.makedirs(f"{self._root}/sha256/{sha256[:2]}", exist_ok=True)
+            try:
+                found, length = self._copy_in(source, incoming)
+                if (found, length) != (sha256, size):
+                    raise FileRefused(
+                        f"a file has {length} bytes with sha256 {found}, its manifest says {size} with {sha256}",
+                        allowed="files that don't change while they are registered",
+                        next_step="make the manifest again and register again",
+                    )
+                self._place(incoming, sha256)
+            except BaseException:
+                if self._files.exists(incoming):
+                    self._files.rm_file(incoming)
+                raise
+        except OSError as error:
+            raise RegistryPathError(
+                f"cannot write blob {sha256} under {self._root}: {error.strerror or error}",
+                allowed="a folder with room that this user may write",
+                next_step="free space, or choose another folder for the registry",
+            ) from error
+        return True
+
+    def _copy_in(self, source: IO[bytes], incoming: str) -> tuple[str, int]:
+        hasher = hashlib.sha256()
+        length = 0
+        with self._files.open(incoming, "wb") as target:
+            while piece := source.read(PIECE_BYTES):
+                hasher.update(piece)
+                length += len(piece)
+                target.write(piece)
+            if self._is_local:
+                target.flush()
+                os.fsync(target.fileno())
+        return hasher.hexdigest(), length
+
+    def _place(self, incoming: str, sha256: str) -> None:
+        if not self._is_local:
+            self._files.mv(incoming, self.path(sha256))
+            return
+        # Checkouts are hard links to blobs: without write permission an editor can't change both by accident.
+        os.chmod(incoming, 0o444)
+        os.replace(incoming, self.path(sha256))
+        folder = os.open(Path(self.path(sha256)).parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _is_intact(self, sha256: str) -> bool:
+        if self.size(sha256) is None:
+            return False
+        try:
+            self.read(sha256)
+        except BlobCorrupted:
+            return False  # the good bytes are at hand and take the damaged blob's place
+        return True
+
+    def read(self, sha256: str, write: Callable[[bytes], object] | None = None) -> int:
+        """Stream a blob's content to a writer, hashing it on the way.
+
+        Args:
+            sha256: The blob's hex digest.
+            write: Called with each piece; what it was given counts only once this returns. None only verifies.
+
+        Returns:
+            The length in bytes.
+
+        Raises:
+            BlobCorrupted: The blob is gone, or its bytes have another digest.
+        """
+        hasher = hashlib.sha256()
+        length = 0
+        try:
+            with self._files.open(self.path(sha256), "rb") as stream:
+                while piece := stream.read(PIECE_BYTES):
+                    hasher.update(piece)
+                    length += len(piece)
+                    if write is not None:
+                        write(piece)
+        except FileNotFoundError as error:
+            raise BlobCorrupted(f"blob {sha256} is gone from {self._root}", next_step=_REPAIR) from error
+        if hasher.hexdigest() != sha256:
+            raise BlobCorrupted(
+                f"blob {sha256} at {self.path(sha256)} was damaged: its bytes have sha256 {hasher.hexdigest()}",
+                next_step=_REPAIR,
+            )
+        return length
+
+    def open(self, sha256: str) -> Any:
+        """Open a stored blob for seeking about in it, not verified; for looking at headers only."""
+        return self._files.open(self.path(sha256), "rb")
+
+
+_REPAIR = (
+    "restore the blob from a copy, or register the same files again; `tunewright registry verify` lists the damage"
+)

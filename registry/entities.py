@@ -1,0 +1,186 @@
+"""What the registry tells: versions, aliases, changes, evaluations and audit rows, as frozen values without I/O."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from registry.gate import GateResult
+from registry.manifest import Manifest
+
+__all__ = ["AliasChange", "AliasState", "AuditEntry", "Evaluation", "OutboxEvent", "Version"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version. Its manifest stays text until somebody asks, which keeps look-ups fast."""
+
+    id: int
+    name: str
+    version: int
+    digest: str
+    kind: str
+    base_fingerprint: str | None
+    manifest_json: str
+    created_at: str
+
+    @property
+    def label(self) -> str:
+        """The version as people write it: `name:vN`."""
+        return f"{self.name}:v{self.version}"
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest, parsed and validated."""
+        return Manifest.from_json(self.manifest_json)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the keys that `registry ls` and `registry resolve` print."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "kind": self.kind,
+            "base": self.base_fingerprint,
+            "created_at": self.created_at,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A stored report, tied to the digest of exactly the weights that it measured."""
+
+    id: int
+    version_digest: str
+    digest: str
+    report_json: str
+    created_at: str
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """The report as it was recorded."""
+        document: dict[str, Any] = json.loads(self.report_json)
+        return document
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the evaluation with its whole report."""
+        return {"digest": self.digest, "created_at": self.created_at, "report": self.report}
+
+
+@dataclass(frozen=True)
+class AliasState:
+    """Where an alias points now; `revision` is what a compare-and-swap has to name."""
+
+    name: str
+    alias: str
+    revision: int
+    version: int
+    digest: str
+    actor: str
+    changed_at: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the alias as plain JSON."""
+        return {
+            "name": self.name,
+            "alias": self.alias,
+            "revision": self.revision,
+            "version": f"{self.name}:v{self.version}",
+            "digest": self.digest,
+            "actor": self.actor,
+            "changed_at": self.changed_at,
+        }
+
+
+@dataclass(frozen=True)
+class AliasChange:
+    """One step of an alias: done (`changed`), not needed because it points there already, or only tried (`dry_run`)."""
+
+    name: str
+    alias: str
+    action: str
+    revision: int
+    version: int
+    digest: str
+    previous_version: int | None
+    previous_digest: str | None
+    actor: str
+    reason: str | None
+    at: str
+    gate: GateResult | None = None
+    changed: bool = True
+    dry_run: bool = False
+
+    @property
+    def current(self) -> str:
+        """What the alias points at after the change, as `name:vN`."""
+        return f"{self.name}:v{self.version}"
+
+    @property
+    def previous(self) -> str | None:
+        """What the alias pointed at before, as `name:vN`, or None."""
+        return None if self.previous_version is None else f"{self.name}:v{self.previous_version}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the change as plain JSON."""
+        return {
+            "name": self.name,
+            "alias": self.alias,
+            "action": self.action,
+            "revision": self.revision,
+            "current": self.current,
+            "digest": self.digest,
+            "previous": self.previous,
+            "previous_digest": self.previous_digest,
+            "actor": self.actor,
+            "reason": self.reason,
+            "at": self.at,
+            "changed": self.changed,
+            "dry_run": self.dry_run,
+            "gate": None if self.gate is None else self.gate.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """A row of the hash chain: who did what to what, and the hash that binds it to every row before."""
+
+    sequence: int
+    at: str
+    actor: str
+    action: str
+    subject: str
+    payload_json: str
+    previous_hash: str
+    hash: str
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        """What was done, in full."""
+        document: dict[str, Any] = json.loads(self.payload_json)
+        return document
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain JSON."""
+        return {
+            "sequence": self.sequence,
+            "at": self.at,
+            "actor": self.actor,
+            "action": self.action,
+            "subject": self.subject,
+            "payload": self.payload,
+            "previous_hash": self.previous_hash,
+            "hash": self.hash,
+        }
+
+
+@dataclass(frozen=True)
+class OutboxEvent:
+    """Something that other systems may want to hear of, in the order in which it was committed."""
+
+    id: int
+    at: str
+    topic: str
+    payload: dict[str, Any]

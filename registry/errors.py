@@ -1,0 +1,204 @@
+"""The registry's error tree; every class is one failure, its branch says the exit status.
+
+RegistryError (exit 1)
+├── BlobCorrupted             stored bytes aren't what their digest says, or are gone
+├── AuditBroken               the audit chain, or a row that it vouches for, was changed from outside
+├── RegistryInputError (exit 2)
+│   ├── RegistryPathError     the registry's folder, or a checkout's, can't be made, read or written
+│   ├── SchemaUnsupported     the database was written by another release
+│   ├── ReferenceInvalid      a name, an alias or a REF doesn't follow the grammar
+│   ├── ManifestInvalid       a manifest contradicts itself
+│   ├── FileRefused           a file may not enter: its path, its suffix or its content
+│   ├── PolicyInvalid         a gate policy has unknown keys or impossible values
+│   ├── ReportInvalid         an evaluation report isn't plain JSON
+│   ├── BaseMismatch          an adapter's base isn't the base that it names as parent
+│   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
+├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
+├── MissingError (exit 4)
+│   ├── RegistryNotFound      there is no registry at this path
+│   ├── VersionNotFound       no version has this name, number or digest
+│   ├── AliasNotFound         this model has no such alias
+│   └── ParentNotFound        a manifest names a parent that isn't registered
+└── ClashError (exit 4)
+    ├── AliasConflict         the alias moved since the caller looked; names the current revision
+    ├── AmbiguousReference    a digest prefix fits several versions
+    ├── DigestTaken           the same manifest is registered under another name
+    └── RegistryBusy          another process held the write lock too long
+"""
+
+# ruff: noqa: N818 - a name that says the failure reads better than one that ends in Error for its sake
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "AliasConflict",
+    "AliasNotFound",
+    "AmbiguousReference",
+    "AuditBroken",
+    "BaseMismatch",
+    "BlobCorrupted",
+    "ClashError",
+    "DigestTaken",
+    "FileRefused",
+    "GateRefused",
+    "ManifestInvalid",
+    "MissingError",
+    "ParentNotFound",
+    "PolicyInvalid",
+    "ReferenceInvalid",
+    "RegistryBusy",
+    "RegistryError",
+    "RegistryInputError",
+    "RegistryNotFound",
+    "RegistryPathError",
+    "ReportInvalid",
+    "RollbackRefused",
+    "SchemaUnsupported",
+    "VersionNotFound",
+]
+
+
+class RegistryError(Exception):
+    """Carry what was given, what is allowed and what to do next.
+
+    Args:
+        problem: What is wrong, naming what was given.
+        allowed: What would have been accepted.
+        next_step: The command or change that helps.
+    """
+
+    exit_status = 1
+
+    def __init__(self, problem: str, *, allowed: str | None = None, next_step: str | None = None) -> None:
+        self.problem = problem
+        self.allowed = allowed
+        self.next_step = next_step
+        lines = [problem]
+        if allowed:
+            lines.append(f"  allowed: {allowed}")
+        if next_step:
+            lines.append(f"  next: {next_step}")
+        super().__init__("\n".join(lines))
+
+
+class BlobCorrupted(RegistryError):
+    """Stored bytes are not what their digest says, or are gone."""
+
+
+class AuditBroken(RegistryError):
+    """The audit chain, or a row that it vouches for, was changed from outside."""
+
+
+class RegistryInputError(RegistryError):
+    """What was given can't be used."""
+
+    exit_status = 2
+
+
+class RegistryPathError(RegistryInputError):
+    """A folder can't be made, read or written."""
+
+
+class SchemaUnsupported(RegistryInputError):
+    """The database was written by another release."""
+
+
+class ReferenceInvalid(RegistryInputError):
+    """A name, an alias or a REF does not follow the grammar."""
+
+
+class ManifestInvalid(RegistryInputError):
+    """A manifest contradicts itself."""
+
+
+class FileRefused(RegistryInputError):
+    """A file may not enter the registry."""
+
+
+class PolicyInvalid(RegistryInputError):
+    """A gate policy has unknown keys or impossible values."""
+
+
+class ReportInvalid(RegistryInputError):
+    """An evaluation report is not plain JSON."""
+
+
+class BaseMismatch(RegistryInputError):
+    """An adapter's base is not the base that it names as parent."""
+
+
+class RollbackRefused(RegistryInputError):
+    """A roll-back's target or reason can't be used."""
+
+
+class GateRefused(RegistryError):
+    """The policy is not satisfied; `reasons` lists every failed check."""
+
+    exit_status = 3
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        reasons: Sequence[str] = (),
+        allowed: str | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__("\n".join([problem, *(f"  - {r}" for r in reasons)]), allowed=allowed, next_step=next_step)
+
+
+class MissingError(RegistryError):
+    """What was named does not exist."""
+
+    exit_status = 4
+
+
+class RegistryNotFound(MissingError):
+    """There is no registry at this path."""
+
+
+class VersionNotFound(MissingError):
+    """No version has this name, number or digest."""
+
+
+class AliasNotFound(MissingError):
+    """This model has no such alias."""
+
+
+class ParentNotFound(MissingError):
+    """A manifest names a parent that is not registered."""
+
+
+class ClashError(RegistryError):
+    """What was named is held, or was changed, by somebody else."""
+
+    exit_status = 4
+
+
+class AliasConflict(ClashError):
+    """The alias moved since the caller looked; `current_revision` says where it is now."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        current_revision: int = 0,
+        allowed: str | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        self.current_revision = current_revision
+        super().__init__(problem, allowed=allowed, next_step=next_step)
+
+
+class AmbiguousReference(ClashError):
+    """A digest prefix fits several versions."""
+
+
+class DigestTaken(ClashError):
+    """The same manifest is registered under another name."""
+
+
+class RegistryBusy(ClashError):
+    """Another process held the write lock too long."""

@@ -1,0 +1,202 @@
+"""The gate: a pure function from a policy and an evaluation report to a verdict with every reason.
+
+Called inside the promotion's transaction; also by whoever wants to know beforehand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from registry.errors import PolicyInvalid
+
+__all__ = ["Check", "GateResult", "Policy", "check"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a version must have shown before an alias may point at it. Scores are fractions.
+
+    Args:
+        min_task_delta: Least gain on the task over the best prompting baseline.
+        task_interval_excludes_zero: The gain's 95 % interval must lie above zero.
+        max_suite_drop: Most that a general suite may have lost: the low end of each paired interval is at least minus
+            this.
+        min_rows: Least number of task rows measured.
+        min_suites: Least number of general suites measured; an unmeasured loss is not a small loss.
+        require_evaluation: False lets a version pass without a task report, for bases that nothing was trained into.
+
+    Raises:
+        PolicyInvalid: A value has the wrong type or can't be met by any report.
+    """
+
+    min_task_delta: float = 0.0
+    task_interval_excludes_zero: bool = True
+    max_suite_drop: float = 0.05
+    min_rows: int = 50
+    min_suites: int = 1
+    require_evaluation: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("min_task_delta", "max_suite_drop"):
+            if _number(getattr(self, name)) is None:
+                raise PolicyInvalid(f"policy: {name} is {getattr(self, name)!r}", allowed="a finite number")
+        if self.max_suite_drop < 0:
+            raise PolicyInvalid(f"policy: max_suite_drop is {self.max_suite_drop}", allowed="0 or more, as a fraction")
+        for name in ("min_rows", "min_suites"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise PolicyInvalid(f"policy: {name} is {value!r}", allowed="a whole number, 0 or more")
+        for name in ("task_interval_excludes_zero", "require_evaluation"):
+            if not isinstance(getattr(self, name), bool):
+                raise PolicyInvalid(f"policy: {name} is {getattr(self, name)!r}", allowed="true or false")
+
+    @classmethod
+    def from_dict(cls, values: object) -> Policy:
+        """Read a policy from a YAML or JSON document; absent keys keep their defaults.
+
+        Raises:
+            PolicyInvalid: Not a mapping, an unknown key (names the nearest known one), or an impossible value.
+        """
+        known = [f.name for f in fields(cls)]
+        if not isinstance(values, Mapping):
+            raise PolicyInvalid(f"policy is a {type(values).__name__}", allowed=f"a mapping with {', '.join(known)}")
+        for key in values:
+            if key not in known:
+                import difflib  # only a mistake needs it, and look-ups load this module
+
+                near = difflib.get_close_matches(str(key), known, n=1)
+                raise PolicyInvalid(
+                    f"policy: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+                    allowed=", ".join(known),
+                )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the policy as plain JSON, defaults included."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition: what was measured, what was asked, and why it failed if it did."""
+
+    name: str
+    passed: bool
+    value: float | int | None
+    bound: float | int | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The verdict: passed only if every check passed; `reasons` are those of the failed ones."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as plain JSON."""
+        return {"passed": self.passed, "reasons": list(self.reasons), "checks": [asdict(c) for c in self.checks]}
+
+
+def check(policy: Policy, report: Mapping[str, Any] | None) -> GateResult:
+    """Hold a report against a policy.
+
+    Args:
+        policy: What is asked.
+        report: `{"task": {"n", "delta", "low", "high", ...}, "tax": [{"suite", "low", ...}]}`; None where nothing was
+            measured. Values that are absent, NaN or of the wrong type fail their check.
+
+    Returns:
+        Every check that was made, and the reasons of those that failed.
+    """
+    if report is None:
+        missing = "no evaluation was recorded for exactly this digest"
+        checks = [_verdict("evaluation", not policy.require_evaluation, None, None, missing)]
+    else:
+        checks = _task_checks(policy, report.get("task")) + _suite_checks(policy, report.get("tax"))
+    reasons = tuple(c.reason for c in checks if c.reason is not None)
+    return GateResult(passed=all(c.passed for c in checks), reasons=reasons, checks=tuple(checks))
+
+
+def _task_checks(policy: Policy, task: object) -> list[Check]:
+    if not isinstance(task, Mapping):
+        return [_verdict("task", not policy.require_evaluation, None, None, "the evaluation has no task score")]
+    rows = task.get("n") if type(task.get("n")) is int else None
+    delta, low, high = (_number(task.get(key)) for key in ("delta", "low", "high"))
+    checks = [
+        _verdict(
+            "task_rows",
+            rows is not None and rows >= policy.min_rows,
+            rows,
+            policy.min_rows,
+            f"the task was measured on {rows} rows, the policy asks for {policy.min_rows}",
+        ),
+        _verdict(
+            "task_delta",
+            delta is not None and delta >= policy.min_task_delta,
+            delta,
+            policy.min_task_delta,
+            f"the task gained {_points(delta)}, the policy asks for {_points(policy.min_task_delta)}",
+        ),
+    ]
+    if policy.task_interval_excludes_zero:
+        sound = low is not None and high is not None and low <= high
+        checks.append(
+            _verdict(
+                "task_interval",
+                sound and low is not None and low > 0,
+                low,
+                0.0,
+                f"the gain's 95 % interval [{_points(low)}, {_points(high)}] does not lie above zero",
+            )
+        )
+    return checks
+
+
+def _suite_checks(policy: Policy, tax: object) -> list[Check]:
+    listed = list(tax) if isinstance(tax, Sequence) and not isinstance(tax, str) else []
+    suites: list[Mapping[str, Any]] = [s if isinstance(s, Mapping) else {} for s in listed]
+    names = {str(s.get("suite")) for s in suites}
+    checks = [
+        _verdict(
+            "suites",
+            len(names) >= policy.min_suites,
+            len(names),
+            policy.min_suites,
+            f"{len(names)} general suites were measured, the policy asks for {policy.min_suites}",
+        )
+    ]
+    bound = -policy.max_suite_drop
+    for suite in suites:
+        low = _number(suite.get("low"))
+        checks.append(
+            _verdict(
+                f"suite:{suite.get('suite')}",
+                low is not None and low >= bound,
+                low,
+                bound,
+                f"suite {suite.get('suite')} may have lost as much as {_points(None if low is None else -low)}, "
+                f"the policy allows {_points(policy.max_suite_drop)}",
+            )
+        )
+    return checks
+
+
+def _verdict(name: str, passed: bool, value: float | None, bound: float | None, reason: str) -> Check:
+    return Check(name=name, passed=passed, value=value, bound=bound, reason=None if passed else reason)
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number, or None; True is no number here."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _points(value: float | None) -> str:
+    return "nothing measurable" if value is None else f"{100 * value:.1f} points"

@@ -1,0 +1,16 @@
+"""Where a registry's parts lie in its folder, and which schema this release reads. Imports nothing, for speed.
+
+<registry>/registry.db                     versions, aliases, evaluations, audit, outbox
+<registry>/blobs/sha256/ab/abcdef...       file contents, each named by its sha256
+<registry>/checkouts/<version digest>/...  verified folders of a version's files, made on demand
+"""
+
+from __future__ import annotations
+
+__all__ = ["BLOBS", "CHECKOUTS", "DATABASE", "SCHEMA_REVISION"]
+
+DATABASE = "registry.db"
+BLOBS = "blobs"
+CHECKOUTS = "checkouts"
+# The newest revision in migrations/versions; a test holds the two together.
+SCHEMA_REVISION = "0001"

@@ -1,0 +1,195 @@
+"""Moving an alias: gate, compare-and-swap, audit row and outbox row, all inside the caller's one write transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from sqlalchemy import Connection
+
+from registry import audit
+from registry.canonical import canonical_json
+from registry.database import query_on
+from registry.entities import AliasChange, AliasState, Evaluation, Version
+from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
+from registry.gate import GateResult, Policy, check
+from registry.lookup import Query, query_aliases, query_versions
+from registry.schema import alias_events, outbox
+
+__all__ = ["current_state", "emit", "newest_evaluation", "plan_promotion", "plan_rollback", "write_change"]
+
+
+def newest_evaluation(query: Query, version: Version) -> Evaluation | None:
+    """Return the last report recorded for exactly this version's digest."""
+    rows = query(
+        "SELECT id, ?, digest, report, created_at FROM evaluations WHERE version_id = ? ORDER BY id DESC LIMIT 1",
+        (version.digest, version.id),
+    )
+    return Evaluation(*rows[0]) if rows else None
+
+
+def current_state(query: Query, name: str, alias: str) -> AliasState | None:
+    """Return where an alias points now."""
+    return next((state for state in query_aliases(query, name) if state.alias == alias), None)
+
+
+def plan_promotion(
+    query: Query, version: Version, alias: str, policy: Policy, expected_revision: int | None
+) -> tuple[AliasChange, Evaluation | None]:
+    """Work out what a promotion would do, without writing.
+
+    Returns:
+        The change, with the gate's verdict in it (passed or not), and the evaluation that was judged.
+
+    Raises:
+        AliasConflict: The alias isn't at the revision that the caller expects.
+    """
+    state = current_state(query, version.name, alias)
+    _compare(version.name, alias, state, expected_revision)
+    evaluation = newest_evaluation(query, version)
+    verdict = check(policy, None if evaluation is None else evaluation.report)
+    return _change("promote", version, alias, state, verdict), evaluation
+
+
+def plan_rollback(query: Query, name: str, alias: str, to: int | None, expected_revision: int | None) -> AliasChange:
+    """Work out what a roll-back would do, without writing.
+
+    Without a target it is what the alias held before the version it holds now was promoted: a second roll-back goes
+    one further back, it does not undo the first.
+
+    Raises:
+        AliasNotFound: There is no such alias.
+        AliasConflict: The alias isn't at the revision that the caller expects.
+        RollbackRefused: The target never held this alias or holds it now, or there is nothing to go back to.
+    """
+    state = current_state(query, name, alias)
+    if state is None:
+        existing = [s.alias for s in query_aliases(query, name)]
+        raise AliasNotFound(
+            f"{name!r} has no alias {alias!r}",
+            allowed=", ".join(existing) or "none yet",
+            next_step=f"tunewright registry promote {name} --alias {alias}",
+        )
+    _compare(name, alias, state, expected_revision)
+    held, stack = _fold(query, name, alias)
+    if to is None:
+        if len(stack) < 2:
+            _refuse_rollback(f"{name}@{alias} has held nothing before v{state.version}", held, state)
+        to = stack[-2]
+    if to == state.version:
+        _refuse_rollback(f"{name}@{alias} points at v{to} already", held, state)
+    if to not in held:
+        _refuse_rollback(f"{name}@{alias} has never held v{to}", held, state)
+    target = next(v for v in query_versions(query, name) if v.version == to)
+    return _change("rollback", target, alias, state, None)
+
+
+def _refuse_rollback(problem: str, held: Sequence[int], state: AliasState) -> NoReturn:
+    others = sorted(set(held) - {state.version})
+    raise RollbackRefused(
+        problem,
+        allowed=", ".join(f"v{number}" for number in others) or "nothing: promote another version first",
+        next_step="a version that never held the alias has to pass the gate: tunewright registry promote",
+    )
+
+
+def _fold(query: Query, name: str, alias: str) -> tuple[list[int], list[int]]:
+    """Fold an alias's history into every version that held it, and the stack that roll-backs pop."""
+    rows = query(
+        "SELECT v.number, e.action FROM alias_events e JOIN versions v ON v.id = e.version_id "
+        "WHERE e.name = ? AND e.alias = ? ORDER BY e.revision",
+        (name, alias),
+    )
+    held: list[int] = []
+    stack: list[int] = []
+    for number, action in rows:
+        held.append(number)
+        if action == "rollback" and number in stack:
+            del stack[len(stack) - stack[::-1].index(number) :]
+        else:
+            stack.append(number)
+    return held, stack
+
+
+def _compare(name: str, alias: str, state: AliasState | None, expected_revision: int | None) -> None:
+    revision = 0 if state is None else state.revision
+    if expected_revision is not None and expected_revision != revision:
+        holds = "points at nothing" if state is None else f"points at v{state.version} since {state.changed_at}"
+        raise AliasConflict(
+            f"{name}@{alias} is at revision {revision}, not {expected_revision}: it {holds}",
+            current_revision=revision,
+            allowed=f"--expected-revision {revision}",
+            next_step=f"look at `tunewright registry show {name}`, decide again, then name revision {revision}",
+        )
+
+
+def _change(
+    action: str, version: Version, alias: str, state: AliasState | None, gate: GateResult | None
+) -> AliasChange:
+    unmoved = state is not None and state.digest == version.digest
+    revision = 0 if state is None else state.revision
+    return AliasChange(
+        name=version.name,
+        alias=alias,
+        action=action,
+        revision=revision if unmoved else revision + 1,
+        version=version.version,
+        digest=version.digest,
+        previous_version=None if state is None else state.version,
+        previous_digest=None if state is None else state.digest,
+        actor="",
+        reason=None,
+        at="",
+        gate=gate,
+        changed=not unmoved,
+    )
+
+
+def write_change(
+    connection: Connection,
+    change: AliasChange,
+    *,
+    actor: str,
+    reason: str | None,
+    policy: Policy | None,
+    evaluation: Evaluation | None,
+) -> AliasChange:
+    """Write a planned change: the alias event, its audit row and its outbox row."""
+    change = replace(change, actor=actor, reason=reason, at=audit.now())
+    gate = None if change.gate is None or policy is None else {"policy": policy.to_dict(), **change.gate.to_dict()}
+    version = next(v for v in query_versions(query_on(connection), change.name) if v.version == change.version)
+    connection.execute(
+        alias_events.insert().values(
+            name=change.name,
+            alias=change.alias,
+            revision=change.revision,
+            version_id=version.id,
+            action=change.action,
+            actor=actor,
+            reason=reason,
+            evaluation_id=None if evaluation is None else evaluation.id,
+            gate=None if gate is None else canonical_json(gate),
+            created_at=change.at,
+        )
+    )
+    payload: dict[str, Any] = {
+        "name": change.name,
+        "alias": change.alias,
+        "revision": change.revision,
+        "version": change.version,
+        "digest": change.digest,
+        "previous_digest": change.previous_digest,
+        "reason": reason,
+        "evaluation": None if evaluation is None else evaluation.digest,
+        "gate": gate,
+    }
+    subject = f"{change.name}@{change.alias}"
+    audit.append(connection, at=change.at, actor=actor, action=change.action, subject=subject, payload=payload)
+    emit(connection, change.at, f"alias.{change.action}", payload)
+    return change
+
+
+def emit(connection: Connection, at: str, topic: str, payload: dict[str, Any]) -> None:
+    """Leave an outbox row in the caller's transaction, for whoever tells other systems."""
+    connection.execute(outbox.insert().values(created_at=at, topic=topic, payload=canonical_json(payload)))

@@ -1,0 +1,90 @@
+"""The rows of a new version: found again if it is there, bound to its parents, numbered, written in one transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from registry import audit
+from registry.database import query_on
+from registry.entities import Version
+from registry.errors import BaseMismatch, DigestTaken, ParentNotFound, VersionNotFound
+from registry.lookup import Query, resolve_digest
+from registry.manifest import BOUND_KINDS, WHOLE_KINDS, Manifest
+from registry.promotion import emit
+from registry.schema import version_parents, versions
+
+__all__ = ["find_existing", "find_parents", "insert_version"]
+
+
+def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None:
+    columns = "id, name, number, digest, kind, base_fingerprint, manifest, created_at"
+    rows = query(
+        f"SELECT {columns} FROM versions WHERE name = ? AND content_key = ?", (name, manifest.content_key)
+    ) or query(f"SELECT {columns} FROM versions WHERE digest = ?", (manifest.digest,))
+    if not rows:
+        return None
+    version = Version(*rows[0])
+    if version.name != name:
+        raise DigestTaken(
+            f"this manifest is registered already, as {version.label}",
+            allowed="one name for one digest",
+            next_step=f"use {version.label}",
+        )
+    return version
+
+
+def find_parents(query: Query, manifest: Manifest) -> list[Version]:
+    """Return the parents in the manifest's order, if they exist and an adapter's base is the one that it names."""
+    found = []
+    for parent in manifest.parents:
+        try:
+            found.append(resolve_digest(query, parent.digest))
+        except VersionNotFound as error:
+            raise ParentNotFound(
+                f"parent {parent.digest} (role {parent.role!r}) isn't registered",
+                allowed="digests of registered versions",
+                next_step="register the parent first; `tunewright registry ls` shows what is there",
+            ) from error
+    if manifest.kind in BOUND_KINDS or (manifest.kind == "prompt" and manifest.base_fingerprint is not None):
+        bases = [v for v, p in zip(found, manifest.parents, strict=True) if p.role == "base"]
+        if not any(v.kind in WHOLE_KINDS and v.base_fingerprint == manifest.base_fingerprint for v in bases):
+            named = ", ".join(f"{v.label} ({v.kind}, {str(v.base_fingerprint)[:12]})" for v in bases) or "none"
+            raise BaseMismatch(
+                f"the {manifest.kind} is bound to base {str(manifest.base_fingerprint)[:12]}, "
+                f"its base parent is {named}",
+                allowed="the version with whole weights and this fingerprint as parent with role 'base'",
+                next_step="register the base that it was trained on, or train on the base that is registered",
+            )
+    return found
+
+
+def insert_version(connection: Connection, name: str, manifest: Manifest, actor: str) -> Version:
+    query = query_on(connection)
+    existing = find_existing(query, name, manifest)
+    if existing is not None:
+        return existing
+    parents = find_parents(query, manifest)
+    number = 1 + query("SELECT coalesce(max(number), 0) FROM versions WHERE name = ?", (name,))[0][0]
+    at = audit.now()
+    row = {
+        "name": name,
+        "number": number,
+        "digest": manifest.digest,
+        "kind": manifest.kind,
+        "base_fingerprint": manifest.base_fingerprint,
+        "manifest": manifest.canonical,
+        "created_at": at,
+    }
+    connection.execute(versions.insert().values(content_key=manifest.content_key, **row))
+    version = resolve_digest(query, manifest.digest)
+    for parent, entry in zip(parents, manifest.parents, strict=True):
+        assert parent.id < version.id, "a parent is older than its child: cycles can't be written"
+        connection.execute(
+            version_parents.insert().values(
+                child_id=version.id, parent_id=parent.id, role=entry.role, weight=entry.weight
+            )
+        )
+    payload = {"name": name, "version": number, "digest": version.digest, "kind": version.kind}
+    audit.append(connection, at=at, actor=actor, action="register", subject=version.label, payload=payload)
+    emit(connection, at, "version.registered", payload)
+    return version

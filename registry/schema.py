@@ -1,0 +1,114 @@
+"""The tables as the store uses them. The database's own rules (insert-only triggers) are in the migrations.
+
+State is folded from events: an alias is its newest event, a version's evaluation its newest report. Every table is
+insert-only, so nothing is ever in two states.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = ["alias_events", "audit", "evaluations", "metadata", "outbox", "version_parents", "versions"]
+
+metadata = MetaData()
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("base_fingerprint", String(64)),
+    Column("content_key", String(256)),
+    Column("manifest", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    UniqueConstraint("digest", name="uq_versions_digest"),
+    UniqueConstraint("name", "number", name="uq_versions_number"),
+    UniqueConstraint("name", "content_key", name="uq_versions_content_key"),
+    CheckConstraint("number >= 1", name="ck_versions_number"),
+    Index("ix_versions_base_fingerprint", "base_fingerprint"),
+    sqlite_autoincrement=True,
+)
+
+version_parents = Table(
+    "version_parents",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("child_id", ForeignKey("versions.id"), nullable=False),
+    Column("parent_id", ForeignKey("versions.id"), nullable=False),
+    Column("role", String(32), nullable=False),
+    Column("weight", Float),
+    UniqueConstraint("child_id", "parent_id", "role", name="uq_version_parents_edge"),
+    # Ids only grow, so an edge always leads to an older version and no cycle can be written.
+    CheckConstraint("parent_id < child_id", name="ck_version_parents_older"),
+    Index("ix_version_parents_parent", "parent_id"),
+    sqlite_autoincrement=True,
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version_id", ForeignKey("versions.id"), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("report", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Index("ix_evaluations_version", "version_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+alias_events = Table(
+    "alias_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("version_id", ForeignKey("versions.id")),  # nothing: the alias was taken away
+    Column("action", String(16), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("reason", Text),
+    Column("evaluation_id", ForeignKey("evaluations.id")),
+    Column("gate", Text),
+    Column("created_at", String(32), nullable=False),
+    UniqueConstraint("name", "alias", "revision", name="uq_alias_events_revision"),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("created_at", String(32), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("subject", String(256), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("previous_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    UniqueConstraint("hash", name="uq_audit_hash"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("created_at", String(32), nullable=False),
+    Column("topic", String(64), nullable=False),
+    Column("payload", Text, nullable=False),
+    sqlite_autoincrement=True,
+)

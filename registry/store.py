@@ -1,0 +1,381 @@
+"""The registry's one door: register, evaluate, promote, roll back, look up, check out, verify.
+
+Bytes go first and rows second, so that a crash never leaves a version without its bytes; every row of one act is in
+one transaction, so that a crash never leaves half an act.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from registry import audit, promotion
+from registry.blobs import BlobStore
+from registry.canonical import canonical_json, sha256_text
+from registry.checkout import check_out
+from registry.database import open_engine, query_on, writing
+from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
+from registry.errors import (
+    BlobCorrupted,
+    GateRefused,
+    ManifestInvalid,
+    ReportInvalid,
+    RollbackRefused,
+)
+from registry.gate import GateResult, Policy, check
+from registry.layout import BLOBS, CHECKOUTS
+from registry.lineage import Lineage, trace
+from registry.lookup import Lookup, Query, resolve_digest, resolve_reference
+from registry.manifest import Manifest, open_regular
+from registry.names import check_alias, check_name
+from registry.registration import find_existing, find_parents, insert_version
+from registry.scan import scan
+from registry.schema import evaluations
+from registry.verification import Verification, verify
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """The source of truth for models in one folder. Safe to share between threads and between processes."""
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        self.folder = folder
+        self.blobs = BlobStore(folder / BLOBS)
+        self._engine = engine
+        self._lookup = Lookup(folder)
+
+    @classmethod
+    def open(cls, folder: Path | str, *, create: bool = True) -> Registry:
+        """Open the registry in a folder, making it or bringing its schema up to date where needed.
+
+        Raises:
+            RegistryNotFound: Nothing there, and `create` is False.
+            RegistryPathError: The folder can't be made or written.
+            SchemaUnsupported: A newer release wrote it.
+        """
+        folder = Path(folder).absolute()
+        return cls(folder, open_engine(folder, create=create))
+
+    def close(self) -> None:
+        """Close this thread's connections; the registry can't be used afterwards."""
+        self._lookup.close()
+        self._engine.dispose()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Writing
+
+    def register(
+        self, name: str, manifest: Manifest, files: Mapping[str, Path], *, actor: str | None = None
+    ) -> Version:
+        """Store a version's files and then its row.
+
+        Args:
+            name: The model's name.
+            manifest: What the version is; `files` in it are measured with `registry.manifest.describe_files`.
+            files: Path inside the version -> file on disk, for the same paths.
+            actor: Who registers, for the audit trail; the login name by default.
+
+        Returns:
+            The new version, or the one that is there with this content key or this digest: nothing is stored twice.
+
+        Raises:
+            ReferenceInvalid, ManifestInvalid, FileRefused, BaseMismatch: What was given can't be used.
+            ParentNotFound: A parent isn't registered.
+            DigestTaken: The same manifest is registered under another name.
+            RegistryPathError: The store can't be written.
+        """
+        check_name(name)
+        if set(files) != set(manifest.files):
+            odd = sorted(set(files) ^ set(manifest.files))
+            raise ManifestInvalid(f"the manifest and the files given differ in {odd[0]!r}", allowed="the same paths")
+        existing = find_existing(self._lookup.query, name, manifest)
+        if existing is not None:
+            if existing.digest == manifest.digest:
+                self._store_files(manifest, files)  # puts back what was damaged or lost
+            return existing
+        find_parents(self._lookup.query, manifest)
+        for path in manifest.files:
+            with open_regular(path, Path(files[path])) as stream:
+                scan(path, stream, os.fstat(stream.fileno()).st_size)
+        self._store_files(manifest, files)
+        with writing(self._engine) as connection:
+            return insert_version(connection, name, manifest, actor or audit.login_name())
+
+    def _store_files(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        for path, entry in manifest.files.items():
+            with open_regular(path, Path(files[path])) as stream:
+                self.blobs.put(stream, entry.sha256, entry.size)
+            with self.blobs.open(entry.sha256) as stored:
+                # again, on the bytes that will be served: the source may have changed between the two
+                scan(path, stored, entry.size)
+
+    def record_evaluation(
+        self, version_digest: str, report: Mapping[str, Any], *, actor: str | None = None
+    ) -> Evaluation:
+        """Tie a report to exactly these weights. The newest report is the one that the gate reads.
+
+        Args:
+            version_digest: The whole digest of a registered version (a REF of any other form is refused).
+            report: Plain JSON; `task`, `tax` and optionally `policy` are read by the gate.
+            actor: Who measured.
+
+        Returns:
+            The stored evaluation; the newest one again if it is this very report.
+
+        Raises:
+            VersionNotFound: No version has this digest.
+            ReportInvalid: Not a mapping of plain JSON, or NaN in it.
+        """
+        try:
+            text = canonical_json(dict(report))
+        except (TypeError, ValueError) as error:
+            raise ReportInvalid(f"evaluation report: {error}", allowed="plain JSON values, no NaN") from error
+        digest = sha256_text(text)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            version = resolve_digest(query, version_digest)
+            newest = promotion.newest_evaluation(query, version)
+            if newest is not None and newest.digest == digest:
+                return newest
+            at = audit.now()
+            connection.execute(
+                evaluations.insert().values(version_id=version.id, digest=digest, report=text, created_at=at)
+            )
+            payload = {"digest": version.digest, "evaluation": digest}
+            who = actor or audit.login_name()
+            audit.append(connection, at=at, actor=who, action="evaluate", subject=version.label, payload=payload)
+            written = promotion.newest_evaluation(query, version)
+            assert written is not None
+            return written
+
+    def promote(
+        self,
+        ref: str,
+        alias: str,
+        *,
+        policy: Policy,
+        actor: str,
+        reason: str | None = None,
+        expected_revision: int | None = None,
+        dry_run: bool = False,
+    ) -> AliasChange:
+        """Let an alias point at a version, if the policy is satisfied by its newest evaluation.
+
+        Gate, compare-and-swap, audit row and outbox row are one transaction.
+
+        Args:
+            ref: The version.
+            alias: The alias, `champion` for instance.
+            policy: What the version must have shown.
+            actor: Who promotes.
+            reason: Why, for the audit trail.
+            expected_revision: The alias's revision that the caller saw; 0 for an alias that isn't there yet. None
+                takes it as it is.
+            dry_run: Only say what would happen: the change, with the verdict in `gate`; nothing is written or raised
+                for a failed gate.
+
+        Returns:
+            The change; `changed` is False if the alias points at this version already.
+
+        Raises:
+            GateRefused: The policy isn't satisfied; lists every reason. The refusal is audited.
+            AliasConflict: The alias moved; names the current revision.
+            BlobCorrupted: A file of the version is gone.
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
+        """
+        check_alias(alias)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            version = resolve_reference(query, ref)
+            self._check_presence(version)
+            change, evaluation = promotion.plan_promotion(query, version, alias, policy, expected_revision)
+            verdict = change.gate
+            assert verdict is not None
+            if dry_run:
+                return replace(change, actor=actor, reason=reason, at=audit.now(), dry_run=True)
+            if verdict.passed:
+                if not change.changed:
+                    return replace(change, actor=actor, reason=reason, at=audit.now())
+                return promotion.write_change(
+                    connection, change, actor=actor, reason=reason, policy=policy, evaluation=evaluation
+                )
+            payload = {"alias": alias, "digest": version.digest, "reasons": list(verdict.reasons)}
+            audit.append(
+                connection, at=audit.now(), actor=actor, action="refuse", subject=version.label, payload=payload
+            )
+        raise GateRefused(
+            f"{version.label} may not become {version.name}@{alias}",
+            reasons=verdict.reasons,
+            allowed="versions whose newest evaluation satisfies the policy",
+            next_step=f"tunewright registry show {version.label} shows what was measured",
+        )
+
+    def rollback(
+        self,
+        name: str,
+        alias: str,
+        *,
+        to: str | int | None = None,
+        actor: str,
+        reason: str,
+        expected_revision: int | None = None,
+    ) -> AliasChange:
+        """Move an alias back to a version that it held before, without evaluating again.
+
+        Args:
+            name: The model.
+            alias: The alias.
+            to: The target: a number, `vN`, or a REF. By default what the alias held before the present version.
+            actor: Who rolls back.
+            reason: Why; required, for the audit trail.
+            expected_revision: As in `promote`.
+
+        Raises:
+            RollbackRefused: No reason, or a target that never held the alias or holds it now.
+            AliasNotFound, AliasConflict, VersionNotFound: As `promote`.
+        """
+        check_name(name)
+        check_alias(alias)
+        if not reason or not reason.strip():
+            raise RollbackRefused("a roll-back without a reason", allowed="a text that says why", next_step="--reason")
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            target = None if to is None else _target_number(query, name, to)
+            change = promotion.plan_rollback(query, name, alias, target, expected_revision)
+            self._check_presence(resolve_digest(query, change.digest))
+            return promotion.write_change(connection, change, actor=actor, reason=reason, policy=None, evaluation=None)
+
+    def _check_presence(self, version: Version) -> None:
+        """Refuse to let an alias point at missing bytes; the content itself is verified at each load."""
+        for path, entry in version.manifest.files.items():
+            size = self.blobs.size(entry.sha256)
+            if size != entry.size:
+                raise BlobCorrupted(
+                    f"{version.label}: blob {entry.sha256} of {path!r} "
+                    + ("is gone" if size is None else f"has {size} bytes instead of {entry.size}"),
+                    next_step="restore the blob from a copy, or register the same files again",
+                )
+
+    # Looking up
+
+    def resolve(self, ref: str) -> Version:
+        """Return the version that a REF names: `name` (its newest), `name:vN`, `name@alias` or a digest prefix.
+
+        Raises:
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: Says what exists.
+        """
+        return self._lookup.resolve(ref)
+
+    def versions(self, name: str | None = None) -> list[Version]:
+        """Return every version, or those of one model, by name and number."""
+        return self._lookup.versions(name)
+
+    def aliases(self, name: str | None = None) -> list[AliasState]:
+        """Return where every alias points now, of one model or of all."""
+        return self._lookup.aliases(name)
+
+    def history(self, name: str, alias: str) -> list[AliasChange]:
+        """Return an alias's steps, oldest first."""
+        rows = self._lookup.query(
+            "SELECT e.action, e.revision, v.number, v.digest, e.actor, e.reason, e.created_at FROM alias_events e "
+            "JOIN versions v ON v.id = e.version_id WHERE e.name = ? AND e.alias = ? ORDER BY e.revision",
+            (name, alias),
+        )
+        steps: list[AliasChange] = []
+        for action, revision, number, digest, actor, reason, at in rows:
+            before = steps[-1] if steps else None
+            steps.append(
+                AliasChange(
+                    name=name,
+                    alias=alias,
+                    action=action,
+                    revision=revision,
+                    version=number,
+                    digest=digest,
+                    previous_version=None if before is None else before.version,
+                    previous_digest=None if before is None else before.digest,
+                    actor=actor,
+                    reason=reason,
+                    at=at,
+                )
+            )
+        return steps
+
+    def evaluations(self, ref: str) -> list[Evaluation]:
+        """Return the reports recorded for a version, newest first."""
+        version = self.resolve(ref)
+        rows = self._lookup.query(
+            "SELECT id, ?, digest, report, created_at FROM evaluations WHERE version_id = ? ORDER BY id DESC",
+            (version.digest, version.id),
+        )
+        return [Evaluation(*row) for row in rows]
+
+    def check_gate(self, ref: str, policy: Policy) -> GateResult:
+        """Return the gate's verdict on a version's newest evaluation; nothing is written."""
+        newest = promotion.newest_evaluation(self._lookup.query, self.resolve(ref))
+        return check(policy, None if newest is None else newest.report)
+
+    def lineage(self, ref: str) -> Lineage:
+        """Return everything that a version was made from and everything made from it."""
+        return trace(self._lookup.query, self.resolve(ref))
+
+    def audit(self, *, after: int = 0) -> list[AuditEntry]:
+        """Return the audit rows above a sequence number, oldest first; read only, see `verify` for the chain."""
+        return list(audit.read_chain(self._lookup.query, after=after))
+
+    def outbox(self, *, after: int = 0) -> list[OutboxEvent]:
+        """Return the outbox rows above an id, oldest first; the reader keeps its own place."""
+        rows = self._lookup.query(
+            "SELECT id, created_at, topic, payload FROM outbox WHERE id > ? ORDER BY id", (after,)
+        )
+        return [OutboxEvent(number, at, topic, json.loads(payload)) for number, at, topic, payload in rows]
+
+    # Bytes
+
+    def checkout(self, ref: str, dest: Path | str | None = None) -> Path:
+        """Lay a version's files out in a folder, verified, as hard links where possible.
+
+        Args:
+            ref: The version.
+            dest: A new or empty folder; by default the registry's own, `checkouts/<digest>`.
+
+        Raises:
+            BlobCorrupted: A file is gone or damaged; nothing is left behind.
+            RegistryPathError: The folder holds other files, or can't be written.
+        """
+        version = self.resolve(ref)
+        if dest is None:
+            return check_out(self.blobs, version.manifest, self.folder / CHECKOUTS / version.digest, replace=True)
+        return check_out(self.blobs, version.manifest, Path(dest))
+
+    def verify(self, ref: str | None = None) -> Verification:
+        """Read every byte of one version, or of all, and hold every row against the audit chain.
+
+        Returns:
+            What was looked at and everything that is wrong; nothing is raised for damage.
+        """
+        chosen = self.versions() if ref is None else [self.resolve(ref)]
+        return verify(self._lookup.query, self.blobs, chosen)
+
+
+def _target_number(query: Query, name: str, to: str | int) -> int:
+    if isinstance(to, int):
+        return to
+    if to[:1] == "v" and to[1:].isdecimal():
+        return int(to[1:])
+    version = resolve_reference(query, to)
+    if version.name != name:
+        raise RollbackRefused(f"{version.label} is not a version of {name!r}", allowed=f"{name}:vN")
+    return version.version

@@ -1,0 +1,153 @@
+"""Does the registry still say and hold what it was given? Bytes against manifests, rows against the audit chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from registry.audit import read_chain, verify_chain
+from registry.blobs import BlobStore
+from registry.canonical import sha256_text
+from registry.entities import Version
+from registry.errors import AuditBroken, BlobCorrupted, RegistryError
+from registry.lookup import Query
+from registry.manifest import Manifest
+
+__all__ = ["Problem", "Verification", "verify"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that isn't as it was given: where, which file if one, and what."""
+
+    subject: str
+    path: str | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at and what was wrong; `audit_head` is the last hash of an unbroken chain."""
+
+    versions: int
+    files: int
+    bytes: int
+    audit_rows: int
+    audit_head: str | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing was wrong."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verification as plain JSON."""
+        return {**asdict(self), "problems": [asdict(p) for p in self.problems], "intact": self.intact}
+
+
+def verify(query: Query, blobs: BlobStore, versions: Sequence[Version]) -> Verification:
+    """Read every blob of the versions, and hold every row against its digest and the audit chain.
+
+    Args:
+        query: The look-ups' query function.
+        blobs: Where the contents are.
+        versions: Whose bytes to read; the audit chain is always verified whole.
+
+    Returns:
+        All that is wrong, not just the first.
+    """
+    problems: list[Problem] = []
+    checked: dict[str, tuple[int, str | None]] = {}
+    files = 0
+    for version in versions:
+        manifest = _check_row(query, version, problems)
+        for path, entry in {} if manifest is None else manifest.files.items():
+            files += 1
+            if entry.sha256 not in checked:
+                checked[entry.sha256] = _check_blob(blobs, entry.sha256)
+            wrong = checked[entry.sha256][1]
+            if wrong is not None:
+                problems.append(Problem(version.label, path, wrong))
+    head = None
+    try:
+        head = verify_chain(query)
+    except AuditBroken as error:
+        problems.append(Problem("audit", None, error.problem))
+    _check_against_audit(query, problems)
+    return Verification(
+        versions=len(versions),
+        files=files,
+        bytes=sum(size for size, _ in checked.values()),
+        audit_rows=query("SELECT count(*) FROM audit", ())[0][0],
+        audit_head=head,
+        problems=tuple(problems),
+    )
+
+
+def _check_blob(blobs: BlobStore, sha256: str) -> tuple[int, str | None]:
+    try:
+        return blobs.read(sha256), None
+    except BlobCorrupted as error:
+        return 0, error.problem
+
+
+def _check_row(query: Query, version: Version, problems: list[Problem]) -> Manifest | None:
+    if sha256_text(version.manifest_json) != version.digest:
+        problems.append(Problem(version.label, None, "the manifest doesn't have the version's digest"))
+        return None
+    try:
+        manifest = version.manifest
+    except RegistryError as error:
+        problems.append(Problem(version.label, None, error.problem))
+        return None
+    if (manifest.kind, manifest.base_fingerprint) != (version.kind, version.base_fingerprint):
+        problems.append(Problem(version.label, None, "kind or base differ between the row and its manifest"))
+    rows = query(
+        "SELECT v.digest, p.role, p.weight FROM version_parents p JOIN versions v ON v.id = p.parent_id "
+        "WHERE p.child_id = ?",
+        (version.id,),
+    )
+    if sorted(map(repr, map(tuple, rows))) != sorted(repr((p.digest, p.role, p.weight)) for p in manifest.parents):
+        problems.append(Problem(version.label, None, "the parents differ between the rows and the manifest"))
+    for digest, report in query("SELECT digest, report FROM evaluations WHERE version_id = ?", (version.id,)):
+        if sha256_text(report) != digest:
+            problems.append(Problem(version.label, None, f"evaluation {digest[:12]} was changed"))
+    return manifest
+
+
+def _check_against_audit(query: Query, problems: list[Problem]) -> None:
+    """Every version, evaluation and alias step has one audit row that says the same, and the other way round."""
+    told: dict[str, list[str]] = {"register": [], "evaluate": [], "alias": []}
+    for entry in read_chain(query):
+        try:
+            p = json.loads(entry.payload_json)
+            if entry.action == "register":
+                told["register"].append(f"{p['name']}:v{p['version']} {p['digest']}")
+            elif entry.action == "evaluate":
+                told["evaluate"].append(f"{p['digest']} {p['evaluation']}")
+            elif entry.action in ("promote", "rollback"):
+                told["alias"].append(f"{p['name']}@{p['alias']} {p['revision']} {p['digest']} {entry.action}")
+        except (ValueError, KeyError, TypeError):
+            problems.append(Problem("audit", None, f"row {entry.sequence} can't be read"))
+    held = {
+        "register": query("SELECT name || ':v' || number || ' ' || digest FROM versions", ()),
+        "evaluate": query(
+            "SELECT v.digest || ' ' || e.digest FROM evaluations e JOIN versions v ON v.id = e.version_id", ()
+        ),
+        "alias": query(
+            "SELECT e.name || '@' || e.alias || ' ' || e.revision || ' ' || v.digest || ' ' || e.action "
+            "FROM alias_events e JOIN versions v ON v.id = e.version_id",
+            (),
+        ),
+    }
+    for table, rows in held.items():
+        have, said = sorted(row[0] for row in rows), sorted(told[table])
+        for extra in sorted(set(have) - set(said)):
+            problems.append(Problem("audit", None, f"{extra}: in the database, without its {table} row in the audit"))
+        for gone in sorted(set(said) - set(have)):
+            problems.append(Problem("audit", None, f"{gone}: in the audit, gone from the database"))
+        if set(have) == set(said) and have != said:
+            problems.append(Problem("audit", None, f"{table} rows and their audit rows differ in number"))

@@ -1,0 +1,74 @@
+"""The blob store, on a folder and in memory: the same promises on every filesystem."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from registry.blobs import BlobStore
+from registry.errors import BlobCorrupted, FileRefused, RegistryPathError
+
+CONTENT = b"some weights" * 1000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(params=["folder", "memory"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs" if request.param == "folder" else f"memory://{uuid4().hex}")
+
+
+def test_content_comes_back_by_its_digest(blobs: BlobStore) -> None:
+    assert blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+    out = io.BytesIO()
+    assert blobs.read(DIGEST, out.write) == blobs.size(DIGEST) == len(CONTENT)
+    assert out.getvalue() == CONTENT
+    assert blobs.path(DIGEST).endswith(f"/sha256/{DIGEST[:2]}/{DIGEST}")
+
+
+def test_content_that_is_there_is_not_written_again(blobs: BlobStore) -> None:
+    blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+    assert not blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", b""])
+def test_other_content_is_refused_and_leaves_nothing(blobs: BlobStore, content: bytes) -> None:
+    with pytest.raises(FileRefused):
+        blobs.put(io.BytesIO(content), DIGEST, len(CONTENT))
+    assert blobs.size(DIGEST) is None
+    with pytest.raises(BlobCorrupted, match="gone"):
+        blobs.read(DIGEST)
+
+
+def test_damaged_blob_is_refused_and_replaced_by_the_next_put(blobs: BlobStore) -> None:
+    blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+    blobs._files.rm_file(blobs.path(DIGEST))
+    blobs._files.pipe_file(blobs.path(DIGEST), CONTENT[:-1] + b"!")
+    with pytest.raises(BlobCorrupted, match="damaged"):
+        blobs.read(DIGEST)
+    assert blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+    assert blobs.read(DIGEST) == len(CONTENT)
+
+
+def test_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = BlobStore(tmp_path / "blobs")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RegistryPathError, match="No space left"):
+        blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+    assert [p for p in (tmp_path / "blobs").rglob("*") if p.is_file()] == []
+
+
+def test_stored_file_is_plain_and_read_only(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+    path = tmp_path / "sha256" / DIGEST[:2] / DIGEST
+    assert path.read_bytes() == CONTENT
+    assert path.stat().st_mode & 0o777 == 0o444

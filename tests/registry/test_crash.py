@@ -1,0 +1,142 @@
+"""Killed with SIGKILL at every file operation and every SQL statement: no half version, no second one, no lost promotion.
+
+The child counts what it does through Python's audit hooks and SQLAlchemy's events, and kills itself at the n-th act.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+
+from registry.gate import Policy
+from registry.manifest import Manifest, describe_files
+from registry.store import Registry
+
+Write = Callable[..., dict[str, Path]]
+FILE_ACTS = {"open", "os.rename", "os.chmod", "os.mkdir", "os.link", "os.remove"}
+
+
+def _run_and_die(act: Callable[[], object], folder: Path, deadly: int) -> bool:
+    """Fork, do the act, and die at the deadly-th step. Returns whether the child died before its end."""
+    child = os.fork()
+    if child == 0:
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+            if steps == deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def on_audit(name: str, arguments: tuple[Any, ...]) -> None:
+            if name in FILE_ACTS and str(folder) in str(arguments[0]):
+                step()
+
+        from sqlalchemy.engine import Engine
+
+        event.listen(Engine, "before_cursor_execute", lambda *_: step())
+        event.listen(Engine, "after_cursor_execute", lambda *_: step())
+        event.listen(Engine, "commit", lambda *_: step())
+        sys.addaudithook(on_audit)
+        try:
+            act()
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the child failed by itself"
+    return os.WIFSIGNALED(status)
+
+
+def _register(folder: Path, files: dict[str, Path], fingerprint: str) -> str:
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprint, content_key="key")
+    with Registry.open(folder) as registry:
+        return registry.register("m", manifest, files).digest
+
+
+def test_killed_at_any_step_of_making_and_registering(
+    tmp_path: Path, write_files: Write, fingerprints: tuple[str, str]
+) -> None:
+    files = write_files()
+    # imported before the forks, so that children don't pay for it
+    import alembic.command  # noqa: F401
+
+    deaths = 0
+    for deadly in range(1, 400):
+        folder = tmp_path / f"run{deadly}"
+        died = _run_and_die(lambda folder=folder: _register(folder, files, fingerprints[0]), folder, deadly)
+        digest = _register(folder, files, fingerprints[0])  # the second run finishes what the first began
+        with Registry.open(folder) as registry:
+            assert [v.digest for v in registry.versions()] == [digest]
+            assert registry.verify().intact
+            assert [e.action for e in registry.audit()] == ["register"]
+            assert [e.topic for e in registry.outbox()] == ["version.registered"]
+        deaths += died
+        if not died:
+            break
+    assert deaths > 40, "the steps were not counted"
+    assert not died, "the act has more steps than were tried"
+
+
+def test_killed_at_any_step_of_registering_never_leaves_a_version_without_its_bytes(
+    registry: Registry, write_files: Write, fingerprints: tuple[str, str]
+) -> None:
+    registry.close()
+    folder = registry.folder
+    seen_absent = seen_present = 0
+    for deadly in range(1, 200):
+        files = write_files(f"weights {deadly}")
+        manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+
+        def act(files: dict[str, Path] = files, manifest: Manifest = manifest) -> None:
+            with Registry.open(folder) as mine:
+                mine.register("m", manifest, files)
+
+        died = _run_and_die(act, folder, deadly)
+        with Registry.open(folder) as after:
+            there = any(v.digest == manifest.digest for v in after.versions())
+            seen_absent, seen_present = seen_absent + (not there), seen_present + there
+            assert after.verify().intact
+        if not died:
+            break
+    assert not died
+    assert seen_absent > 10
+    assert seen_present >= 1
+
+
+def test_killed_at_any_step_of_a_promotion_leaves_all_of_it_or_nothing(
+    registry: Registry, passing: Callable[[str], Any], policy: Policy
+) -> None:
+    passing("one"), passing("two")
+    registry.close()
+    folder = registry.folder
+    for deadly in range(1, 100):
+        with Registry.open(folder) as before:
+            revision = len(before.history("text2sql", "champion"))
+        ref = f"text2sql:v{1 + revision % 2}"
+
+        def act(ref: str = ref) -> None:
+            with Registry.open(folder) as mine:
+                mine.promote(ref, "champion", policy=policy, actor="ada")
+
+        died = _run_and_die(act, folder, deadly)
+        with Registry.open(folder) as after:
+            steps = after.history("text2sql", "champion")
+            assert len(steps) in (revision, revision + 1)
+            assert died or len(steps) == revision + 1
+            assert sum(e.action == "promote" for e in after.audit()) == len(steps)
+            assert sum(e.topic == "alias.promote" for e in after.outbox()) == len(steps)
+            assert after.verify().intact
+        if not died:
+            break
+    assert not died
+    assert deadly > 10

@@ -1,0 +1,216 @@
+"""Damage is found: flipped bits, lost blobs, changed rows, rewritten audit chains. The database refuses rewriting."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from registry.audit import verify_chain
+from registry.entities import Version
+from registry.errors import AuditBroken, BlobCorrupted, FileRefused
+from registry.gate import Policy
+from registry.layout import DATABASE
+from registry.lookup import Lookup
+from registry.store import Registry
+
+Add = Callable[..., Version]
+Write = Callable[..., dict[str, Path]]
+TABLES = ["versions", "version_parents", "evaluations", "alias_events", "audit", "outbox"]
+
+
+def _blob(registry: Registry, version: Version, name: str = "model.safetensors") -> Path:
+    path = registry.blobs.local_path(version.manifest.files[name].sha256)
+    assert path is not None
+    return path
+
+
+def _flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def raw(registry: Registry, passing: Add, policy: Policy) -> sqlite3.Connection:
+    """Another client's connection to a registry with a row in every table."""
+    passing("one")
+    registry.promote("text2sql", "champion", policy=policy, actor="ada")
+    return sqlite3.connect(registry.folder / DATABASE, isolation_level=None)
+
+
+def test_intact_registry_verifies(registry: Registry, raw: sqlite3.Connection) -> None:
+    found = registry.verify()
+    assert (found.intact, found.versions, found.files, found.audit_rows) == (True, 2, 4, 4)
+    assert found.audit_head == registry.audit()[-1].hash
+    assert found.bytes == sum(p.stat().st_size for p in (registry.folder / "blobs/sha256").rglob("*") if p.is_file())
+
+
+def test_every_flipped_bit_is_refused_at_checkout_and_found_by_verify(
+    registry: Registry, add_base: Add, tmp_path: Path
+) -> None:
+    version = add_base()
+    blob = _blob(registry, version, "config.json")
+    for bit in range(8 * blob.stat().st_size):
+        _flip(blob, bit)
+        with pytest.raises(BlobCorrupted):
+            registry.checkout("tiny-base", tmp_path / "out")
+        _flip(blob, bit)
+    _flip(blob, 3)
+    assert [(p.subject, p.path) for p in registry.verify().problems] == [("tiny-base:v1", "config.json")]
+    assert not (tmp_path / "out").exists()
+    assert [p for p in tmp_path.iterdir() if p.name.startswith(".out")] == []
+
+
+def test_damaged_or_lost_blob_is_put_back_by_registering_again(
+    registry: Registry, add_base: Add, write_files: Write
+) -> None:
+    version = add_base()
+    _flip(_blob(registry, version), 100)
+    _blob(registry, version, "config.json").unlink()
+    assert len(registry.verify("tiny-base").problems) == 2
+    assert registry.register("tiny-base", version.manifest, write_files("base")) == version
+    assert registry.verify().intact
+
+
+def test_checkout_is_complete_linked_and_kept(registry: Registry, add_base: Add, tmp_path: Path) -> None:
+    version = add_base()
+    folder = registry.checkout("tiny-base", tmp_path / "deep" / "out")
+    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "config.json"}
+    assert os.path.samefile(folder / "model.safetensors", _blob(registry, version))
+    assert registry.checkout("tiny-base", folder) == folder
+    own = registry.checkout("tiny-base")
+    assert own == registry.folder / "checkouts" / version.digest
+
+
+def test_checkout_refuses_a_folder_with_other_files_and_mends_its_own(
+    registry: Registry, add_base: Add, tmp_path: Path
+) -> None:
+    from registry.errors import RegistryPathError
+
+    add_base()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep me")
+    with pytest.raises(RegistryPathError, match="holds other files"):
+        registry.checkout("tiny-base", tmp_path / "full")
+    assert (tmp_path / "full" / "mine.txt").read_text() == "keep me"
+    own = registry.checkout("tiny-base")
+    (own / "config.json").unlink()
+    (own / "extra.json").write_text("{}")
+    assert {p.name for p in registry.checkout("tiny-base").iterdir()} == {"model.safetensors", "config.json"}
+
+
+def test_checkout_copies_where_links_are_not_possible(
+    registry: Registry, add_base: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = add_base()
+
+    def no_links(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", no_links)
+    folder = registry.checkout("tiny-base", tmp_path / "out")
+    assert not os.path.samefile(folder / "config.json", _blob(registry, version, "config.json"))
+    _flip(_blob(registry, version), 9)
+    with pytest.raises(BlobCorrupted):
+        registry.checkout("tiny-base", tmp_path / "out2")
+    assert not (tmp_path / "out2").exists()
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    "statement", ["UPDATE {t} SET rowid = rowid", "DELETE FROM {t}", "INSERT OR REPLACE INTO {t} SELECT * FROM {t}"]
+)
+def test_no_client_can_rewrite_a_row(raw: sqlite3.Connection, table: str, statement: str) -> None:
+    before = raw.execute(f"SELECT * FROM {table}").fetchall()
+    assert before
+    with pytest.raises(sqlite3.DatabaseError, match="insert-only"):
+        raw.execute(statement.format(t=table))
+    assert raw.execute(f"SELECT * FROM {table}").fetchall() == before
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("INSERT INTO alias_events VALUES (9, 'text2sql', 'champion', 3, 2, 'promote', 'eve', NULL, NULL, NULL, 't')", "next one"),
+        ("INSERT INTO alias_events VALUES (9, 'text2sql', 'champion', 2, 1, 'promote', 'eve', NULL, NULL, NULL, 't')", "this model"),
+        ("INSERT INTO audit VALUES (5, 't', 'eve', 'promote', 's', '{}', 'wrong', 'hash')", "continue"),
+        ("INSERT INTO audit VALUES (9, 't', 'eve', 'promote', 's', '{}', (SELECT max(hash) FROM audit), 'hash')", "continue"),
+        ("INSERT INTO version_parents VALUES (9, 1, 2, 'base', NULL)", "ck_version_parents_older"),
+    ],
+)  # fmt: skip
+def test_no_client_can_add_a_row_out_of_order(raw: sqlite3.Connection, sql: str, says: str) -> None:
+    with pytest.raises(sqlite3.DatabaseError, match=says):
+        raw.execute(sql)
+
+
+def test_alias_moved_behind_the_registry_is_found(registry: Registry, raw: sqlite3.Connection, passing: Add) -> None:
+    version = passing("two")
+    raw.execute(
+        "INSERT INTO alias_events VALUES (9, 'text2sql', 'champion', 2, ?, 'promote', 'eve', NULL, NULL, NULL, 't')",
+        (version.id,),
+    )
+    problems = registry.verify().problems
+    assert len(problems) == 1
+    assert "without its alias row in the audit" in problems[0].problem
+
+
+@pytest.mark.parametrize("trigger_of", ["versions", "evaluations", "audit"])
+def test_row_changed_by_someone_who_dropped_the_trigger_is_found(
+    registry: Registry, raw: sqlite3.Connection, trigger_of: str
+) -> None:
+    raw.execute(f"DROP TRIGGER {trigger_of}_no_update")
+    column = {"versions": "manifest", "evaluations": "report", "audit": "payload"}[trigger_of]
+    raw.execute(f"UPDATE {trigger_of} SET {column} = replace({column}, '0', '1')")
+    assert not registry.verify().intact
+
+
+def test_version_deleted_with_its_trigger_is_missed_by_the_audit(registry: Registry, raw: sqlite3.Connection) -> None:
+    raw.execute("DROP TRIGGER evaluations_no_delete")
+    raw.execute("DELETE FROM evaluations")
+    assert ["gone from the database" in p.problem for p in registry.verify().problems] == [True]
+
+
+@pytest.mark.parametrize("row", [1, 2, 4])
+def test_broken_audit_chain_names_its_row(registry: Registry, raw: sqlite3.Connection, row: int) -> None:
+    raw.execute("DROP TRIGGER audit_no_update")
+    raw.execute("UPDATE audit SET actor = 'eve' WHERE sequence = ?", (row,))
+    with pytest.raises(AuditBroken, match=f"row {row} "):
+        verify_chain(Lookup(registry.folder).query)
+
+
+def test_row_cut_from_the_middle_of_the_audit_is_found(registry: Registry, raw: sqlite3.Connection) -> None:
+    raw.execute("DROP TRIGGER audit_no_delete")
+    raw.execute("DELETE FROM audit WHERE sequence = 2")
+    with pytest.raises(AuditBroken):
+        verify_chain(Lookup(registry.folder).query)
+
+
+def test_source_swapped_between_scan_and_copy_is_refused(
+    registry: Registry, write_files: Write, fingerprints: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from registry import store
+    from registry.manifest import Manifest, describe_files
+
+    files = write_files()
+    innocent = files["config.json"].read_bytes()
+    files["config.json"].write_bytes(b'{"auto_map": {}}')
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+    files["config.json"].write_bytes(innocent)
+    scan = store.scan
+    calls: list[str] = []
+
+    def swap_after_scan(path: str, stream: object, size: int) -> None:
+        scan(path, stream, size)  # type: ignore[arg-type]
+        calls.append(path)
+        if len(calls) == len(files):
+            files["config.json"].write_bytes(b'{"auto_map": {}}')
+
+    monkeypatch.setattr(store, "scan", swap_after_scan)
+    with pytest.raises(FileRefused, match="auto_map"):
+        registry.register("m", manifest, files)
+    assert registry.versions() == []

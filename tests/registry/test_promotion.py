@@ -1,0 +1,188 @@
+"""Aliases: the gate in the transaction, compare-and-swap, roll-back along the alias's own history, the audit trail."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.entities import Version
+from registry.errors import (
+    AliasConflict,
+    AliasNotFound,
+    BlobCorrupted,
+    GateRefused,
+    ReferenceInvalid,
+    RollbackRefused,
+)
+from registry.gate import Policy
+from registry.store import Registry
+
+Add = Callable[..., Version]
+
+
+def test_promotion_moves_the_alias_and_leaves_one_row_of_each(registry: Registry, passing: Add, policy: Policy) -> None:
+    version = passing("one")
+    change = registry.promote("text2sql", "champion", policy=policy, actor="ada", reason="better")
+    assert (change.current, change.previous, change.revision, change.changed) == ("text2sql:v1", None, 1, True)
+    assert registry.resolve("text2sql@champion") == version
+    row = registry.audit()[-1]
+    assert (row.actor, row.action, row.subject) == ("ada", "promote", "text2sql@champion")
+    assert row.payload["digest"] == version.digest
+    assert row.payload["gate"]["policy"] == policy.to_dict()
+    assert [e.topic for e in registry.outbox()][-1] == "alias.promote"
+
+
+def test_gate_refusal_lists_every_reason_and_leaves_the_champion(
+    registry: Registry, passing: Add, add_adapter: Add, make_report: Any, policy: Policy
+) -> None:
+    champion = passing("one")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+    worse = add_adapter("two")
+    registry.record_evaluation(worse.digest, make_report(0.01, low=-0.1, rows=5, suite_low=-0.3))
+    outbox = registry.outbox()
+    with pytest.raises(GateRefused) as refusal:
+        registry.promote("text2sql:v2", "champion", policy=policy, actor="ada")
+    assert len(refusal.value.reasons) == 4
+    assert refusal.value.exit_status == 3
+    assert registry.resolve("text2sql@champion") == champion
+    assert registry.outbox() == outbox
+    assert registry.audit()[-1].action == "refuse"
+
+
+def test_version_without_an_evaluation_is_refused(registry: Registry, add_adapter: Add, policy: Policy) -> None:
+    add_adapter()
+    with pytest.raises(GateRefused, match="exactly this digest"):
+        registry.promote("text2sql", "champion", policy=policy, actor="ada")
+
+
+def test_only_the_newest_evaluation_counts(registry: Registry, passing: Add, make_report: Any, policy: Policy) -> None:
+    version = passing("one")
+    registry.record_evaluation(version.digest, make_report(0.0, low=-0.1))
+    with pytest.raises(GateRefused):
+        registry.promote("text2sql", "champion", policy=policy, actor="ada")
+    registry.record_evaluation(version.digest, make_report())
+    assert registry.promote("text2sql", "champion", policy=policy, actor="ada").changed
+
+
+def test_base_passes_without_a_report_only_if_the_policy_says_so(
+    registry: Registry, add_base: Add, policy: Policy
+) -> None:
+    add_base()
+    with pytest.raises(GateRefused):
+        registry.promote("tiny-base", "champion", policy=policy, actor="ada")
+    free = Policy(require_evaluation=False)
+    assert registry.promote("tiny-base", "champion", policy=free, actor="ada").revision == 1
+
+
+def test_expected_revision_that_is_stale_names_the_current_one(
+    registry: Registry, passing: Add, policy: Policy
+) -> None:
+    passing("one"), passing("two")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada", expected_revision=0)
+    with pytest.raises(AliasConflict, match="revision 1") as conflict:
+        registry.promote("text2sql:v2", "champion", policy=policy, actor="bob", expected_revision=0)
+    assert conflict.value.current_revision == 1
+    assert registry.promote("text2sql:v2", "champion", policy=policy, actor="bob", expected_revision=1).revision == 2
+
+
+def test_promoting_what_is_there_changes_nothing(registry: Registry, passing: Add, policy: Policy) -> None:
+    passing("one")
+    registry.promote("text2sql", "champion", policy=policy, actor="ada")
+    rows = len(registry.audit())
+    again = registry.promote("text2sql", "champion", policy=policy, actor="ada")
+    assert (again.changed, again.revision, len(registry.audit())) == (False, 1, rows)
+
+
+def test_dry_run_says_what_is_missing_and_writes_nothing(
+    registry: Registry, passing: Add, add_adapter: Add, policy: Policy
+) -> None:
+    passing("one"), add_adapter("two")
+    rows = registry.audit()
+    would = registry.promote("text2sql:v1", "champion", policy=policy, actor="ada", dry_run=True)
+    would_not = registry.promote("text2sql:v2", "champion", policy=policy, actor="ada", dry_run=True)
+    assert would.gate is not None
+    assert would_not.gate is not None
+    assert (would.gate.passed, would_not.gate.passed, would.dry_run) == (True, False, True)
+    assert (registry.aliases("text2sql"), registry.audit()) == ([], rows)
+
+
+@pytest.mark.parametrize("alias", ["", "Champion", "v1", "latest", "a b", "x" * 65])
+def test_misleading_alias_is_refused(registry: Registry, passing: Add, policy: Policy, alias: str) -> None:
+    passing("one")
+    with pytest.raises(ReferenceInvalid):
+        registry.promote("text2sql", alias, policy=policy, actor="ada")
+
+
+def test_version_whose_bytes_are_gone_cannot_be_promoted(registry: Registry, passing: Add, policy: Policy) -> None:
+    version = passing("one")
+    path = registry.blobs.local_path(version.manifest.files["model.safetensors"].sha256)
+    assert path is not None
+    path.unlink()
+    with pytest.raises(BlobCorrupted, match="is gone"):
+        registry.promote("text2sql", "champion", policy=policy, actor="ada")
+    assert registry.aliases() == []
+
+
+def test_rollbacks_walk_back_through_what_was_promoted(registry: Registry, passing: Add, policy: Policy) -> None:
+    for number, key in enumerate(("one", "two", "three"), start=1):
+        passing(key)
+        registry.promote(f"text2sql:v{number}", "champion", policy=policy, actor="ada")
+    back = [registry.rollback("text2sql", "champion", actor="bob", reason="worse").current for _ in range(2)]
+    assert back == ["text2sql:v2", "text2sql:v1"]
+    with pytest.raises(RollbackRefused, match="nothing before v1"):
+        registry.rollback("text2sql", "champion", actor="bob", reason="worse")
+    forward = registry.rollback("text2sql", "champion", to="v3", actor="bob", reason="it was the network")
+    assert (forward.current, forward.revision) == ("text2sql:v3", 6)
+    history = registry.history("text2sql", "champion")
+    assert [(h.revision, h.version, h.action) for h in history] == [
+        (1, 1, "promote"), (2, 2, "promote"), (3, 3, "promote"),
+        (4, 2, "rollback"), (5, 1, "rollback"), (6, 3, "rollback"),
+    ]  # fmt: skip
+    assert [h.previous_version for h in history] == [None, 1, 2, 3, 2, 1]
+
+
+def test_rollback_needs_a_reason_and_a_version_that_held_the_alias(
+    registry: Registry, passing: Add, add_adapter: Add, policy: Policy
+) -> None:
+    passing("one"), passing("two"), add_adapter("unproven")
+    with pytest.raises(AliasNotFound):
+        registry.rollback("text2sql", "champion", actor="bob", reason="worse")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+    registry.promote("text2sql:v2", "champion", policy=policy, actor="ada")
+    for to, reason in [(None, " "), ("v3", "try"), ("text2sql:v3", "try"), (2, "stay"), ("tiny-base", "other model")]:
+        with pytest.raises(RollbackRefused):
+            registry.rollback("text2sql", "champion", to=to, actor="bob", reason=reason)
+    with pytest.raises(AliasConflict):
+        registry.rollback("text2sql", "champion", actor="bob", reason="worse", expected_revision=1)
+    registry.rollback("text2sql", "champion", actor="bob", reason="worse", expected_revision=2)
+    assert registry.audit()[-1].payload["reason"] == "worse"
+
+
+def _race(folder: Path, ref: str, policy: Policy, barrier: Any, results: Any) -> None:
+    with Registry.open(folder) as mine:
+        barrier.wait(30)
+        try:
+            change = mine.promote(ref, "champion", policy=policy, actor=ref, expected_revision=1)
+            results.put(("won", change.revision))
+        except AliasConflict as conflict:
+            results.put(("lost", conflict.current_revision))
+
+
+def test_of_processes_that_promote_at_once_exactly_one_wins(registry: Registry, passing: Add, policy: Policy) -> None:
+    refs = [f"text2sql:v{passing(str(number)).version}" for number in range(5)]
+    registry.promote(refs[0], "champion", policy=policy, actor="ada")
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(len(refs) - 1), context.Queue()
+    racers = [context.Process(target=_race, args=(registry.folder, r, policy, barrier, results)) for r in refs[1:]]
+    for racer in racers:
+        racer.start()
+    outcomes = [results.get(timeout=60) for _ in racers]
+    for racer in racers:
+        racer.join(60)
+    assert sorted(outcomes) == [("lost", 2), ("lost", 2), ("lost", 2), ("won", 2)]
+    assert len(registry.history("text2sql", "champion")) == 2
+    assert registry.verify().intact

@@ -1,0 +1,264 @@
+"""What every backend of the registry must do: register, bind, look up, evaluate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.entities import Version
+from registry.errors import (
+    AliasNotFound,
+    AmbiguousReference,
+    BaseMismatch,
+    DigestTaken,
+    FileRefused,
+    ManifestInvalid,
+    ParentNotFound,
+    ReferenceInvalid,
+    RegistryNotFound,
+    RegistryPathError,
+    ReportInvalid,
+    VersionNotFound,
+)
+from registry.gate import Policy
+from registry.manifest import FileEntry, Manifest, Parent, describe_files
+from registry.store import Registry
+
+Add = Callable[..., Version]
+Write = Callable[..., dict[str, Path]]
+
+
+def test_registered_version_comes_back_from_every_form_of_reference(
+    registry: Registry, add_adapter: Add, make_report: Any, policy: Policy
+) -> None:
+    version = add_adapter()
+    registry.record_evaluation(version.digest, make_report())
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+    for ref in ("text2sql", "text2sql:v1", "text2sql@champion", version.digest, version.digest[:12].upper()):
+        found = registry.resolve(ref)
+        assert found == version
+        assert found.manifest == version.manifest
+        assert found.manifest.digest == found.digest
+
+
+def test_bare_name_is_the_newest_version(registry: Registry, add_adapter: Add) -> None:
+    add_adapter("one")
+    second = add_adapter("two")
+    assert (second.version, registry.resolve("text2sql")) == (2, second)
+
+
+def test_same_content_key_returns_the_version_that_is_there(registry: Registry, add_adapter: Add) -> None:
+    first = add_adapter("key")
+    again = add_adapter("key", seed=8)  # another manifest, made from the same inputs
+    assert again == first
+    assert [v.version for v in registry.versions("text2sql")] == [1]
+
+
+def test_versions_of_one_name_are_numbered_apart_from_those_of_another(add_adapter: Add) -> None:
+    assert [add_adapter(key, name=name).version for key, name in [("a", "x"), ("b", "y"), ("c", "x")]] == [1, 1, 2]
+
+
+def test_one_manifest_cannot_be_registered_under_two_names(
+    registry: Registry, add_base: Add, write_files: Write
+) -> None:
+    base = add_base()
+    with pytest.raises(DigestTaken, match="tiny-base:v1"):
+        registry.register("other", base.manifest, write_files("base"))
+
+
+def test_reopened_registry_tells_the_same(open_registry: Callable[[], Registry], add_adapter: Add) -> None:
+    version = add_adapter()
+    assert open_registry().resolve("text2sql") == version
+
+
+@pytest.mark.parametrize(
+    ("ref", "error", "says"),
+    [
+        ("text2sq", VersionNotFound, "text2sql"),
+        ("text2sql:v9", VersionNotFound, "text2sql:v1"),
+        ("text2sql@champion", AliasNotFound, "promote text2sql:v1"),
+        ("0123456789ab", VersionNotFound, "starts with"),
+        ("", ReferenceInvalid, "name@alias"),
+        ("text2sql:1", ReferenceInvalid, "name:vN"),
+        ("text2sql@v1", ReferenceInvalid, "alias"),
+        ("../etc", ReferenceInvalid, "12 hex digits"),
+        ("a b", ReferenceInvalid, "name:vN"),
+    ],
+)
+def test_unknown_reference_says_what_exists(
+    registry: Registry, add_adapter: Add, ref: str, error: type[Exception], says: str
+) -> None:
+    add_adapter()
+    with pytest.raises(error, match=says):
+        registry.resolve(ref)
+
+
+def test_digest_prefix_of_two_versions_is_ambiguous(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    from registry.lookup import resolve_reference
+
+    rows = [(n, "m", n, "ab" * 31 + f"c{n}", "base", None, "{}", "t") for n in (1, 2)]
+    with pytest.raises(AmbiguousReference, match=r"m:v1 .*m:v2"):
+        resolve_reference(lambda sql, parameters: rows, "ab" * 10)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "a/b/c", "deadbeefcafe", "-x", "x" * 129, "a@b", "a:b"])
+def test_hostile_or_misleading_model_name_is_refused(
+    registry: Registry, write_files: Write, name: str, fingerprints: Any
+) -> None:
+    files = write_files()
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+    with pytest.raises(ReferenceInvalid):
+        registry.register(name, manifest, files)
+
+
+def test_adapter_needs_the_base_that_it_was_trained_on(add_base: Add, add_adapter: Add, fingerprints: Any) -> None:
+    other = add_base("other-base", fingerprint=fingerprints[1], content="other")
+    with pytest.raises(BaseMismatch, match="other-base:v1"):
+        add_adapter(parents=(Parent(other.digest, "base"),))
+    with pytest.raises(BaseMismatch):
+        add_adapter(base_fingerprint=fingerprints[1])
+
+
+def test_adapter_cannot_stand_on_an_adapter(add_adapter: Add) -> None:
+    first = add_adapter("one")
+    with pytest.raises(BaseMismatch, match="text2sql:v1"):
+        add_adapter("two", parents=(Parent(first.digest, "base"),))
+
+
+def test_unregistered_parent_is_refused_and_nothing_is_written(
+    registry: Registry, add_adapter: Add, add_base: Add
+) -> None:
+    add_base()
+    blobs = sorted((registry.folder / "blobs").rglob("*"))
+    with pytest.raises(ParentNotFound):
+        add_adapter(parents=(Parent("f" * 64, "base"),))
+    assert sorted((registry.folder / "blobs").rglob("*")) == blobs
+
+
+def test_file_that_changed_since_its_manifest_is_refused(
+    registry: Registry, write_files: Write, fingerprints: Any
+) -> None:
+    files = write_files()
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+    files["config.json"].write_bytes(b'{"hidden_size": 65}')
+    with pytest.raises(FileRefused, match="manifest says"):
+        registry.register("m", manifest, files)
+    assert registry.versions() == []
+    assert list((registry.folder / "blobs" / "incoming").iterdir()) == []
+
+
+def test_symlinked_file_is_refused(registry: Registry, write_files: Write, fingerprints: Any, tmp_path: Path) -> None:
+    files = write_files()
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+    link = tmp_path / "link.json"
+    link.symlink_to(files["config.json"])
+    with pytest.raises(FileRefused, match="symlink"):
+        describe_files({"config.json": link})
+    with pytest.raises(FileRefused, match="symlink"):
+        registry.register("m", manifest, {**files, "config.json": link})
+    assert not (registry.folder / "blobs").exists()
+
+
+def test_pickle_is_refused_before_anything_is_written(
+    registry: Registry, write_files: Write, fingerprints: Any
+) -> None:
+    files = write_files(**{"tokenizer.json": b"\x80\x04\x95\x00"})
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+    with pytest.raises(FileRefused, match="pickle"):
+        registry.register("m", manifest, files)
+    assert not (registry.folder / "blobs").exists()
+
+
+def test_files_must_be_those_of_the_manifest(registry: Registry, write_files: Write, fingerprints: Any) -> None:
+    files = write_files()
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+    with pytest.raises(ManifestInvalid, match=r"config\.json"):
+        registry.register("m", manifest, {"model.safetensors": files["model.safetensors"]})
+
+
+def test_equal_files_are_stored_once(registry: Registry, add_adapter: Add) -> None:
+    add_adapter("one")
+    add_adapter("two")
+    stored = [p for p in (registry.folder / "blobs" / "sha256").rglob("*") if p.is_file()]
+    assert len(stored) == 4  # three different weights, one config
+
+
+def test_evaluation_belongs_to_a_whole_digest(registry: Registry, add_adapter: Add, make_report: Any) -> None:
+    version = add_adapter()
+    evaluation = registry.record_evaluation(version.digest, make_report())
+    assert evaluation.report == make_report()
+    assert registry.record_evaluation(version.digest, make_report()) == evaluation
+    newer = registry.record_evaluation(version.digest, make_report(0.3))
+    assert [e.digest for e in registry.evaluations("text2sql")] == [newer.digest, evaluation.digest]
+    for wrong in ("text2sql:v1", version.digest[:12], "f" * 64):
+        with pytest.raises(VersionNotFound):
+            registry.record_evaluation(wrong, make_report())
+    with pytest.raises(ReportInvalid):
+        registry.record_evaluation(version.digest, {"task": {"delta": float("nan")}})
+
+
+def test_opening_for_reading_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RegistryNotFound):
+        Registry.open(tmp_path / "absent" / "registry", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_path_that_cannot_be_a_registry_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(RegistryPathError, match="can't be written") as caught:
+        Registry.open(tmp_path / "file" / "registry")
+    assert caught.value.exit_status == 2
+
+
+def test_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").write_bytes(b"just some text, not a database" * 200)
+    with pytest.raises(RegistryPathError, match="can't be opened"):
+        Registry.open(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_write_permission_is_an_input_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(RegistryPathError):
+        Registry.open(tmp_path / "registry")
+    tmp_path.chmod(0o755)
+
+
+def test_lineage_goes_up_and_down(registry: Registry, add_adapter: Add, write_files: Write, fingerprints: Any) -> None:
+    first, second = add_adapter("one"), add_adapter("two")
+    files = write_files("merged")
+    merged = registry.register(
+        "merged",
+        Manifest(
+            kind="merged",
+            files=describe_files(files),
+            base_fingerprint=fingerprints[1],
+            parents=(Parent(first.digest, "source", 0.5), Parent(second.digest, "source", 0.5)),
+        ),
+        files,
+    )
+    lineage = registry.lineage("merged")
+    assert {n.label: n.direction for n in lineage.nodes} == {
+        "tiny-base:v1": "up", "text2sql:v1": "up", "text2sql:v2": "up", "merged:v1": "self", "train.jsonl": "up"
+    }  # fmt: skip
+    assert {(e.source, e.role, e.weight) for e in lineage.edges if e.target == merged.digest} == {
+        (first.digest, "source", 0.5), (second.digest, "source", 0.5)
+    }  # fmt: skip
+    down = registry.lineage("text2sql:v1")
+    assert {n.label: n.direction for n in down.nodes if n.type == "version"} == {
+        "tiny-base:v1": "up", "text2sql:v1": "self", "merged:v1": "down"
+    }  # fmt: skip
+
+
+def test_manifest_with_a_file_that_the_store_never_saw_leaves_no_version(
+    registry: Registry, write_files: Write, fingerprints: Any
+) -> None:
+    files = write_files()
+    entries = {**describe_files(files), "config.json": FileEntry(20, "a" * 64)}
+    with pytest.raises(FileRefused):
+        registry.register("m", Manifest(kind="base", files=entries, base_fingerprint=fingerprints[0]), files)
+    assert registry.versions() == []
