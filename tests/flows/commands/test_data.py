@@ -1,0 +1,98 @@
+"""`tunewright data`: exit status, one JSON document, and what a person reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.data.rows import Message, Row, write_rows
+from components.models.tiny import make_tiny
+from flows.cli import main
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    rows = [
+        Row((Message("user", f"question {i}"), Message("assistant", "SELECT 1")), {"subset": "one"}) for i in range(3)
+    ]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    return tmp_path / "rows.jsonl"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["tunewright", "data", *arguments])
+    status: object = 0
+    try:
+        main()
+    except SystemExit as stop:
+        status = stop.code or 0
+    captured = capsys.readouterr()
+    assert isinstance(status, int)
+    return status, captured.out, captured.err
+
+
+def test_check_of_good_data_ends_well(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(monkeypatch, capsys, "check", str(file), "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {"rows": 3, "problems": [], "format": "chat-jsonl"}
+
+
+def test_check_of_bad_data_lists_lines_and_exits_with_2(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with file.open("a") as stream:
+        stream.write("{oops\n")
+    status, out, _ = run(monkeypatch, capsys, "check", str(file))
+    assert status == 2
+    assert f"{file}:4: malformed JSON at column 2" in out
+    assert "3 rows, 1 problems" in out
+    status, out, _ = run(monkeypatch, capsys, "check", str(file), "--json")
+    assert status == 2
+    assert json.loads(out)["problems"][0]["line"] == 4
+
+
+def test_stats_and_show_use_the_tokenizer_of_a_base(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = str(make_tiny(tmp_path / "tiny"))
+    status, out, _ = run(monkeypatch, capsys, "stats", str(file), "--base", base, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert found["subsets"] == {"one": 3}
+    assert found["tokens"]["total"] > found["tokens"]["trained"] > 0
+    status, out, _ = run(monkeypatch, capsys, "show", str(file), "--base", base, "--line", "2", "--rows", "5", "--json")
+    assert status == 0
+    rows = json.loads(out)["rows"]
+    assert [row["line"] for row in rows] == [2, 3]
+    assert "question 1" in rows[0]["text"]
+    assert set(rows[0]["tokens"][0]) == {"id", "text", "weight"}
+
+
+def test_people_read_text(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(monkeypatch, capsys, "show", str(file))
+    assert (status, out) == (0, "line 1\n[user] question 0\n[assistant] SELECT 1\n")
+    _, out, _ = run(monkeypatch, capsys, "stats", str(file))
+    assert "rows        3  (6 messages)" in out
+    assert "duplicates  0 whole rows" in out
+
+
+@pytest.mark.parametrize("verb", ["check", "stats", "show"])
+def test_a_missing_file_is_bad_input(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(monkeypatch, capsys, verb, str(tmp_path / "absent.jsonl"), "--json")
+    assert (status, out) == (2, "")
+    assert "no data file" in err
+
+
+def test_a_line_behind_the_end_is_bad_input(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run(monkeypatch, capsys, "show", str(file), "--line", "9")
+    assert status == 2
+    assert "allowed: 1 to 3" in err
