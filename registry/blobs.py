@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,25 @@ class BlobStore:
                 next_step=_REPAIR,
             )
         return length
+
+    def sweep_incoming(self, older_than_seconds: float = 86_400) -> int:
+        """Remove what writers that were killed left half-written, once no writer can still be at it.
+
+        Returns:
+            How many files were removed.
+        """
+        incoming = f"{self._root}/incoming"
+        if not self._files.exists(incoming):
+            return 0
+        removed = 0
+        for path in self._files.ls(incoming, detail=False):
+            try:
+                if time.time() - self._files.modified(path).timestamp() > older_than_seconds:
+                    self._files.rm_file(path)
+                    removed += 1
+            except FileNotFoundError:  # its writer finished, or another sweep was faster
+                continue
+        return removed
 
     def open(self, sha256: str) -> Any:
         """Open a stored blob for seeking about in it, not verified; for looking at headers only."""

@@ -114,6 +114,7 @@ class Registry:
             return insert_version(connection, name, manifest, actor or audit.login_name())
 
     def _store_files(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        self.blobs.sweep_incoming()
         for path, entry in manifest.files.items():
             with open_regular(path, Path(files[path])) as stream:
                 self.blobs.put(stream, entry.sha256, entry.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +150,7 @@ def promote(
         )
     emit(change.to_dict(), as_json, _render_change)
     if change.gate is not None and not change.gate.passed:
-        raise click.exceptions.Exit(3)
+        sys.exit(3)
 
 
 @command.command("rollback")
@@ -204,7 +205,7 @@ def verify(ref: str | None, home: Path, as_json: bool) -> None:
         found = registry.verify(ref)
     emit(found.to_dict(), as_json, _render_verification)
     if not found.intact:
-        raise click.exceptions.Exit(1)
+        sys.exit(1)
 
 
 @command.command("audit")

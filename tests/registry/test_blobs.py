@@ -72,3 +72,12 @@ def test_stored_file_is_plain_and_read_only(tmp_path: Path) -> None:
     path = tmp_path / "sha256" / DIGEST[:2] / DIGEST
     assert path.read_bytes() == CONTENT
     assert path.stat().st_mode & 0o777 == 0o444
+
+
+def test_half_written_leftovers_go_once_they_are_old(blobs: BlobStore) -> None:
+    blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+    leftover = f"{blobs._root}/incoming/abc"
+    blobs._files.pipe_file(leftover, b"half")
+    assert blobs.sweep_incoming() == 0
+    assert blobs.sweep_incoming(older_than_seconds=-1) == 1
+    assert blobs.read(DIGEST) == len(CONTENT)

@@ -1,0 +1,181 @@
+"""`tunewright registry` as people and scripts call it: output, exit statuses, and nothing made by reading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import cli
+from registry.manifest import Manifest, Parent, describe_files
+from registry.store import Registry
+
+FINGERPRINT = hashlib.sha256(b"base").hexdigest()
+REPORT = {
+    "task": {"n": 128, "delta": 0.2, "low": 0.1, "high": 0.3},
+    "tax": [{"suite": "grammar", "low": -0.01}],
+    "policy": {"min_task_delta": 0.1, "min_rows": 100},
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with a base, a proven adapter v1 and v2, and an unproven v3."""
+    source = tmp_path / "config.json"
+    source.write_text("{}")
+    files = describe_files({"config.json": source})
+    with Registry.open(tmp_path / "home" / "registry") as registry:
+        base = Manifest(kind="base", files=files, base_fingerprint=FINGERPRINT)
+        parent = registry.register("tiny", base, {"config.json": source})
+        for seed in (1, 2, 3):
+            adapter = Manifest(
+                kind="adapter",
+                files=files,
+                base_fingerprint=FINGERPRINT,
+                parents=(Parent(parent.digest, "base"),),
+                seed=seed,
+            )
+            version = registry.register("text2sql", adapter, {"config.json": source})
+            if seed < 3:
+                registry.record_evaluation(version.digest, {**REPORT, "seed": seed})
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> Callable[..., Any]:
+    """Run the command line as the console script does; return (exit status, stdout, stderr)."""
+
+    def call(*arguments: str, at: Path = home) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tunewright", "registry", *arguments, "--home", str(at)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def _json(result: tuple[int, str, str]) -> Any:
+    status, out, err = result
+    assert status == 0, err
+    return json.loads(out)
+
+
+def test_resolve_prints_the_keys_that_scripts_read(run: Run, home: Path) -> None:
+    found = _json(run("resolve", "text2sql:v2", "--json"))
+    assert {k: found[k] for k in ("name", "version", "kind", "base", "path")} == {
+        "name": "text2sql", "version": 2, "kind": "adapter", "base": FINGERPRINT, "path": None
+    }  # fmt: skip
+    laid_out = _json(run("resolve", found["digest"][:12], "--checkout", "--json"))
+    assert Path(laid_out["path"], "config.json").read_text() == "{}"
+    assert _json(run("resolve", "text2sql:v2", "--json"))["path"] == laid_out["path"]
+
+
+def test_promote_roll_back_and_show_tell_one_story(run: Run) -> None:
+    first = _json(run("promote", "text2sql:v1", "--alias", "champion", "--actor", "ada", "--json"))
+    assert (first["current"], first["previous"], first["revision"]) == ("text2sql:v1", None, 1)
+    second = _json(run("promote", "text2sql:v2", "--alias", "champion", "--expected-revision", "1", "--json"))
+    assert (second["previous"], second["revision"]) == ("text2sql:v1", 2)
+    back = _json(run("rollback", "text2sql", "--reason", "slower", "--json"))
+    assert (back["current"], back["revision"]) == ("text2sql:v1", 3)
+    shown = _json(run("show", "text2sql@champion", "--json"))
+    assert (shown["version"], shown["aliases"][0]["revision"], shown["gate"]["passed"]) == (1, 3, True)
+    assert shown["policy"]["min_task_delta"] == 0.1
+    entries = _json(run("audit", "--json"))["entries"]
+    assert [e["action"] for e in entries[-3:]] == ["promote", "promote", "rollback"]
+    assert entries[-3]["actor"] == "ada"
+
+
+def test_gate_refusal_is_exit_status_3_with_reasons(run: Run, home: Path) -> None:
+    status, out, err = run("promote", "text2sql:v3", "--alias", "champion")
+    assert (status, out) == (3, "")
+    assert "no evaluation was recorded for exactly this digest" in err
+    policy = home.parent / "policy.yaml"
+    policy.write_text("min_task_delta: 0.9\nmin_rows: 1\n")
+    status, out, _ = run(
+        "promote", "text2sql:v1", "--alias", "champion", "--policy", str(policy), "--dry-run", "--json"
+    )
+    assert status == 3
+    assert "asks for 90.0 points" in json.loads(out)["gate"]["reasons"][0]
+    assert run("resolve", "text2sql@champion")[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("resolve", "text2sql:v9"), 4, "text2sql:v1 to v3"),
+        (("resolve", "nothing"), 4, "text2sql, tiny"),
+        (("resolve", "text2sql:x"), 2, "name:vN"),
+        (("ls", "nothing"), 4, "no model is named"),
+        (("promote", "text2sql:v1", "--alias", "champion", "--expected-revision", "5"), 4, "at revision 0"),
+        (("promote", "text2sql:v1", "--alias", "Bad Alias"), 2, "lower-case"),
+        (("promote", "text2sql:v1", "--alias", "champion", "--policy", "/nowhere.yaml"), 2, "does not exist"),
+        (("rollback", "text2sql", "--reason", "x"), 4, "no alias"),
+        (("rollback", "text2sql"), 2, "--reason"),
+    ],
+)
+def test_mistake_has_its_exit_status_and_says_what_is_allowed(
+    run: Run, arguments: tuple[str, ...], status: int, says: str
+) -> None:
+    found, out, err = run(*arguments)
+    assert (found, out) == (status, "")
+    assert says in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ls",), ("show", "m"), ("resolve", "m"), ("resolve", "m", "--checkout"), ("lineage", "m"), ("verify",),
+        ("audit",), ("promote", "m", "--alias", "champion"), ("rollback", "m", "--reason", "r"),
+    ],
+)  # fmt: skip
+def test_home_without_a_registry_is_not_found_and_stays_so(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    status, out, err = run(*arguments, at=tmp_path / "empty")
+    assert (status, out) == (4, "")
+    assert "tunewright run RECIPE" in err
+    assert not (tmp_path / "empty").exists()
+
+
+def test_list_lineage_and_verify_agree(run: Run) -> None:
+    rows = _json(run("ls", "--json"))["versions"]
+    assert [(r["name"], r["version"]) for r in rows] == [("text2sql", 1), ("text2sql", 2), ("text2sql", 3), ("tiny", 1)]
+    graph = _json(run("lineage", "tiny", "--json"))
+    assert {n["label"]: n["direction"] for n in graph["nodes"]} == {
+        "tiny:v1": "self", "text2sql:v1": "down", "text2sql:v2": "down", "text2sql:v3": "down"
+    }  # fmt: skip
+    assert {(e["source"], e["role"]) for e in graph["edges"]} == {(rows[3]["digest"], "base")}
+    verified = _json(run("verify", "--json"))
+    assert (verified["intact"], verified["versions"]) == (True, 4)
+
+
+def test_damage_is_exit_status_1_with_the_file_named(run: Run, home: Path) -> None:
+    (blob,) = [p for p in (home / "registry" / "blobs" / "sha256").rglob("*") if p.is_file()]
+    blob.chmod(0o644)
+    blob.write_text("{ ")
+    status, out, _ = run("verify")
+    assert status == 1
+    assert "text2sql:v1 config.json" in out
+    status, _, err = run("resolve", "text2sql", "--checkout")
+    assert status == 1
+    assert "was damaged" in err
+
+
+@pytest.mark.parametrize("verb", ["ls", "audit", "verify", "show text2sql:v1", "lineage text2sql", "resolve tiny"])
+def test_text_for_people_names_what_json_names(run: Run, verb: str) -> None:
+    status, out, _ = run(*verb.split())
+    assert status == 0
+    assert "text2sql" in out or "intact" in out or "tiny" in out
