@@ -87,7 +87,8 @@ def pack_branches(
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     """Return the number of leading tokens that all sequences share."""
-    shortest, longest = min(sequences), max(sequences)
+    # the first and the last in lexical order differ at the first place where any two of them do
+    shortest, longest = min(map(list, sequences)), max(map(list, sequences))
     for place, (one, other) in enumerate(zip(shortest, longest, strict=False)):
         if one != other:
             return place

@@ -1,0 +1,150 @@
+"""Checkpoints that are whole or not there: written aside, digested, flushed, renamed. Used by the trainer.
+
+`transformers.Trainer` writes its checkpoints in place and takes an incomplete one for the last. Here a checkpoint is a
+folder `checkpoint-<step>` whose manifest.json lists the sha256 of each of its files; a folder without a fitting
+manifest doesn't count. Only safetensors and JSON, no pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import InputError
+from components.files import fsync_folder, sha256_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Checkpoint", "latest", "load_tensors", "save"]
+
+PREFIX = "checkpoint-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint.
+
+    Attributes:
+        folder: Where its files are.
+        step: Optimizer steps done.
+        identity: Digests of what the run is made of; a resumed run must have the same.
+    """
+
+    folder: Path
+    step: int
+    identity: Mapping[str, str]
+
+
+def save(
+    run_folder: Path,
+    step: int,
+    *,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, Any],
+    identity: Mapping[str, str],
+    keep: int,
+) -> Checkpoint:
+    """Write a checkpoint and drop the oldest ones.
+
+    Args:
+        run_folder: Holds the run's checkpoints.
+        step: Optimizer steps done.
+        tensors: File stem -> named tensors, each written as `<stem>.safetensors`.
+        documents: File stem -> JSON value, each written as `<stem>.json`.
+        identity: Digests of data, base and settings.
+        keep: Complete checkpoints that stay, at least 2.
+
+    Returns:
+        The checkpoint.
+    """
+    from safetensors.torch import save_file
+
+    run_folder.mkdir(parents=True, exist_ok=True)
+    final = run_folder / f"{PREFIX}{step}"
+    aside = run_folder / f".{PREFIX}{step}.{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for stem, named in tensors.items():
+        save_file(
+            {name: tensor.detach().contiguous().cpu() for name, tensor in named.items()}, aside / f"{stem}.safetensors"
+        )
+    for stem, value in documents.items():
+        (aside / f"{stem}.json").write_text(json.dumps(value, sort_keys=True))
+    files = {path.name: sha256_file(path) for path in sorted(aside.iterdir())}
+    manifest = {"step": step, "identity": dict(identity), "files": files}
+    (aside / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True))
+    for path in aside.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    fsync_folder(aside)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(aside, final)
+    fsync_folder(run_folder)
+    for old in _steps(run_folder)[:-keep]:
+        shutil.rmtree(run_folder / f"{PREFIX}{old}")
+    return Checkpoint(final, step, dict(identity))
+
+
+def latest(run_folder: Path, identity: Mapping[str, str], warn: Any) -> Checkpoint | None:
+    """Find the newest whole checkpoint of this very run.
+
+    Args:
+        run_folder: Holds the run's checkpoints; may be absent.
+        identity: Digests of data, base and settings of the run that wants to go on.
+        warn: Called with a text for each damaged checkpoint that is passed over.
+
+    Returns:
+        The checkpoint, or None when there is none.
+
+    Raises:
+        InputError: The newest whole checkpoint belongs to other data, another base or other settings.
+    """
+    for step in reversed(_steps(run_folder)):
+        folder = run_folder / f"{PREFIX}{step}"
+        problem = _damage(folder)
+        if problem:
+            warn(f"checkpoint of step {step} is damaged ({problem}); falling back to an older one")
+            continue
+        found = json.loads((folder / "manifest.json").read_text())["identity"]
+        different = [key for key in sorted({*found, *identity}) if found.get(key) != identity.get(key)]
+        if different:
+            shown = "; ".join(f"{key}: {found.get(key)} there, {identity.get(key)} here" for key in different)
+            raise InputError(
+                f"{folder} was written by another run ({shown})",
+                allowed="the same data, base and settings",
+                next_step=f"move {run_folder} away to start afresh",
+            )
+        return Checkpoint(folder, step, found)
+    return None
+
+
+def load_tensors(checkpoint: Checkpoint, stem: str) -> dict[str, Tensor]:
+    """Read the named tensors of one of a checkpoint's files."""
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = load_file(checkpoint.folder / f"{stem}.safetensors")
+    return tensors
+
+
+def _steps(run_folder: Path) -> list[int]:
+    if not run_folder.is_dir():
+        return []
+    names = [path.name.removeprefix(PREFIX) for path in run_folder.glob(f"{PREFIX}*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _damage(folder: Path) -> str | None:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for name, expected in manifest["files"].items():
+            if sha256_file(folder / name) != expected:
+                return f"{name} does not have its digest"
+    except (OSError, ValueError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None

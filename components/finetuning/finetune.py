@@ -1,0 +1,386 @@
+"""Finetune: from rows and a plan to a saved, verified adapter. Called by the flow; read from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.data.chat import encode
+from components.errors import InputError
+from components.finetuning import checkpoint, guards, lora, qlora
+from components.finetuning.lora import LoraSettings
+from components.finetuning.schedule import Schedule, build_schedule
+
+if TYPE_CHECKING:
+    from components.data.rows import Row
+
+__all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "longest_sequence"]
+
+METHODS = ("lora", "qlora")
+Progress = Callable[[Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """What decides the weights, all of it: the same settings, rows and base give the same adapter.
+
+    Attributes:
+        method: "lora" or "qlora".
+        lora: Rank, scale, dropout, targets and seed.
+        dtype: Of the base's weights; the adapter's are float32.
+        learning_rate: Peak of the schedule.
+        schedule: "cosine", "linear" or "constant" decay after the warm-up.
+        warmup_fraction: Part of the steps in which the rate rises.
+        weight_decay: AdamW's.
+        max_grad_norm: Gradients are clipped to this norm.
+        epochs: Passes over the rows.
+        rows_per_sequence: Rows behind one prefix.
+        micro_batch_size: Packed sequences in one forward pass.
+        gradient_accumulation_steps: Micro-batches behind one optimizer step.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        max_tokens: Longest packed sequence.
+        prompt_loss_weight: Weight of prompt tokens.
+        seed: Of order and dropout.
+    """
+
+    method: str
+    lora: LoraSettings
+    dtype: str = "float32"
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup_fraction: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    epochs: float = 3.0
+    rows_per_sequence: int = 4
+    micro_batch_size: int = 1
+    gradient_accumulation_steps: int = 4
+    gradient_checkpointing: bool = False
+    max_tokens: int = 1024
+    prompt_loss_weight: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a run left behind.
+
+    Attributes:
+        adapter: Folder with adapter_config.json, adapter_model.safetensors and tunewright.json.
+        steps: Optimizer steps of the whole run.
+        rows: Rows seen, repeats counted.
+        tokens: Tokens that went through the model.
+        seconds: Time spent training, over all its parts when the run was resumed.
+        tokens_per_second: Tokens over seconds.
+        peak_bytes: Largest resident memory of this process while training.
+        losses: For each step its loss, learning rate, gradient norm, tokens/s and seconds so far.
+        dev: For some steps the dev loss.
+        resumed_from: Step of the checkpoint that the run went on from, or None.
+        trainable_parameters: Parameters that were trained.
+        total_parameters: Parameters of base and adapter.
+        largest_logit_change: What the adapter changes on a probe, at most.
+    """
+
+    adapter: Path
+    steps: int
+    rows: int
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    peak_bytes: int
+    losses: list[dict[str, float]]
+    dev: list[dict[str, float]]
+    resumed_from: int | None
+    trainable_parameters: int
+    total_parameters: int
+    largest_logit_change: float
+
+
+def longest_sequence(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> int:
+    """Return the tokens of the run's longest packed sequence, for the memory plan."""
+    schedule = _schedule(tokenizer, rows, settings)[0]
+    return max(len(sequence) for step in schedule.steps for batch in step for sequence in batch)
+
+
+def finetune(
+    base_folder: Path,
+    rows: Sequence[Row],
+    dev_rows: Sequence[Row],
+    settings: FinetuneSettings,
+    *,
+    run_folder: Path,
+    identity: Mapping[str, str],
+    checkpoint_steps: int = 20,
+    keep_checkpoints: int = 2,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> FinetuneResult:
+    """Train an adapter, or go on where a killed run stopped.
+
+    Args:
+        base_folder: A checked base.
+        rows: Training rows.
+        dev_rows: Rows behind the dev loss; none, no dev loss.
+        settings: Everything that decides the weights.
+        run_folder: Checkpoints and the adapter go here; one process at a time.
+        identity: Digests of what the run is made of; a checkpoint of another run is refused.
+        checkpoint_steps: Steps between checkpoints.
+        keep_checkpoints: Complete ones that stay.
+        progress: Called after each step with step, steps, loss, tokens_per_second, seconds_left.
+        say: Called with a line for the person.
+
+    Returns:
+        The adapter's folder and what the run measured.
+
+    Raises:
+        InputError: Rows or settings that can't teach anything; a run folder that another process is using.
+        DivergedError: A loss or gradient that isn't finite.
+    """
+    from filelock import FileLock, Timeout
+
+    if settings.method not in METHODS:
+        raise InputError(f"unknown method {settings.method!r}", allowed=", ".join(METHODS))
+    run_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(run_folder / "run.lock", timeout=0).acquire()
+    except Timeout as error:
+        raise InputError(f"another process is training in {run_folder}", next_step="wait for it, or stop it") from error
+    with lock:
+        return _finetune(
+            base_folder, rows, dev_rows, settings, run_folder, dict(identity), checkpoint_steps, keep_checkpoints,
+            progress, say,
+        )  # fmt: skip
+
+
+def _finetune(
+    base_folder: Path,
+    rows: Sequence[Row],
+    dev_rows: Sequence[Row],
+    settings: FinetuneSettings,
+    run_folder: Path,
+    identity: dict[str, str],
+    checkpoint_steps: int,
+    keep_checkpoints: int,
+    progress: Progress | None,
+    say: Callable[[str], None],
+) -> FinetuneResult:
+    from components.finetuning.memory_watch import MemoryWatch
+    from components.finetuning.trainer import ProgressCallback, build_trainer
+    from components.models.load import load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(base_folder)
+    schedule, encoded = _schedule(tokenizer, rows, settings)
+    identity = {**identity, "settings": json.dumps(asdict(settings), sort_keys=True)}
+    found = checkpoint.latest(run_folder, identity, say)
+    if found is not None:
+        say(f"resuming from the checkpoint of step {found.step} of {len(schedule.steps)}")
+
+    quantization = qlora.QUANTIZATION if settings.method == "qlora" else None
+    with MemoryWatch() as memory:
+        base = load_model(base_folder, dtype=settings.dtype, quantization=quantization)
+        model = (qlora if settings.method == "qlora" else lora).attach(base, settings.lora)
+        longest = max(place for step in schedule.steps for b in step for s in b for place in s.position_ids) + 1
+        guards.check_before(model, tokenizer, encoded, longest)
+        trainable, total = guards.trainable_counts(model)
+        watch = _Watch(schedule, progress, run_folder / "seconds.json", found.step if found else 0)
+        trainer = build_trainer(
+            model,
+            schedule,
+            run_folder=run_folder,
+            identity=identity,
+            learning_rate=settings.learning_rate,
+            scheduler={"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
+            warmup_fraction=settings.warmup_fraction,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            bf16=settings.dtype == "bfloat16",
+            checkpoint_steps=checkpoint_steps,
+            keep_checkpoints=keep_checkpoints,
+            seed=settings.seed,
+            pad_id=tokenizer.pad_token_id,
+            callbacks=[
+                ProgressCallback(
+                    watch.step, _dev_steps(len(schedule.steps)), _dev_loss(model, tokenizer, dev_rows, settings)
+                )
+            ],
+        )
+        trainer.resume(found)
+    history = trainer.state.log_history
+    adapter = _save_adapter(model, base_folder, run_folder / "adapter")
+    probe = schedule.steps[0][0][0]
+    change = guards.check_saved_adapter(
+        model, base_folder, adapter, dtype=settings.dtype, quantization=quantization, probe=probe
+    )
+    seconds = watch.seconds()
+    return FinetuneResult(
+        adapter=adapter,
+        steps=len(schedule.steps),
+        rows=schedule.rows,
+        tokens=schedule.tokens,
+        seconds=seconds,
+        tokens_per_second=schedule.tokens / seconds,
+        peak_bytes=memory.peak_bytes,
+        losses=watch.losses(history),
+        dev=[{"step": entry["step"], "loss": entry["dev_loss"]} for entry in history if "dev_loss" in entry],
+        resumed_from=found.step if found else None,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        largest_logit_change=change,
+    )
+
+
+def _schedule(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> tuple[Schedule, list[Any]]:
+    encoded = [encode(tokenizer, row.messages, prompt_loss_weight=settings.prompt_loss_weight) for row in rows]
+    schedule = build_schedule(
+        encoded,
+        [_shared_text(row) for row in rows],
+        epochs=settings.epochs,
+        rows_per_sequence=settings.rows_per_sequence,
+        micro_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
+    return schedule, encoded
+
+
+def _shared_text(row: Row) -> str:
+    """Rows with one system message share a prefix; a row without one stands alone with those like it."""
+    first = row.messages[0]
+    return first.content if first.role == "system" else ""
+
+
+def _dev_steps(steps: int, times: int = 4) -> set[int]:
+    return {round(steps * part / times) for part in range(1, times + 1)} - {0}
+
+
+def _dev_loss(
+    model: Any, tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings
+) -> Callable[[], float] | None:
+    """Return a function that measures the loss of the answers' tokens on the dev rows."""
+    if not rows:
+        return None
+    import torch
+
+    from components.data.packing import collate
+    from components.finetuning.loss import forward_loss
+
+    encoded = [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows]
+    packed = build_schedule(
+        encoded,
+        [_shared_text(row) for row in rows],
+        epochs=1,
+        rows_per_sequence=settings.rows_per_sequence,
+        micro_batch_size=1,
+        gradient_accumulation_steps=1,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
+    batches = [collate(batch, tokenizer.pad_token_id) for step in packed.steps for batch in step]
+    total = sum(float(batch["weights"].sum()) for batch in batches)
+    device = next(model.parameters()).device
+
+    def measure() -> float:
+        model.eval()
+        with torch.no_grad():
+            on_device = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
+            loss = sum(float(forward_loss(model, batch, total)) for batch in on_device)
+        model.train()
+        return loss
+
+    return measure
+
+
+def _save_adapter(model: Any, base_folder: Path, folder: Path) -> Path:
+    """Write the adapter aside with the digests of its base, then put it in its place."""
+    import os
+    import shutil
+
+    from components.files import fsync_folder
+    from components.models.fingerprint import fingerprint, write_binding
+
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    # peft would look the base up on a hub to see whether its vocabulary was resized
+    model.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
+    (aside / "README.md").unlink(missing_ok=True)
+    config = json.loads((aside / "adapter_config.json").read_text())
+    # a path of this machine is no name for a base; the fingerprint beside it is
+    config["base_model_name_or_path"] = None
+    (aside / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_binding(aside, fingerprint(base_folder))
+    for path in aside.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)
+    fsync_folder(folder.parent)
+    return folder
+
+
+class _Watch:
+    """Turn the trainer's log into progress with tokens/s and time left; remember seconds over a resume."""
+
+    def __init__(self, schedule: Schedule, progress: Progress | None, memory: Path, first_step: int) -> None:
+        self._tokens = [sum(len(s) for batch in step for s in batch) for step in schedule.steps]
+        self._progress = progress
+        self._memory = memory
+        self._first = first_step
+        self._before: dict[int, float] = {}
+        if first_step and memory.exists():
+            with contextlib.suppress(ValueError):  # a torn file of timings costs their history, not the run
+                recorded = json.loads(memory.read_text())
+                self._before = {int(k): v for k, v in recorded.items() if int(k) <= first_step}
+        self._offset = self._before.get(first_step, 0.0)
+        self._started = time.monotonic()
+        self._at: dict[int, float] = dict(self._before)
+
+    def step(self, log: Mapping[str, float]) -> None:
+        """Take a step's log, with the loss normalised by the trainer."""
+        step = int(log["step"])
+        elapsed = time.monotonic() - self._started
+        self._at[step] = self._offset + elapsed
+        self._memory.write_text(json.dumps(self._at))
+        done = sum(self._tokens[self._first : step])
+        speed = done / elapsed if elapsed else 0.0
+        if self._progress is not None:
+            left = sum(self._tokens[step:]) / speed if speed else 0.0
+            self._progress(
+                {
+                    "step": step,
+                    "steps": len(self._tokens),
+                    "loss": float(log["loss"]),
+                    "tokens_per_second": speed,
+                    "seconds_left": left,
+                }
+            )
+
+    def seconds(self) -> float:
+        return max(self._at.values(), default=0.0) or time.monotonic() - self._started
+
+    def losses(self, history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+        """List every step of the run; those before a resume come from the checkpoint's own history."""
+        found = []
+        for entry in history:
+            if "loss" not in entry:
+                continue
+            step = int(entry["step"])
+            spent = self._at.get(step, 0.0) - self._at.get(step - 1, 0.0)
+            found.append(
+                {
+                    "step": step,
+                    "loss": entry["loss"],
+                    "learning_rate": entry["learning_rate"],
+                    "gradient_norm": entry["grad_norm"],
+                    "tokens_per_second": self._tokens[step - 1] / spent if spent > 0 else 0.0,
+                    "seconds": self._at.get(step, 0.0),
+                }
+            )
+        return found

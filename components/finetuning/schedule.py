@@ -1,0 +1,137 @@
+"""Which rows stand in which step: the whole order, fixed by the seed before training. Between packing and trainer.
+
+The order is a pure function of rows and settings, so that a resumed run needs only its step number to go on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from components.data.chat import Encoded
+from components.data.packing import PackedSequence, pack_rows
+from components.errors import InputError
+
+__all__ = ["Schedule", "build_schedule", "group_rows"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The run's order.
+
+    Attributes:
+        steps: For each optimizer step its micro-batches, each a list of packed sequences.
+        rows: Rows seen over the run, repeats counted.
+        tokens: Tokens that go through the model, padding not counted.
+        row_numbers: For each step the places of its rows in the training file, to name them in an error.
+    """
+
+    steps: list[list[list[PackedSequence]]]
+    rows: int
+    tokens: int
+    row_numbers: list[list[int]]
+
+
+def group_rows(keys: Sequence[str], rows_per_sequence: int, rng: random.Random) -> list[list[int]]:
+    """Deal shuffled rows into groups of one key (the text that their prefix comes from).
+
+    Args:
+        keys: For each row what it shares with others, such as its system message.
+        rows_per_sequence: Largest group.
+        rng: Source of the order.
+
+    Returns:
+        Groups of row numbers, in random order; each row is in exactly one.
+    """
+    order = list(range(len(keys)))
+    rng.shuffle(order)
+    by_key: dict[str, list[int]] = defaultdict(list)
+    for number in order:
+        by_key[keys[number]].append(number)
+    groups = [
+        members[start : start + rows_per_sequence]
+        for members in by_key.values()
+        for start in range(0, len(members), rows_per_sequence)
+    ]
+    rng.shuffle(groups)
+    return groups
+
+
+def build_schedule(
+    encoded: Sequence[Encoded],
+    keys: Sequence[str],
+    *,
+    epochs: float,
+    rows_per_sequence: int,
+    micro_batch_size: int,
+    gradient_accumulation_steps: int,
+    max_tokens: int,
+    seed: int,
+) -> Schedule:
+    """Lay out every step of the run.
+
+    Args:
+        encoded: The training rows.
+        keys: For each row what it shares with others (same key, same prefix).
+        epochs: Passes over the rows; a part of one takes that part of its sequences.
+        rows_per_sequence: Rows behind one prefix.
+        micro_batch_size: Packed sequences in one forward pass.
+        gradient_accumulation_steps: Micro-batches behind one optimizer step.
+        max_tokens: Longest packed sequence; a longer group is halved until it fits.
+        seed: Seed of the order.
+
+    Returns:
+        The schedule; only its last step may have fewer micro-batches.
+
+    Raises:
+        InputError: No rows, a row without any trained token, or a row longer than `max_tokens`.
+    """
+    if not encoded:
+        raise InputError("there are no training rows", next_step="check data.train and data.train_subsets")
+    for number, row in enumerate(encoded):
+        if not any(weight > 0 for weight in row.weights):
+            raise InputError(
+                f"training row {number + 1} has no token that is trained",
+                allowed="rows with an assistant's answer",
+                next_step="look at it with `tunewright data show`",
+            )
+        if len(row.input_ids) > max_tokens:
+            raise InputError(
+                f"training row {number + 1} has {len(row.input_ids)} tokens",
+                allowed=f"at most finetune.max_tokens = {max_tokens}",
+                next_step="raise finetune.max_tokens, or shorten or drop the row",
+            )
+    rng = random.Random(seed)
+    sequences: list[tuple[PackedSequence, list[int]]] = []
+    remaining = epochs
+    while remaining > 0:
+        epoch = [
+            part
+            for group in group_rows(keys, rows_per_sequence, rng)
+            for part in _fitting([encoded[n] for n in group], group, max_tokens)
+        ]
+        sequences += epoch[: max(1, round(len(epoch) * min(1.0, remaining)))]
+        remaining -= 1
+    steps, row_numbers = [], []
+    per_step = micro_batch_size * gradient_accumulation_steps
+    for start in range(0, len(sequences), per_step):
+        chosen = sequences[start : start + per_step]
+        packed = [sequence for sequence, _ in chosen]
+        steps.append([packed[i : i + micro_batch_size] for i in range(0, len(packed), micro_batch_size)])
+        row_numbers.append([number for _, numbers in chosen for number in numbers])
+    return Schedule(
+        steps=steps,
+        rows=sum(sequence.rows for sequence, _ in sequences),
+        tokens=sum(len(sequence) for sequence, _ in sequences),
+        row_numbers=row_numbers,
+    )
+
+
+def _fitting(rows: Sequence[Encoded], numbers: list[int], max_tokens: int) -> list[tuple[PackedSequence, list[int]]]:
+    packed = pack_rows(rows)
+    if len(packed) <= max_tokens or len(rows) == 1:
+        return [(packed, numbers)]
+    half = len(rows) // 2
+    return _fitting(rows[:half], numbers[:half], max_tokens) + _fitting(rows[half:], numbers[half:], max_tokens)

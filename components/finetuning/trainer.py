@@ -1,0 +1,316 @@
+"""`transformers.Trainer` with our loss, order and checkpoints. Imported only by finetune.py, since it needs torch.
+
+The trainer keeps what it is good at (devices, accelerate, clipping, callbacks, loggers); what a run stands on is ours:
+the loss is normalised over the effective batch, the order is the schedule's, a checkpoint is whole or not there, and a
+loss or gradient that isn't finite stops the run with the step and the rows named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from components.data.packing import PackedSequence, collate
+from components.errors import TunewrightError
+from components.finetuning import checkpoint
+from components.finetuning.checkpoint import Checkpoint
+from components.finetuning.loss import forward_loss
+from components.finetuning.schedule import Schedule
+
+__all__ = ["DivergedError", "ProgressCallback", "ScheduledTrainer", "build_trainer", "trainable_state"]
+
+
+class DivergedError(TunewrightError):
+    """The loss or the gradient is not finite."""
+
+
+class MicroBatches(Dataset[list[PackedSequence]]):
+    """The schedule's micro-batches, one after the other."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._micro_batches = [micro_batch for step in schedule.steps for micro_batch in step]
+
+    def __len__(self) -> int:
+        return len(self._micro_batches)
+
+    def __getitem__(self, index: int) -> list[PackedSequence]:
+        return self._micro_batches[index]
+
+
+class ScheduledTrainer(Trainer):
+    """Train by a schedule, resume from a whole checkpoint.
+
+    Args:
+        schedule: The run's order.
+        identity: Digests that a checkpoint must share to be resumed.
+        keep_checkpoints: Complete checkpoints that stay.
+        arguments: What `transformers.Trainer` takes.
+    """
+
+    # what compute_loss returns is divided by the effective batch's sum of weights already
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self, *, schedule: Schedule, identity: dict[str, str], keep_checkpoints: int, **arguments: Any
+    ) -> None:
+        self.schedule = schedule
+        self.identity = identity
+        self.keep_checkpoints = keep_checkpoints
+        self.resumed: Checkpoint | None = None
+        super().__init__(**arguments)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        # the schedule has the order; it must not be shuffled again
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """Take an effective batch, and the sum of its loss weights in the place of its number of items."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        total = sum(float(batch["weights"].sum()) for batch in batches)
+        return batches, torch.tensor(total, device=device)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Weighted loss of a micro-batch, as its share of the effective batch's."""
+        normaliser = float(inputs["weights"].sum() if num_items_in_batch is None else num_items_in_batch)
+        loss = forward_loss(model, inputs, normaliser)
+        if not math.isfinite(float(loss.detach())):
+            raise self._diverged("loss")
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not math.isfinite(float(norm)):
+            raise self._diverged("gradient norm")
+        return norm
+
+    def _diverged(self, what: str) -> DivergedError:
+        step = self.state.global_step
+        numbers = sorted({number + 1 for number in self.schedule.row_numbers[min(step, len(self.schedule.steps) - 1)]})
+        return DivergedError(
+            f"the {what} of step {step + 1} is not finite; its rows: {', '.join(map(str, numbers))}",
+            next_step="lower finetune.learning_rate, or look at these rows with `tunewright data show`",
+        )
+
+    # --- checkpoints: ours, in the places where the trainer writes and reads its own
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        optimizer_tensors, optimizer_document = _pack_optimizer(self.optimizer.state_dict())
+        self.state.stateful_callbacks.update(
+            {
+                type(holder).__name__: holder.state()
+                for holder in [*self.callback_handler.callbacks, self.control]
+                if isinstance(holder, ExportableState)
+            }
+        )
+        scheduler = {k: v for k, v in self.lr_scheduler.state_dict().items() if k != "lr_lambdas"}
+        checkpoint.save(
+            Path(self.args.output_dir),
+            self.state.global_step,
+            tensors={
+                "weights": trainable_state(self.model),
+                "optimizer": optimizer_tensors,
+                "random": _random_tensors(),
+            },
+            documents={
+                "optimizer": optimizer_document,
+                "scheduler": scheduler,
+                "random": _random_document(),
+                "trainer_state": vars_of(self.state),
+            },
+            identity=self.identity,
+            keep=self.keep_checkpoints,
+        )
+
+    def resume(self, found: Checkpoint | None) -> None:
+        """Train from a checkpoint, or from the start."""
+        self.resumed = found
+        self.train(resume_from_checkpoint=str(found.folder) if found else None)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        assert self.resumed is not None
+        target = model or self.model
+        saved = checkpoint.load_tensors(self.resumed, "weights")
+        parameters = dict(target.named_parameters())
+        with torch.no_grad():
+            for name, value in saved.items():
+                parameters[name].copy_(value)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.resumed is None:
+            return
+        folder = self.resumed.folder
+        document = json.loads((folder / "optimizer.json").read_text())
+        self.optimizer.load_state_dict(_unpack_optimizer(_tensors(self.resumed, "optimizer"), document))
+        self.lr_scheduler.load_state_dict(
+            {**self.lr_scheduler.state_dict(), **json.loads((folder / "scheduler.json").read_text())}
+        )
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Nothing: fp16 with a gradient scaler is not offered."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.resumed is None:
+            return
+        document = json.loads((self.resumed.folder / "random.json").read_text())
+        tensors = _tensors(self.resumed, "random")
+        version, state, gauss = document["python"]
+        random.setstate((version, tuple(state), gauss))
+        name, _, position, has_gauss, cached = document["numpy"]
+        np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
+        torch.set_rng_state(tensors["torch"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([tensors[f"cuda{i}"] for i in range(torch.cuda.device_count())])
+
+
+class ProgressCallback(TrainerCallback):
+    """Tell somebody about every step, and measure the dev loss now and then.
+
+    Args:
+        report: Called with each step's log.
+        dev_steps: Steps after which the dev loss is measured.
+        dev_loss: Measures it.
+    """
+
+    def __init__(
+        self, report: Callable[[dict[str, float]], None], dev_steps: set[int], dev_loss: Callable[[], float] | None
+    ) -> None:
+        self.report = report
+        self.dev_steps = dev_steps
+        self.dev_loss = dev_loss
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
+        if logs and "loss" in logs:
+            self.report({**logs, "step": state.global_step})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if self.dev_loss is not None and state.global_step in self.dev_steps:
+            state.log_history.append({"step": state.global_step, "dev_loss": self.dev_loss()})
+
+
+def build_trainer(
+    model: Any,
+    schedule: Schedule,
+    *,
+    run_folder: Path,
+    identity: dict[str, str],
+    learning_rate: float,
+    scheduler: str,
+    warmup_fraction: float,
+    weight_decay: float,
+    max_grad_norm: float,
+    gradient_accumulation_steps: int,
+    gradient_checkpointing: bool,
+    bf16: bool,
+    checkpoint_steps: int,
+    keep_checkpoints: int,
+    seed: int,
+    pad_id: int,
+    callbacks: list[TrainerCallback],
+) -> ScheduledTrainer:
+    """Put the trainer together; every argument is a value of the recipe or of the plan."""
+    steps = len(schedule.steps)
+    arguments = TrainingArguments(
+        output_dir=str(run_folder),
+        max_steps=steps,
+        num_train_epochs=1,
+        # a dataset item is a whole micro-batch
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        activation_checkpointing=gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if gradient_checkpointing else None,
+        learning_rate=learning_rate,
+        lr_scheduler_type=scheduler,
+        warmup_steps=max(1, round(steps * warmup_fraction)) if warmup_fraction else 0,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        optim="adamw_torch",
+        bf16=bf16,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_steps=checkpoint_steps,
+        save_strategy="steps",
+        seed=seed,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = ScheduledTrainer(
+        schedule=schedule,
+        identity=identity,
+        keep_checkpoints=keep_checkpoints,
+        model=model,
+        args=arguments,
+        train_dataset=MicroBatches(schedule),
+        data_collator=lambda items: collate(items[0], pad_id),
+        callbacks=callbacks,
+    )
+    # the trainer's own printer writes dicts to standard output, which belongs to `--json`
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def trainable_state(model: Any) -> dict[str, Tensor]:
+    """Return the trainable parameters by name."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def vars_of(state: Any) -> dict[str, Any]:
+    """Return a trainer state's fields as JSON values."""
+    from dataclasses import asdict
+
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(state)))
+    return fields
+
+
+def _tensors(found: Checkpoint, stem: str) -> dict[str, Tensor]:
+    return checkpoint.load_tensors(found, stem)
+
+
+def _pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {f"{index}.{name}": value for index, entry in state["state"].items() for name, value in entry.items()}
+    return tensors, {"param_groups": state["param_groups"]}
+
+
+def _unpack_optimizer(tensors: dict[str, Tensor], document: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    return {"state": state, "param_groups": document["param_groups"]}
+
+
+def _random_document() -> dict[str, Any]:
+    name, _, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {"python": random.getstate(), "numpy": [name, None, position, has_gauss, cached]}
+
+
+def _random_tensors() -> dict[str, Tensor]:
+    _, words, *_ = np.random.get_state(legacy=True)
+    keys = np.asarray(words).astype(np.int64)
+    states = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys)}
+    if torch.cuda.is_available():
+        states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states

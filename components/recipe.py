@@ -1,0 +1,312 @@
+"""The recipe: one YAML file says what a project wants. Parsed once at the door; parts take plain values from it.
+
+Every value is resolved and keeps where it came from: the recipe, its profile, the command line, or the default here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from components.errors import InputError
+
+__all__ = ["Recipe", "ResolvedRecipe", "json_schema", "load_recipe"]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Candidate = Literal["zero-shot", "few-shot", "few-shot-retrieved"]
+
+
+class Section(BaseModel):
+    """A part of the recipe: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSection(Section):
+    """Which rows. Paths are relative to the folder that holds dvc.yaml, or else to the recipe."""
+
+    train: str = Field(description="JSONL of training rows")
+    dev: str = Field(description="JSONL of rows for the decision and the dev loss; no group of it is in train or test")
+    test: str = Field(description="JSONL of held-out rows for the score that the gate reads")
+    assets: str | None = Field(None, description="JSON file that the metric needs, such as database schemas")
+    train_subsets: tuple[str, ...] = Field((), description="train on these values of metadata.subset only; empty: all")
+    test_subsets: tuple[str, ...] = Field((), description="score these values of metadata.subset only; empty: all")
+    licence: str = Field("unknown", description="licence of the data, for the model card")
+
+
+class TaskSection(Section):
+    """What a right answer is."""
+
+    metric: str = Field("exact_match", description="name of a metric module; `execution_match` for SQL")
+    metric_options: Mapping[str, Any] = Field({}, description="options of the metric")
+    max_new_tokens: int = Field(64, ge=1, description="longest answer in tokens")
+
+
+class DecisionSection(Section):
+    """How the question "should we finetune?" is measured."""
+
+    dev_rows: int = Field(48, ge=4, description="dev rows that each prompting candidate answers")
+    candidates: tuple[Candidate, ...] = Field(("zero-shot", "few-shot", "few-shot-retrieved"), min_length=1)
+    few_shot: int = Field(3, ge=0, description="examples in a few-shot prompt")
+    target_score: Fraction = Field(0.9, description="a prompt whose interval lies above this is good enough")
+    min_train_rows: int = Field(100, ge=1, description="fewer training rows than this: more data first")
+    override_reason: str | None = Field(None, description="finetune whatever the verdict; kept in lineage")
+
+    @model_validator(mode="after")
+    def _few_shot_needs_examples(self) -> DecisionSection:
+        if self.few_shot == 0 and any(name != "zero-shot" for name in self.candidates):
+            raise ValueError("few_shot is 0 but candidates has few-shot prompts: raise few_shot, or drop them")
+        return self
+
+
+class MemorySection(Section):
+    """What the run may use."""
+
+    budget: str = Field("auto", description="'auto' (cgroup limit or free memory), or a size such as 8GiB")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="'auto' measures both on this machine")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: as many as this process may use")
+
+
+class FinetuneSection(Section):
+    """How the weights are changed."""
+
+    method: Literal["auto", "lora", "qlora"] = Field("auto", description="'auto': the best that fits the budget")
+    rank: int = Field(16, ge=1, le=512)
+    alpha: float = Field(32.0, gt=0, description="LoRA scale; the delta is multiplied by alpha / rank")
+    dropout: Fraction = 0.0
+    targets: str = Field("all-linear", description="attention-qv, attention-qkvo, all-linear, or module names")
+    learning_rate: float = Field(1e-3, gt=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_fraction: Fraction = 0.05
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    epochs: float = Field(3.0, gt=0, description="passes over the training rows; a part of one is allowed")
+    effective_rows: int = Field(16, ge=1, description="rows behind each optimizer step")
+    rows_per_sequence: int = Field(4, ge=1, description="rows that share one prefix in a sequence; 1: no packing")
+    max_tokens: int = Field(1024, ge=16, description="longest packed sequence in tokens")
+    prompt_loss_weight: Fraction = Field(0.0, description="weight of prompt tokens in the loss; 0.01 to 0.1 is usual")
+    checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
+    dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none")
+
+    @model_validator(mode="after")
+    def _rows_divide(self) -> FinetuneSection:
+        if self.effective_rows % self.rows_per_sequence:
+            raise ValueError(
+                f"effective_rows {self.effective_rows} is not a multiple of rows_per_sequence {self.rows_per_sequence}:"
+                " an optimizer step takes whole sequences"
+            )
+        return self
+
+
+class EvaluationSection(Section):
+    """What is measured after training, on the base and on the tuned model."""
+
+    test_rows: int = Field(0, ge=0, description="test rows, sampled by the seed; 0: all")
+    batch_size: int = Field(24, ge=1, description="answers generated at once")
+    suites: tuple[str, ...] = Field((), description="general suites that show the alignment tax")
+    suite_rows: int = Field(100, ge=10, description="rows of each suite, sampled by the seed")
+
+
+class GateSection(Section):
+    """What must be proven before promotion. It is checked inside the registry's promotion transaction."""
+
+    min_task_delta: float = Field(0.0, ge=-1, le=1, description="tuned minus the best prompting baseline")
+    task_interval_excludes_zero: bool = Field(True, description="the paired interval of that delta lies above zero")
+    max_suite_drop: Fraction = Field(0.1, description="no suite's paired interval may reach below minus this")
+    min_rows: int = Field(30, ge=1, description="test rows behind the task score")
+
+
+class ReleaseSection(Section):
+    """Where a proven version goes."""
+
+    alias: str = Field("champion", pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    bundle: bool = Field(True, description="package the promoted version with BentoML")
+    try_question: bool = Field(True, description="serve the bundle, ask one held-out question, stop")
+
+
+class Recipe(Section):
+    """What a project wants; see the sections."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="the registered model's name")
+    base: str = Field(min_length=1, description="catalogue name, local folder, or hub id org/name")
+    seed: int = Field(17, ge=0, lt=2**31)
+    data: DataSection
+    task: TaskSection = TaskSection()
+    decision: DecisionSection = DecisionSection()
+    memory: MemorySection = MemorySection()
+    finetune: FinetuneSection = FinetuneSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    gate: GateSection = GateSection()
+    release: ReleaseSection = ReleaseSection()
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe with the origin of every value.
+
+    Attributes:
+        recipe: The values.
+        path: The file that it was read from.
+        profile: The profile laid over it, or None.
+        sources: Dotted key -> `recipe`, `profile NAME`, `command line` or `default`.
+    """
+
+    recipe: Recipe
+    path: Path
+    profile: str | None
+    sources: Mapping[str, str]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """List every value as `{key, value, source}`, in the order of the sections."""
+        flat = _flatten(self.recipe.model_dump(mode="json"))
+        return [{"key": key, "value": value, "source": self.sources[key]} for key, value in flat]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a recipe file, profiles included."""
+    schema = Recipe.model_json_schema()
+    schema["properties"]["profiles"] = {
+        "type": "object",
+        "description": "named sections laid over the recipe by --profile",
+        "additionalProperties": {"type": "object"},
+    }
+    return schema
+
+
+def load_recipe(path: Path, profile: str | None = None, overrides: tuple[str, ...] = ()) -> ResolvedRecipe:
+    """Read a recipe, lay a profile and overrides over it, and check every key.
+
+    Args:
+        path: The YAML file.
+        profile: Name of an entry under `profiles`, or None or `full` for the recipe as it stands.
+        overrides: `section.key=value` texts, values in YAML; they win over everything.
+
+    Returns:
+        The frozen recipe and where each value came from.
+
+    Raises:
+        InputError: No file, not YAML, an unknown profile, an unknown key (the nearest known one is named), a value of
+            the wrong kind, or values that contradict each other.
+    """
+    document = _read_yaml(path)
+    profiles = document.pop("profiles", None) or {}
+    layers = [("recipe", document)]
+    if profile not in (None, "full"):
+        if not isinstance(profiles, dict) or profile not in profiles:
+            raise InputError(
+                f"{path}: no profile {profile!r}", allowed=", ".join(["full", *profiles]), next_step="name one of these"
+            )
+        layers.append((f"profile {profile}", profiles[profile] or {}))
+    if overrides:
+        layers.append(("command line", _parse_overrides(overrides)))
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers:
+        _check_keys(layer, Recipe, path)
+        _lay_over(merged, layer, source, sources, ())
+    try:
+        recipe = Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: " + "; ".join(_explain(detail) for detail in error.errors()),
+            allowed="see `tunewright schema`",
+            next_step="correct the recipe and run again",
+        ) from error
+    complete = {key: _source_of(key, sources) for key, _ in _flatten(recipe.model_dump(mode="json"))}
+    return ResolvedRecipe(recipe, path, profile if profile != "full" else None, complete)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"no recipe at {path}", next_step="give the path of a recipe, such as examples/text2sql/recipe.yaml"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}", allowed="a readable UTF-8 YAML file") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {error}", allowed="one YAML mapping") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} holds {type(document).__name__}, not a mapping", allowed="one YAML mapping")
+    return document
+
+
+def _parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
+    import yaml
+
+    layer: dict[str, Any] = {}
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise InputError(f"override {text!r} is not of the form key=value", allowed="such as finetune.rank=8")
+        place = layer
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(f"override {text!r} goes below a value that another override set")
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"override {text!r}: the value is not YAML: {error}") from error
+    return layer
+
+
+def _check_keys(layer: Any, section: type[BaseModel], path: Path, prefix: str = "") -> None:
+    """Refuse unknown keys before values are looked at, naming the nearest known one."""
+    if not isinstance(layer, dict):
+        raise InputError(f"{path}: {prefix or 'a profile'} must be a mapping, not {type(layer).__name__}")
+    for key, value in layer.items():
+        if key not in section.model_fields:
+            nearest = difflib.get_close_matches(str(key), section.model_fields, n=1, cutoff=0.4)
+            raise InputError(
+                f"{path}: unknown key {prefix}{key}",
+                allowed=", ".join(prefix + name for name in section.model_fields),
+                next_step=f"did you mean {prefix}{nearest[0]}?" if nearest else "see `tunewright schema`",
+            )
+        kind = section.model_fields[key].annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            _check_keys(value, kind, path, f"{prefix}{key}.")
+
+
+def _lay_over(
+    merged: dict[str, Any], layer: Mapping[str, Any], source: str, sources: dict[str, str], place: tuple[str, ...]
+) -> None:
+    for key, value in layer.items():
+        here = (*place, key)
+        if isinstance(value, dict) and not place and key in Recipe.model_fields:
+            _lay_over(merged.setdefault(key, {}), value, source, sources, here)
+        else:
+            merged[key] = value
+            sources[".".join(here)] = source
+
+
+def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys one section deep: what lies below a section's key is that key's value."""
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            for name, item in value.items():
+                yield f"{key}.{name}", item
+        else:
+            yield key, value
+
+
+def _source_of(key: str, sources: Mapping[str, str]) -> str:
+    return sources.get(key, "default")
+
+
+def _explain(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    given = detail.get("input")
+    shown = "" if isinstance(given, dict) or detail["type"] == "missing" else f" (given {given!r})"
+    return f"{place}: {message}{shown}"
