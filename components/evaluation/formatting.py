@@ -24,6 +24,7 @@ __all__ = [
     "ratio",
     "short",
     "size",
+    "unbroken",
     "value",
 ]
 
@@ -32,6 +33,8 @@ MINUS = "−"
 # Control characters could move a terminal's cursor or end an HTML document early; bidirectional overrides could make
 # a model's answer read as something else. Line feed and tab stay.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_UNIT_SPACE = re.compile(r"(?<=\d) (?=(?:%|[KMGT]?i?B|s|min|h|points|rows)\b|%)|(?<=\bn) (?== )|(?<=\bn =) ")
 
 
 def plain(text: object) -> str:
@@ -67,6 +70,11 @@ def interval(low: object, high: object, *, signed: bool = False) -> str:
     if signed:
         return f"{points(low)} to {points(high)}"
     return f"{percent(low).removesuffix(' %')} to {percent(high)}"
+
+
+def unbroken(text: object) -> str:
+    """Keep numbers on one line with their units, by no-break spaces: for running text in the page."""
+    return _UNIT_SPACE.sub("\N{NO-BREAK SPACE}", plain(text))
 
 
 def count(quantity: object) -> str:
@@ -111,7 +119,7 @@ def duration(seconds: object) -> str:
         return ABSENT
     if known < 10:
         return f"{known:.2f} s"
-    if known < 60:
+    if known < 59.95:
         return f"{known:.1f} s"
     whole = round(known)
     if whole < 3600:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from components.evaluation import charts, planning_tables, record_tables, report_facts, result_tables
-from components.evaluation.formatting import ABSENT, count, number, percent, plain, ratio, size, value
-from components.evaluation.run_document import VERDICT_TEXT, missing_reason, outcome, section
+from components.evaluation.formatting import ABSENT, count, number, percent, plain, ratio, size, unbroken, value
+from components.evaluation.run_document import VERDICT_TEXT, decision_notes, missing_reason, outcome, section
 from components.evaluation.table import rows_of
 from components.files import write_atomic
 
@@ -107,8 +107,18 @@ def _template() -> jinja2.Template:
         # Every value that the template prints loses its control characters; our own markup has none.
         finalize=lambda shown: shown if isinstance(shown, Markup) else "" if shown is None else plain(shown),
     )
-    environment.filters |= {"count": count, "value": value}
+    environment.filters |= {
+        "count": count,
+        "value": lambda shown: value(None if isinstance(shown, jinja2.Undefined) else shown),
+        "unbroken": unbroken,
+    }
     return environment.get_template("report_template.html.jinja")
+
+
+def _eyebrow(run: Mapping[str, Any]) -> str:
+    named = [("", "name"), ("profile ", "profile"), ("seed ", "seed"), ("", "started_at")]
+    parts = [f"{label}{plain(run[key])}" for label, key in named if run.get(key) is not None]
+    return " · ".join(["Tunewright run report", *parts])
 
 
 def render_html(run: Mapping[str, Any]) -> str:
@@ -143,6 +153,7 @@ def render_html(run: Mapping[str, Any]) -> str:
     present = {name for name, _ in SECTIONS if run.get(name)} | {"provenance"} | ({"examples"} if examples else set())
     return _template().render(
         run=run,
+        eyebrow=_eyebrow(run),
         outcome=outcome(run),
         verdict=VERDICT_TEXT,
         sections=SECTIONS,
@@ -152,6 +163,7 @@ def render_html(run: Mapping[str, Any]) -> str:
         tables=tables,
         facts=facts,
         examples=examples,
+        notes=decision_notes(run),
         memory=_memory_chart(run),
         curves=_curves(run),
         style=Markup((FOLDER / "report_style.css").read_text(encoding="utf-8")),

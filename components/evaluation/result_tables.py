@@ -55,14 +55,13 @@ def task_table(run: Mapping[str, Any]) -> Table:
 
 
 def allowed_drop(run: Mapping[str, Any]) -> float | None:
-    """Return the drop that the gate allows a suite's interval to reach, as a positive fraction, if the run says."""
-    for row in rows_of(run.get("recipe")):
-        if str(row.get("key")).endswith("max_suite_drop") and isinstance(row.get("value"), int | float):
-            return abs(float(row["value"]))
-    for check in rows_of(section(run, "gate").get("checks")):
-        if str(check.get("name")).startswith("suite:") and isinstance(check.get("bound"), int | float):
-            return abs(float(check["bound"]))
-    return None
+    """Return how far a suite's interval may reach below zero, as a positive fraction; None where nothing says."""
+    stated = [row.get("max_drop") for row in rows_of(run.get("tax"))]
+    stated += [row.get("value") for row in rows_of(run.get("recipe")) if str(row.get("key")).endswith("max_suite_drop")]
+    checks = rows_of(section(run, "gate").get("checks"))
+    stated += [check.get("bound") for check in checks if str(check.get("name")).startswith("suite:")]
+    known = [abs(float(drop)) for drop in stated if isinstance(drop, int | float)]
+    return known[0] if known else None
 
 
 def tax_table(run: Mapping[str, Any]) -> Table:

@@ -15,6 +15,7 @@ import pytest
 
 from components.errors import InputError
 from components.evaluation.report import FOLDER, SECTIONS, render_html, write_report
+from components.evaluation.result_tables import allowed_drop
 from components.evaluation.summary import render_markdown, render_text
 
 RUN_SECTIONS = (
@@ -178,7 +179,8 @@ def test_decision_memory_training_and_provenance_are_told(run: dict[str, Any]) -
     expected = [
         *("Promoted", "text2sql:v1 is now champion", "Verdict: finetune"),
         *run["decision"]["reasons"],
-        *("form", "72 63.2 %", "10.9 % 6.6 to 17.5 % 128 611.3 1.07 s"),
+        *run["decision"]["notes"],
+        *("n = 256 asked, 61 won and 5 lost", "form", "72 63.2 %", "10.9 % 6.6 to 17.5 % 128 611.3 1.07 s"),
         *("2.41 GiB", "2.58 GiB", "Measured over predicted: 1.07 (one run of 60 steps)", "activations 1.47 GiB 61.0 %"),
         *("5.3 GiB above the budget", "fits, but the recipe prefers an adapter"),
         *("60 1.23 epochs", "151,872 tokens", "609.2 tokens/s", "4,884,480", "3.5 % of 139,399,488"),
@@ -190,6 +192,23 @@ def test_decision_memory_training_and_provenance_are_told(run: dict[str, Any]) -
         *run["commands"].values(),
     ]
     assert [piece for piece in expected if piece not in text] == []
+
+
+def test_undecided_task_says_how_many_rows_it_needs(run: dict[str, Any]) -> None:
+    run["task"] |= {"low": -0.01, "high": 0.02, "pairs_needed": 1840}
+    text = Page(render_html(run)).text
+    assert "Undecided : the interval holds zero; a difference of this size needs about 1,840 rows" in text
+
+
+def test_allowed_drop_is_taken_from_wherever_the_run_says_it(run: dict[str, Any]) -> None:
+    for row in run["tax"]:
+        del row["max_drop"]
+    assert allowed_drop(run) == 0.05
+    run["recipe"] = []
+    assert allowed_drop(run) == 0.05
+    run["gate"] = None
+    assert allowed_drop(run) is None
+    assert 'class="bound"' not in render_html(run)
 
 
 def test_run_that_ended_at_the_decision(run: dict[str, Any]) -> None:
@@ -239,6 +258,7 @@ def test_empty_document_renders() -> None:
     page = Page(render_html({}))
     assert "The run ended before anything was measured" in page.text
     assert "None" not in page.text
+    assert "Tunewright run report Run" in page.text
     assert "Undefined" not in page.text
 
 
