@@ -10,6 +10,7 @@ from components.data.rows import Message
 from components.errors import TunewrightError
 
 __all__ = [
+    "Answer",
     "Delta",
     "Engine",
     "EngineBusyError",
@@ -90,6 +91,19 @@ class EngineStatus:
     waiting: int = 0
 
 
+class Answer(Protocol):
+    """The pieces of one answer. Iterating raises EngineFailureError when the generation breaks off."""
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        """Return itself."""
+
+    async def __anext__(self) -> Delta:
+        """Wait for the next piece; the last one has a finish reason."""
+
+    async def aclose(self) -> None:
+        """Stop the generation if it still runs."""
+
+
 class Engine(Protocol):
     """What the endpoint needs of an engine."""
 
@@ -108,13 +122,10 @@ class Engine(Protocol):
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Render turns with the chat template into token ids. Raises EngineNotReadyError, InputError."""
 
-    def submit(self, request: Generation) -> AsyncIterator[Delta]:
+    def submit(self, request: Generation) -> Answer:
         """Accept a request and return its answer piece by piece; to be called inside a running event loop.
-
-        Closing the iterator (`aclose`) stops the generation.
 
         Raises:
             EngineBusyError: Too many requests wait already.
             EngineNotReadyError: The engine is not ready.
-            EngineFailureError: From the iterator: the generation broke off.
         """

@@ -13,7 +13,7 @@ from uuid import uuid4
 from starlette.responses import JSONResponse, Response
 
 from components.errors import TunewrightError
-from deploy.engines.engine import Delta
+from deploy.engines.engine import Answer, Delta
 from deploy.openai_api.errors import from_engine
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Completion:
         }
 
 
-async def collect(answer: AsyncIterator[Delta], completion: Completion, receive: Receive) -> Response:
+async def collect(answer: Answer, completion: Completion, receive: Receive) -> Response:
     """Wait for a whole answer, or until the client leaves.
 
     Args:
@@ -99,15 +99,13 @@ async def collect(answer: AsyncIterator[Delta], completion: Completion, receive:
     finally:
         reading.cancel()
         leaving.cancel()
-        await _close(answer)
+        await answer.aclose()
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
     return JSONResponse({**completion.document("chat.completion", [choice]), "usage": completion.usage()})
 
 
-async def stream_events(
-    answer: AsyncIterator[Delta], completion: Completion, *, include_usage: bool
-) -> AsyncIterator[bytes]:
+async def stream_events(answer: Answer, completion: Completion, *, include_usage: bool) -> AsyncIterator[bytes]:
     """Yield an answer as server-sent events; closing this iterator stops the generation.
 
     Args:
@@ -140,10 +138,10 @@ async def stream_events(
     finally:
         if not ended:
             completion.metrics.disconnects.inc()
-        await _close(answer)
+        await answer.aclose()
 
 
-async def _read(answer: AsyncIterator[Delta], completion: Completion) -> tuple[str, str | None]:
+async def _read(answer: Answer, completion: Completion) -> tuple[str, str | None]:
     pieces: list[str] = []
     reason: str | None = None
     async for delta in answer:
@@ -156,11 +154,6 @@ async def _read(answer: AsyncIterator[Delta], completion: Completion) -> tuple[s
 async def _departure(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _close(answer: Any) -> None:
-    """Close an iterator that can be closed; an engine's always can."""
-    await answer.aclose()
 
 
 def _event(document: dict[str, Any]) -> bytes:

@@ -12,6 +12,8 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from starlette.requests import ClientDisconnect
+
 from deploy.openai_api.errors import ApiError, respond
 
 if TYPE_CHECKING:
@@ -68,6 +70,9 @@ class Envelope:
         self._metrics.in_flight.inc()
         try:
             await self._answer(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            # gone before its request was whole; there is nobody to answer
+            logger.info("a client left before its request was whole")
         except Exception:
             logger.exception("request %s %s failed", scope["method"], route)
             if status:

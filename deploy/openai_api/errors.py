@@ -73,8 +73,8 @@ def from_engine(error: TunewrightError) -> ApiError:
 
 
 def from_validation(error: ValidationError) -> ApiError:
-    """Translate the first problem that pydantic found in a request."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    """Translate the innermost problem that pydantic found in a request: a union's other branches say less."""
+    first = max(error.errors(include_url=False, include_context=False), key=lambda found: len(found["loc"]))
     param = _path(first["loc"])
     kind = first["type"]
     if kind == "missing":

@@ -131,10 +131,9 @@ def parse_request(body: bytes) -> ChatRequest:
     for name, neutral in UNSUPPORTED.items():
         value = document.pop(name, None)
         if value is not None and not any(type(value) in _kinds(one) and value == one for one in neutral):
-            allowed = (
-                f" Leave it out, or send {' or '.join(map(json.dumps, neutral))}." if neutral else " Leave it out."
-            )
-            raise ApiError(400, f"'{name}' is not supported here.{allowed}", "unsupported_parameter", name)
+            allowed = "".join(f", or send {json.dumps(one)}" for one in neutral)
+            message = f"'{name}' is not supported here. Leave it out{allowed}."
+            raise ApiError(400, message, "unsupported_parameter", name)
     kept = {name: value for name, value in document.items() if name not in WITHOUT_EFFECT}
     try:
         request = ChatRequest.model_validate(kept)

@@ -1,0 +1,56 @@
+"""A staged folder behind the endpoint: what the plain server and the BentoML service both run."""
+
+from __future__ import annotations
+
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from deploy.canary import check_canary
+from deploy.engines.torch_engine import TorchEngine
+from deploy.model import ServedModel
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["TOKEN_VARIABLE", "make_app", "make_engine"]
+
+TOKEN_VARIABLE = "TUNEWRIGHT_TOKEN"
+
+
+def make_engine(model: ServedModel) -> TorchEngine:
+    """Return an engine that verifies and loads the folder, and is ready once the canary has passed."""
+
+    def load() -> tuple[Any, Any]:
+        # hashing and importing the frameworks each take seconds, and hashing holds no interpreter lock
+        with ThreadPoolExecutor(1) as pool:
+            verified = pool.submit(model.verify)
+            importlib.import_module("transformers.modeling_utils")
+            verified.result()
+        return model.load()
+
+    def accept(engine: TorchEngine) -> dict[str, Any]:
+        from components.data.chat import prompt_ids
+
+        return check_canary(model.canary, lambda turns: prompt_ids(engine.tokenizer, turns), engine.continue_greedily)
+
+    return TorchEngine(load, accept=accept)
+
+
+def make_app(model: ServedModel, token: str | None) -> FastAPI:
+    """Return the endpoint of a staged model.
+
+    Args:
+        model: The staged model.
+        token: Bearer token of clients; None answers clients on this machine only.
+    """
+    from deploy.openai_api.app import create_app
+
+    return create_app(
+        make_engine(model),
+        model_name=model.name,
+        digest=model.digest,
+        token=token,
+        other_names=(model.label,),
+        created=model.created,
+    )

@@ -1,0 +1,148 @@
+"""The canary: a probe whose answer was recorded when the model was staged, asked again before a server is ready.
+
+The recording is made with transformers' own loop, the check with the serving engine, so that a fault of the engine
+shows as well as a fault of the weights, the tokenizer or the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from components.data.rows import Message
+from components.errors import InputError, VerdictError
+
+__all__ = ["DEFAULT_PROBE", "Canary", "CanaryFailedError", "check_canary", "record_canary"]
+
+DEFAULT_PROBE = (Message("user", "How many letters does the alphabet have?"),)
+PROBE_TOKENS = 16
+# Where the two likeliest tokens are closer than this, rounding may turn them round, so what follows proves nothing.
+# In float32 the logits of two orders of summation differ by some 1e-4; in 16 bits and in 4 by some 1e-1.
+TIE_MARGIN = {"float32": 0.01, "bfloat16": 0.5, "float16": 0.5}
+
+
+class CanaryFailedError(VerdictError):
+    """The model does not answer the probe as it was recorded. `details` says how."""
+
+    def __init__(self, problem: str, details: Mapping[str, Any]) -> None:
+        super().__init__(
+            problem,
+            allowed="the answer that was recorded when the model was staged",
+            next_step="compare library versions and machine with those of the recording; bundle the version again",
+        )
+        self.details = dict(details)
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A recorded probe.
+
+    Attributes:
+        messages: The turns asked.
+        prompt: Their token ids.
+        tokens: The greedy answer's token ids.
+        compared: How many of them are compared: those before the first near tie.
+        text: The greedy answer, for people.
+    """
+
+    messages: tuple[Message, ...]
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    compared: int
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Canary:
+        """Read what `to_dict` gave.
+
+        Raises:
+            InputError: It is not a recorded probe.
+        """
+        try:
+            return cls(
+                messages=tuple(Message(turn["role"], turn["content"]) for turn in document["messages"]),
+                prompt=tuple(int(token) for token in document["prompt"]),
+                tokens=tuple(int(token) for token in document["tokens"]),
+                compared=int(document["compared"]),
+                text=str(document["text"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the recorded canary can't be read: {error}", next_step="bundle again") from error
+
+
+def record_canary(model: Any, tokenizer: Any, messages: Sequence[Message], *, dtype: str = "float32") -> Canary:
+    """Answer a probe greedily with transformers' own loop.
+
+    Args:
+        model: The model as it will be served.
+        tokenizer: Its tokenizer.
+        messages: The turns to ask.
+        dtype: The model's dtype, which decides what counts as a near tie.
+
+    Raises:
+        CanaryFailedError: The logits are not finite.
+    """
+    import torch
+
+    from components.data.chat import prompt_ids
+    from components.evaluation.generation import stop_ids
+
+    prompt = prompt_ids(tokenizer, messages)
+    stops = stop_ids(model, tokenizer)
+    ids = torch.tensor([prompt], device=model.get_input_embeddings().weight.device)
+    tokens: list[int] = []
+    margins: list[float] = []
+    past = None
+    with torch.inference_mode():
+        while len(tokens) < PROBE_TOKENS and not (tokens and tokens[-1] in stops):
+            output = model(input_ids=ids, past_key_values=past, use_cache=True)
+            logits, past = output.logits[0, -1].float(), output.past_key_values
+            if not bool(torch.isfinite(logits).all()):
+                raise CanaryFailedError("the model's logits are not finite (NaN or infinite)", {"tokens": tokens})
+            best = torch.topk(logits, 2)
+            margins.append(float(best.values[0] - best.values[1]))
+            tokens.append(int(best.indices[0]))
+            ids = best.indices[:1][None]
+    ties = [place for place, margin in enumerate(margins) if margin < TIE_MARGIN[dtype]]
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    return Canary(tuple(messages), tuple(prompt), tuple(tokens), ties[0] if ties else len(tokens), text)
+
+
+def check_canary(
+    canary: Canary,
+    encode: Callable[[Sequence[Message]], list[int]],
+    continue_greedily: Callable[[Sequence[int], int], list[int]],
+) -> dict[str, Any]:
+    """Ask the probe again.
+
+    Args:
+        canary: What was recorded.
+        encode: Renders turns into token ids, as requests are.
+        continue_greedily: Generates from token ids, as requests are; raises when logits are not finite.
+
+    Returns:
+        What was found: `passed`, `compared` tokens, the `text` recorded.
+
+    Raises:
+        CanaryFailedError: The prompt has other tokens, or the answer differs within the compared tokens.
+    """
+    found: dict[str, Any] = {"passed": False, "compared": canary.compared, "text": canary.text}
+    prompt = encode(canary.messages)
+    if tuple(prompt) != canary.prompt:
+        raise CanaryFailedError(
+            "the canary's prompt has other tokens than when it was recorded: another tokenizer or chat template", found
+        )
+    tokens = continue_greedily(prompt, len(canary.tokens))
+    expected, given = list(canary.tokens[: canary.compared]), tokens[: canary.compared]
+    if given != expected:
+        place = next((i for i, pair in enumerate(zip(expected, given, strict=False)) if pair[0] != pair[1]), len(given))
+        raise CanaryFailedError(
+            f"the canary's answer differs from the recorded one at token {place + 1} of {canary.compared}",
+            {**found, "expected": expected, "given": given},
+        )
+    return {**found, "passed": True}

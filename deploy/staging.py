@@ -1,0 +1,147 @@
+"""From registry checkouts to a folder that can be served: checked, linked, probed once, renamed into place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import ConflictError, InputError
+from components.files import sha256_file, write_json
+from components.models.fingerprint import Fingerprint, fingerprint
+from components.models.safety import check_chat_template, check_folder
+from deploy.canary import DEFAULT_PROBE, Canary, record_canary
+from deploy.model import ADAPTER, BASE, DESCRIPTION_FILE, ServedModel, check_base
+
+if TYPE_CHECKING:
+    from components.data.rows import Message
+
+__all__ = ["link_tree", "stage_model"]
+
+
+def stage_model(
+    *,
+    name: str,
+    version: int,
+    digest: str,
+    base_folder: Path,
+    adapter_folder: Path | None,
+    manifest: Mapping[str, Any],
+    out_home: Path,
+    canary_messages: Sequence[Message] | None = None,
+    dtype: str = "float32",
+) -> ServedModel:
+    """Lay a version out for serving, or return the folder that is there for its digest.
+
+    Args:
+        name: The model's name.
+        version: Its version number.
+        digest: The version's digest.
+        base_folder: Verified files of the base, or of the whole model when there is no adapter.
+        adapter_folder: Verified files of the adapter.
+        manifest: The version's manifest as plain JSON; its fingerprints and file digests are enforced.
+        out_home: Folder for everything that is served or bundled.
+        canary_messages: The probe's turns; a general question when not given.
+        dtype: What the weights are loaded as.
+
+    Returns:
+        The staged model in `out_home/models/<digest>`.
+
+    Raises:
+        ConflictError: The base is not the version's, or a file is not what the manifest lists.
+        InputError: A folder is unsafe, or the manifest lacks a fingerprint.
+        CanaryFailedError: The model's logits are not finite.
+    """
+    from filelock import FileLock
+
+    folder = out_home / "models" / digest
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder.parent / f".{digest}.lock")):
+            if folder.is_dir():
+                return ServedModel.read(folder)
+            expected = _expected(manifest)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{digest[:12]}-") as temporary:
+                partial = Path(temporary) / "model"
+                _collect(partial, base_folder, adapter_folder)
+                model = ServedModel(
+                    folder=partial,
+                    name=name,
+                    version=version,
+                    digest=digest,
+                    fingerprint=expected,
+                    files=_digests(partial),
+                    dtype=dtype,
+                    quantization="nf4" if manifest.get("quantization") else None,
+                    canary=Canary((), (), (), 0, ""),
+                    created=int(time.time()),
+                )
+                _check(model, manifest)
+                weights, tokenizer = model.load()
+                probe = record_canary(weights, tokenizer, canary_messages or DEFAULT_PROBE, dtype=dtype)
+                model = replace(model, canary=probe)
+                write_json(partial / DESCRIPTION_FILE, model.to_dict())
+                os.replace(partial, folder)
+            return replace(model, folder=folder)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {folder}: {error.strerror}",
+            allowed="a folder that this user may write, with room for the model where it can't be linked",
+            next_step="choose another state folder with --home",
+        ) from error
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Lay a folder's files out a second time as hard links, or as copies across file systems."""
+    for path in sorted(source.rglob("*")):
+        if not path.is_file():
+            continue
+        destination = target / path.relative_to(source)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, destination)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(path, destination)
+
+
+def _expected(manifest: Mapping[str, Any]) -> Fingerprint:
+    values = [manifest.get(key) for key in ("base_fingerprint", "tokenizer_digest", "template_digest")]
+    if not all(isinstance(value, str) and value for value in values):
+        raise InputError(
+            "the version's manifest doesn't say which base, tokenizer and chat template it belongs to",
+            allowed="base_fingerprint, tokenizer_digest and template_digest, each a sha256",
+            next_step="register the version again with its fingerprints",
+        )
+    return Fingerprint(*map(str, values))
+
+
+def _collect(partial: Path, base_folder: Path, adapter_folder: Path | None) -> None:
+    check_folder(base_folder)
+    check_chat_template(base_folder)
+    link_tree(base_folder, partial / BASE)
+    if adapter_folder is not None:
+        check_folder(adapter_folder)
+        link_tree(adapter_folder, partial / ADAPTER)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def _check(model: ServedModel, manifest: Mapping[str, Any]) -> None:
+    """Hold the files against the manifest of the version that they are said to be."""
+    within = ADAPTER if model.adapter else BASE
+    for name, entry in manifest.get("files", {}).items():
+        if model.files.get(f"{within}/{name}") != entry["sha256"]:
+            raise ConflictError(
+                f"{model.label}: file {name} is not what the registry lists",
+                allowed="the files of a verified checkout",
+                next_step=f"tunewright registry verify {model.label}",
+            )
+    check_base(model.label, fingerprint(model.folder / BASE), model.fingerprint, model.adapter)
