@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from components.data.rows import Message, Row
+from components.decision.baselines import build_prompts
+from components.decision.decide import Decision, decide
+from components.errors import InputError
+from components.evaluation.generation import generate
+from components.evaluation.statistics import paired_interval
+
+QUESTIONS = [
+    f"How many singers are {word}?" for word in ("young", "old", "here", "there", "quick", "brown", "lazy", "A")
+]
+
+
+def rows(answers: list[str], start: int = 0) -> list[Row]:
+    return [
+        Row((Message("user", question), Message("assistant", answer)), {"id": f"r{start + number}"}, line=number + 1)
+        for number, (question, answer) in enumerate(zip(QUESTIONS, answers, strict=True))
+    ]
+
+
+TRAIN = [Row((Message("user", f"q {n}"), Message("assistant", f"a {n}")), {"id": f"t{n}"}) for n in range(30)]
+
+
+def run(model: Any, tokenizer: Any, dev: list[Row], **settings: Any) -> Decision:
+    chosen = {"candidates": ("zero-shot", "few-shot"), "few_shot": 2, "min_train_rows": 20, "seed": 1, **settings}
+    return decide(
+        model, tokenizer, dev_rows=dev, train_rows=chosen.pop("train_rows", TRAIN), metric="exact_match",
+        metric_options={}, max_new_tokens=6, **chosen,
+    )  # fmt: skip
+
+
+def answers_of(model: Any, tokenizer: Any, candidate: str) -> list[str]:
+    """What the model really answers, so that rows can be made which it gets right."""
+    built = build_prompts(
+        candidate, rows(["?"] * 8), TRAIN, tokenizer=tokenizer, positions=1024, max_new_tokens=6, examples=2, seed=1
+    )
+    return [completion.text for completion in generate(model, tokenizer, built.prompts, max_new_tokens=6)]
+
+
+def test_model_that_cannot_do_the_task_is_finetuned_and_the_document_holds_its_keys(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    found = run(tiny_model, tiny_tokenizer, rows(["42"] * 8), progress=lambda *event: seen.append(event))
+    document = json.loads(json.dumps(found.to_dict()))
+    assert document["verdict"] == "finetune"
+    assert set(document["failures"]) == {"form", "facts", "capability"}
+    assert sum(document["failures"].values()) == document["n"] == 8
+    assert [candidate["name"] for candidate in document["candidates"]] == ["zero-shot", "few-shot"]
+    for candidate in document["candidates"]:
+        assert set(candidate) >= {"name", "score", "low", "high", "n", "tokens_per_request", "seconds_per_request"}
+    assert any("no corpus given" in reason for reason in document["reasons"])
+    assert seen[0] == ("zero-shot", 1, 8)
+    assert seen[-1] == ("few-shot", 8, 8)
+
+
+def test_equal_scores_go_to_the_cheaper_candidate_and_are_said_to_be_undecided(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    found = run(tiny_model, tiny_tokenizer, rows(["42"] * 8), candidates=("few-shot", "zero-shot"))
+    assert found.best_candidate == "zero-shot"
+    (comparison,) = found.comparisons
+    assert (comparison.other, comparison.decided, comparison.pairs_needed) == ("few-shot", False, None)
+    assert any("zero-shot is better than few-shot" in said for said in found.to_dict()["undecided"])
+
+
+def test_better_candidate_wins_although_it_costs_more(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    plain, shown = (
+        answers_of(tiny_model, tiny_tokenizer, "zero-shot"),
+        answers_of(tiny_model, tiny_tokenizer, "few-shot"),
+    )
+    assert plain != shown, "the examples must change what this model says"
+    found = run(tiny_model, tiny_tokenizer, rows(shown))
+    by_name = {candidate.name: candidate for candidate in found.candidates}
+    assert found.best_candidate == "few-shot"
+    assert by_name["few-shot"].score == 1.0 > by_name["zero-shot"].score
+    assert by_name["few-shot"].tokens_saved_by_finetuning > by_name["zero-shot"].tokens_saved_by_finetuning + 10
+    assert found.verdict.verdict == "prompt"
+    (comparison,) = found.comparisons
+    right = [float(one == other) for one, other in zip(plain, shown, strict=True)]
+    assert comparison.delta == paired_interval(right, [1.0] * 8).delta
+
+
+def test_too_few_training_rows_ask_for_more_data(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    found = run(tiny_model, tiny_tokenizer, rows(["42"] * 8), train_rows=TRAIN[:1])
+    assert found.verdict.verdict == "more_data"
+    assert "few-shot: only 1 training rows to take 2 examples from" in found.to_dict()["reasons"]
+
+
+def test_same_seed_gives_the_same_decision(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    def without_times(found: Decision) -> dict[str, Any]:
+        document = found.to_dict()
+        for candidate in document["candidates"]:
+            del candidate["seconds_per_request"]
+        return document
+
+    dev = rows(["42"] * 8)
+    first, second = (run(tiny_model, tiny_tokenizer, dev, seed=4) for _ in range(2))
+    assert without_times(first) == without_times(second)
+    assert first.seed == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"candidates": ("zero-shot", "rag")}, "unknown candidate 'rag'"),
+        ({"candidates": ()}, "candidates"),
+        ({"few_shot": 0}, "few_shot is 0"),
+        ({"target_score": 90}, "target_score is 90"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tiny_tokenizer: Any, settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        run(None, tiny_tokenizer, rows(["42"] * 8), **settings)
+    with pytest.raises(InputError, match="no dev rows"):
+        run(None, tiny_tokenizer, [])

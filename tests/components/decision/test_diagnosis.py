@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from components.data.rows import Message, Row
+from components.data.text2sql.schema import Column, Schema, Table
+from components.decision.diagnosis import classify_failure, diagnose
+
+
+def row(answer: str, **metadata: str) -> Row:
+    return Row((Message("user", "how many?"), Message("assistant", answer)), metadata, line=3)
+
+
+def test_query_that_does_not_run_is_form_and_one_that_runs_is_capability(tmp_path: Path) -> None:
+    schema = Schema("shop", (Table("item", (Column("id", "number"), Column("name", "text")), "id"),), ())
+    path = tmp_path / "databases.json"
+    path.write_text(json.dumps({"databases": {"shop": schema.to_dict()}}))
+    options = {"schemas": str(path)}
+    asked = row("SELECT count(*) FROM item", database="shop", id="q1")
+    kinds = {
+        "SELECT name FROM item": "capability",
+        "There are several items in the shop.": "form",
+        "SELECT price FROM item": "form",
+        "DELETE FROM item": "form",
+        "": "form",
+    }
+    for prediction, kind in kinds.items():
+        assert classify_failure("execution_match", prediction, asked, options) == kind, prediction
+    predictions = [*kinds, "SELECT count(*) FROM item"]
+    found = diagnose("execution_match", options, [asked] * 6, predictions, [0.0] * 5 + [1.0])
+    assert (found.form, found.facts, found.capability, found.n, found.failures) == (4, 0, 1, 6, 5)
+    assert "no corpus given" in found.note
+    assert [example["kind"] for example in found.examples].count("form") == 3, "three of a kind are shown"
+    assert found.examples[0] == {
+        "kind": "capability",
+        "id": "q1",
+        "question": "how many?",
+        "gold": "SELECT count(*) FROM item",
+        "answer": "SELECT name FROM item",
+    }
+
+
+def test_right_answer_in_other_words_is_form_for_text() -> None:
+    asked = row("twenty two")
+    assert classify_failure("exact_match", "The answer is: Twenty-two.", asked, {}) == "form"
+    assert classify_failure("exact_match", "  ", asked, {}) == "form"
+    assert classify_failure("exact_match", "twenty three", asked, {}) == "capability"
+    assert classify_failure("exact_match", "onetwenty two", asked, {}) == "capability", "whole words only"
