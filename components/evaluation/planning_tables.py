@@ -20,13 +20,14 @@ def candidates_table(run: Mapping[str, Any]) -> Table:
     decision = section(run, "decision")
     candidates = rows_of(decision.get("candidates"))
     scale = charts.scale_for([row.get(key) for row in candidates for key in ("score", "low", "high")], include=(0.0,))
-    best = max((row.get("score") or 0.0 for row in candidates), default=0.0)
+    highest = max(candidates, key=lambda row: row.get("score") or 0.0, default={})
+    best = decision.get("best_candidate") or highest.get("name")
     rows: list[tuple[Cell, ...]] = []
     for row in candidates:
         name, n = plain(row.get("name")), row.get("n", decision.get("n"))
         span = interval(row.get("low"), row.get("high"))
         said = f"{name}: {percent(row.get('score'))}, 95 % interval {span}, n = {count(n)}"
-        bars = [(row.get("score"), "best" if row.get("score") == best else "base")]
+        bars = [(row.get("score"), "best" if row.get("name") == best else "base")]
         strip = charts.bar_strip(scale, bars, description=said, whisker=(row.get("low"), row.get("high")))
         cost = (number(row.get("tokens_per_request")), duration(row.get("seconds_per_request")))
         rows.append((name, plain(row.get("subset") or "all"), strip, percent(row.get("score")), span, count(n), *cost))

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from components.evaluation import charts, planning_tables, record_tables, report_facts, result_tables
 from components.evaluation.formatting import ABSENT, count, number, percent, plain, ratio, size, unbroken, value
-from components.evaluation.run_document import VERDICT_TEXT, decision_notes, missing_reason, outcome, section
+from components.evaluation.run_document import VERDICT_TEXT, missing_reason, outcome, section
 from components.evaluation.table import rows_of
 from components.files import write_atomic
 
@@ -163,7 +163,6 @@ def render_html(run: Mapping[str, Any]) -> str:
         tables=tables,
         facts=facts,
         examples=examples,
-        notes=decision_notes(run),
         memory=_memory_chart(run),
         curves=_curves(run),
         style=Markup((FOLDER / "report_style.css").read_text(encoding="utf-8")),

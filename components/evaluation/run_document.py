@@ -11,7 +11,7 @@ from typing import Any
 
 from components.evaluation.formatting import interval, percent, plain, points
 
-__all__ = ["VERDICT_TEXT", "Outcome", "decision_notes", "missing_reason", "outcome", "section"]
+__all__ = ["VERDICT_TEXT", "Outcome", "missing_reason", "outcome", "section"]
 
 FINETUNE_VERDICTS = ("finetune", "rag_then_finetune")
 VERDICT_TEXT = {
@@ -37,13 +37,6 @@ def section(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return a section of the run document, empty when it is missing or null."""
     found = run.get(name)
     return found if isinstance(found, Mapping) else {}
-
-
-def decision_notes(run: Mapping[str, Any]) -> list[str]:
-    """Return what the decision could not test, in its own words: a count of zero may mean that nobody looked."""
-    decision = section(run, "decision")
-    found = [decision.get("note"), *(decision.get("notes") or ()), section(decision, "failures").get("note")]
-    return [plain(note) for note in found if note]
 
 
 def _task_sentence(run: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from components.evaluation import planning_tables, result_tables
 from components.evaluation.formatting import plain, value
-from components.evaluation.run_document import decision_notes, missing_reason, outcome, section
+from components.evaluation.run_document import missing_reason, outcome, section
 from components.evaluation.run_lines import outcome_lines, planning_lines
 from components.evaluation.table import Table, rows_of
 
@@ -173,8 +173,6 @@ def render_markdown(run: Mapping[str, Any]) -> str:
     ):
         lines += ["", f"## {heading}", ""]
         drawn = [line for table in tables for line in _markdown_table(table)]
-        if key == "decision":
-            drawn += [_markdown_text(note) for note in decision_notes(run)]
         lines += drawn or [f"Not run: {_markdown_text(missing_reason(run, key))}."]
     examples = _markdown_examples(run)
     if examples:

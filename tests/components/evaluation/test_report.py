@@ -179,7 +179,6 @@ def test_decision_memory_training_and_provenance_are_told(run: dict[str, Any]) -
     expected = [
         *("Promoted", "text2sql:v1 is now champion", "Verdict: finetune"),
         *run["decision"]["reasons"],
-        *run["decision"]["notes"],
         *("n = 256 asked, 61 won and 5 lost", "form", "72 63.2 %", "10.9 % 6.6 to 17.5 % 128 611.3 1.07 s"),
         *("2.41 GiB", "2.58 GiB", "Measured over predicted: 1.07 (one run of 60 steps)", "activations 1.47 GiB 61.0 %"),
         *("5.3 GiB above the budget", "fits, but the recipe prefers an adapter"),
