@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from registry.errors import RegistryBusy, RegistryNotFound, RegistryPathError, SchemaUnsupported
@@ -50,7 +50,7 @@ def open_engine(folder: Path, *, create: bool) -> Engine:
             allowed="a folder that this user may write",
             next_step="pass another --home, set TUNEWRIGHT_HOME, or change the folder's owner or mode",
         ) from error
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
     try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from registry.gate import GateResult
-from registry.manifest import Manifest
+if TYPE_CHECKING:
+    from registry.gate import GateResult
+    from registry.manifest import Manifest
 
 __all__ = ["AliasChange", "AliasState", "AuditEntry", "Evaluation", "OutboxEvent", "Version"]
 
@@ -34,6 +35,8 @@ class Version:
     @cached_property
     def manifest(self) -> Manifest:
         """The manifest, parsed and validated."""
+        from registry.manifest import Manifest  # a bare look-up has no need of it
+
         return Manifest.from_json(self.manifest_json)
 
     def to_dict(self) -> dict[str, Any]:

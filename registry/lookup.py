@@ -6,6 +6,7 @@ these same queries, through its own connection, so that there is one grammar and
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -182,15 +183,16 @@ class Lookup:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()
         self._local = threading.local()
         self._connection()
 
     def _connection(self) -> sqlite3.Connection:
-        # sqlite3 connections belong to the thread that opened them
+        # sqlite3 connections belong to the thread that opened them, and don't survive a fork
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
+        if connection is None or self._local.process != os.getpid():
             connection = self._local.connection = connect_for_reading(self.folder)
+            self._local.process = os.getpid()
         return connection
 
     def query(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:

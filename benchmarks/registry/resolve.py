@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -66,8 +68,15 @@ def main() -> None:
             print(f"in process  {ref[:16]:16}  p50 {1e3 * p50:7.3f} ms  p99 {1e3 * p99:7.3f} ms  n={options.calls}")
         script = Path(sys.executable).with_name("tunewright")
         arguments = [str(script), "registry", "resolve", "model@champion", "--json", "--home", str(home)]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         p50, p99 = percentiles(lambda: subprocess.run(arguments, check=True, capture_output=True), options.commands)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / options.commands
         print(f"command     model@champion    p50 {1e3 * p50:7.1f} ms  p99 {1e3 * p99:7.1f} ms  n={options.commands}")
+        print(
+            f"command     processor time {1e3 * cpu:.1f} ms each; "
+            f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
+        )
 
 
 if __name__ == "__main__":

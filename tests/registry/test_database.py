@@ -65,6 +65,13 @@ def test_schema_of_a_newer_release_is_refused(registry: Registry) -> None:
         Lookup(registry.folder)
 
 
+def test_folder_with_odd_characters_is_one_registry(tmp_path: Path) -> None:
+    folder = tmp_path / "what? 100% #1"
+    with Registry.open(folder) as registry:
+        assert registry.versions() == []
+    assert (folder / DATABASE).is_file()
+
+
 def test_many_threads_may_make_one_registry(tmp_path: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         opened = list(pool.map(lambda _: Registry.open(tmp_path / "registry"), range(6)))

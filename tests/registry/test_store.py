@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,31 @@ def test_same_content_key_returns_the_version_that_is_there(registry: Registry, 
 
 def test_versions_of_one_name_are_numbered_apart_from_those_of_another(add_adapter: Add) -> None:
     assert [add_adapter(key, name=name).version for key, name in [("a", "x"), ("b", "y"), ("c", "x")]] == [1, 1, 2]
+
+
+def test_registering_at_once_numbers_without_gaps_and_makes_one_version_of_one_key(
+    open_registry: Callable[[], Registry], add_base: Add, write_files: Write, fingerprints: Any
+) -> None:
+    base = add_base()
+    registries = [open_registry() for _ in range(4)]
+    files = write_files("adapter")
+
+    def register(turn: int) -> Version:
+        manifest = Manifest(
+            kind="adapter",
+            files=describe_files(files),
+            base_fingerprint=fingerprints[0],
+            parents=(Parent(base.digest, "base"),),
+            content_key=f"key {turn // 4}",
+            seed=turn,  # four different manifests of each key, one registry each
+        )
+        return registries[turn % 4].register("m", manifest, files)
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(register, range(24)))
+    assert sorted({v.version for v in made}) == [1, 2, 3, 4, 5, 6]
+    assert all(len({v.digest for v in made[i : i + 4]}) == 1 for i in range(0, 24, 4))
+    assert registries[0].verify().intact
 
 
 def test_one_manifest_cannot_be_registered_under_two_names(
