@@ -196,3 +196,8 @@ def test_an_unreadable_lock_file_is_an_input_error(repo: Path) -> None:
     (repo / "dvc.lock").write_text("stages: [\n")
     with pytest.raises(InputError, match="can't be read"):
         materialise(repo)
+
+
+def test_the_committed_lock_file_belongs_to_the_committed_code_and_parameters() -> None:
+    root = Path(__file__).parents[2]
+    assert list(data_version._stale(root)) == [], "run `dvc repro` and commit dvc.lock"

@@ -106,7 +106,8 @@ class _Filling:
                 columns[column.name] = _values(column, wanted[column.name], count, draw, words)
         rows = [{name: values[i] for name, values in columns.items()} for i in range(count)]
         fixed = set(links) | {key}
-        for fact, index in zip(table.facts, draw.sample(range(count), min(len(table.facts), count)), strict=False):
+        facts = (table.facts * 2)[:count]
+        for fact, index in zip(facts, draw.sample(range(count), len(facts)), strict=True):
             rows[index].update({name: value for name, value in fact if name not in fixed})
         self.rows[table.name] = rows
 
@@ -177,7 +178,11 @@ def _values(
     else:
         mostly_different = any(word in column.name.lower() for word in ("name", "title", "id", "address", "phone"))
         others = [_word(words) for _ in range(math.ceil(count * (0.8 if mostly_different else 0.25)))]
-    drawn: list[Cell] = [*wanted[:count]]
+    # each wanted value twice where there is room, so that an average differs from a sum; and its neighbours
+    surely = [*wanted, *wanted] if 2 * len(wanted) <= count // 2 else [*wanted]
+    beside = [_typed(str(int(v) + step), column) for v in numbers if v.is_integer() for step in (-1, 1)]
+    placed: list[Cell] = [*surely, *(beside if len(surely) + len(beside) <= count * 3 // 4 else [])]
+    drawn = placed[:count]
     draw.shuffle(drawn)
     while len(drawn) < count:
         drawn.append(draw.choice(wanted) if wanted and draw.random() < LITERAL_SHARE else draw.choice(others))
