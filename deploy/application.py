@@ -13,6 +13,8 @@ from deploy.model import ServedModel
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from deploy.engines.engine import Engine
+
 __all__ = ["TOKEN_VARIABLE", "make_app", "make_engine"]
 
 TOKEN_VARIABLE = "TUNEWRIGHT_TOKEN"
@@ -37,17 +39,18 @@ def make_engine(model: ServedModel) -> TorchEngine:
     return TorchEngine(load, accept=accept)
 
 
-def make_app(model: ServedModel, token: str | None) -> FastAPI:
+def make_app(model: ServedModel, token: str | None, engine: Engine | None = None) -> FastAPI:
     """Return the endpoint of a staged model.
 
     Args:
         model: The staged model.
         token: Bearer token of clients; None answers clients on this machine only.
+        engine: What generates; `make_engine(model)` when not given.
     """
     from deploy.openai_api.app import create_app
 
     return create_app(
-        make_engine(model),
+        engine or make_engine(model),
         model_name=model.name,
         digest=model.digest,
         token=token,

@@ -42,6 +42,7 @@ class RunningServer:
         ready: What /readyz said: model, digest, canary.
         start_seconds: Time from the start to readiness.
         log: Its output so far, on disk while it runs.
+        process: The child.
     """
 
     url: str
@@ -51,6 +52,16 @@ class RunningServer:
     ready: Mapping[str, Any]
     start_seconds: float
     log: Path
+    process: subprocess.Popen[bytes]
+
+    def wait(self) -> None:
+        """Wait while the server runs.
+
+        Raises:
+            TunewrightError: It ended by itself; carries the end of its log.
+        """
+        status = self.process.wait()
+        raise TunewrightError(f"the server ended with status {status}:\n{_end(self.log)}")
 
 
 def check_address(host: str, port: int, token: str | None) -> tuple[str, int]:
@@ -153,7 +164,7 @@ def serve_bundle(
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             started = time.monotonic()
             ready = _wait_until_ready(process, url, log, timeout_seconds)
-            yield RunningServer(url, f"{url}/v1", port, process.pid, ready, time.monotonic() - started, log)
+            yield RunningServer(url, f"{url}/v1", port, process.pid, ready, time.monotonic() - started, log, process)
         finally:
             _stop(process)
 

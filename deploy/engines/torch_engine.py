@@ -122,6 +122,7 @@ class TorchEngine:
         self._cache: Any = None
         self._empty_cache: Callable[[], Any] = lambda: None
         self._closing = False
+        self._loaded = threading.Event()
         self._worker: threading.Thread | None = None
         self.model: Any = None
         self.tokenizer: Any = None
@@ -145,6 +146,11 @@ class TorchEngine:
             self._wake.notify_all()
         if self._worker is not None:
             self._worker.join()
+
+    def wait_until_loaded(self) -> EngineStatus:
+        """Wait until the model is ready or refused, or the engine is closed."""
+        self._loaded.wait()
+        return self.status()
 
     def status(self) -> EngineStatus:
         """Return the present state."""
@@ -224,8 +230,10 @@ class TorchEngine:
             except Exception as error:
                 logger.error("the model was refused: %s", error)
                 self._status = EngineStatus("failed", str(error), getattr(error, "details", {}))
+                self._loaded.set()
                 return
             self._status = EngineStatus("ready", canary=found)
+            self._loaded.set()
             while not self._closing:
                 if not self._turn():
                     with self._wake:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from components.data.rows import Message
 from deploy.openai_api.errors import ApiError, from_validation
@@ -100,7 +100,12 @@ class ChatRequest(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop: list[StopText] | None = Field(default=None, max_length=4)
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     def limit(self) -> int | None:
         """Return the most tokens that the client wants, or None."""
@@ -108,7 +113,7 @@ class ChatRequest(BaseModel):
 
     def stops(self) -> tuple[str, ...]:
         """Return the stop texts."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return tuple(self.stop or ())
 
 
 def parse_request(body: bytes) -> ChatRequest:

@@ -1,0 +1,63 @@
+"""What a registered version consists of on disk: its own files and its base's, checked out and verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from components.errors import InputError
+
+if TYPE_CHECKING:
+    from registry.store import Registry
+
+__all__ = ["VersionFiles", "version_files"]
+
+WHOLE_KINDS = ("base", "merged", "full")
+
+
+class VersionFiles(TypedDict):
+    """The arguments of `stage_model` and `build_bundle` that come from the registry."""
+
+    name: str
+    version: int
+    digest: str
+    base_folder: Path
+    adapter_folder: Path | None
+    manifest: dict[str, Any]
+
+
+def version_files(registry: Registry, ref: str) -> VersionFiles:
+    """Resolve a REF and check its files out, with those of its base where it is an adapter.
+
+    Args:
+        registry: An open registry.
+        ref: `name`, `name:vN`, `name@alias` or a digest prefix.
+
+    Returns:
+        Arguments for `build_bundle(**files, out_home=...)`.
+
+    Raises:
+        InputError: A kind of version that can't be served.
+        Registry errors: Unknown or ambiguous REF, a damaged file.
+    """
+    found = registry.resolve(ref)
+    manifest = found.manifest
+    if found.kind == "adapter":
+        base = next(parent.digest for parent in manifest.parents if parent.role == "base")
+        base_folder, adapter_folder = registry.checkout(base), registry.checkout(found.digest)
+    elif found.kind in WHOLE_KINDS:
+        base_folder, adapter_folder = registry.checkout(found.digest), None
+    else:
+        raise InputError(
+            f"{found.label} is of kind {found.kind!r} and can't be served",
+            allowed=", ".join(("adapter", *WHOLE_KINDS)),
+            next_step="tunewright registry ls shows the versions and their kinds",
+        )
+    return VersionFiles(
+        name=found.name,
+        version=found.version,
+        digest=found.digest,
+        base_folder=base_folder,
+        adapter_folder=adapter_folder,
+        manifest=manifest.to_dict(),
+    )

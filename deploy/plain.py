@@ -1,0 +1,75 @@
+"""Serve a staged model with uvicorn in this process: the same app as in a bundle, without BentoML round it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from components.errors import TunewrightError, VerdictError
+from deploy.serving import check_address
+
+if TYPE_CHECKING:
+    from deploy.model import ServedModel
+
+__all__ = ["serve_plain"]
+
+
+def serve_plain(
+    model: ServedModel,
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    on_ready: Callable[[str, Mapping[str, Any]], None],
+) -> None:
+    """Serve until interrupted or terminated.
+
+    Args:
+        model: A staged model.
+        host: Numeric address, or "localhost".
+        port: Port; 0 picks a free one.
+        token: Bearer token of clients.
+        on_ready: Called once, from another thread, with the URL and what the canary found.
+
+    Raises:
+        InputError: A host or port that can't be used.
+        ConflictError: A changed file, or another base; nothing listens then.
+        VerdictError: The canary failed.
+    """
+    import uvicorn
+
+    from deploy.application import make_app, make_engine
+
+    host, port = check_address(host, port, token)
+    model.verify()
+    engine = make_engine(model)
+    app = make_app(model, token, engine)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+
+    def watch() -> None:
+        state = engine.wait_until_loaded()
+        if state.state == "ready":
+            on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", state.canary)
+        else:
+            server.should_exit = True
+
+    watcher = threading.Thread(target=watch, name="readiness", daemon=True)
+    engine.start()
+    watcher.start()
+    server.run()
+    watcher.join()
+    status = engine.status()
+    if status.state == "failed":
+        kind = VerdictError if status.canary else TunewrightError
+        raise kind(f"the server refused its model: {status.reason}")

@@ -1,0 +1,58 @@
+"""`tunewright bundle REF`: package a registered version with BentoML. Parses, calls, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.paths import home as default_home
+from flows.commands.output import emit, json_option, note
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("ref")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    default=default_home,
+    show_default="$TUNEWRIGHT_HOME, else .tunewright",
+    help="The state folder that holds the registry; the bundle goes to serving/ in it.",
+)
+@json_option
+def command(ref: str, home: Path, as_json: bool) -> None:
+    """Package a registered version with BentoML.
+
+    REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest. A version
+    that is bundled already is not bundled again.
+    """
+    from deploy.bundle import build_bundle
+    from deploy.from_registry import version_files
+    from registry.store import Registry
+
+    with Registry.open(home / "registry", create=False) as registry:
+        files = version_files(registry, ref)
+    note(f"bundling {files['name']}:v{files['version']}")
+    bundle = build_bundle(**files, out_home=home / "serving")
+    document = {
+        "version": f"{files['name']}:v{files['version']}",
+        "digest": bundle.digest,
+        "tag": bundle.tag,
+        "path": str(bundle.path),
+        "bytes": bundle.bytes,
+        "seconds": round(bundle.seconds, 3),
+        "reused": bundle.reused,
+    }
+    emit(document, as_json, _render)
+
+
+def _render(document: dict[str, Any]) -> str:
+    how = "was there already" if document["reused"] else f"built in {document['seconds']:.1f} s"
+    return (
+        f"{document['tag']}  {document['bytes'] / 1e6:.0f} MB, {how}\n"
+        f"  {document['path']}\n"
+        f"  next: tunewright serve {document['version']} --engine bento"
+    )
