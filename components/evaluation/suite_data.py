@@ -92,7 +92,7 @@ def suite_file(name: str, cache: Path | None = None) -> Path:
             dropped[reason] = dropped.get(reason, 0) + 1
         else:
             items.append(item)
-    write_atomic(path, "".join(json.dumps(item, ensure_ascii=False, sort_keys=True) + "\n" for item in items))
+    write_atomic(path, "".join(json.dumps(item, sort_keys=True) + "\n" for item in items))
     facts = {
         "suite": name,
         "version": source.version,
