@@ -33,7 +33,7 @@ class DataSection(Section):
     train: str = Field(description="JSONL of training rows")
     dev: str = Field(description="JSONL of rows for the decision and the dev loss; no group of it is in train or test")
     test: str = Field(description="JSONL of held-out rows for the score that the gate reads")
-    assets: str | None = Field(None, description="JSON file that the metric needs, such as database schemas")
+    assets: str | None = Field(None, description="file that the metric reads, named again in its options")
     train_subsets: tuple[str, ...] = Field((), description="train on these values of metadata.subset only; empty: all")
     test_subsets: tuple[str, ...] = Field((), description="score these values of metadata.subset only; empty: all")
     licence: str = Field("unknown", description="licence of the data, for the model card")

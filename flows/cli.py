@@ -56,7 +56,8 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        cli.main(args=arguments, standalone_mode=False)
+        # outside its standalone mode click returns the status of ctx.exit()
+        sys.exit(cli.main(args=arguments, standalone_mode=False) or 0)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

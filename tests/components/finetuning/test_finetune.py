@@ -43,7 +43,7 @@ def rows(count: int = 12) -> list[Row]:
 
 def settings(**changes: object) -> FinetuneSettings:
     values: dict[str, object] = {
-        "method": "lora", "lora": LoraSettings(rank=4, dropout=0.1), "learning_rate": 2e-2, "epochs": 6.0,
+        "method": "lora", "lora": LoraSettings(rank=4, dropout=0.1), "learning_rate": 5e-3, "epochs": 4.0,
         "rows_per_sequence": 2, "gradient_accumulation_steps": 2,
     }  # fmt: skip
     return FinetuneSettings(**{**values, **changes})  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def run(base: Path, folder: Path, **changes: object) -> FinetuneResult:
 
 def test_loss_falls_and_the_adapter_is_bound_to_its_base(base: Path, tmp_path: Path) -> None:
     result = run(base, tmp_path)
-    assert result.losses[-1]["loss"] < 0.8 * result.losses[0]["loss"]
+    assert result.losses[-1]["loss"] < result.losses[0]["loss"] - 0.3
     assert [entry["step"] for entry in result.losses] == list(range(1, result.steps + 1))
     assert result.dev[-1]["loss"] < result.dev[0]["loss"]
     assert result.largest_logit_change > 0

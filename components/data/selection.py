@@ -1,0 +1,52 @@
+"""Which of a file's rows a step uses: subsets by name, seeded samples. Between rows and what reads them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.data.rows import Row
+from components.errors import InputError
+
+__all__ = ["sample", "select_subsets"]
+
+
+def select_subsets(rows: Sequence[Row], subsets: Sequence[str], path: Path) -> list[Row]:
+    """Keep the rows of some subsets.
+
+    Args:
+        rows: Rows whose metadata may name a subset.
+        subsets: Names to keep; none keeps all.
+        path: Where the rows are from, for the error.
+
+    Returns:
+        The rows, in their order.
+
+    Raises:
+        InputError: A name that no row has.
+    """
+    if not subsets:
+        return list(rows)
+    known = sorted({str(row.metadata.get("subset")) for row in rows})
+    unknown = [name for name in subsets if name not in known]
+    if unknown:
+        raise InputError(f"{path} has no row of subset {unknown[0]!r}", allowed=", ".join(known))
+    return [row for row in rows if row.metadata.get("subset") in subsets]
+
+
+def sample(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    """Draw rows without replacement, in the order of the file.
+
+    Args:
+        rows: What to draw from.
+        count: How many; 0, or more than there are, gives all.
+        seed: Seed of the draw.
+
+    Returns:
+        The rows.
+    """
+    if count == 0 or count >= len(rows):
+        return list(rows)
+    chosen = sorted(random.Random(seed).sample(range(len(rows)), count))
+    return [rows[index] for index in chosen]

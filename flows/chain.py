@@ -1,0 +1,191 @@
+"""The main job: every step of a recipe in order, as one function that knows nothing of Prefect.
+
+`call` runs a step: plainly, or as a Prefect task. The document that comes out is the same.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.files import write_json
+from flows import release_steps, steps
+from flows.job import Job
+from flows.observer import Observer
+from flows.step_store import Step, library_versions
+
+__all__ = ["Call", "exit_reason", "run_chain"]
+
+Call = Callable[..., Any]
+
+
+def run_chain(job: Job, observer: Observer, call: Call, flow_run_id: str | None = None) -> dict[str, Any]:
+    """Run a recipe from its data to a served version.
+
+    Args:
+        job: The recipe on this machine.
+        observer: Who watches.
+        call: Runs a step function with its arguments.
+        flow_run_id: Identity of the Prefect run, for the version's manifest.
+
+    Returns:
+        The run document; it is also in `runs/<time>/run.json` under the state folder, beside report.html. A run whose
+        verdict or gate said no returns as well: see `exit_reason`.
+    """
+    chain = _Chain(job, observer, call)
+    run = chain.document
+    for row in run["recipe"]:
+        if row["source"] != "default":
+            observer.say(f"  {row['key']} = {row['value']}  ({row['source']})")
+    run["data"] = data = chain.do("data", steps.data)
+    decision = chain.do("decide", steps.decide, data)
+    run["decision"] = {**decision, "override_reason": job.recipe.decision.override_reason}
+    _say_decision(observer, run["decision"])
+    if not _goes_on(run["decision"]):
+        return chain.finish()
+    run["plan"] = plan = chain.do("plan", steps.plan, data)
+    _say_plan(observer, plan)
+    if not plan["fits"]:
+        return chain.finish()
+    training = chain.step("finetune", steps.finetune, data, plan)
+    run["training"], run["trained"] = training.document, not training.cached
+    base = chain.do("evaluate the base", steps.measure_base, data, decision)
+    tuned = chain.do("evaluate the tuned model", steps.measure_tuned, data, training.document)
+    comparison = chain.do("compare", release_steps.compare, base, tuned, watched=False)
+    run.update(comparison)
+    registered = chain.do("register", release_steps.register, data, decision, plan, training, comparison, flow_run_id)
+    run["version"], run["digest"] = registered["version"], registered["digest"]
+    run.update(chain.do("promote", release_steps.promote, registered))
+    run["commands"] = _commands(job)
+    if run["gate"]["passed"] and job.recipe.release.bundle:
+        run["bundle"] = bundled = chain.do("bundle", release_steps.bundle, registered)
+        if job.recipe.release.try_question:
+            run["endpoint"] = chain.do("serve and ask", release_steps.try_question, registered, bundled)
+    return chain.finish()
+
+
+def exit_reason(run: dict[str, Any]) -> str | None:
+    """Say why a run ended without a promoted version, or None when it has one."""
+    if run["decision"] and not _goes_on(run["decision"]):
+        return f"the decision is {run['decision']['verdict']}, not finetune: " + "; ".join(run["decision"]["reasons"])
+    if run["plan"] and not run["plan"]["fits"]:
+        return f"no method fits the memory budget of {run['plan']['budget_bytes']} bytes"
+    if run["gate"] and not run["gate"]["passed"]:
+        return f"the gate refused {run['version']}: " + "; ".join(run["gate"]["reasons"])
+    return None
+
+
+class _Chain:
+    """The run document while it grows, and the clock of its steps."""
+
+    def __init__(self, job: Job, observer: Observer, call: Call) -> None:
+        self.job = job
+        self.observer = observer
+        self.call = call
+        self.started = time.monotonic()
+        now = datetime.now(UTC)
+        self.folder = job.home / "runs" / f"{job.recipe.name}-{now:%Y%m%dT%H%M%S%f}"
+        parts = ("version", "digest", "data", "decision", "plan", "training", "task", "tax", "gate", "promotion")
+        self.document: dict[str, Any] = {
+            "name": job.recipe.name,
+            "profile": job.resolved.profile or "full",
+            "seed": job.recipe.seed,
+            "started_at": now.isoformat(timespec="seconds"),
+            "trained": False,
+            "recipe": job.resolved.rows(),
+            "base": {"name": job.recipe.base, "fingerprint": job.binding.base, "origin": job.base.origin,
+                     "licence": job.base.licence},
+            **dict.fromkeys((*parts, "bundle", "endpoint", "commands")),
+            "environment": _environment(),
+            "steps": [],
+        }  # fmt: skip
+
+    def step(self, name: str, function: Call, *arguments: Any, watched: bool = True) -> Any:
+        """Run a step and note its time; a step without a store is never cached."""
+        self.observer.say(f"{name} …")
+        started = time.monotonic()
+        watchers = (self.observer,) if watched else ()
+        result = self.call(function, self.job, *arguments, *watchers)
+        seconds = time.monotonic() - started
+        cached, key = (result.cached, result.key) if isinstance(result, Step) else (False, None)
+        self.document["steps"].append({"name": name, "seconds": seconds, "cached": cached, "key": key})
+        self.observer.say(f"{name}: {'unchanged, kept' if cached else f'{seconds:.1f} s'}")
+        return result
+
+    def do(self, name: str, function: Call, *arguments: Any, watched: bool = True) -> dict[str, Any]:
+        """Run a step for its document."""
+        result = self.step(name, function, *arguments, watched=watched)
+        document: dict[str, Any] = result.document if isinstance(result, Step) else result
+        return document
+
+    def finish(self) -> dict[str, Any]:
+        """Write the run document and its report, whatever the run came to."""
+        from components.evaluation.report import write_report
+
+        self.document["seconds"] = time.monotonic() - self.started
+        report = self.folder / "report.html"
+        self.document["report"] = str(report)
+        write_json(self.folder / "run.json", self.document)
+        write_report(self.document, report)
+        # the same place for every run, for whoever opens it by hand
+        shutil.copyfile(report, self.job.home / "report.html")
+        return self.document
+
+
+def _goes_on(decision: dict[str, Any]) -> bool:
+    return decision["verdict"] in steps.FINETUNE_VERDICTS or bool(decision["override_reason"])
+
+
+def _say_decision(observer: Observer, decision: dict[str, Any]) -> None:
+    for found in decision["candidates"]:
+        observer.say(
+            f"  {found['name']}: {100 * found['score']:.1f} % ({100 * found['low']:.1f} to {100 * found['high']:.1f}, "
+            f"n={found['n']}), {found['tokens_per_request']:.0f} tokens a request"
+        )
+    observer.say(f"  verdict: {decision['verdict']}; " + "; ".join(decision["reasons"][:2]))
+    if decision["override_reason"]:
+        observer.say(f"  overridden: {decision['override_reason']}")
+
+
+def _say_plan(observer: Observer, plan: dict[str, Any]) -> None:
+    observer.say(
+        f"  {plan['method']}, {plan['dtype']}, micro-batch {plan['micro_batch_size']} x accumulation "
+        f"{plan['gradient_accumulation_steps']}, checkpointing {plan['gradient_checkpointing']}: peak "
+        f"{plan['peak_bytes'] / 2**30:.2f} GiB of {plan['budget_bytes'] / 2**30:.2f} GiB"
+    )
+
+
+def _commands(job: Job) -> dict[str, str]:
+    name, alias = job.recipe.name, job.recipe.release.alias
+    question = job.test_rows[0].prompt
+    turns = ", ".join(f'{{"role": "{m.role}", "content": {_quoted(m.content)}}}' for m in question)
+    home = "" if job.home == Path(".tunewright").absolute() else f" --home {job.home}"
+    return {
+        "serve": f".venv/bin/tunewright serve {name}@{alias} --port 3000{home}",
+        "query": "curl -s http://127.0.0.1:3000/v1/chat/completions -H 'content-type: application/json' "
+        f'-d \'{{"model": "{name}", "messages": [{turns}]}}\'',
+        "rollback": f".venv/bin/tunewright registry rollback {name} --alias {alias} --reason 'why'{home}",
+    }
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    # inside a shell's single quotes
+    return json.dumps(text).replace("'", "\\u0027")
+
+
+def _environment() -> dict[str, Any]:
+    from components.memory.hardware import describe
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **describe(),
+        "versions": library_versions(),
+    }

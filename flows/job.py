@@ -1,0 +1,132 @@
+"""A job: one recipe on this machine, with the folders, rows and base that its steps share. Made once, at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from components.data.rows import Row, read_rows
+from components.data.selection import sample, select_subsets
+from components.errors import InputError
+from components.models.fingerprint import Fingerprint, fingerprint
+from components.models.sources import BaseSource, locate_base
+from components.recipe import Recipe, ResolvedRecipe
+from flows.step_store import StepStore
+
+__all__ = ["Job", "open_job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every step of a run reads.
+
+    Attributes:
+        resolved: The recipe with the origin of its values.
+        repo: Folder that the data paths are relative to: the nearest one above the recipe with dvc.yaml, else its own.
+        home: State folder.
+        base: The base model's folder, licence and origin.
+        binding: The base's fingerprint, tokenizer and template digests.
+    """
+
+    resolved: ResolvedRecipe
+    repo: Path
+    home: Path
+    base: BaseSource
+    binding: Fingerprint
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe's values."""
+        return self.resolved.recipe
+
+    @cached_property
+    def store(self) -> StepStore:
+        """Results of earlier steps."""
+        return StepStore(self.home / "steps")
+
+    @cached_property
+    def train_rows(self) -> list[Row]:
+        """The training rows of the recipe's subsets."""
+        return self._rows("train", self.recipe.data.train_subsets)
+
+    @cached_property
+    def dev_rows(self) -> list[Row]:
+        """The dev rows of the subsets that are scored."""
+        return self._rows("dev", self.recipe.data.test_subsets)
+
+    @cached_property
+    def decision_rows(self) -> list[Row]:
+        """The sample of dev rows that each prompting candidate answers."""
+        return sample(self.dev_rows, self.recipe.decision.dev_rows, self.recipe.seed)
+
+    @cached_property
+    def dev_loss_rows(self) -> list[Row]:
+        """The sample of dev rows behind the dev loss."""
+        count = self.recipe.finetune.dev_loss_rows
+        return sample(self.dev_rows, count, self.recipe.seed) if count else []
+
+    @cached_property
+    def test_rows(self) -> list[Row]:
+        """The held-out rows that are scored."""
+        rows = self._rows("test", self.recipe.data.test_subsets)
+        return sample(rows, self.recipe.evaluation.test_rows, self.recipe.seed)
+
+    @property
+    def data_files(self) -> list[Path]:
+        """The files that the run reads, relative to the repository."""
+        data = self.recipe.data
+        return [Path(p) for p in (data.train, data.dev, data.test, data.assets) if p]
+
+    @property
+    def metric_options(self) -> dict[str, Any]:
+        """The metric's options; one that names the data's assets gets their absolute path."""
+        assets = self.recipe.data.assets
+        options = self.recipe.task.metric_options
+        return {k: str(self.repo / v) if assets and v == assets else v for k, v in options.items()}
+
+    def _rows(self, split: str, subsets: tuple[str, ...]) -> list[Row]:
+        path = self.repo / getattr(self.recipe.data, split)
+        rows = select_subsets(read_rows(path), subsets, path)
+        if not rows:
+            raise InputError(f"{path} has no rows", next_step=f"check data.{split} in the recipe")
+        return rows
+
+
+def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
+    """Find the base and the folders of a recipe.
+
+    Args:
+        resolved: The recipe.
+        home: State folder; made when missing.
+
+    Returns:
+        The job.
+
+    Raises:
+        InputError: An unknown base, metric or suite, an unsafe base folder, a base without a chat template, or a state
+            folder that can't be written.
+    """
+    from components.evaluation.metrics import check_metric
+    from components.evaluation.suites import known_suites
+    from components.files import write_atomic
+
+    recipe = resolved.recipe
+    check_metric(recipe.task.metric, recipe.task.metric_options)
+    for suite in recipe.evaluation.suites:
+        if suite not in known_suites():
+            raise InputError(
+                f"unknown suite {suite!r}", allowed=", ".join(known_suites()), next_step="change evaluation.suites"
+            )
+    base = locate_base(recipe.base)
+    # fails here, before anything costly, when the folder can't be written
+    write_atomic(home / ".gitignore", "*\n")
+    return Job(resolved, _repository(resolved.path), home, base, fingerprint(base.folder))
+
+
+def _repository(recipe: Path) -> Path:
+    for folder in recipe.resolve().parents:
+        if (folder / "dvc.yaml").exists():
+            return folder
+    return recipe.resolve().parent

@@ -1,0 +1,59 @@
+"""Who watches a run: lines and progress on standard error, and under Prefect its logs and artifacts as well."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+__all__ = ["Observer", "TerminalObserver"]
+
+PLAIN_INTERVAL_SECONDS = 10.0
+
+
+class Observer(Protocol):
+    """What a step tells while it works."""
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Tell how far a step is; called often."""
+
+
+class TerminalObserver:
+    """Write to standard error: a line that is redrawn on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last: dict[str, float] = {}
+        self._drawn = False
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+        self._clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Redraw the line, or write one when ten seconds have passed or the step is done."""
+        text = f"  {what} {done}/{total}" + (f"  {detail}" if detail else "")
+        if self._terminal:
+            print(f"\r\033[2K{text}", end="\n" if done >= total else "", file=sys.stderr, flush=True)
+            self._drawn = done < total
+            return
+        now = time.monotonic()
+        if done >= total or now - self._last.get(what, 0.0) >= PLAIN_INTERVAL_SECONDS:
+            self._last[what] = now
+            print(text, file=sys.stderr, flush=True)
+
+    def _clear(self) -> None:
+        if self._drawn:
+            print("\r\033[2K", end="", file=sys.stderr)
+            self._drawn = False
+
+
+def step_detail(log: Mapping[str, float]) -> str:
+    """Return a training step's loss, speed and time left in words."""
+    left = int(log["seconds_left"])
+    return f"loss {log['loss']:.3f}  {log['tokens_per_second']:.0f} tokens/s  {left // 60}:{left % 60:02d} left"

@@ -1,0 +1,28 @@
+"""Prefect's settings for an embedded server. Applied before prefect is imported; the user's own settings win."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["use_embedded_server"]
+
+
+def use_embedded_server(home: Path) -> None:
+    """Give Prefect a folder of its own under the state folder and let it start a server for one process.
+
+    A set PREFECT_API_URL means that there is a server already: then nothing but analytics is touched.
+
+    Args:
+        home: State folder.
+    """
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    # the observer writes for people; Prefect's own log lines go to its server
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    if "PREFECT_API_URL" in os.environ:
+        return
+    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+    # twenty seconds, the default, are too few on two busy cores
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

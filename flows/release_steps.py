@@ -1,0 +1,272 @@
+"""The steps behind the evaluation as plain functions: compare, register, gate and promote, bundle, serve and ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.errors import TunewrightError
+from components.files import digest_of
+from flows.job import Job
+from flows.observer import Observer
+from flows.step_store import Step, library_versions, source_digest
+
+__all__ = ["bundle", "compare", "promote", "register", "try_question"]
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "tunewright.json")
+
+
+def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
+    """Compare base and tuned model: task with its subsets, and the alignment tax by suite.
+
+    Returns:
+        `task` and `tax` as in the run document.
+    """
+    from components.evaluation.suites import SuiteResult
+    from components.evaluation.task import compare_task
+    from components.evaluation.tax import compare as compare_suites
+
+    def suites(document: dict[str, Any]) -> list[SuiteResult]:
+        fields = ("suite", "digest", "metric", "score", "low", "high", "seconds")
+        return [SuiteResult(**{k: s[k] for k in fields}, correct=tuple(s["correct"])) for s in document["suites"]]
+
+    task = compare_task(
+        job.test_rows,
+        base["task"]["scores"],
+        tuned["task"]["scores"],
+        base["task"]["predictions"],
+        tuned["task"]["predictions"],
+        metric=job.recipe.task.metric,
+        baseline=base["candidate"],
+        seed=job.recipe.seed,
+    )
+    cost = {
+        side: {key: document["task"][key] for key in ("tokens_per_request", "seconds_per_request")}
+        for side, document in (("base", base), ("tuned", tuned))
+    }
+    tax = compare_suites(suites(base), suites(tuned), max_drop=job.recipe.gate.max_suite_drop)
+    return {"task": {**task, "cost": cost}, "tax": tax}
+
+
+def register(
+    job: Job,
+    data: dict[str, Any],
+    decision: dict[str, Any],
+    plan: dict[str, Any],
+    training: Step,
+    comparison: dict[str, Any],
+    flow_run_id: str | None,
+    observer: Observer,
+) -> dict[str, Any]:
+    """Register the base once and the adapter once, and tie the evaluation to exactly these weights.
+
+    Returns:
+        `version` (`name:vN`), `digest`, `base` (the base's digest).
+    """
+    from registry.manifest import Manifest, Parent, describe_files
+    from registry.store import Registry
+
+    recipe = job.recipe
+    with Registry.open(job.home / "registry") as registry:
+        base = _register_base(registry, job, observer)
+        adapter = job.home / training.document["adapter"]
+        files = {name: adapter / name for name in ADAPTER_FILES}
+        manifest = Manifest(
+            kind="adapter",
+            files=describe_files(files),
+            base_fingerprint=job.binding.base,
+            tokenizer_digest=job.binding.tokenizer,
+            template_digest=job.binding.template,
+            quantization={"method": "nf4"} if plan["method"] == "qlora" else None,
+            peft_config=_json(adapter / "adapter_config.json"),
+            data_digests={file["path"]: file["sha256"] for file in data["files"]},
+            parents=(Parent(base.digest, "base"),),
+            seed=recipe.seed,
+            library_versions=library_versions(),
+            code_revision=source_digest(("components", "flows")),
+            flow_run_id=flow_run_id,
+            decision_digest=digest_of(decision),
+            plan_digest=digest_of(plan),
+            content_key=training.key,
+            licence=job.base.licence,
+            metadata={
+                "task": recipe.task.metric,
+                "data_licence": recipe.data.licence,
+                "decision_override": recipe.decision.override_reason,
+                "training": {
+                    key: training.document[key]
+                    for key in ("steps", "rows", "tokens", "trainable_parameters", "total_parameters")
+                },
+            },
+        )
+        version = registry.register(recipe.name, manifest, files)
+        registry.record_evaluation(
+            version.digest, {**comparison, "policy": _policy(job).to_dict(), "seed": recipe.seed}
+        )
+        return {"version": version.label, "digest": version.digest, "base": base.digest, "files": len(files)}
+
+
+def promote(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str, Any]:
+    """Promote inside the registry's transaction, or say why not.
+
+    Returns:
+        `gate` {passed, reasons, checks}, and `promotion` {alias, previous, current, revision}, None when refused.
+    """
+    from registry.errors import GateRefused
+    from registry.store import Registry
+
+    with Registry.open(job.home / "registry") as registry:
+        gate = registry.check_gate(registered["digest"], _policy(job))
+        try:
+            change = registry.promote(
+                registered["digest"],
+                job.recipe.release.alias,
+                policy=_policy(job),
+                actor=f"flow {job.recipe.name}",
+                reason="gate passed",
+            )
+        except GateRefused:
+            for reason in gate.reasons:
+                observer.say(f"  gate: {reason}")
+            return {"gate": gate.to_dict(), "promotion": None}
+        promotion = change.to_dict()
+        promotion.pop("gate")
+        return {"gate": gate.to_dict(), "promotion": promotion}
+
+
+def bundle(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str, Any]:
+    """Package the version with BentoML, from files that the registry has verified."""
+    from deploy.bundle import build_bundle
+    from registry.store import Registry
+
+    with Registry.open(job.home / "registry") as registry:
+        version = registry.resolve(registered["digest"])
+        built = build_bundle(
+            name=version.name,
+            version=version.version,
+            digest=version.digest,
+            base_folder=registry.checkout(registered["base"]),
+            adapter_folder=registry.checkout(version.digest),
+            manifest=version.manifest.to_dict(),
+            out_home=job.home,
+            canary_messages=job.test_rows[0].prompt,
+        )
+    observer.say(f"  {built.tag}: {'already there' if built.reused else f'built in {built.seconds:.0f} s'}")
+    return {"tag": built.tag, "path": str(built.path), "bytes": built.bytes}
+
+
+def try_question(job: Job, registered: dict[str, Any], bundled: dict[str, Any], observer: Observer) -> Step:
+    """Serve the bundle, wait for its canary, ask one held-out question as a client would, and stop it."""
+
+    def make(_: str) -> dict[str, Any]:
+        from deploy.serving import serve_bundle
+
+        row = job.test_rows[0]
+        started = time.monotonic()
+        with serve_bundle(Path(bundled["path"])) as server:
+            observer.say(f"  ready at {server.url} after {server.start_seconds:.0f} s")
+            found = _ask(server.base_url, job.recipe.name, row.prompt, job.recipe.task.max_new_tokens)
+            canary = dict(server.ready)
+        if found["model_digest"] != registered["digest"]:
+            raise TunewrightError(
+                f"the endpoint answers for {found['model_digest']}, not for {registered['digest']}",
+                next_step="run again; if it stays, remove the bundle's folder",
+            )
+        return {
+            "url": server.url,
+            "question": row.prompt[-1].content,
+            "gold": row.answer,
+            **found,
+            "start_seconds": server.start_seconds,
+            "seconds": time.monotonic() - started,
+            "canary": canary,
+        }
+
+    reads = {
+        "digest": registered["digest"],
+        "bundle": bundled["tag"],
+        "row": [(m.role, m.content) for m in job.test_rows[0].messages],
+        "code": source_digest(("deploy",)),
+    }
+    return job.store.run("endpoint", reads, make)
+
+
+def _ask(base_url: str, model: str, prompt: Any, max_tokens: int) -> dict[str, Any]:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=base_url, api_key="unused", timeout=120, max_retries=0)
+    turns: list[Any] = [{"role": message.role, "content": message.content} for message in prompt]
+    raw = client.chat.completions.with_raw_response.create(
+        model=model,
+        messages=turns,
+        max_tokens=max_tokens,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    pieces: list[str] = []
+    usage: dict[str, int] | None = None
+    for chunk in raw.parse():
+        if chunk.choices and chunk.choices[0].delta.content:
+            pieces.append(chunk.choices[0].delta.content)
+        if chunk.usage is not None:
+            usage = {
+                "prompt_tokens": chunk.usage.prompt_tokens,
+                "completion_tokens": chunk.usage.completion_tokens,
+            }
+    client.close()
+    return {
+        "answer": "".join(pieces),
+        "streamed_chunks": len(pieces),
+        "usage": usage,
+        "model_digest": raw.headers.get("x-model-digest"),
+    }
+
+
+def _register_base(registry: Any, job: Job, observer: Observer) -> Any:
+    from registry.manifest import Manifest, describe_files
+
+    folder = job.base.folder
+    names = [
+        p.name for p in sorted(folder.iterdir()) if p.is_file() and p.suffix in (".json", ".safetensors", ".jinja")
+    ]
+    key = digest_of({"base": job.binding.base, "tokenizer": job.binding.tokenizer, "template": job.binding.template})
+    name = job.recipe.base.rstrip("/").rpartition("/")[2] or "base"
+    for known in registry.versions(name):
+        if known.manifest.content_key == key:
+            return known
+    observer.say(f"  registering the base {name}")
+    files = {file: folder / file for file in names}
+    manifest = Manifest(
+        kind="base",
+        files=describe_files(files),
+        base_fingerprint=job.binding.base,
+        tokenizer_digest=job.binding.tokenizer,
+        template_digest=job.binding.template,
+        content_key=key,
+        licence=job.base.licence,
+        metadata={"origin": job.base.origin},
+    )
+    return registry.register(name, manifest, files)
+
+
+def _policy(job: Job) -> Any:
+    from registry.gate import Policy
+
+    section = job.recipe.gate
+    return Policy(
+        min_task_delta=section.min_task_delta,
+        task_interval_excludes_zero=section.task_interval_excludes_zero,
+        max_suite_drop=section.max_suite_drop,
+        min_rows=section.min_rows,
+        min_suites=len(job.recipe.evaluation.suites),
+    )
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    import json
+
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document

@@ -1,0 +1,315 @@
+"""The steps of the main job as plain functions: each reads a job and earlier documents, returns a document.
+
+`tasks.py` wraps them for Prefect; `--no-prefect` calls them as they are. Costly ones go through the step store, so
+that a step whose inputs haven't changed isn't done again.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from components.errors import TunewrightError
+from components.files import digest_of, sha256_tree
+from components.finetuning.finetune import FinetuneSettings
+from components.finetuning.lora import LoraSettings
+from flows.job import Job
+from flows.observer import Observer, step_detail
+from flows.step_store import Step, source_digest
+
+__all__ = ["data", "decide", "finetune", "measure_base", "measure_tuned", "plan"]
+
+FINETUNE_VERDICTS = ("finetune", "rag_then_finetune")
+
+
+def data(job: Job, observer: Observer) -> dict[str, Any]:
+    """Bring the data into the workspace, check the splits, and say what is there."""
+    from components.data.check import check_splits
+    from flows.data_version import materialise
+
+    version = materialise(job.repo, job.data_files, observer.say)
+    if version.modified:
+        observer.say("the data on disk differ from dvc.lock; the run uses what is on disk and records its digests")
+    check_splits(job.train_rows, job.dev_rows, job.test_rows)
+
+    def described(rows: Sequence[Any]) -> dict[str, Any]:
+        groups = sorted({str(r.metadata["database"]) for r in rows if "database" in r.metadata})
+        return {"rows": len(rows), "groups": groups}
+
+    splits = {"train": job.train_rows, "dev": job.dev_rows, "test": job.test_rows}
+    return {
+        **version.to_dict(),
+        "splits": {name: described(rows) for name, rows in splits.items()},
+        "licence": job.recipe.data.licence,
+    }
+
+
+def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
+    """Measure what prompting reaches on a dev sample, and give a verdict."""
+    recipe = job.recipe
+    settings = recipe.decision.model_dump(mode="json", exclude={"override_reason"})
+
+    def make(_: str) -> dict[str, Any]:
+        from components.decision.decide import decide as measure
+
+        model, tokenizer = _load(job, None)
+        decision = measure(
+            model,
+            tokenizer,
+            dev_rows=job.decision_rows,
+            train_rows=job.train_rows,
+            metric=recipe.task.metric,
+            metric_options=job.metric_options,
+            max_new_tokens=recipe.task.max_new_tokens,
+            candidates=recipe.decision.candidates,
+            few_shot=recipe.decision.few_shot,
+            target_score=recipe.decision.target_score,
+            min_train_rows=recipe.decision.min_train_rows,
+            seed=recipe.seed,
+            batch_size=recipe.evaluation.batch_size,
+            progress=lambda name, done, total: observer.progress(f"decide: {name}", done, total),
+        )
+        return decision.to_dict()
+
+    reads = {
+        **_task_reads(job, data),
+        "splits": [_sha(data, recipe.data.train), _sha(data, recipe.data.dev)],
+        "subsets": [recipe.data.train_subsets, recipe.data.test_subsets],
+        "settings": settings,
+        "batch_size": recipe.evaluation.batch_size,
+        "code": source_digest(("components/decision", "components/evaluation", "components/data")),
+    }
+    return _released(job.store.run("decide", reads, make))
+
+
+def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
+    """Choose method and batch shape within the memory budget."""
+    recipe = job.recipe
+
+    def make(_: str) -> dict[str, Any]:
+        from components.memory.hardware import parse_size
+        from components.memory.plan import make_plan
+
+        from components.finetuning.finetune import longest_sequence
+        from components.models.load import load_tokenizer
+
+        budget = None if recipe.memory.budget == "auto" else parse_size(recipe.memory.budget)
+        longest = longest_sequence(load_tokenizer(job.base.folder), job.train_rows, _settings(job, {}))
+        observer.say(f"  longest packed sequence: {longest} tokens")
+        found = make_plan(
+            job.base.folder,
+            method=recipe.finetune.method,
+            rank=recipe.finetune.rank,
+            targets=recipe.finetune.targets,
+            sequence_tokens=longest,
+            effective_rows=recipe.finetune.effective_rows,
+            rows_per_sequence=recipe.finetune.rows_per_sequence,
+            budget_bytes=budget,
+            dtype=recipe.memory.dtype,
+            seed=recipe.seed,
+        )
+        return found.to_dict()
+
+    reads = {
+        "base": job.binding.base,
+        "train": _sha(data, recipe.data.train),
+        "subsets": recipe.data.train_subsets,
+        "finetune": recipe.finetune.model_dump(mode="json"),
+        "memory": recipe.memory.model_dump(mode="json"),
+        # what is free at the moment is not among these: the same machine gets the same plan
+        "machine": _machine(),
+        "seed": recipe.seed,
+        "code": source_digest(("components/memory", "components/finetuning", "components/data")),
+    }
+    return job.store.run("plan", reads, make)
+
+
+def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
+    """Train by the plan, or go on where a killed run stopped, or return the adapter that is there."""
+    from components.finetuning import finetune as finetuning
+
+    recipe = job.recipe
+    settings = _settings(job, plan)
+    identity = {
+        "base": job.binding.base,
+        "tokenizer": job.binding.tokenizer,
+        "template": job.binding.template,
+        "train": digest_of([_sha(data, recipe.data.train), list(recipe.data.train_subsets)]),
+        "dev": digest_of([_sha(data, recipe.data.dev), list(recipe.data.test_subsets), recipe.finetune.dev_loss_rows]),
+    }
+
+    def make(key: str) -> dict[str, Any]:
+        def tell(log: Any) -> None:
+            observer.progress("finetune: step", int(log["step"]), int(log["steps"]), step_detail(log))
+
+        folder = job.home / "runs" / key[:24]
+        result = finetuning.finetune(
+            job.base.folder,
+            job.train_rows,
+            job.dev_loss_rows,
+            settings,
+            run_folder=folder,
+            identity=identity,
+            checkpoint_steps=recipe.finetune.checkpoint_steps,
+            keep_checkpoints=recipe.finetune.keep_checkpoints,
+            progress=tell,
+            say=observer.say,
+        )
+        document = asdict(result)
+        return {
+            **document,
+            "adapter": str(result.adapter.relative_to(job.home)),
+            "adapter_digest": sha256_tree(result.adapter),
+            "predicted_peak_bytes": plan.get("peak_bytes"),
+            "epochs": recipe.finetune.epochs,
+        }
+
+    def adapter_is_there(document: dict[str, Any]) -> bool:
+        folder = job.home / document["adapter"]
+        return folder.is_dir() and sha256_tree(folder) == document["adapter_digest"]
+
+    reads = {
+        **identity,
+        "settings": asdict(settings),
+        "code": source_digest(("components/finetuning", "components/data")),
+    }
+    return _released(job.store.run("finetune", reads, make, adapter_is_there))
+
+
+def measure_base(job: Job, data: dict[str, Any], decision: dict[str, Any], observer: Observer) -> Step:
+    """Score the best prompting candidate on the held-out rows, and the base on the general suites."""
+    return _measure(job, data, observer, "base", decision["best_candidate"], None)
+
+
+def measure_tuned(job: Job, data: dict[str, Any], training: dict[str, Any], observer: Observer) -> Step:
+    """Score the tuned model with the plain prompt on the held-out rows, and on the general suites."""
+    return _measure(job, data, observer, "tuned", "zero-shot", training)
+
+
+def _measure(
+    job: Job, data: dict[str, Any], observer: Observer, side: str, candidate: str, training: dict[str, Any] | None
+) -> Step:
+    recipe = job.recipe
+
+    def make(_: str) -> dict[str, Any]:
+        from components.decision.baselines import build_prompts
+        from components.evaluation.suites import load_suite, run_suite
+        from components.evaluation.task import evaluate_task
+
+        adapter = None if training is None else job.home / training["adapter"]
+        model, tokenizer = _load(job, adapter)
+        prompts = build_prompts(
+            candidate,
+            job.test_rows,
+            job.train_rows,
+            tokenizer=tokenizer,
+            positions=model.config.max_position_embeddings,
+            max_new_tokens=recipe.task.max_new_tokens,
+            examples=recipe.decision.few_shot,
+            seed=recipe.seed,
+        )
+        task = evaluate_task(
+            model,
+            tokenizer,
+            job.test_rows,
+            metric=recipe.task.metric,
+            options=job.metric_options,
+            max_new_tokens=recipe.task.max_new_tokens,
+            prompts=prompts.prompts,
+            batch_size=recipe.evaluation.batch_size,
+            progress=_progress(observer, f"evaluate {side}: {candidate}"),
+        )
+        suites = []
+        for name in recipe.evaluation.suites:
+            suite = load_suite(name, recipe.evaluation.suite_rows, recipe.seed)
+            found = run_suite(model, tokenizer, suite, progress=_progress(observer, f"evaluate {side}: {name}"))
+            suites.append({**found.to_dict(), "correct": list(found.correct)})
+        return {"candidate": candidate, "task": task.to_dict(), "suites": suites}
+
+    reads = {
+        **_task_reads(job, data),
+        "test": [_sha(data, recipe.data.test), list(recipe.data.test_subsets)],
+        "examples": [_sha(data, recipe.data.train), recipe.decision.few_shot] if candidate != "zero-shot" else None,
+        "candidate": candidate,
+        "adapter": None if training is None else training["adapter_digest"],
+        "evaluation": recipe.evaluation.model_dump(mode="json"),
+        "code": source_digest(("components/evaluation", "components/decision", "components/data")),
+    }
+    return _released(job.store.run(f"measure-{side}", reads, make))
+
+
+def _progress(observer: Observer, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: observer.progress(what, done, total)
+
+
+def _load(job: Job, adapter: Path | None) -> tuple[Any, Any]:
+    """Load base or tuned model for measuring; a LoRA delta is merged, which gives the same answers sooner."""
+    from components.models.load import load_model, load_tokenizer
+
+    model = load_model(job.base.folder, dtype="float32", adapter=adapter, merge=adapter is not None)
+    return model, load_tokenizer(job.base.folder)
+
+
+def _settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
+    """Everything that decides the weights: the recipe's values, and what the plan chose."""
+    recipe = job.recipe
+    section = recipe.finetune
+    return FinetuneSettings(
+        method=plan.get("method", "lora"),
+        lora=LoraSettings(
+            rank=section.rank,
+            alpha=section.alpha,
+            dropout=section.dropout,
+            targets=section.targets,
+            seed=recipe.seed,
+        ),
+        dtype=plan.get("dtype", "float32"),
+        learning_rate=section.learning_rate,
+        schedule=section.schedule,
+        warmup_fraction=section.warmup_fraction,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        epochs=section.epochs,
+        rows_per_sequence=section.rows_per_sequence,
+        micro_batch_size=plan.get("micro_batch_size", 1),
+        gradient_accumulation_steps=plan.get("gradient_accumulation_steps", 1),
+        gradient_checkpointing=plan.get("gradient_checkpointing", False),
+        max_tokens=section.max_tokens,
+        prompt_loss_weight=section.prompt_loss_weight,
+        seed=recipe.seed,
+    )
+
+
+def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
+    """Return what every measurement of the task depends on."""
+    recipe = job.recipe
+    return {
+        "base": job.binding.base,
+        "tokenizer": job.binding.tokenizer,
+        "template": job.binding.template,
+        "task": recipe.task.model_dump(mode="json"),
+        "assets": _sha(data, recipe.data.assets) if recipe.data.assets else None,
+        "seed": recipe.seed,
+    }
+
+
+def _sha(data: dict[str, Any], path: str) -> str:
+    for file in data["files"]:
+        if file["path"] == str(Path(path)):
+            return str(file["sha256"])
+    raise TunewrightError(f"{path} is not among the materialised files")
+
+
+def _machine() -> dict[str, Any]:
+    from components.memory.hardware import describe
+
+    return describe()
+
+
+def _released(step: Step) -> Step:
+    """Give a step's model back before the next one loads its own."""
+    gc.collect()
+    return step

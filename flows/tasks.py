@@ -1,0 +1,35 @@
+"""Prefect tasks round the step functions, and nothing else: what a step does is in steps.py and release_steps.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows import release_steps, steps
+
+__all__ = ["TASKS"]
+
+
+def _task(name: str, function: Callable[..., Any]) -> Any:
+    # Results stay in this process and are kept by content in the step store: Prefect's own cache would miss a changed
+    # component, and pickles what it persists. A failed step is not tried again by itself: what failed once on the same
+    # bytes fails twice, and a killed run goes on from its checkpoint when it is called again.
+    return task(name=name, cache_policy=NO_CACHE, persist_result=False, retries=0, log_prints=False)(function)
+
+
+TASKS: dict[Callable[..., Any], Any] = {
+    steps.data: _task("materialise data", steps.data),
+    steps.decide: _task("decide", steps.decide),
+    steps.plan: _task("plan", steps.plan),
+    steps.finetune: _task("finetune", steps.finetune),
+    steps.measure_base: _task("evaluate base", steps.measure_base),
+    steps.measure_tuned: _task("evaluate tuned", steps.measure_tuned),
+    release_steps.compare: _task("compare", release_steps.compare),
+    release_steps.register: _task("register", release_steps.register),
+    release_steps.promote: _task("gate and promote", release_steps.promote),
+    release_steps.bundle: _task("bundle", release_steps.bundle),
+    release_steps.try_question: _task("serve and ask", release_steps.try_question),
+}
