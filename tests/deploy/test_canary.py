@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from components.data.chat import prompt_ids
+from components.data.rows import Message
+from components.errors import InputError
+from deploy.canary import Canary, CanaryFailedError, check_canary, record_canary
+from deploy.engines.torch_engine import TorchEngine
+
+PROBE = (Message("user", "How many singers are there?"),)
+
+
+@pytest.fixture(scope="module")
+def canary(loaded: Any) -> Canary:
+    return record_canary(*loaded, PROBE)
+
+
+def engine_for(canary: Canary, loaded: Any) -> TorchEngine:
+    engine = TorchEngine(
+        lambda: loaded,
+        accept=lambda made: check_canary(
+            canary, lambda turns: prompt_ids(made.tokenizer, turns), made.continue_greedily
+        ),
+    )
+    engine.start()
+    engine.wait_until_loaded()
+    engine.close()
+    return engine
+
+
+def test_engine_that_answers_as_recorded_is_ready(canary: Canary, loaded: Any) -> None:
+    found: dict[str, Any] = {}
+    engine = TorchEngine(
+        lambda: loaded,
+        accept=lambda made: (
+            found.update(check_canary(canary, lambda turns: prompt_ids(made.tokenizer, turns), made.continue_greedily))
+            or found
+        ),
+    )
+    engine.start()
+    status = engine.wait_until_loaded()
+    engine.close()
+    assert status.state == "ready"
+    assert status.canary == {"passed": True, "compared": canary.compared, "text": canary.text}
+    assert canary.compared >= 4
+
+
+def test_differing_answer_keeps_the_engine_from_becoming_ready(canary: Canary, loaded: Any) -> None:
+    tokens = (*canary.tokens[:2], canary.tokens[2] + 1, *canary.tokens[3:])
+    status = engine_for(replace(canary, tokens=tokens), loaded).status()
+    assert status.state == "failed"
+    assert f"token 3 of {canary.compared}" in status.reason
+    assert status.canary["expected"] != status.canary["given"]
+
+
+def test_difference_behind_a_near_tie_proves_nothing(canary: Canary, loaded: Any) -> None:
+    tokens = (*canary.tokens[:2], canary.tokens[2] + 1, *canary.tokens[3:])
+    assert engine_for(replace(canary, tokens=tokens, compared=2), loaded).status().state == "closed"
+
+
+def test_another_template_is_noticed_by_its_prompt(canary: Canary, loaded: Any) -> None:
+    status = engine_for(replace(canary, prompt=canary.prompt[1:]), loaded).status()
+    assert status.state == "failed"
+    assert "chat template" in status.reason
+
+
+def test_weights_with_nan_are_neither_recorded_nor_served(canary: Canary, loaded: Any) -> None:
+    import copy
+
+    import torch
+
+    model = copy.deepcopy(loaded[0])
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(CanaryFailedError, match="not finite"):
+        record_canary(model, loaded[1], PROBE)
+    status = engine_for(canary, (model, loaded[1])).status()
+    assert status.state == "failed"
+    assert "not finite" in status.reason
+
+
+def test_recording_survives_json(canary: Canary) -> None:
+    import json
+
+    assert Canary.from_dict(json.loads(json.dumps(canary.to_dict()))) == canary
+    with pytest.raises(InputError, match="canary"):
+        Canary.from_dict({"messages": []})

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import ConflictError, InputError
+from components.files import sha256_file
+from components.models.fingerprint import Fingerprint, fingerprint, write_binding
+from deploy.model import DESCRIPTION_FILE, ServedModel
+from deploy.staging import stage_model
+
+DIGEST = "d1" * 32
+
+
+def manifest_of(prints: Fingerprint, **more: Any) -> dict[str, Any]:
+    return {
+        "base_fingerprint": prints.base,
+        "tokenizer_digest": prints.tokenizer,
+        "template_digest": prints.template,
+        **more,
+    }
+
+
+def make_adapter(folder: Path, base: Path) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from components.models.load import load_model
+
+    torch.manual_seed(0)
+    model = get_peft_model(
+        load_model(base), LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    )
+    model.save_pretrained(str(folder))
+    (folder / "README.md").unlink(missing_ok=True)
+    write_binding(folder, fingerprint(base))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    return make_adapter(tmp_path_factory.mktemp("adapter") / "adapter", tiny_folder)
+
+
+def stage(home: Path, base: Path, adapter: Path | None, manifest: dict[str, Any]) -> ServedModel:
+    return stage_model(
+        name="tiny",
+        version=2,
+        digest=DIGEST,
+        base_folder=base,
+        adapter_folder=adapter,
+        manifest=manifest,
+        out_home=home,
+    )
+
+
+@pytest.fixture
+def staged(tmp_path: Path, tiny_folder: Path, adapter: Path) -> ServedModel:
+    return stage(tmp_path, tiny_folder, adapter, manifest_of(fingerprint(tiny_folder)))
+
+
+def test_staged_folder_describes_itself_and_is_verified(staged: ServedModel, tmp_path: Path) -> None:
+    assert staged.folder == tmp_path / "models" / DIGEST
+    assert ServedModel.read(staged.folder) == staged
+    assert (staged.label, staged.adapter) == ("tiny:v2", staged.folder / "adapter")
+    assert staged.canary.tokens
+    staged.verify()
+
+
+def test_weights_are_linked_and_not_copied(staged: ServedModel, tiny_folder: Path) -> None:
+    assert (staged.folder / "base" / "model.safetensors").samefile(tiny_folder / "model.safetensors")
+
+
+def test_staging_again_returns_what_is_there(
+    staged: ServedModel, tmp_path: Path, tiny_folder: Path, adapter: Path
+) -> None:
+    before = (staged.folder / DESCRIPTION_FILE).stat().st_mtime_ns
+    assert stage(tmp_path, tiny_folder, adapter, manifest_of(fingerprint(tiny_folder))) == staged
+    assert (staged.folder / DESCRIPTION_FILE).stat().st_mtime_ns == before
+
+
+def test_adapter_is_merged_and_changes_the_answers(staged: ServedModel, loaded: Any) -> None:
+    import torch
+
+    model, tokenizer = staged.load()
+    assert not hasattr(model, "peft_config")
+    ids = torch.tensor([tokenizer("age", add_special_tokens=False)["input_ids"]])
+    assert not torch.allclose(model(ids).logits, loaded[0](ids).logits)
+
+
+def test_base_of_the_same_shapes_is_refused(
+    tmp_path: Path, tiny_folder: Path, other_folder: Path, adapter: Path
+) -> None:
+    with pytest.raises(ConflictError, match="another base") as refusal:
+        stage(tmp_path, other_folder, adapter, manifest_of(fingerprint(tiny_folder)))
+    assert refusal.value.exit_status == 4
+    # a manifest that was made to fit the other base doesn't help: the adapter has its own record
+    with pytest.raises(ConflictError, match="the adapter was trained on"):
+        stage(tmp_path, other_folder, adapter, manifest_of(fingerprint(other_folder)))
+    assert [path.name for path in (tmp_path / "models").iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_base_exchanged_after_staging_is_refused(staged: ServedModel, other_folder: Path) -> None:
+    weights = staged.folder / "base" / "model.safetensors"
+    weights.unlink()
+    weights.write_bytes((other_folder / "model.safetensors").read_bytes())
+    with pytest.raises(ConflictError, match=r"base/model\.safetensors is not what was bundled"):
+        staged.verify()
+    # not even with a description that lists the new file
+    document = json.loads((staged.folder / DESCRIPTION_FILE).read_text())
+    document["files"]["base/model.safetensors"] = sha256_file(weights)
+    document["fingerprint"]["base"] = fingerprint(staged.folder / "base").base
+    (staged.folder / DESCRIPTION_FILE).write_text(json.dumps(document))
+    with pytest.raises(ConflictError, match="another base"):
+        ServedModel.read(staged.folder).verify()
+
+
+@pytest.mark.parametrize(
+    "name", ["base/tokenizer.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"]
+)
+def test_changed_file_is_named(staged: ServedModel, name: str) -> None:
+    path = staged.folder / name
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1] + b" ")
+    with pytest.raises(ConflictError, match=name):
+        staged.verify()
+
+
+def test_added_and_missing_files_are_named(staged: ServedModel) -> None:
+    (staged.folder / "base" / "extra.json").write_text("{}")
+    with pytest.raises(ConflictError, match=r"base/extra\.json was added"):
+        staged.verify()
+    (staged.folder / "base" / "extra.json").unlink()
+    (staged.folder / "base" / "config.json").unlink()
+    with pytest.raises(ConflictError, match=r"base/config\.json is missing"):
+        staged.verify()
+
+
+def test_file_that_the_registry_does_not_list_like_this_is_refused(
+    tmp_path: Path, tiny_folder: Path, adapter: Path
+) -> None:
+    entry = {"adapter_config.json": {"size": 1, "sha256": "0" * 64}}
+    with pytest.raises(ConflictError, match=r"adapter_config\.json is not what the registry lists"):
+        stage(tmp_path, tiny_folder, adapter, manifest_of(fingerprint(tiny_folder), files=entry))
+
+
+def test_manifest_without_fingerprints_is_refused(tmp_path: Path, tiny_folder: Path) -> None:
+    with pytest.raises(InputError, match="which base"):
+        stage(tmp_path, tiny_folder, None, {"base_fingerprint": None})
+
+
+def test_folder_that_can_not_be_written_is_an_input_error(tmp_path: Path, tiny_folder: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        stage(tmp_path / "file", tiny_folder, None, manifest_of(fingerprint(tiny_folder)))
+
+
+def test_folder_without_a_description_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bundle the version again"):
+        ServedModel.read(tmp_path)
