@@ -1,0 +1,155 @@
+"""The main job on a tiny model: what it leaves, what it keeps, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import InputError
+from components.paths import home
+from components.recipe import load_recipe
+from flows.chain import exit_reason, run_chain
+from flows.job import open_job
+from flows.observer import TerminalObserver
+from registry.store import Registry
+from tests.flows.conftest import write_rows
+
+Project = Callable[..., Path]
+
+
+def run(recipe: Path, *overrides: str) -> dict[str, Any]:
+    job = open_job(load_recipe(recipe, None, overrides), home())
+    return run_chain(job, TerminalObserver(), lambda function, *arguments: function(*arguments))
+
+
+def redone(document: dict[str, Any]) -> set[str]:
+    return {step["name"] for step in document["steps"] if step["key"] and not step["cached"]}
+
+
+COSTLY = {"decide", "plan", "finetune", "evaluate the base", "evaluate the tuned model"}
+
+
+def test_a_run_leaves_a_promoted_version_and_a_report(project: Project) -> None:
+    found = run(project())
+    assert found["trained"] is True
+    assert found["version"] == "tiny:v1"
+    assert exit_reason(found) is None
+    assert redone(found) == COSTLY
+    with Registry.open(home() / "registry") as registry:
+        version = registry.resolve("tiny@champion")
+        assert version.digest == found["digest"]
+        manifest = version.manifest
+        assert {parent.role for parent in manifest.parents} == {"base"}
+        assert manifest.base_fingerprint == found["base"]["fingerprint"]
+        assert set(manifest.data_digests) == {"train.jsonl", "dev.jsonl", "test.jsonl"}
+        assert registry.verify().intact
+    assert {subset["subset"] for subset in found["task"]["subsets"]} == {"even", "odd"}
+    report = Path(found["report"])
+    assert "tiny:v1" in report.read_text()
+    assert json.loads((report.parent / "run.json").read_text())["digest"] == found["digest"]
+
+
+def test_a_second_run_trains_nothing_and_returns_the_same_version(project: Project) -> None:
+    recipe = project()
+    first, second = run(recipe), run(recipe)
+    assert second["trained"] is False
+    assert redone(second) == set()
+    assert (second["version"], second["digest"]) == (first["version"], first["digest"])
+    assert second["promotion"]["revision"] == first["promotion"]["revision"]
+
+
+def test_a_changed_recipe_value_re_runs_what_depends_on_it(project: Project) -> None:
+    first = run(project())
+    second = run(project(finetune={"learning_rate": 5e-4}))
+    # the plan reads the section too; it comes out the same
+    assert redone(second) == {"plan", "finetune", "evaluate the tuned model"}
+    assert second["version"] == "tiny:v2"
+    assert second["digest"] != first["digest"]
+    assert second["promotion"]["previous"] == "tiny:v1"
+
+
+def test_a_changed_test_row_measures_again_and_trains_nothing(project: Project, tmp_path: Path) -> None:
+    recipe = project()
+    first = run(recipe)
+    write_rows(tmp_path / "test.jsonl", range(40, 52), answer="SELECT name FROM t{}")
+    second = run(recipe)
+    assert redone(second) == {"evaluate the base", "evaluate the tuned model"}
+    assert second["version"] == first["version"]
+
+
+def test_another_base_re_runs_everything(project: Project, tmp_path: Path) -> None:
+    from components.models.tiny import make_tiny
+
+    run(project())
+    second = run(project(base=str(make_tiny(tmp_path / "other", seed=1))))
+    assert redone(second) == COSTLY
+    assert second["version"] == "tiny:v2"
+
+
+def test_a_gate_that_cannot_be_met_registers_and_leaves_the_champion(project: Project) -> None:
+    first = run(project())
+    refused = run(project(finetune={"learning_rate": 5e-4}, gate={"min_task_delta": 1.0}))
+    assert refused["version"] == "tiny:v2"
+    assert refused["promotion"] is None
+    reason = exit_reason(refused)
+    assert reason is not None
+    assert "tiny:v2" in reason
+    with Registry.open(home() / "registry") as registry:
+        assert registry.resolve("tiny@champion").digest == first["digest"]
+        assert registry.resolve("tiny:v2").digest == refused["digest"]
+    assert "tiny:v2" in Path(refused["report"]).read_text()
+
+
+def test_a_verdict_that_is_not_finetune_stops_before_training_with_a_report(project: Project) -> None:
+    found = run(project(decision={"override_reason": None, "min_train_rows": 1000}))
+    assert found["decision"]["verdict"] == "more_data"
+    assert found["training"] is None
+    reason = exit_reason(found)
+    assert reason is not None
+    assert "more_data" in reason
+    assert Path(found["report"]).exists()
+    assert not (home() / "registry").exists()
+
+
+def test_a_budget_that_nothing_fits_stops_before_training(project: Project) -> None:
+    found = run(project(memory={"budget": "1MiB"}))
+    assert found["plan"]["fits"] is False
+    assert found["training"] is None
+    assert "budget" in str(exit_reason(found))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base": "no-such-base"}, "no-such-base"),
+        ({"task": {"metric": "no_such_metric"}}, "no_such_metric"),
+        ({"evaluation": {"suites": ["no-such-suite"]}}, "no-such-suite"),
+        ({"data": {"test": "absent.jsonl"}}, "absent.jsonl"),
+        ({"data": {"test_subsets": ["prime"]}}, "prime"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_registered(
+    project: Project, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(project(**change))
+    assert not (home() / "registry").exists()
+    assert not (home() / "steps").exists()
+
+
+def test_a_test_row_that_stands_in_training_is_refused(project: Project, tmp_path: Path) -> None:
+    recipe = project()
+    write_rows(tmp_path / "test.jsonl", range(20, 30))
+    with pytest.raises(InputError):
+        run(recipe)
+
+
+def test_a_home_that_cannot_be_written_is_refused(project: Project, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        open_job(load_recipe(project()), blocked / "home")
