@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from configparser import ConfigParser
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +17,15 @@ from typing import Any
 from components.errors import InputError, TunewrightError
 from components.files import sha256_file
 from components.paths import home
+from flows.dvc_workspace import (
+    locked_outputs,
+    md5_of,
+    remote_folder,
+    remote_has,
+    run_dvc,
+    stale_reasons,
+    stored,
+)
 
 __all__ = ["DataFile", "DataVersion", "materialise"]
 
@@ -92,17 +98,17 @@ def materialise(
     repo = repo.resolve()
     tell = say or (lambda _line: None)
     with _alone(repo):
-        locked = _locked_outputs(repo)
+        locked = locked_outputs(repo)
         if not locked and (repo / "dvc.yaml").is_file():
             tell("no dvc.lock yet: running the data stages")
-            _dvc(repo, "repro")
-            locked, source = _locked_outputs(repo), "repro"
+            run_dvc(repo, "repro")
+            locked, source = locked_outputs(repo), "repro"
         else:
             source = _bring(repo, locked, tell)
-            locked = _locked_outputs(repo)
+            locked = locked_outputs(repo)
         wanted = sorted({_relative(repo, f) for f in files}) if files is not None else sorted(locked)
         described = tuple(_describe(repo, path, locked.get(path)) for path in wanted)
-        stale = tuple(_stale(repo))
+        stale = tuple(stale_reasons(repo))
         for file in described:
             if file.modified:
                 tell(f"{file.path} differs from dvc.lock: the data on disk are used")
@@ -129,37 +135,6 @@ def _relative(repo: Path, file: Path) -> str:
     return absolute.relative_to(repo).as_posix() if absolute.is_relative_to(repo) else str(absolute)
 
 
-def _lock(repo: Path) -> dict[str, Any]:
-    import yaml
-
-    path = repo / "dvc.lock"
-    if not path.is_file():
-        return {}
-    try:
-        document = yaml.safe_load(path.read_text()) or {}
-        stages: dict[str, Any] = document["stages"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} can't be read: {error}", next_step="restore it with `git checkout dvc.lock`"
-        ) from error
-    return stages
-
-
-def _locked_outputs(repo: Path) -> dict[str, str]:
-    """Return {path: md5} of every file that a stage makes."""
-    return {out["path"]: out["md5"] for stage in _lock(repo).values() for out in stage.get("outs", ())}
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        # DVC's file digest: an address in its cache, not a protection
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _cached(store: Path, md5: str) -> Path:
-    return store / "files" / "md5" / md5[:2] / md5[2:]
-
-
 def _bring(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> str:
     cache = repo / ".dvc" / "cache"
 
@@ -168,8 +143,8 @@ def _bring(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> st
         found = []
         for path, md5 in locked.items():
             file = repo / path
-            present = _md5(file) if file.is_file() else None
-            if present is None or (present != md5 and _cached(cache, present).is_file()):
+            present = md5_of(file) if file.is_file() else None
+            if present is None or (present != md5 and stored(cache, present).is_file()):
                 found.append(path)
         return found
 
@@ -177,15 +152,14 @@ def _bring(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> st
     if not missing:
         return "workspace"
     say(f"bringing {len(missing)} data files into the workspace")
-    if all(_cached(cache, locked[path]).is_file() for path in missing):
-        _dvc(repo, "checkout", *missing)
+    if all(stored(cache, locked[path]).is_file() for path in missing):
+        run_dvc(repo, "checkout", *missing)
         source = "cache"
-    elif _remote_has(repo, [locked[path] for path in missing]):
-        _dvc(repo, "pull", *missing)
+    elif remote_has(repo, [locked[path] for path in missing]) and _pulled(repo, missing, say):
         source = "remote"
     else:
         _reproduce(repo, locked, say)
-        locked, source = _locked_outputs(repo), "repro"
+        locked, source = locked_outputs(repo), "repro"
     still = differing()
     if still:
         raise TunewrightError(
@@ -195,17 +169,28 @@ def _bring(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> st
     return source
 
 
+def _pulled(repo: Path, paths: Sequence[str], say: Callable[[str], None]) -> bool:
+    try:
+        run_dvc(repo, "pull", *paths)
+    except TunewrightError as error:
+        if remote_folder(repo) is not None:  # it was seen to hold the files: something else is wrong
+            raise
+        say(f"{error.problem}; making the data anew")
+        return False
+    return True
+
+
 def _reproduce(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> None:
     """Run the stages. They would overwrite what was edited by hand, and must make the bytes that dvc.lock names."""
-    edited = [path for path, md5 in locked.items() if (repo / path).is_file() and _md5(repo / path) != md5]
+    edited = [path for path, md5 in locked.items() if (repo / path).is_file() and md5_of(repo / path) != md5]
     if edited:
         raise InputError(
             f"data are missing, and making them anew would overwrite {', '.join(edited)}, which differ from dvc.lock",
             next_step="move the edited files elsewhere, run `dvc repro`, then put them back",
         )
-    reasons = list(_stale(repo))
-    _dvc(repo, "repro")
-    changed = [path for path, md5 in _locked_outputs(repo).items() if locked.get(path, md5) != md5]
+    reasons = list(stale_reasons(repo))
+    run_dvc(repo, "repro")
+    changed = [path for path, md5 in locked_outputs(repo).items() if locked.get(path, md5) != md5]
     if changed and not reasons:
         raise TunewrightError(
             f"the data stages made other bytes for {', '.join(changed)} than before; dvc.lock was rewritten",
@@ -228,83 +213,17 @@ def _describe(repo: Path, path: str, md5: str | None) -> DataFile:
     if file.suffix == ".jsonl":
         with file.open("rb") as stream:
             rows = sum(1 for line in stream if line.strip())
-    return DataFile(path, md5, sha256_file(file), rows, md5 is not None and _md5(file) != md5)
-
-
-def _stale(repo: Path) -> Iterator[str]:
-    """Name what changed since the stages ran: code they depend on, and parameters. Data files are judged above."""
-    import yaml
-
-    stages = _lock(repo)
-    outputs = _locked_outputs(repo)
-    changed: dict[str, None] = {}
-    for stage in stages.values():
-        for dependency in stage.get("deps", ()):
-            path = dependency["path"]
-            file = repo / path
-            if path not in outputs and (not file.is_file() or _md5(file) != dependency.get("md5")):
-                changed[f"{path} changed"] = None
-        for path, values in stage.get("params", {}).items():
-            present = yaml.safe_load((repo / path).read_text()) if (repo / path).is_file() else {}
-            changed.update({f"`{key}` in {path} changed": None for key in values if present.get(key) != values[key]})
-    yield from changed
-
-
-def _remote_folder(repo: Path) -> Path | None:
-    """Return the default remote's folder if it is a local one."""
-    config = ConfigParser(strict=False)
-    config.read([repo / ".dvc" / "config", repo / ".dvc" / "config.local"])
-    name = config.get("core", "remote", fallback="")
-    for section in config.sections():
-        if section.strip("'") == f'remote "{name}"':
-            url = config.get(section, "url", fallback="")
-            return None if not url or "://" in url else (repo / ".dvc" / url).resolve()
-    return None
-
-
-def _has_remote(repo: Path) -> bool:
-    config = ConfigParser(strict=False)
-    config.read([repo / ".dvc" / "config", repo / ".dvc" / "config.local"])
-    return bool(config.get("core", "remote", fallback=""))
-
-
-def _remote_has(repo: Path, digests: Sequence[str]) -> bool:
-    folder = _remote_folder(repo)
-    if folder is not None:
-        return all(_cached(folder, md5).is_file() for md5 in digests)
-    return _has_remote(repo)
+    return DataFile(path, md5, sha256_file(file), rows, md5 is not None and md5_of(file) != md5)
 
 
 def _push(repo: Path, locked: dict[str, str]) -> int:
     """Push what a local remote lacks; a remote elsewhere is the user's to push to."""
-    folder = _remote_folder(repo)
+    folder = remote_folder(repo)
     if folder is None:
         return 0
     cache = repo / ".dvc" / "cache"
-    lacking = [path for path, md5 in locked.items() if not _cached(folder, md5).is_file()]
-    able = [path for path in lacking if _cached(cache, locked[path]).is_file()]
+    lacking = [path for path, md5 in locked.items() if not stored(folder, md5).is_file()]
+    able = [path for path in lacking if stored(cache, locked[path]).is_file()]
     if able:
-        _dvc(repo, "push", *able)
+        run_dvc(repo, "push", *able)
     return len(able)
-
-
-def _dvc(repo: Path, *arguments: str) -> None:
-    """Run DVC with settings of its own, so that neither a user's nor a system's configuration changes what happens."""
-    private = home() / "dvc"
-    environment = {
-        **os.environ,
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SYSTEM_CONFIG_DIR": str(private / "system"),
-        "DVC_GLOBAL_CONFIG_DIR": str(private / "global"),
-        "DVC_SITE_CACHE_DIR": str(private / "site"),
-        # stages call `python -m ...`: this interpreter, whatever the shell's PATH says
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-    }
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise TunewrightError(
-            f"`dvc {' '.join(arguments)}` failed: {' / '.join(said[-4:]) or f'exit status {done.returncode}'}",
-            next_step=f"run `dvc {arguments[0]}` in {repo} to see all of it",
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from components.errors import InputError, TunewrightError
 from components.files import sha256_file
-from flows import data_version
+from flows import data_version, dvc_workspace
 from flows.data_version import materialise
 
 STAGE = """
@@ -69,7 +70,7 @@ def dvc_must_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_repo: Path, *arguments: str) -> None:
         raise AssertionError(f"dvc {arguments} was run")
 
-    monkeypatch.setattr(data_version, "_dvc", refuse)
+    monkeypatch.setattr(data_version, "run_dvc", refuse)
 
 
 def test_with_nothing_to_do_dvc_is_not_started(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +100,17 @@ def test_missing_files_come_from_the_nearest_place(repo: Path, gone: list[str], 
     assert not found.modified
 
 
+def test_a_remote_that_can_not_be_reached_is_told_and_the_data_are_made_anew(repo: Path) -> None:
+    config = repo / ".dvc/config"
+    config.write_text(config.read_text().replace("../.tunewright/dvc-remote", "http://127.0.0.1:9/nothing"))
+    for name in ("data", ".dvc/cache", ".tunewright"):
+        shutil.rmtree(repo / name)
+    said: list[str] = []
+    found = materialise(repo, say=said.append)
+    assert (found.source, found.pushed, found.modified) == ("repro", 0, False)
+    assert any("pull" in line and "making the data anew" in line for line in said)
+
+
 def test_a_file_edited_by_hand_is_used_and_reported(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dvc_must_not_run(monkeypatch)
     with (repo / "data/rows.jsonl").open("a") as stream:
@@ -124,9 +136,9 @@ def test_an_earlier_output_is_brought_up_to_date_with_dvc_lock(repo: Path) -> No
     assert (repo / "dvc.lock").read_bytes() != old_lock
     newest = (repo / "data/rows.jsonl").read_bytes()
     # the workspace goes back to rows that DVC holds, as after a pull of a newer dvc.lock
-    digest = data_version._md5(repo / "data/rows.jsonl")
+    digest = dvc_workspace.md5_of(repo / "data/rows.jsonl")
     (repo / "data/rows.jsonl").write_bytes(old_data)
-    stored = data_version._cached(repo / ".dvc/cache", data_version._md5(repo / "data/rows.jsonl"))
+    stored = dvc_workspace.stored(repo / ".dvc/cache", dvc_workspace.md5_of(repo / "data/rows.jsonl"))
     stored.parent.mkdir(parents=True, exist_ok=True)
     stored.write_bytes(old_data)
     found = materialise(repo)
@@ -192,6 +204,30 @@ def test_user_settings_of_dvc_do_not_matter(repo: Path, monkeypatch: pytest.Monk
     assert materialise(repo).source == "cache"
 
 
+def test_locks_of_killed_dvc_processes_do_not_block(repo: Path) -> None:
+    killed = subprocess.Popen(["sleep", "60"])
+    killed.kill()
+    time.sleep(0.2)  # killed but not waited for: a zombie, which DVC takes for a living process
+    holder = {"pid": killed.pid, "cmd": "dvc repro"}
+    rows = str(repo / "data/rows.jsonl")
+    lock = repo / ".dvc/tmp/rwlock"
+    lock.write_text(json.dumps({rows: {"write": holder}, str(repo / "make.py"): {"read": [holder]}}))
+    shutil.rmtree(repo / "data")
+    shutil.rmtree(repo / ".dvc/cache")
+    shutil.rmtree(repo / ".tunewright")
+    assert materialise(repo).source == "repro"
+    killed.wait()
+
+
+def test_locks_of_living_dvc_processes_are_kept(repo: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as living:
+        held = {"data/rows.jsonl": {"write": {"pid": living.pid, "cmd": "dvc repro"}}}
+        (repo / ".dvc/tmp/rwlock").write_text(json.dumps(held))
+        dvc_workspace.forget_dead_locks(repo)
+        assert json.loads((repo / ".dvc/tmp/rwlock").read_text()) == held
+        living.kill()
+
+
 def test_an_unreadable_lock_file_is_an_input_error(repo: Path) -> None:
     (repo / "dvc.lock").write_text("stages: [\n")
     with pytest.raises(InputError, match="can't be read"):
@@ -200,4 +236,4 @@ def test_an_unreadable_lock_file_is_an_input_error(repo: Path) -> None:
 
 def test_the_committed_lock_file_belongs_to_the_committed_code_and_parameters() -> None:
     root = Path(__file__).parents[2]
-    assert list(data_version._stale(root)) == [], "run `dvc repro` and commit dvc.lock"
+    assert list(dvc_workspace.stale_reasons(root)) == [], "run `dvc repro` and commit dvc.lock"
