@@ -9,6 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -181,11 +182,11 @@ def _quoted(text: str) -> str:
 
 
 def _environment() -> dict[str, Any]:
-    from components.memory.hardware import describe
+    from components.memory.hardware import machine
 
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **describe(),
+        **asdict(machine()),
         "versions": library_versions(),
     }

@@ -90,10 +90,10 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     recipe = job.recipe
 
     def make(_: str) -> dict[str, Any]:
-        from components.memory.hardware import parse_size
         from components.memory.plan import make_plan
 
         from components.finetuning.finetune import longest_sequence
+        from components.memory.hardware import parse_size
         from components.models.load import load_tokenizer
 
         budget = None if recipe.memory.budget == "auto" else parse_size(recipe.memory.budget)
@@ -304,9 +304,9 @@ def _sha(data: dict[str, Any], path: str) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    from components.memory.hardware import describe
+    from components.memory.hardware import machine
 
-    return describe()
+    return asdict(machine())
 
 
 def _released(step: Step) -> Step:

@@ -20,7 +20,7 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     default=default_home,
     show_default="$TUNEWRIGHT_HOME, else .tunewright",
-    help="The state folder that holds the registry; the bundle goes to serving/ in it.",
+    help="The state folder that holds the registry; the bundle goes to bentoml/ in it.",
 )
 @json_option
 def command(ref: str, home: Path, as_json: bool) -> None:
@@ -36,7 +36,7 @@ def command(ref: str, home: Path, as_json: bool) -> None:
     with Registry.open(home / "registry", create=False) as registry:
         files = version_files(registry, ref)
     note(f"bundling {files['name']}:v{files['version']}")
-    bundle = build_bundle(**files, out_home=home / "serving")
+    bundle = build_bundle(**files, out_home=home)
     document = {
         "version": f"{files['name']}:v{files['version']}",
         "digest": bundle.digest,

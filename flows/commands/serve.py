@@ -90,13 +90,13 @@ def command(
         from deploy.plain import serve_plain
         from deploy.staging import stage_model
 
-        model = stage_model(**files, out_home=home.absolute() / "serving")
+        model = stage_model(**files, out_home=home.absolute())
         serve_plain(model, host=host, port=port, token=token, on_ready=ready)
     else:
         from deploy.bundle import build_bundle
         from deploy.serving import serve_bundle
 
-        bundle = build_bundle(**files, out_home=home / "serving")
+        bundle = build_bundle(**files, out_home=home)
         with serve_bundle(bundle.path, port, token, host=host) as server:
             ready(server.url, server.ready.get("canary", {}))
             try:
