@@ -127,7 +127,7 @@ def decide(
     target_score: float = 0.9,
     min_train_rows: int = 50,
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int = 32,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Decision:
     """Measure every way of prompting on the dev rows and reach a verdict.

@@ -153,7 +153,7 @@ def run_suite(
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> SuiteResult:
-    """Answer a suite's sample: an item is right if its gold choice is the likeliest per token.
+    """Answer a suite's sample: an item is right if its gold choice is the likeliest per character.
 
     Args:
         model: A causal language model, bare or wrapped by peft.

@@ -71,7 +71,7 @@ def evaluate_task(
     options: Mapping[str, Any],
     max_new_tokens: int,
     prompts: Sequence[Sequence[Message]] | None = None,
-    batch_size: int = 16,
+    batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> TaskResult:
     """Answer every row and score the answers.

@@ -24,7 +24,7 @@ def alone(model: Any, tokenizer: Any, prompt: str, choice: str) -> float:
     with torch.no_grad():
         logits = model(torch.tensor([before + answer])).logits[0].float().log_softmax(-1)
     places = range(len(before) - 1, len(before) + len(answer) - 1)
-    return sum(float(logits[place, token]) for place, token in zip(places, answer, strict=True)) / len(answer)
+    return sum(float(logits[place, token]) for place, token in zip(places, answer, strict=True)) / len(choice.strip())
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
@@ -35,6 +35,14 @@ def test_packed_choices_score_as_each_alone(tiny_model: Any, tiny_tokenizer: Any
         assert scores == pytest.approx(right, abs=1e-4)
     best = score_choices(tiny_model, tiny_tokenizer, ITEMS, batch_size=batch_size)
     assert best == [right.index(max(right)) for right in expected]
+
+
+def test_long_choice_can_win_although_it_is_less_likely_as_a_whole(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    item = ChoiceItem("How many singers are there?", (" A", " concert stadium"), 1)
+    (scores,) = choice_log_likelihoods(tiny_model, tiny_tokenizer, [item])
+    totals = [score * len(choice.strip()) for score, choice in zip(scores, item.choices, strict=True)]
+    assert totals[0] > totals[1]
+    assert score_choices(tiny_model, tiny_tokenizer, [item]) == [1]
 
 
 def test_progress_counts_items_and_mode_is_restored(tiny_model: Any, tiny_tokenizer: Any) -> None:
