@@ -15,11 +15,15 @@ __all__ = ["main"]
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run the whole chain of a recipe: decide, plan, finetune, evaluate, gate, register, serve."),
     "data": ("data", "Check, show and count the rows of a data file."),
+    "decide": ("decide", "Measure what prompting reaches and say whether to finetune."),
     "plan": ("plan", "Plan memory: which method and batch fit the budget."),
+    "finetune": ("finetune", "Plan and train a recipe; nothing is registered."),
+    "evaluate": ("evaluate", "Score a registered version on general suites, and its alignment tax."),
     "registry": ("registry", "Look up, promote, roll back and verify model versions."),
     "serve": ("serve", "Serve a registered version behind an OpenAI-compatible endpoint."),
     "bundle": ("bundle", "Package a registered version with BentoML."),
     "schema": ("schema", "Print the recipe's JSON Schema."),
+    "doctor": ("doctor", "Say what this machine offers, and whether the folders can be used."),
 }
 
 

@@ -139,17 +139,12 @@ def promote(job: Job, registered: dict[str, Any], observer: Observer) -> dict[st
 def bundle(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str, Any]:
     """Package the version with BentoML, from files that the registry has verified."""
     from deploy.bundle import build_bundle
+    from deploy.from_registry import version_files
     from registry.store import Registry
 
     with Registry.open(job.home / "registry") as registry:
-        version = registry.resolve(registered["digest"])
         built = build_bundle(
-            name=version.name,
-            version=version.version,
-            digest=version.digest,
-            base_folder=registry.checkout(registered["base"]),
-            adapter_folder=registry.checkout(version.digest),
-            manifest=version.manifest.to_dict(),
+            **version_files(registry, registered["digest"]),
             out_home=job.home,
             canary_messages=job.test_rows[0].prompt,
         )

@@ -89,7 +89,9 @@ def _prefix(tokenizer: Any, messages: Sequence[Message], whole: list[int], *, ad
 
 def _after_turn_end(tokenizer: Any, ids: list[int], start: int, end: int) -> int:
     """Return the place just behind the turn-end token, leaving out white space that the template adds behind it."""
-    special = set(tokenizer.all_special_ids)
+    # a turn end needn't be one of the named special tokens: with eos <|endoftext|> it is <|im_end|> all the same
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(tokenizer.all_special_ids)
     place = end
     while place > start and ids[place - 1] not in special:
         place -= 1

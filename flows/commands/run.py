@@ -9,18 +9,12 @@ from typing import Any
 import click
 
 from flows.commands.output import emit, json_option
+from flows.commands.recipe_options import prepare, recipe_options, state_folder
 
 
 @click.command("run")
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--profile", help="Profile of the recipe, such as smoke; the recipe as it stands by default.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, such as finetune.rank=8."
-)
+@recipe_options
 @click.option("--no-prefect", is_flag=True, help="Call the steps as plain functions, without a server.")
-@click.option(
-    "--home", type=click.Path(path_type=Path), help="State folder; $TUNEWRIGHT_HOME or .tunewright by default."
-)
 @json_option
 def command(
     recipe: Path, profile: str | None, overrides: tuple[str, ...], no_prefect: bool, home: Path | None, as_json: bool
@@ -30,15 +24,8 @@ def command(
     What hasn't changed since an earlier run is kept. Exit status 3 when the decision, the memory plan or the gate says
     no; the report is written all the same.
     """
-    from components.recipe import load_recipe
-    from components.runtime import prepare_process
-
-    # parsed before anything slow is imported, so that a mistake in it is told at once
-    resolved = load_recipe(recipe, profile, overrides)
-    prepare_process(resolved.recipe.memory.threads)
-    from components.paths import home as default_home
-
-    state = (home or default_home()).absolute()
+    resolved = prepare(recipe, profile, overrides)
+    state = state_folder(home)
     run = _plainly(resolved, state) if no_prefect else _under_prefect(recipe, profile, overrides, state)
     from components.errors import VerdictError
     from components.evaluation.summary import render_text
@@ -55,10 +42,7 @@ def _plainly(resolved: Any, home: Path) -> dict[str, Any]:
     from flows.job import open_job
     from flows.observer import TerminalObserver
 
-    def call(function: Any, *arguments: Any) -> Any:
-        return function(*arguments)
-
-    return run_chain(open_job(resolved, home), TerminalObserver(), call)
+    return run_chain(open_job(resolved, home), TerminalObserver(), lambda step, *arguments: step(*arguments))
 
 
 def _under_prefect(recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path) -> dict[str, Any]:
@@ -68,10 +52,6 @@ def _under_prefect(recipe: Path, profile: str | None, overrides: tuple[str, ...]
     from flows.finetune import finetune
 
     state = finetune(str(recipe), profile, overrides, str(home), return_state=True)
-    # a Failed state that carries a document is a verdict; one that carries an exception is raised here
-    document: dict[str, Any] = state.result(raise_on_failure=True) if not _carries_document(state) else state.data
+    # a verdict's no is a Failed state that carries the run document; any other failure carries what was raised
+    document: dict[str, Any] = state.data if isinstance(state.data, dict) else state.result(raise_on_failure=True)
     return document
-
-
-def _carries_document(state: Any) -> bool:
-    return isinstance(state.data, dict)

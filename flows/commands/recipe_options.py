@@ -1,0 +1,53 @@
+"""What the commands that read a recipe share: its path, profile, overrides and the state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from components.recipe import ResolvedRecipe
+    from flows.job import Job
+
+__all__ = ["open_recipe", "prepare", "recipe_options", "state_folder"]
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add RECIPE, --profile, --set and --home to a command."""
+    for decorate in (
+        click.option("--home", type=click.Path(path_type=Path), help="State folder; $TUNEWRIGHT_HOME or .tunewright."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as finetune.rank=8."),
+        click.option("--profile", help="Profile of the recipe, such as smoke; by default the recipe as it stands."),
+        click.argument("recipe", type=click.Path(path_type=Path)),
+    ):
+        command = decorate(command)
+    return command
+
+
+def state_folder(home: Path | None) -> Path:
+    """Return the state folder, absolute."""
+    from components.paths import home as default_home
+
+    return (home or default_home()).absolute()
+
+
+def prepare(recipe: Path, profile: str | None, overrides: tuple[str, ...]) -> ResolvedRecipe:
+    """Parse the recipe, which is told at once when it is wrong, and then set this process up for computing."""
+    from components.recipe import load_recipe
+
+    resolved = load_recipe(recipe, profile, overrides)
+    from components.runtime import prepare_process
+
+    prepare_process(resolved.recipe.memory.threads)
+    return resolved
+
+
+def open_recipe(recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path | None) -> Job:
+    """Return the job of a recipe, ready for single steps."""
+    resolved = prepare(recipe, profile, overrides)
+    from flows.job import open_job
+
+    return open_job(resolved, state_folder(home))
