@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deploy.canary import check_canary
+from deploy.engines.threads import settle_threads, wait_politely
 from deploy.engines.torch_engine import TorchEngine
 from deploy.model import ServedModel
 
@@ -24,6 +26,7 @@ def make_engine(model: ServedModel) -> TorchEngine:
     """Return an engine that verifies and loads the folder, and is ready once the canary has passed."""
 
     def load() -> tuple[Any, Any]:
+        wait_politely()
         # hashing and importing the frameworks each take seconds, and hashing holds no interpreter lock
         with ThreadPoolExecutor(1) as pool:
             verified = pool.submit(model.verify)
@@ -34,7 +37,15 @@ def make_engine(model: ServedModel) -> TorchEngine:
     def accept(engine: TorchEngine) -> dict[str, Any]:
         from components.data.chat import prompt_ids
 
-        return check_canary(model.canary, lambda turns: prompt_ids(engine.tokenizer, turns), engine.continue_greedily)
+        found: dict[str, Any] = {}
+
+        def ask() -> None:
+            encode = partial(prompt_ids, engine.tokenizer)
+            found.update(check_canary(model.canary, encode, engine.continue_greedily))
+
+        # the probe is a fair piece of work to time; it has to be answered rightly with every number of threads tried
+        threads = settle_threads(ask)
+        return {**found, "threads": threads}
 
     return TorchEngine(load, accept=accept)
 

@@ -15,6 +15,7 @@ import bentoml
 
 from components.errors import TunewrightError
 from deploy.application import TOKEN_VARIABLE, make_app
+from deploy.lifeline import follow_parent
 from deploy.model import ServedModel
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ MODEL_FOLDER = Path(__file__).resolve().parents[1] / "model"
 # BentoML cuts a request that has sent nothing after 60 s; a queue before a long prompt may take longer on a CPU.
 TIMEOUT_SECONDS = 3600
 
+follow_parent()
 model = ServedModel.read(MODEL_FOLDER)
 app = make_app(model, os.environ.get(TOKEN_VARIABLE) or None)
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 from components.errors import ConflictError, InputError, TunewrightError, VerdictError
 from deploy.application import TOKEN_VARIABLE
 from deploy.bundle import bento_environment
+from deploy.lifeline import FOLLOW_VARIABLE
 
 __all__ = ["RunningServer", "bento_command", "check_address", "serve_bundle"]
 
@@ -154,6 +155,7 @@ def serve_bundle(
         raise InputError(f"no bundle at {path}", next_step="make one with `tunewright bundle REF`")
     host, port = check_address(host, port, token)
     command, environment = bento_command(path, host, port)
+    environment[FOLLOW_VARIABLE] = "1"
     if token:
         environment[TOKEN_VARIABLE] = token
     with tempfile.TemporaryDirectory(prefix="tunewright-serve-") as folder:

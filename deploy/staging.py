@@ -16,6 +16,7 @@ from components.files import sha256_file, write_json
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.safety import check_chat_template, check_folder
 from deploy.canary import DEFAULT_PROBE, Canary, record_canary
+from deploy.engines.threads import one_thread
 from deploy.model import ADAPTER, BASE, DESCRIPTION_FILE, ServedModel, check_base
 
 if TYPE_CHECKING:
@@ -82,8 +83,9 @@ def stage_model(
                     created=int(time.time()),
                 )
                 _check(model, manifest)
-                weights, tokenizer = model.load()
-                probe = record_canary(weights, tokenizer, canary_messages or DEFAULT_PROBE, dtype=dtype)
+                with one_thread():
+                    weights, tokenizer = model.load()
+                    probe = record_canary(weights, tokenizer, canary_messages or DEFAULT_PROBE, dtype=dtype)
                 model = replace(model, canary=probe)
                 write_json(partial / DESCRIPTION_FILE, model.to_dict())
                 os.replace(partial, folder)
