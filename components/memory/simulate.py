@@ -124,6 +124,7 @@ class StepModel:
                 fake_model.materialise(model)
         for tensors in (model.parameters(), model.buffers(), fake_model.four_bit_tensors(model)):
             self._log.add(tensors, "weights")
+        self.weights_bytes = self._log.live_bytes
         _name_modules(model, self._log)
         self._model = model
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -176,5 +176,4 @@ def _digest_of_state(path: str, size: int, mtime_ns: int, inode: int) -> str:  #
 
 
 def _without(document: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
-    kept = {key: value for key, value in document.items() if key not in keys}
-    return kept
+    return {key: value for key, value in document.items() if key not in keys}

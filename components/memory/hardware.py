@@ -1,0 +1,287 @@
+"""What the machine has: memory budget (with cgroup limits), cores, processor, and which dtype it is fast in, measured.
+
+The plan asks here; nothing is taken from a device's name but the sizes of `GPUS`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import InputError
+from components.runtime import available_cores
+
+__all__ = [
+    "GPUS",
+    "Budget",
+    "DtypeSpeed",
+    "Machine",
+    "detect_budget",
+    "gpu_budget",
+    "machine",
+    "measure_dtype",
+    "parse_size",
+]
+
+_UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+    "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
+    "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40,
+}  # fmt: skip
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*")
+_EXAMPLES = "a number of bytes or a size with a unit, such as 8GiB, 512MiB or 8e9"
+
+# Usable bytes are what the driver reports free on an idle card, a little under the number in the name.
+GPUS: dict[str, int] = {
+    "t4-16": round(14.6 * 2**30),
+    "l4-24": round(22.0 * 2**30),
+    "a10-24": round(22.0 * 2**30),
+    "rtx3090-24": round(23.5 * 2**30),
+    "rtx4090-24": round(23.5 * 2**30),
+    "l40s-48": round(44.4 * 2**30),
+    "a100-40": round(39.4 * 2**30),
+    "a100-80": round(79.1 * 2**30),
+    "h100-80": round(79.1 * 2**30),
+    "h200-141": round(139.7 * 2**30),
+}
+
+# cgroup v1 writes this (page-rounded) when there is no limit
+_NO_LIMIT_BYTES = 1 << 60
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much memory a run may take.
+
+    Attributes:
+        budget_bytes: The bytes.
+        source: Where the number comes from, in words.
+        device: "cpu" or "cuda".
+    """
+
+    budget_bytes: int
+    source: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The processor and its memory.
+
+    Attributes:
+        cpu: Name as the system gives it.
+        cores: Cores that this process may use.
+        memory_bytes: Memory of the machine, or of the cgroup where that is less.
+    """
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class DtypeSpeed:
+    """A linear layer, forward and backward, in two dtypes.
+
+    Attributes:
+        dtype: The faster one; float32 unless bfloat16 is clearly faster.
+        seconds_float32: Time of one pass in float32.
+        seconds_bfloat16: Time of one pass in bfloat16.
+        device: Where it was measured.
+    """
+
+    dtype: str
+    seconds_float32: float
+    seconds_bfloat16: float
+    device: str
+
+    @property
+    def bfloat16_speedup(self) -> float:
+        """How many times as fast bfloat16 is."""
+        return self.seconds_float32 / self.seconds_bfloat16
+
+    def relative_seconds(self, dtype: str) -> float:
+        """Time of a dtype against float32; float16 is taken as bfloat16."""
+        return 1.0 if dtype == "float32" else self.seconds_bfloat16 / self.seconds_float32
+
+
+def parse_size(text: str) -> int:
+    """Read a size such as 8GiB, 512MiB or 8e9.
+
+    Args:
+        text: A number, with a unit or in bytes. GB counts in thousands, GiB in 1,024s.
+
+    Returns:
+        Bytes, 1 or more.
+
+    Raises:
+        InputError: Not a size.
+    """
+    match = _SIZE.fullmatch(text)
+    unit = match.group(2).lower() if match else ""
+    if match is None or unit not in _UNITS:
+        raise InputError(f"{text!r} is not a size", allowed=_EXAMPLES)
+    size = float(match.group(1)) * _UNITS[unit]
+    if not 1 <= size < 2**63:
+        raise InputError(f"the size {text!r} is out of range", allowed=_EXAMPLES)
+    return round(size)
+
+
+def gpu_budget(name: str) -> Budget:
+    """Return the budget of a named GPU.
+
+    Raises:
+        InputError: The name isn't in `GPUS`.
+    """
+    if name not in GPUS:
+        raise InputError(
+            f"unknown GPU {name!r}",
+            allowed=", ".join(GPUS),
+            next_step="or give its memory with --budget, such as 24GiB",
+        )
+    return Budget(GPUS[name], f"usable memory of {name}", "cuda")
+
+
+def detect_budget() -> Budget:
+    """Return what is free on this machine: the GPU's memory, else the least of cgroup head-room and available RAM.
+
+    Head-room of a cgroup is its limit less what its processes hold; caches that the kernel can drop don't count.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        return Budget(free, f"free of {total / 2**30:.1f} GiB on {torch.cuda.get_device_name()}", "cuda")
+    import psutil
+
+    memory = psutil.virtual_memory()
+    # what this process holds already is part of what the run may take
+    own = psutil.Process().memory_info().rss
+    available = memory.available + own
+    limited = cgroup_headroom_bytes()
+    if limited is not None and limited + own < available:
+        return Budget(limited + own, "cgroup memory limit, less what other processes in it hold", "cpu")
+    return Budget(min(available, memory.total), "available memory, with what this process holds", "cpu")
+
+
+def cgroup_headroom_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Return the least head-room on the way from this process's cgroup to the root, None without a limit.
+
+    Args:
+        root: Where cgroups are mounted, v2 or v1.
+        own: The file that says which cgroup this process is in.
+    """
+    least: int | None = None
+    for folder, limit_name, usage_name in _cgroup_folders(root, own):
+        limit, usage = _number(folder / limit_name), _number(folder / usage_name)
+        if limit is None or limit >= _NO_LIMIT_BYTES:
+            continue
+        reclaimable = _inactive_file_bytes(folder / "memory.stat")
+        room = max(0, limit - max(0, (usage or 0) - reclaimable))
+        least = room if least is None else min(least, room)
+    return least
+
+
+def machine() -> Machine:
+    """Describe the processor and its memory."""
+    import psutil
+
+    total = psutil.virtual_memory().total
+    limits = [
+        limit
+        for folder, limit_name, _ in _cgroup_folders(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
+        if (limit := _number(folder / limit_name)) is not None
+    ]
+    return Machine(_cpu_name(), available_cores(), min([total, *limits]))
+
+
+def measure_dtype(features: int = 1024, tokens: int = 256, seconds: float = 0.4) -> DtypeSpeed:
+    """Time a linear layer in float32 and bfloat16 on the device at hand.
+
+    bfloat16 must be a fifth faster to be chosen: it costs precision, and casts that a bare layer doesn't show.
+
+    Args:
+        features: Width of the layer.
+        tokens: Rows of its input.
+        seconds: About how long the measurement may take.
+
+    Returns:
+        Both times, and the dtype to use.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = torch.nn.Linear(features, features, bias=False, device=device, dtype=dtype)
+        states = torch.randn(tokens, features, device=device, dtype=dtype, requires_grad=True)
+        best, spent, passes = float("inf"), 0.0, 0
+        # the first pass pays for set-up; the least of the others is the least disturbed by neighbours
+        while passes < 3 or spent < seconds / 2:
+            started = time.perf_counter()
+            layer(states).sum().backward()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            taken = time.perf_counter() - started
+            passes, spent = passes + 1, spent + taken
+            if passes > 1:
+                best = min(best, taken)
+        found[dtype] = best
+    single, half = found[torch.float32], found[torch.bfloat16]
+    return DtypeSpeed("bfloat16" if half * 1.2 < single else "float32", single, half, device)
+
+
+def _cgroup_folders(root: Path, own: Path) -> list[tuple[Path, str, str]]:
+    """Return this process's memory cgroup and its parents, with the names of the limit and usage files."""
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []  # not Linux
+    found: list[tuple[Path, str, str]] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, limit, usage = root, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            mount, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        folder = mount / path.lstrip("/")
+        # inside a container the path may be the host's, and the mount itself is the cgroup
+        chain = [folder, *folder.parents] if folder.is_dir() else [mount]
+        found += [(step, limit, usage) for step in chain if step == mount or mount in step.parents]
+    return found
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _inactive_file_bytes(path: Path) -> int:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if name in {"inactive_file", "total_inactive_file"} and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _cpu_name() -> str:
+    import platform
+
+    information = Path("/proc/cpuinfo")
+    for line in information.read_text(encoding="utf-8").splitlines() if information.is_file() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
