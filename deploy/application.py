@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deploy.canary import check_canary
-from deploy.engines.threads import settle_threads, wait_politely
+from deploy.engines.threads import settle_threads
 from deploy.engines.torch_engine import TorchEngine
 from deploy.model import ServedModel
 
@@ -25,14 +26,20 @@ TOKEN_VARIABLE = "TUNEWRIGHT_TOKEN"
 def make_engine(model: ServedModel) -> TorchEngine:
     """Return an engine that verifies and loads the folder, and is ready once the canary has passed."""
 
+    seconds: dict[str, float] = {}
+
     def load() -> tuple[Any, Any]:
-        wait_politely()
+        started = time.perf_counter()
         # hashing and importing the frameworks each take seconds, and hashing holds no interpreter lock
         with ThreadPoolExecutor(1) as pool:
             verified = pool.submit(model.verify)
             importlib.import_module("transformers.modeling_utils")
             verified.result()
-        return model.load()
+        seconds["verify"] = round(time.perf_counter() - started, 3)
+        started = time.perf_counter()
+        loaded = model.load()
+        seconds["load"] = round(time.perf_counter() - started, 3)
+        return loaded
 
     def accept(engine: TorchEngine) -> dict[str, Any]:
         from components.data.chat import prompt_ids
@@ -44,8 +51,10 @@ def make_engine(model: ServedModel) -> TorchEngine:
             found.update(check_canary(model.canary, encode, engine.continue_greedily))
 
         # the probe is a fair piece of work to time; it has to be answered rightly with every number of threads tried
+        started = time.perf_counter()
         threads = settle_threads(ask)
-        return {**found, "threads": threads}
+        seconds["canary"] = round(time.perf_counter() - started, 3)
+        return {**found, "threads": threads, "seconds": seconds}
 
     return TorchEngine(load, accept=accept)
 

@@ -16,7 +16,7 @@ from components.files import sha256_file, write_json
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.safety import check_chat_template, check_folder
 from deploy.canary import DEFAULT_PROBE, Canary, record_canary
-from deploy.engines.threads import one_thread
+from deploy.engines.threads import one_thread, wait_politely
 from deploy.model import ADAPTER, BASE, DESCRIPTION_FILE, ServedModel, check_base
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def stage_model(
         with FileLock(str(folder.parent / f".{digest}.lock")):
             if folder.is_dir():
                 return ServedModel.read(folder)
+            wait_politely()
             expected = _expected(manifest)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{digest[:12]}-") as temporary:
                 partial = Path(temporary) / "model"

@@ -26,6 +26,7 @@ from deploy.engines.engine import (
 )
 from deploy.engines.sampling import make_generator, sample
 from deploy.engines.text_stream import TextStream
+from deploy.engines.threads import wait_politely
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -220,6 +221,7 @@ class TorchEngine:
         return job.generated
 
     def _run(self) -> None:
+        wait_politely()
         import torch
 
         with torch.inference_mode():

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -45,3 +48,23 @@ def test_one_thread_is_given_back_after_a_failure() -> None:
     with pytest.raises(ValueError, match="x"):
         fail()
     assert torch.get_num_threads() == 2
+
+
+def test_idle_threads_sleep_because_the_policy_is_set_before_torch_is_imported() -> None:
+    # torch's OpenMP reads the variable once, when it is loaded
+    script = (
+        "import os, sys, deploy.application, deploy.staging, deploy.engines.threads as threads\n"
+        "from deploy.engines.torch_engine import TorchEngine\n"
+        "assert 'torch' not in sys.modules\n"
+        "threads_seen = []\n"
+        "class Spy:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': threads_seen.append(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "sys.meta_path.insert(0, Spy())\n"
+        "engine = TorchEngine(lambda: 1 / 0)\n"
+        "engine.start()\n"
+        "engine.wait_until_loaded()\n"
+        "assert threads_seen == ['PASSIVE'], threads_seen\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, env=environment, timeout=120)
