@@ -41,6 +41,11 @@ class Job:
         """The recipe's values."""
         return self.resolved.recipe
 
+    @property
+    def base_name(self) -> str:
+        """The name that the base is registered under: the last part of a path or hub id."""
+        return self.recipe.base.rstrip("/").rpartition("/")[2]
+
     @cached_property
     def store(self) -> StepStore:
         """Results of earlier steps."""
@@ -119,6 +124,10 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
             raise InputError(
                 f"unknown suite {suite!r}", allowed=", ".join(known_suites()), next_step="change evaluation.suites"
             )
+    if recipe.base.rstrip("/").rpartition("/")[2] == recipe.name:
+        raise InputError(
+            f"the recipe's name {recipe.name!r} is the base's own", next_step="give the tuned model a name of its own"
+        )
     base = locate_base(recipe.base)
     # fails here, before anything costly, when the folder can't be written
     write_atomic(home / ".gitignore", "*\n")

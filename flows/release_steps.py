@@ -228,7 +228,7 @@ def _register_base(registry: Any, job: Job, observer: Observer) -> Any:
         p.name for p in sorted(folder.iterdir()) if p.is_file() and p.suffix in (".json", ".safetensors", ".jinja")
     ]
     key = digest_of({"base": job.binding.base, "tokenizer": job.binding.tokenizer, "template": job.binding.template})
-    name = job.recipe.base.rstrip("/").rpartition("/")[2] or "base"
+    name = job.base_name
     for known in registry.versions(name):
         if known.manifest.content_key == key:
             return known

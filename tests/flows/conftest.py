@@ -55,7 +55,7 @@ def recipe_document(base: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny(tmp_path_factory.mktemp("base") / "tiny")
+    return make_tiny(tmp_path_factory.mktemp("base") / "tiny-base")
 
 
 @pytest.fixture
