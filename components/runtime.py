@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 
 __all__ = ["available_cores", "prepare_process"]
 
@@ -35,6 +36,9 @@ def prepare_process(threads: int = 0) -> int:
         The number of threads set.
     """
     chosen = threads or available_cores()
+    # libraries that warn of one another's deprecations: nothing that the reader of a run could act on
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
     if "torch" not in sys.modules:
         # read once, when the OpenMP runtime is loaded
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -18,8 +18,9 @@ def use_embedded_server(home: Path) -> None:
     """
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    # the observer writes for people; Prefect's own log lines go to its server
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    # The observer writes for people, and the command line tells an error without a traceback: Prefect's own lines go to
+    # its server only.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if "PREFECT_API_URL" in os.environ:
         return
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))

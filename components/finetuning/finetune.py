@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -145,6 +147,9 @@ def finetune(
 
     if settings.method not in METHODS:
         raise InputError(f"unknown method {settings.method!r}", allowed=", ".join(METHODS))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # the loss runs the decoder inside the model, past the wrapper that would reduce gradients over processes
+        raise InputError("training runs in one process", next_step="start it without torchrun or accelerate launch")
     run_folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(run_folder / "run.lock", timeout=0).acquire()
@@ -300,9 +305,6 @@ def _dev_loss(
 
 def _save_adapter(model: Any, base_folder: Path, folder: Path) -> Path:
     """Write the adapter aside with the digests of its base, then put it in its place."""
-    import os
-    import shutil
-
     from components.files import fsync_folder
     from components.models.fingerprint import fingerprint, write_binding
 

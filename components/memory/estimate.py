@@ -67,10 +67,9 @@ class PeakEstimator:
             return self._at(micro_batch_size, checkpointing)
         return _line(self._at(1, checkpointing), self._at(2, checkpointing), micro_batch_size)
 
-    @property
-    def weights_bytes(self) -> int:
-        """The base's and the adapter's weights."""
-        sizes = [model.weights_bytes for model in self._models.values()]
+    def mapped_bytes(self, file_dtype: Any) -> int:
+        """Return the bytes of weights that are read from the file's pages."""
+        sizes = [model.mapped_bytes(file_dtype) for model in self._models.values()]
         return sizes[0] if self._exact else sizes[0] + (sizes[1] - sizes[0]) * (self.blocks - 1)
 
     def large_bytes(self, micro_batch_size: int) -> int:
@@ -78,13 +77,6 @@ class PeakEstimator:
         tokens = min(LOGITS_CHUNK_TOKENS, micro_batch_size * self.sequence_tokens)
         chunk = tokens * self._vocabulary * 4
         return chunk * LOGITS_CHUNK_TENSORS if chunk >= HEAP_LIMIT_BYTES else 0
-
-    def block_bytes(self, micro_batch_size: int) -> int:
-        """Return the activations of one block without checkpointing."""
-        if self._exact:
-            return self.estimate(micro_batch_size, False).tensor_bytes // max(1, self.blocks)
-        one, two = (self._simulated(depth, micro_batch_size, False) for depth in (1, 2))
-        return max(0, two.tensor_bytes - one.tensor_bytes)
 
     def _at(self, micro_batch_size: int, checkpointing: bool) -> PeakEstimate:
         if self._exact:

@@ -12,7 +12,7 @@ from typing import Any
 from components.errors import InputError
 from components.memory import fake_model
 from components.memory.hardware import Budget, DtypeSpeed, detect_budget, measure_dtype
-from components.memory.process import BaselineProbe, ProcessOverhead
+from components.memory.process import ProcessOverhead, TrainingProcess
 from components.memory.search import HEADROOM_FRACTION, Candidate, Search
 from components.memory.simulate import DTYPES, METHODS, StepSettings
 
@@ -142,23 +142,27 @@ def make_plan(
     started = time.perf_counter()
     _check(method, dtype, sequence_tokens, effective_rows, rows_per_sequence)
     config = fake_model.read_config(base_folder)
-    probe = BaselineProbe()
     if budget is None:
         found = detect_budget()
         budget = found if budget_bytes is None else Budget(budget_bytes, "given", found.device)
-    speed = measure_dtype() if dtype == "auto" else None
-    chosen_dtype = speed.dtype if speed else dtype
-    search = Search(
-        config=config,
-        methods=AUTO_METHODS if method == "auto" else (method,),
-        settings=StepSettings("lora", rank, targets, chosen_dtype, optimizer),
-        sequence_tokens=sequence_tokens,
-        sequences=effective_rows // rows_per_sequence,
-        budget=budget,
-        baseline_bytes=probe.result_bytes(),
-        weight_files=sorted(base_folder.glob("*.safetensors")),
-    )
-    outcome = search.run()
+    # imports while this process searches
+    process = TrainingProcess()
+    try:
+        speed = measure_dtype() if dtype == "auto" else None
+        search = Search(
+            config=config,
+            methods=AUTO_METHODS if method == "auto" else (method,),
+            settings=StepSettings("lora", rank, targets, speed.dtype if speed else dtype, optimizer),
+            sequence_tokens=sequence_tokens,
+            sequences=effective_rows // rows_per_sequence,
+            budget=budget,
+            baseline_bytes=process.baseline_bytes(),
+            weight_files=sorted(base_folder.glob("*.safetensors")),
+            replay=process.replay_bytes,
+        )
+        outcome = search.run()
+    finally:
+        process.close()
     return Plan(
         chosen=outcome.chosen,
         budget=budget,

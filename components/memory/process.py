@@ -1,40 +1,45 @@
 """From tensors to a process: what the frameworks hold before the first tensor, and what the allocator adds to them.
 
-On a CPU the C library's heap keeps holes between tensors, so resident memory exceeds the live tensors by a factor.
-The constants were fitted to measured peaks of real LoRA steps (SmolLM2-135M whole and cut to 4 blocks, micro-batches of
-1 to 4, 256 to 1,024 tokens, with and without checkpointing; glibc 2.36 with the thresholds that `components.runtime`
-sets) so that none of them is exceeded. On CUDA the allocator's peak is the tensors, rounded up; its context is apart.
+On a CPU the C library's heap keeps holes between tensors. The plan's search estimates them by factors; for the winner
+the allocations of its simulated step are replayed on this machine's own allocator (`training_process`). On CUDA the
+peak is the tensors, rounded up, and a context.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from components.errors import TunewrightError
 
-__all__ = ["BaselineProbe", "ProcessOverhead", "overhead"]
+__all__ = ["Allocations", "ProcessOverhead", "TrainingProcess", "cuda_overhead", "estimated_holes"]
 
-# tensors up to this size live in the heap, greater ones in mappings of their own, which are given back at once
-HEAP_HOLES_FRACTION = 0.95
-HEAP_BYTES = 170_000_000
-CHECKPOINT_BYTES = 340_000_000
-CHECKPOINT_BLOCKS = 1.7
+# Code pages and work buffers of matrix products that are first touched in training; measured, 135M model, one thread.
+FIRST_USE_BYTES = 70_000_000
+# What the replay missed at most in the measured steps, as a part of its growth.
+REPLAY_MARGIN_FRACTION = 0.08
+# Heap against live heap tensors, in the measured steps at most; with checkpointing against those without it.
+HEAP_FACTOR, HEAP_BYTES = 1.8, 100_000_000
+CHECKPOINT_HEAP_FACTOR, CHECKPOINT_HEAP_BYTES = 0.8, 260_000_000
 CUDA_CONTEXT_BYTES = 600_000_000
 CUDA_ROUNDING_FRACTION = 0.05
 
-# what a training process has loaded before its first tensor
-_IMPORTS = """
-import sys
-from components.runtime import prepare_process
-prepare_process(1)
-import torch, transformers, peft, accelerate, bitsandbytes
-from transformers import Trainer, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.llama import modeling_llama
-import psutil
-print(psutil.Process().memory_info().rss)
-"""
+
+@dataclass(frozen=True)
+class Allocations:
+    """What a step asks of the allocator.
+
+    Attributes:
+        resident: Sizes of blocks that stay for the whole run and aren't read from a mapped file.
+        changes: (serial number, bytes) as tensors come, negative bytes as they go.
+    """
+
+    resident: list[int]
+    changes: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -57,71 +62,79 @@ class ProcessOverhead:
         return self.baseline_bytes + self.allocator_bytes + self.mapped_bytes
 
 
-class BaselineProbe:
-    """Measure in a process of its own what the frameworks take, while this one goes on."""
+class TrainingProcess:
+    """A process that has imported what training imports, started at once and asked later."""
 
     def __init__(self) -> None:
+        root = Path(__file__).resolve().parents[2]
+        path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", _IMPORTS],
+            [sys.executable, "-W", "ignore", "-m", "components.memory.training_process"],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPATH": path},
         )
 
-    def result_bytes(self, timeout_seconds: float = 180.0) -> int:
-        """Wait for the measurement.
-
-        Returns:
-            Resident bytes of a process that has everything imported.
+    def baseline_bytes(self) -> int:
+        """Wait for the imports and return what the process holds.
 
         Raises:
-            TunewrightError: The probe failed.
+            TunewrightError: The process failed.
         """
-        try:
-            output, errors = self._process.communicate(timeout=timeout_seconds)
-        except subprocess.TimeoutExpired as error:
-            self._process.kill()
-            self._process.communicate()
-            raise TunewrightError(f"importing the frameworks took over {timeout_seconds:.0f} s") from error
-        if self._process.returncode != 0:
+        return FIRST_USE_BYTES + self._answer()
+
+    def replay_bytes(self, allocations: Allocations) -> int:
+        """Replay a step's allocations.
+
+        Returns:
+            Growth of resident memory over the baseline, with a margin for what the replay doesn't see.
+
+        Raises:
+            TunewrightError: The process failed.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(vars(allocations)) + "\n")
+        self._process.stdin.flush()
+        return round(self._answer() * (1 + REPLAY_MARGIN_FRACTION))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _answer(self) -> int:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.strip():
+            _, errors = self._process.communicate()
             last_line = (errors.strip().splitlines() or ["no message"])[-1]
             raise TunewrightError(
-                f"the frameworks can't be imported: {last_line}",
+                f"a process with the training frameworks ended early: {last_line}",
                 next_step="set the environment up again with `make setup`",
             )
-        return int(output.split()[-1])
+        return int(line)
 
 
-def overhead(
-    *,
-    device: str,
-    baseline_bytes: int,
-    weights_bytes: int,
-    tensor_bytes: int,
-    large_bytes: int,
-    block_bytes: int,
-    checkpointing: bool,
-    mapped_bytes: int,
-) -> ProcessOverhead:
-    """Estimate what a training process takes beyond its live tensors at the peak.
+def estimated_holes(live_bytes: int, live_bytes_without_checkpointing: int, checkpointing: bool) -> int:
+    """Estimate the heap's holes in a CPU process, for the search.
 
     Args:
-        device: "cpu" or "cuda".
-        baseline_bytes: As `BaselineProbe` measures it.
-        weights_bytes: The part of the tensors that is the base's weights: loaded once, without holes between them.
-        tensor_bytes: Live tensors at the peak.
-        large_bytes: The part of them in tensors too large for the heap (a chunk of logits).
-        block_bytes: Activations of one block without checkpointing.
-        checkpointing: Whether blocks are computed again in the backward pass.
-        mapped_bytes: Pages of the weight file that stay mapped beside the tensors.
+        live_bytes: Tensors in the heap at the peak.
+        live_bytes_without_checkpointing: The same, had blocks not been computed again.
+        checkpointing: Whether they are.
 
     Returns:
-        The parts.
+        Bytes beyond the live ones.
     """
-    if device == "cuda":
-        return ProcessOverhead(CUDA_CONTEXT_BYTES, round(tensor_bytes * CUDA_ROUNDING_FRACTION), 0)
-    heap = max(0, tensor_bytes - weights_bytes - large_bytes)
-    holes = HEAP_BYTES + heap * HEAP_HOLES_FRACTION
     if checkpointing:
-        holes += CHECKPOINT_BYTES + CHECKPOINT_BLOCKS * block_bytes
-    return ProcessOverhead(baseline_bytes, round(holes), mapped_bytes)
+        heap = round(live_bytes_without_checkpointing * CHECKPOINT_HEAP_FACTOR) + CHECKPOINT_HEAP_BYTES
+    else:
+        heap = round(live_bytes * HEAP_FACTOR) + HEAP_BYTES
+    return max(0, heap - live_bytes)
+
+
+def cuda_overhead(tensor_bytes: int) -> ProcessOverhead:
+    """Return what a CUDA process takes beyond its tensors: a context, and rounding. Not measured here."""
+    return ProcessOverhead(CUDA_CONTEXT_BYTES, round(tensor_bytes * CUDA_ROUNDING_FRACTION), 0)

@@ -5,13 +5,14 @@ Between the estimates (fast, from a few blocks) and the plan. What is returned a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from components.memory.estimate import PeakEstimator
 from components.memory.hardware import Budget
-from components.memory.process import ProcessOverhead, overhead
+from components.memory.process import Allocations, ProcessOverhead, cuda_overhead, estimated_holes
 from components.memory.simulate import Simulation, StepModel, StepSettings, StepShape
 
 __all__ = ["HEADROOM_FRACTION", "Candidate", "Outcome", "Search"]
@@ -85,6 +86,7 @@ class Search:
         budget: What the process may take.
         baseline_bytes: What the frameworks take.
         weight_files: The base's weights; only their sizes are used.
+        replay: Gives the growth of a training process for a step's allocations.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Search:
         budget: Budget,
         baseline_bytes: int,
         weight_files: list[Path],
+        replay: Callable[[Allocations], int],
     ) -> None:
         self._config = config
         self._methods = methods
@@ -107,6 +110,8 @@ class Search:
         self._budget = budget
         self._baseline_bytes = baseline_bytes
         self._file_bytes = sum(path.stat().st_size for path in weight_files)
+        self._replay = replay
+        self._file_dtype = getattr(config, "dtype", None)
         self._limit_bytes = round(budget.budget_bytes * (1 - HEADROOM_FRACTION))
         self._estimators: dict[str, PeakEstimator] = {}
         self._whole: dict[str, StepModel] = {}
@@ -148,8 +153,7 @@ class Search:
             settings = replace(self._settings, method=method)
             self._estimators[method] = PeakEstimator(self._config, settings, self._tokens)
         estimate = self._estimators[method].estimate(size, checkpointing)
-        weights = self._estimators[method].weights_bytes
-        extra = self._overhead(method, size, checkpointing, estimate.tensor_bytes, weights)
+        extra = self._estimated_overhead(method, size, checkpointing, estimate.tensor_bytes)
         steps = self._sequences // size
         busy = size * self._tokens / (size * self._tokens + HALF_SPEED_TOKENS[self._budget.device])
         peak = estimate.tensor_bytes + extra.total_bytes
@@ -164,18 +168,19 @@ class Search:
             fits=peak <= self._limit_bytes,
         )
 
-    def _overhead(self, method: str, size: int, checkpointing: bool, tensors: int, weights: int) -> ProcessOverhead:
-        return overhead(
-            device=self._budget.device,
-            baseline_bytes=self._baseline_bytes,
-            weights_bytes=weights,
-            tensor_bytes=tensors,
-            large_bytes=self._estimators[method].large_bytes(size),
-            block_bytes=self._estimators[method].block_bytes(min(size, 2)) * size // min(size, 2),
-            checkpointing=checkpointing,
-            # a float32 embedding is read straight from the file's pages, which keeps all of the file mapped
-            mapped_bytes=self._file_bytes if method == "qlora" and self._settings.dtype == "float32" else 0,
-        )
+    def _estimated_overhead(self, method: str, size: int, checkpointing: bool, tensors: int) -> ProcessOverhead:
+        if self._budget.device == "cuda":
+            return cuda_overhead(tensors)
+        estimator = self._estimators[method]
+        mapped = estimator.mapped_bytes(self._file_dtype)
+        outside = mapped + estimator.large_bytes(size)
+        plain = estimator.estimate(size, False).tensor_bytes
+        holes = estimated_holes(max(0, tensors - outside), max(0, plain - outside), checkpointing)
+        return ProcessOverhead(self._baseline_bytes, holes, self._kept_mapped(mapped))
+
+    def _kept_mapped(self, mapped_bytes: int) -> int:
+        """One tensor that is read from a file's pages keeps all of the file mapped."""
+        return max(0, self._file_bytes - mapped_bytes) if mapped_bytes else 0
 
     def _verify(self, candidate: Candidate) -> Outcome:
         method = candidate.method
@@ -189,16 +194,16 @@ class Search:
             accumulating=candidate.gradient_accumulation_steps > 1,
         )
         simulation = model.run(shape)
-        peak = simulation.peak
-        extra = self._overhead(
-            method,
-            candidate.micro_batch_size,
-            candidate.gradient_checkpointing,
-            peak.peak_bytes,
-            peak.breakdown["weights"],
-        )
-        breakdown = {**peak.breakdown, "other": peak.breakdown["other"] + extra.total_bytes}
-        total = peak.peak_bytes + extra.total_bytes
+        tensors = simulation.peak.peak_bytes
+        if self._budget.device == "cuda":
+            extra = cuda_overhead(tensors)
+        else:
+            mapped = model.mapped_bytes(self._file_dtype)
+            grown = self._replay(model.allocations(self._file_dtype))
+            extra = ProcessOverhead(self._baseline_bytes, max(0, grown + mapped - tensors), self._kept_mapped(mapped))
+        total = tensors + extra.total_bytes
+        breakdown = dict(simulation.peak.breakdown)
+        breakdown["other"] += extra.total_bytes
         chosen = replace(candidate, peak_bytes=total, fits=total <= self._limit_bytes)
         return Outcome(chosen, simulation, extra, breakdown, ())
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from components.errors import InputError
 from components.memory import fake_model
+from components.memory.process import Allocations
 from components.memory.storages import Peak, StorageLog, tracking
 
 __all__ = ["METHODS", "OPTIMIZERS", "Simulation", "StepModel", "StepSettings", "StepShape", "simulate"]
@@ -124,7 +125,6 @@ class StepModel:
                 fake_model.materialise(model)
         for tensors in (model.parameters(), model.buffers(), fake_model.four_bit_tensors(model)):
             self._log.add(tensors, "weights")
-        self.weights_bytes = self._log.live_bytes
         _name_modules(model, self._log)
         self._model = model
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -177,6 +177,34 @@ class StepModel:
         peak = self._log.peak(("step",))
         self._optimizer.zero_grad(set_to_none=True)
         return peak
+
+    def allocations(self, file_dtype: Any) -> Allocations:
+        """Return what the last step asked of the allocator.
+
+        Args:
+            file_dtype: dtype of the weights on disk; weights of that dtype are read from the file's pages.
+
+        Returns:
+            The blocks that stay, and those that come and go.
+        """
+        mapped = self._log.serials(self._mapped(file_dtype))
+        before, after = self._log.changes()
+        return Allocations([size for serial, size in before if serial not in mapped], after)
+
+    def mapped_bytes(self, file_dtype: Any) -> int:
+        """Return the bytes of weights that are read from the file's pages."""
+        unique = {
+            tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in self._mapped(file_dtype)
+        }
+        return sum(unique.values())
+
+    def _mapped(self, file_dtype: Any) -> list[Any]:
+        trained = self.settings.method == "full"
+        return [
+            parameter
+            for parameter in self._model.parameters()
+            if parameter.dtype == file_dtype and parameter.requires_grad == trained
+        ]
 
     def _loss(self, batch: dict[str, Any]) -> Any:
         import torch

@@ -108,6 +108,16 @@ class StorageLog:
         _, _, phase, module = self._events[at] if at >= 0 else (0, 0, "", "")
         return Peak(max(best, 0), breakdown, phase, module, phase_peaks)
 
+    def serials(self, tensors: Iterable[Tensor]) -> set[int]:
+        """Return the serial numbers of storages that are alive."""
+        return {self._live[tensor.untyped_storage()._cdata] for tensor in tensors}
+
+    def changes(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Return (serial, bytes) of what was alive at the beginning, and of what came and went after."""
+        before = [(serial, size) for serial, size, phase, _ in self._events if phase == "setup"]
+        after = [(serial, size) for serial, size, phase, _ in self._events if phase != "setup"]
+        return before, after
+
     def _freed(self, address: int, serial: int) -> None:
         del self._live[address]
         size = self._bytes.pop(serial)

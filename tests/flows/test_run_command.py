@@ -65,6 +65,16 @@ def test_bad_input_exits_with_2_without_a_traceback_and_writes_nothing(project: 
 
 
 @pytest.mark.integration
+def test_bad_data_under_prefect_is_told_without_a_traceback(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("")
+    result = run("run", str(project()), "--json")
+    assert result.returncode == 2
+    assert "train.jsonl" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.integration
 def test_killed_in_training_it_resumes_and_registers_once(project: Project) -> None:
     recipe = str(project(finetune={"epochs": 12}))
     child = subprocess.Popen(command("run", recipe, "--no-prefect"), stderr=subprocess.DEVNULL)
