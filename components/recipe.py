@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.errors import InputError
+from components.memory.hardware import parse_size
 
 __all__ = ["Recipe", "ResolvedRecipe", "json_schema", "load_recipe"]
 
@@ -24,7 +25,7 @@ Candidate = Literal["zero-shot", "few-shot", "few-shot-retrieved"]
 class Section(BaseModel):
     """A part of the recipe: frozen, and without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSection(Section):
@@ -71,6 +72,16 @@ class MemorySection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="'auto' measures both on this machine")
     threads: int = Field(0, ge=0, description="CPU threads; 0: as many as this process may use")
 
+    @field_validator("budget")
+    @classmethod
+    def _budget_is_a_size(cls, value: str) -> str:
+        if value != "auto":
+            try:
+                parse_size(value)
+            except InputError as error:
+                raise ValueError(str(error.problem)) from error
+        return value
+
 
 class FinetuneSection(Section):
     """How the weights are changed."""
@@ -86,7 +97,9 @@ class FinetuneSection(Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     epochs: float = Field(3.0, gt=0, description="passes over the training rows; a part of one is allowed")
-    effective_rows: int = Field(16, ge=1, description="rows behind each optimizer step")
+    effective_rows: int = Field(
+        16, ge=1, description="rows behind each optimizer step, at most: a group's last sequence may hold fewer"
+    )
     rows_per_sequence: int = Field(4, ge=1, description="rows that share one prefix in a sequence; 1: no packing")
     max_tokens: int = Field(1024, ge=16, description="longest packed sequence in tokens")
     prompt_loss_weight: Fraction = Field(0.0, description="weight of prompt tokens in the loss; 0.01 to 0.1 is usual")
@@ -111,6 +124,13 @@ class EvaluationSection(Section):
     batch_size: int = Field(24, ge=1, description="answers generated at once")
     suites: tuple[str, ...] = Field((), description="general suites that show the alignment tax")
     suite_rows: int = Field(100, ge=10, description="rows of each suite, sampled by the seed")
+
+    @field_validator("suites")
+    @classmethod
+    def _suites_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a suite is named twice")
+        return value
 
 
 class GateSection(Section):
@@ -226,7 +246,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _strict_loader())
     except FileNotFoundError as error:
         raise InputError(
             f"no recipe at {path}", next_step="give the path of a recipe, such as examples/text2sql/recipe.yaml"
@@ -238,6 +258,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InputError(f"{path} holds {type(document).__name__}, not a mapping", allowed="one YAML mapping")
     return document
+
+
+def _strict_loader() -> Any:
+    """Return yaml's safe loader, refusing a key that stands twice in one mapping."""
+    import yaml
+
+    class StrictLoader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for place, key in enumerate(keys) if key in keys[:place]]
+        if twice:
+            raise yaml.YAMLError(f"{twice[0]!r} stands twice{node.start_mark}")
+        return loader.construct_mapping(node, deep=True)
+
+    StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    return StrictLoader
 
 
 def _parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ __all__ = ["RunningServer", "bento_command", "check_address", "serve_bundle"]
 
 STOP_SECONDS = 15
 LOG_LINES = 20
+# a proxy of the environment has no business between this process and the server that it started
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 BY_STATUS: dict[int, type[TunewrightError]] = {2: InputError, 3: VerdictError, 4: ConflictError}
 
 
@@ -207,7 +209,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, tim
 def _ask(url: str) -> dict[str, Any] | None:
     """Return a probe's document, whatever its status; None when nobody answers yet, or somebody else does."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with DIRECT.open(url, timeout=5) as answer:
             body = answer.read()
     except urllib.error.HTTPError as error:
         body = error.read()

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
-import shutil
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.files import write_json
+from components.files import write_atomic, write_json
 from flows import release_steps, steps
 from flows.job import Job
 from flows.observer import Observer
@@ -38,36 +40,48 @@ def run_chain(job: Job, observer: Observer, call: Call, flow_run_id: str | None 
         The run document; it is also in `runs/<time>/run.json` under the state folder, beside report.html. A run whose
         verdict or gate said no returns as well: see `exit_reason`.
     """
+    # the state folder is for this machine: nothing in it belongs in a commit
+    write_atomic(job.home / ".gitignore", "*\n")
     chain = _Chain(job, observer, call)
-    run = chain.document
+    try:
+        _run_steps(chain, flow_run_id)
+    except BaseException as error:
+        chain.fail(error)
+        raise
+    return chain.finish()
+
+
+def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
+    """Fill the run document, step by step, until the end or until a verdict says no."""
+    job, observer, run = chain.job, chain.observer, chain.document
     for row in run["recipe"]:
         if row["source"] != "default":
             observer.say(f"  {row['key']} = {row['value']}  ({row['source']})")
+    revision = release_steps.alias_revision(job)
     run["data"] = data = chain.do("data", steps.data)
     decision = chain.do("decide", steps.decide, data)
     run["decision"] = {**decision, "override_reason": job.recipe.decision.override_reason}
     _say_decision(observer, run["decision"])
     if not _goes_on(run["decision"]):
-        return chain.finish()
+        return
     run["plan"] = plan = chain.do("plan", steps.plan, data)
     _say_plan(observer, plan)
     if not plan["fits"]:
-        return chain.finish()
+        return
     training = chain.step("finetune", steps.finetune, data, plan)
     run["training"], run["trained"] = training.document, not training.cached
     base = chain.do("evaluate the base", steps.measure_base, data, decision)
-    tuned = chain.do("evaluate the tuned model", steps.measure_tuned, data, training.document)
+    tuned = chain.do("evaluate the tuned model", steps.measure_tuned, data, plan, training.document)
     comparison = chain.do("compare", release_steps.compare, base, tuned, watched=False)
     run.update(comparison)
     registered = chain.do("register", release_steps.register, data, decision, plan, training, comparison, flow_run_id)
     run["version"], run["digest"] = registered["version"], registered["digest"]
-    run.update(chain.do("promote", release_steps.promote, registered))
+    run.update(chain.do("promote", release_steps.promote, registered, revision))
     run["commands"] = _commands(job)
     if run["gate"]["passed"] and job.recipe.release.bundle:
         run["bundle"] = bundled = chain.do("bundle", release_steps.bundle, registered)
         if job.recipe.release.try_question:
             run["endpoint"] = chain.do("serve and ask", release_steps.try_question, registered, bundled)
-    return chain.finish()
 
 
 def exit_reason(run: dict[str, Any]) -> str | None:
@@ -134,8 +148,14 @@ class _Chain:
         write_json(self.folder / "run.json", self.document)
         write_report(self.document, report)
         # the same place for every run, for whoever opens it by hand
-        shutil.copyfile(report, self.job.home / "report.html")
+        write_atomic(self.job.home / "report.html", report.read_bytes())
         return self.document
+
+    def fail(self, error: BaseException) -> None:
+        """Write down how far the run came."""
+        self.document["seconds"] = time.monotonic() - self.started
+        self.document["error"] = f"{type(error).__name__}: {error}"
+        write_json(self.folder / "run.json", self.document)
 
 
 def _goes_on(decision: dict[str, Any]) -> bool:
@@ -165,12 +185,14 @@ def _commands(job: Job) -> dict[str, str]:
     name, alias = job.recipe.name, job.recipe.release.alias
     question = job.test_rows[0].prompt
     turns = ", ".join(f'{{"role": "{m.role}", "content": {_quoted(m.content)}}}' for m in question)
-    home = "" if job.home == Path(".tunewright").absolute() else f" --home {job.home}"
+    home = "" if job.home == Path(".tunewright").absolute() else f" --home {shlex.quote(str(job.home))}"
+    installed = Path(sys.executable).parent / "tunewright"
+    program = shlex.quote(os.path.relpath(installed)) if installed.exists() else "tunewright"
     return {
-        "serve": f".venv/bin/tunewright serve {name}@{alias} --port 3000{home}",
+        "serve": f"{program} serve {name}@{alias} --port 3000{home}",
         "query": "curl -s http://127.0.0.1:3000/v1/chat/completions -H 'content-type: application/json' "
         f'-d \'{{"model": "{name}", "messages": [{turns}]}}\'',
-        "rollback": f".venv/bin/tunewright registry rollback {name} --alias {alias} --reason 'why'{home}",
+        "rollback": f"{program} registry rollback {name} --alias {alias} --reason 'why'{home}",
     }
 
 

@@ -151,7 +151,7 @@ def run_dvc(repo: Path, *arguments: str) -> None:
         # stages call `python -m ...`: this interpreter, whatever the shell's PATH says
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
-    command = [sys.executable, "-m", "dvc", *arguments]
+    command = [sys.executable, "-P", "-m", "dvc", *arguments]
     done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()

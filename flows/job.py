@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +79,18 @@ class Job:
         rows = self._rows("test", self.recipe.data.test_subsets)
         return sample(rows, self.recipe.evaluation.test_rows, self.recipe.seed)
 
+    def check_rows(self) -> None:
+        """Read the splits that are on disk already, so that what is wrong in them is told before anything is written.
+
+        Raises:
+            InputError: A file that can't be used, or a subset that no row has.
+        """
+        data = self.recipe.data
+        for split, path in (("train_rows", data.train), ("dev_rows", data.dev), ("test_rows", data.test)):
+            # a stage of dvc.yaml may still bring a file that is missing
+            if (self.repo / path).exists() or not (self.repo / "dvc.yaml").exists():
+                getattr(self, split)
+
     @property
     def data_files(self) -> list[Path]:
         """The files that the run reads, relative to the repository."""
@@ -115,7 +128,6 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
     """
     from components.evaluation.metrics import check_metric
     from components.evaluation.suites import known_suites
-    from components.files import write_atomic
 
     recipe = resolved.recipe
     check_metric(recipe.task.metric, recipe.task.metric_options)
@@ -129,9 +141,18 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
             f"the recipe's name {recipe.name!r} is the base's own", next_step="give the tuned model a name of its own"
         )
     base = locate_base(recipe.base)
-    # fails here, before anything costly, when the folder can't be written
-    write_atomic(home / ".gitignore", "*\n")
+    _check_writable(home)
     return Job(resolved, _repository(resolved.path), home, base, fingerprint(base.folder))
+
+
+def _check_writable(home: Path) -> None:
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(
+            f"cannot write {home}: {existing} is not a folder that this user may write",
+            allowed="a folder that this user may write",
+            next_step="choose another with --home or $TUNEWRIGHT_HOME",
+        )
 
 
 def _repository(recipe: Path) -> Path:

@@ -7,15 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import TunewrightError
+from components.errors import ConflictError, TunewrightError
 from components.files import digest_of
 from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, library_versions, source_digest
 
-__all__ = ["bundle", "compare", "promote", "register", "try_question"]
+__all__ = ["alias_revision", "bundle", "compare", "promote", "register", "try_question"]
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "tunewright.json")
+
+
+def alias_revision(job: Job) -> int:
+    """Return the revision of the recipe's alias, 0 where there is none; the promotion swaps against it."""
+    from registry.store import Registry
+
+    if not (job.home / "registry").exists():
+        return 0
+    with Registry.open(job.home / "registry") as registry:
+        found = [a.revision for a in registry.aliases(job.recipe.name) if a.alias == job.recipe.release.alias]
+    return found[0] if found else 0
 
 
 def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +58,7 @@ def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, 
         for side, document in (("base", base), ("tuned", tuned))
     }
     tax = compare_suites(suites(base), suites(tuned), max_drop=job.recipe.gate.max_suite_drop)
-    return {"task": {**task, "cost": cost}, "tax": tax}
+    return {"task": {**task, "cost": cost, "test_digest": tuned["test_digest"]}, "tax": tax}
 
 
 def register(
@@ -102,36 +113,55 @@ def register(
             },
         )
         version = registry.register(recipe.name, manifest, files)
-        registry.record_evaluation(
-            version.digest, {**comparison, "policy": _policy(job).to_dict(), "seed": recipe.seed}
-        )
+        measured = {name: entry.sha256 for name, entry in manifest.files.items()}
+        report = {**comparison, "policy": _policy(job).to_dict(), "seed": recipe.seed, "files": measured}
+        registry.record_evaluation(version.digest, report)
         return {"version": version.label, "digest": version.digest, "base": base.digest, "files": len(files)}
 
 
-def promote(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str, Any]:
+def promote(job: Job, registered: dict[str, Any], revision: int, observer: Observer) -> dict[str, Any]:
     """Promote inside the registry's transaction, or say why not.
 
+    Args:
+        job: The recipe on this machine.
+        registered: The version.
+        revision: The alias's revision when the run began: whoever moved it since wins.
+        observer: Who watches.
+
     Returns:
-        `gate` {passed, reasons, checks}, and `promotion` {alias, previous, current, revision}, None when refused.
+        `gate` {passed, reasons, checks}; `promotion` {alias, previous, current, revision}, None when refused.
+
+    Raises:
+        ConflictError: Somebody rolled the alias back from this very version.
+        AliasConflict: Somebody moved the alias while the run was under way.
     """
     from registry.errors import GateRefused
     from registry.store import Registry
 
+    name, alias, digest = job.recipe.name, job.recipe.release.alias, registered["digest"]
     with Registry.open(job.home / "registry") as registry:
-        gate = registry.check_gate(registered["digest"], _policy(job))
+        if registry.rolled_back_from(name, alias, digest):
+            raise ConflictError(
+                f"{alias} was rolled back from {registered['version']}: a run doesn't undo that",
+                next_step=f"tunewright registry promote {registered['version']} --alias {alias}, if that is wanted",
+            )
+        policy = _policy(job)
         try:
             change = registry.promote(
-                registered["digest"],
-                job.recipe.release.alias,
-                policy=_policy(job),
-                actor=f"flow {job.recipe.name}",
+                digest,
+                alias,
+                policy=policy,
+                actor=f"flow {name}",
                 reason="gate passed",
+                expected_revision=revision,
             )
         except GateRefused:
+            gate = registry.check_gate(digest, policy, alias)
             for reason in gate.reasons:
                 observer.say(f"  gate: {reason}")
             return {"gate": gate.to_dict(), "promotion": None}
         promotion = change.to_dict()
+        gate = change.gate or registry.check_gate(digest, policy, alias)
         promotion.pop("gate")
         return {"gate": gate.to_dict(), "promotion": promotion}
 
@@ -183,15 +213,19 @@ def try_question(job: Job, registered: dict[str, Any], bundled: dict[str, Any], 
         "digest": registered["digest"],
         "bundle": bundled["tag"],
         "row": [(m.role, m.content) for m in job.test_rows[0].messages],
+        "max_new_tokens": job.recipe.task.max_new_tokens,
         "code": source_digest(("deploy",)),
     }
     return job.store.run("endpoint", reads, make)
 
 
 def _ask(base_url: str, model: str, prompt: Any, max_tokens: int) -> dict[str, Any]:
+    import httpx
     from openai import OpenAI
 
-    client = OpenAI(base_url=base_url, api_key="unused", timeout=120, max_retries=0)
+    # a proxy of the environment has no business between this process and loopback
+    direct = httpx.Client(trust_env=False, timeout=120)
+    client = OpenAI(base_url=base_url, api_key="unused", max_retries=0, http_client=direct)
     turns: list[Any] = [{"role": message.role, "content": message.content} for message in prompt]
     raw = client.chat.completions.with_raw_response.create(
         model=model,

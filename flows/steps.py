@@ -7,6 +7,7 @@ that a step whose inputs haven't changed isn't done again.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 
 from components.errors import TunewrightError
 from components.files import digest_of, sha256_tree
+from components.finetuning import qlora
 from components.finetuning.finetune import FinetuneSettings
 from components.finetuning.lora import LoraSettings
 from flows.job import Job
 from flows.observer import Observer, step_detail
-from flows.step_store import Step, source_digest
+from flows.step_store import Step, library_versions, source_digest
 
 __all__ = ["data", "decide", "finetune", "measure_base", "measure_tuned", "plan"]
 
@@ -50,7 +52,6 @@ def data(job: Job, observer: Observer) -> dict[str, Any]:
 def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     """Measure what prompting reaches on a dev sample, and give a verdict."""
     recipe = job.recipe
-    settings = recipe.decision.model_dump(mode="json", exclude={"override_reason"})
 
     def make(_: str) -> dict[str, Any]:
         from components.decision.decide import decide as measure
@@ -77,8 +78,8 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     reads = {
         **_task_reads(job, data),
         "splits": [_sha(data, recipe.data.train), _sha(data, recipe.data.dev)],
-        "subsets": [recipe.data.train_subsets, recipe.data.test_subsets],
-        "settings": settings,
+        "subsets": [list(recipe.data.train_subsets), list(recipe.data.test_subsets)],
+        "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason"}),
         "batch_size": recipe.evaluation.batch_size,
         "code": source_digest(("components/decision", "components/evaluation", "components/data")),
     }
@@ -90,10 +91,9 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     recipe = job.recipe
 
     def make(_: str) -> dict[str, Any]:
-        from components.memory.plan import make_plan
-
         from components.finetuning.finetune import longest_sequence
         from components.memory.hardware import parse_size
+        from components.memory.plan import make_plan
         from components.models.load import load_tokenizer
 
         budget = None if recipe.memory.budget == "auto" else parse_size(recipe.memory.budget)
@@ -113,11 +113,12 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
         )
         return found.to_dict()
 
+    shape = ("method", "rank", "targets", "effective_rows", "rows_per_sequence", "max_tokens", "epochs",
+             "prompt_loss_weight")  # fmt: skip
     reads = {
-        "base": job.binding.base,
-        "train": _sha(data, recipe.data.train),
-        "subsets": recipe.data.train_subsets,
-        "finetune": recipe.finetune.model_dump(mode="json"),
+        **_model_reads(job),
+        "train": [_sha(data, recipe.data.train), list(recipe.data.train_subsets)],
+        "finetune": {name: getattr(recipe.finetune, name) for name in shape},
         "memory": recipe.memory.model_dump(mode="json"),
         # what is free at the moment is not among these: the same machine gets the same plan
         "machine": _machine(),
@@ -138,7 +139,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         "tokenizer": job.binding.tokenizer,
         "template": job.binding.template,
         "train": digest_of([_sha(data, recipe.data.train), list(recipe.data.train_subsets)]),
-        "dev": digest_of([_sha(data, recipe.data.dev), list(recipe.data.test_subsets), recipe.finetune.dev_loss_rows]),
+        "dev loss": digest_of([row.to_dict() for row in job.dev_loss_rows]),
     }
 
     def make(key: str) -> dict[str, Any]:
@@ -173,6 +174,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
 
     reads = {
         **identity,
+        **_model_reads(job),
         "settings": asdict(settings),
         "code": source_digest(("components/finetuning", "components/data")),
     }
@@ -181,26 +183,40 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
 
 def measure_base(job: Job, data: dict[str, Any], decision: dict[str, Any], observer: Observer) -> Step:
     """Score the best prompting candidate on the held-out rows, and the base on the general suites."""
-    return _measure(job, data, observer, "base", decision["best_candidate"], None)
+    return _measure(job, data, observer, "base", decision["best_candidate"], None, None)
 
 
-def measure_tuned(job: Job, data: dict[str, Any], training: dict[str, Any], observer: Observer) -> Step:
+def measure_tuned(
+    job: Job, data: dict[str, Any], plan: dict[str, Any], training: dict[str, Any], observer: Observer
+) -> Step:
     """Score the tuned model with the plain prompt on the held-out rows, and on the general suites."""
-    return _measure(job, data, observer, "tuned", "zero-shot", training)
+    quantization = qlora.QUANTIZATION if plan["method"] == "qlora" else None
+    return _measure(job, data, observer, "tuned", "zero-shot", training, quantization)
 
 
 def _measure(
-    job: Job, data: dict[str, Any], observer: Observer, side: str, candidate: str, training: dict[str, Any] | None
+    job: Job,
+    data: dict[str, Any],
+    observer: Observer,
+    side: str,
+    candidate: str,
+    training: dict[str, Any] | None,
+    quantization: str | None,
 ) -> Step:
+    """Measure one model on task and suites; each is kept by itself, and the model is loaded when one is missing."""
     recipe = job.recipe
+    loaded: list[tuple[Any, Any]] = []
 
-    def make(_: str) -> dict[str, Any]:
+    def model_and_tokenizer() -> tuple[Any, Any]:
+        if not loaded:
+            loaded.append(_load(job, None if training is None else job.home / training["adapter"], quantization))
+        return loaded[0]
+
+    def measure_task(_: str) -> dict[str, Any]:
         from components.decision.baselines import build_prompts
-        from components.evaluation.suites import load_suite, run_suite
         from components.evaluation.task import evaluate_task
 
-        adapter = None if training is None else job.home / training["adapter"]
-        model, tokenizer = _load(job, adapter)
+        model, tokenizer = model_and_tokenizer()
         prompts = build_prompts(
             candidate,
             job.test_rows,
@@ -211,7 +227,7 @@ def _measure(
             examples=recipe.decision.few_shot,
             seed=recipe.seed,
         )
-        task = evaluate_task(
+        found = evaluate_task(
             model,
             tokenizer,
             job.test_rows,
@@ -222,34 +238,67 @@ def _measure(
             batch_size=recipe.evaluation.batch_size,
             progress=_progress(observer, f"evaluate {side}: {candidate}"),
         )
-        suites = []
+        return found.to_dict()
+
+    def measure_suites(_: str) -> dict[str, Any]:
+        from components.evaluation.suites import load_suite, run_suite
+
+        results = []
         for name in recipe.evaluation.suites:
             suite = load_suite(name, recipe.evaluation.suite_rows, recipe.seed)
-            found = run_suite(model, tokenizer, suite, progress=_progress(observer, f"evaluate {side}: {name}"))
-            suites.append({**found.to_dict(), "correct": list(found.correct)})
-        return {"candidate": candidate, "task": task.to_dict(), "suites": suites}
+            watcher = _progress(observer, f"evaluate {side}: {name}")
+            found = run_suite(*model_and_tokenizer(), suite, progress=watcher)
+            results.append({**found.to_dict(), "correct": list(found.correct)})
+        return {"suites": results}
 
-    reads = {
-        **_task_reads(job, data),
-        "test": [_sha(data, recipe.data.test), list(recipe.data.test_subsets)],
-        "examples": [_sha(data, recipe.data.train), recipe.decision.few_shot] if candidate != "zero-shot" else None,
+    adapter = None if training is None else training["adapter_digest"]
+    model_reads = {"adapter": adapter, "quantization": quantization}
+    examples = [_sha(data, recipe.data.train), list(recipe.data.train_subsets), recipe.decision.few_shot]
+    task = job.store.run(
+        f"measure-{side}-task",
+        {
+            **_task_reads(job, data),
+            **model_reads,
+            "test": _test_reads(job, data),
+            "candidate": candidate,
+            "examples": None if candidate == "zero-shot" else examples,
+            "batch_size": recipe.evaluation.batch_size,
+            "code": source_digest(("components/evaluation", "components/decision", "components/data")),
+        },
+        measure_task,
+    )
+    suites = job.store.run(
+        f"measure-{side}-suites",
+        {
+            **_model_reads(job),
+            **model_reads,
+            "suites": [list(recipe.evaluation.suites), recipe.evaluation.suite_rows, recipe.seed],
+            "code": source_digest(("components/evaluation", "components/data")),
+        },
+        measure_suites,
+    )
+    loaded.clear()
+    document = {
         "candidate": candidate,
-        "adapter": None if training is None else training["adapter_digest"],
-        "evaluation": recipe.evaluation.model_dump(mode="json"),
-        "code": source_digest(("components/evaluation", "components/decision", "components/data")),
+        "task": task.document,
+        "suites": suites.document["suites"],
+        "test_digest": digest_of(_test_reads(job, data)),
     }
-    return _released(job.store.run(f"measure-{side}", reads, make))
+    both = digest_of([task.key, suites.key])
+    cached = task.cached and suites.cached
+    return _released(Step(f"measure-{side}", both, document, cached, task.seconds + suites.seconds))
 
 
 def _progress(observer: Observer, what: str) -> Callable[[int, int], None]:
     return lambda done, total: observer.progress(what, done, total)
 
 
-def _load(job: Job, adapter: Path | None) -> tuple[Any, Any]:
-    """Load base or tuned model for measuring; a LoRA delta is merged, which gives the same answers sooner."""
+def _load(job: Job, adapter: Path | None, quantization: str | None = None) -> tuple[Any, Any]:
+    """Load base or tuned model as it will be served: merged, or apart from a base in 4 bits."""
     from components.models.load import load_model, load_tokenizer
 
-    model = load_model(job.base.folder, dtype="float32", adapter=adapter, merge=adapter is not None)
+    merge = adapter is not None and quantization is None
+    model = load_model(job.base.folder, dtype="float32", quantization=quantization, adapter=adapter, merge=merge)
     return model, load_tokenizer(job.base.folder)
 
 
@@ -283,22 +332,40 @@ def _settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
     )
 
 
-def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
-    """Return what every measurement of the task depends on."""
-    recipe = job.recipe
+def _model_reads(job: Job) -> dict[str, Any]:
+    """Return what everything that runs the base depends on."""
+    computing = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
     return {
         "base": job.binding.base,
         "tokenizer": job.binding.tokenizer,
         "template": job.binding.template,
+        "libraries": {name: library_versions()[name] for name in computing},
+        "model code": source_digest(("components/models",)),
+    }
+
+
+def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
+    """Return what every measurement of the task depends on."""
+    recipe = job.recipe
+    return {
+        **_model_reads(job),
         "task": recipe.task.model_dump(mode="json"),
         "assets": _sha(data, recipe.data.assets) if recipe.data.assets else None,
         "seed": recipe.seed,
     }
 
 
+def _test_reads(job: Job, data: dict[str, Any]) -> list[Any]:
+    """Return what decides which held-out rows are scored."""
+    recipe = job.recipe
+    rows = [recipe.evaluation.test_rows, recipe.seed]
+    return [_sha(data, recipe.data.test), list(recipe.data.test_subsets), rows]
+
+
 def _sha(data: dict[str, Any], path: str) -> str:
+    normal = os.path.normpath(path)
     for file in data["files"]:
-        if file["path"] == str(Path(path)):
+        if file["path"] == normal or (Path(normal).is_absolute() and normal.endswith(f"/{file['path']}")):
             return str(file["sha256"])
     raise TunewrightError(f"{path} is not among the materialised files")
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import InputError
+from components.errors import ConflictError
 from components.files import fsync_folder, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Checkpoint", "latest", "load_tensors", "save"]
+__all__ = ["Checkpoint", "latest", "load_tensors", "save", "sweep"]
 
 PREFIX = "checkpoint-"
 
@@ -103,7 +103,7 @@ def latest(run_folder: Path, identity: Mapping[str, str], warn: Any) -> Checkpoi
         The checkpoint, or None when there is none.
 
     Raises:
-        InputError: The newest whole checkpoint belongs to other data, another base or other settings.
+        ConflictError: The newest whole checkpoint belongs to other data, another base or other settings.
     """
     for step in reversed(_steps(run_folder)):
         folder = run_folder / f"{PREFIX}{step}"
@@ -115,13 +115,19 @@ def latest(run_folder: Path, identity: Mapping[str, str], warn: Any) -> Checkpoi
         different = [key for key in sorted({*found, *identity}) if found.get(key) != identity.get(key)]
         if different:
             shown = "; ".join(f"{key}: {found.get(key)} there, {identity.get(key)} here" for key in different)
-            raise InputError(
+            raise ConflictError(
                 f"{folder} was written by another run ({shown})",
                 allowed="the same data, base and settings",
                 next_step=f"move {run_folder} away to start afresh",
             )
         return Checkpoint(folder, step, found)
     return None
+
+
+def sweep(run_folder: Path) -> None:
+    """Remove what killed processes left half-written. Call it under the run's lock."""
+    for aside in (*run_folder.glob(f".{PREFIX}*"), *run_folder.glob(".adapter.*")):
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_tensors(checkpoint: Checkpoint, stem: str) -> dict[str, Tensor]:

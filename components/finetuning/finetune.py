@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.data.chat import encode
-from components.errors import InputError
+from components.errors import ConflictError, InputError
 from components.finetuning import checkpoint, guards, lora, qlora
 from components.finetuning.lora import LoraSettings
+from components.finetuning.progress import Progress, ProgressWatch
 from components.finetuning.schedule import Schedule, build_schedule
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "longest_sequence"]
 
 METHODS = ("lora", "qlora")
-Progress = Callable[[Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,8 @@ def finetune(
         The adapter's folder and what the run measured.
 
     Raises:
-        InputError: Rows or settings that can't teach anything; a run folder that another process is using.
+        InputError: Rows or settings that can't teach anything.
+        ConflictError: The run folder is in use by another process, or holds checkpoints of another run.
         DivergedError: A loss or gradient that isn't finite.
     """
     from filelock import FileLock, Timeout
@@ -154,7 +153,9 @@ def finetune(
     try:
         lock = FileLock(run_folder / "run.lock", timeout=0).acquire()
     except Timeout as error:
-        raise InputError(f"another process is training in {run_folder}", next_step="wait for it, or stop it") from error
+        raise ConflictError(
+            f"another process is training in {run_folder}", next_step="wait for it, or stop it"
+        ) from error
     with lock:
         return _finetune(
             base_folder, rows, dev_rows, settings, run_folder, dict(identity), checkpoint_steps, keep_checkpoints,
@@ -180,6 +181,7 @@ def _finetune(
 
     tokenizer = load_tokenizer(base_folder)
     schedule, encoded = _schedule(tokenizer, rows, settings)
+    checkpoint.sweep(run_folder)
     identity = {**identity, "settings": json.dumps(asdict(settings), sort_keys=True)}
     found = checkpoint.latest(run_folder, identity, say)
     if found is not None:
@@ -192,7 +194,7 @@ def _finetune(
         longest = max(place for step in schedule.steps for b in step for s in b for place in s.position_ids) + 1
         guards.check_before(model, tokenizer, encoded, longest)
         trainable, total = guards.trainable_counts(model)
-        watch = _Watch(schedule, progress, run_folder / "seconds.json", found.step if found else 0)
+        watch = ProgressWatch(schedule, progress)
         trainer = build_trainer(
             model,
             schedule,
@@ -212,18 +214,17 @@ def _finetune(
             pad_id=tokenizer.pad_token_id,
             callbacks=[
                 ProgressCallback(
-                    watch.step, _dev_steps(len(schedule.steps)), _dev_loss(model, tokenizer, dev_rows, settings)
+                    watch, _dev_steps(len(schedule.steps)), _dev_loss(model, tokenizer, dev_rows, settings)
                 )
             ],
         )
         trainer.resume(found)
-    history = trainer.state.log_history
-    adapter = _save_adapter(model, base_folder, run_folder / "adapter")
-    probe = schedule.steps[0][0][0]
-    change = guards.check_saved_adapter(
-        model, base_folder, adapter, dtype=settings.dtype, quantization=quantization, probe=probe
-    )
-    seconds = watch.seconds()
+        history = trainer.state.log_history
+        # the optimizer's states are not needed again; the check below takes their place
+        trainer.optimizer = trainer.lr_scheduler = None
+        adapter = _save_adapter(model, base_folder, run_folder / "adapter")
+        change = guards.check_saved_adapter(model, base_folder, adapter, schedule.steps[0][0][0], settings.dtype)
+    seconds = watch.seconds
     return FinetuneResult(
         adapter=adapter,
         steps=len(schedule.steps),
@@ -325,64 +326,3 @@ def _save_adapter(model: Any, base_folder: Path, folder: Path) -> Path:
     os.replace(aside, folder)
     fsync_folder(folder.parent)
     return folder
-
-
-class _Watch:
-    """Turn the trainer's log into progress with tokens/s and time left; remember seconds over a resume."""
-
-    def __init__(self, schedule: Schedule, progress: Progress | None, memory: Path, first_step: int) -> None:
-        self._tokens = [sum(len(s) for batch in step for s in batch) for step in schedule.steps]
-        self._progress = progress
-        self._memory = memory
-        self._first = first_step
-        self._before: dict[int, float] = {}
-        if first_step and memory.exists():
-            with contextlib.suppress(ValueError):  # a torn file of timings costs their history, not the run
-                recorded = json.loads(memory.read_text())
-                self._before = {int(k): v for k, v in recorded.items() if int(k) <= first_step}
-        self._offset = self._before.get(first_step, 0.0)
-        self._started = time.monotonic()
-        self._at: dict[int, float] = dict(self._before)
-
-    def step(self, log: Mapping[str, float]) -> None:
-        """Take a step's log, with the loss normalised by the trainer."""
-        step = int(log["step"])
-        elapsed = time.monotonic() - self._started
-        self._at[step] = self._offset + elapsed
-        self._memory.write_text(json.dumps(self._at))
-        done = sum(self._tokens[self._first : step])
-        speed = done / elapsed if elapsed else 0.0
-        if self._progress is not None:
-            left = sum(self._tokens[step:]) / speed if speed else 0.0
-            self._progress(
-                {
-                    "step": step,
-                    "steps": len(self._tokens),
-                    "loss": float(log["loss"]),
-                    "tokens_per_second": speed,
-                    "seconds_left": left,
-                }
-            )
-
-    def seconds(self) -> float:
-        return max(self._at.values(), default=0.0) or time.monotonic() - self._started
-
-    def losses(self, history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-        """List every step of the run; those before a resume come from the checkpoint's own history."""
-        found = []
-        for entry in history:
-            if "loss" not in entry:
-                continue
-            step = int(entry["step"])
-            spent = self._at.get(step, 0.0) - self._at.get(step - 1, 0.0)
-            found.append(
-                {
-                    "step": step,
-                    "loss": entry["loss"],
-                    "learning_rate": entry["learning_rate"],
-                    "gradient_norm": entry["grad_norm"],
-                    "tokens_per_second": self._tokens[step - 1] / spent if spent > 0 else 0.0,
-                    "seconds": self._at.get(step, 0.0),
-                }
-            )
-        return found

@@ -81,46 +81,54 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
 
 
 def check_saved_adapter(
-    model: Any, base_folder: Path, adapter_folder: Path, *, dtype: str, quantization: str | None, probe: PackedSequence
+    model: Any, base_folder: Path, adapter_folder: Path, probe: PackedSequence, dtype: str
 ) -> float:
-    """Load the saved adapter afresh and compare what it says with what is in memory.
+    """Load the saved adapter beside the trained one and compare what the two say.
 
     Args:
         model: The trained model in memory, an adapter on its base.
         base_folder: The base that it was trained on.
         adapter_folder: What was saved.
-        dtype: Of the base's weights.
-        quantization: As in training.
         probe: A sequence to compare on.
+        dtype: Of the base's weights.
 
     Returns:
         The largest change of a logit that the adapter makes against the base.
 
     Raises:
-        TunewrightError: The reloaded weights give other logits, or the adapter changes nothing.
+        TunewrightError: The saved weights give other logits, or the adapter changes nothing.
+        InputError: What was saved is bound to another base.
     """
     import torch
 
     from components.data.packing import collate
     from components.finetuning.loss import causal_model, hidden_states
-    from components.models.load import load_model
+    from components.models.fingerprint import check_binding
 
-    def logits(some: Any) -> Any:
-        states = hidden_states(some, collate([probe], 0))[0, -64:]
-        return torch.nn.functional.linear(states, causal_model(some).get_output_embeddings().weight).float()
+    check_binding(adapter_folder, base_folder)
+    batch = collate([probe], 0)
+    device = next(model.parameters()).device
+    batch = {name: value.to(device) for name, value in batch.items()}
 
-    was_training = model.training
+    def logits() -> Any:
+        states = hidden_states(model, batch)[0, -64:]
+        return torch.nn.functional.linear(states, causal_model(model).get_output_embeddings().weight).float()
+
     model.eval()
     with torch.no_grad():
-        in_memory = logits(model)
+        in_memory = logits()
         with model.disable_adapter():
-            of_base = logits(model)
-        reloaded = logits(load_model(base_folder, dtype=dtype, quantization=quantization, adapter=adapter_folder))
-    model.train(was_training)
-    scale = float(in_memory.abs().max()) if dtype != "float32" else 1.0
+            of_base = logits()
+        # on the same base: a second one would need the memory of the whole run again
+        trained = model.active_adapter
+        model.load_adapter(str(adapter_folder), adapter_name="saved", is_trainable=False, local_files_only=True)
+        model.set_adapter("saved")
+        saved = logits()
+        model.set_adapter(trained)
+        model.delete_adapter("saved")
     # bfloat16 keeps 8 bits: two kernels may differ in the last of them
-    tolerance = LOGIT_TOLERANCE if dtype == "float32" else 2**-6 * scale
-    difference = float((reloaded - in_memory).abs().max())
+    tolerance = LOGIT_TOLERANCE if dtype == "float32" else 2**-6 * float(in_memory.abs().max())
+    difference = float((saved - in_memory).abs().max())
     if not difference <= tolerance:
         raise TunewrightError(
             f"the saved adapter gives other logits than the trained one: largest difference {difference:.3g}",

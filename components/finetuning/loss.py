@@ -2,7 +2,7 @@
 where it counts.
 
 The sum over tokens of weight x cross-entropy is divided by the sum of weights over the effective batch (all
-micro-batches, all devices), so that the split into micro-batches doesn't change the gradient. Hidden states go through
+micro-batches), so that the split into micro-batches doesn't change the gradient. Hidden states go through
 the output layer only where the weight isn't zero, a chunk at a time and recomputed in the backward pass: with a
 vocabulary of 49,152 the logits of a 2,048-token batch would take 400 MB, those of the answers' tokens take a tenth.
 """

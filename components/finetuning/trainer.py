@@ -26,6 +26,7 @@ from components.errors import TunewrightError
 from components.finetuning import checkpoint
 from components.finetuning.checkpoint import Checkpoint
 from components.finetuning.loss import forward_loss
+from components.finetuning.progress import ProgressWatch
 from components.finetuning.schedule import Schedule
 
 __all__ = ["DivergedError", "ProgressCallback", "ScheduledTrainer", "build_trainer", "trainable_state"]
@@ -177,29 +178,32 @@ class ScheduledTrainer(Trainer):
         name, _, position, has_gauss, cached = document["numpy"]
         np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
         torch.set_rng_state(tensors["torch"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([tensors[f"cuda{i}"] for i in range(torch.cuda.device_count())])
+        for number in range(torch.cuda.device_count()):
+            if f"cuda{number}" in tensors:  # the run may have begun on a machine with fewer devices
+                torch.cuda.set_rng_state(tensors[f"cuda{number}"], number)
 
 
 class ProgressCallback(TrainerCallback):
-    """Tell somebody about every step, and measure the dev loss now and then.
+    """Tell the watch about every step, and measure the dev loss now and then.
 
     Args:
-        report: Called with each step's log.
+        watch: Keeps time.
         dev_steps: Steps after which the dev loss is measured.
         dev_loss: Measures it.
     """
 
-    def __init__(
-        self, report: Callable[[dict[str, float]], None], dev_steps: set[int], dev_loss: Callable[[], float] | None
-    ) -> None:
-        self.report = report
+    def __init__(self, watch: ProgressWatch, dev_steps: set[int], dev_loss: Callable[[], float] | None) -> None:
+        self.watch = watch
         self.dev_steps = dev_steps
         self.dev_loss = dev_loss
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.watch.begin(state.global_step, state.log_history)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
         if logs and "loss" in logs:
-            self.report({**logs, "step": state.global_step})
+            # the history goes into every checkpoint, and the timings with it
+            state.log_history[-1]["seconds"] = self.watch.step(state.global_step, logs["loss"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         if self.dev_loss is not None and state.global_step in self.dev_steps:
@@ -255,6 +259,8 @@ def build_trainer(
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
     )
+    # Several devices in one process would split a micro-batch between them behind our back: the schedule is for one.
+    arguments._n_gpu = min(1, arguments.n_gpu)
     trainer = ScheduledTrainer(
         schedule=schedule,
         identity=identity,
@@ -262,7 +268,7 @@ def build_trainer(
         model=model,
         args=arguments,
         train_dataset=MicroBatches(schedule),
-        data_collator=lambda items: collate(items[0], pad_id),
+        data_collator=lambda items: _collate_only(items, pad_id),
         callbacks=callbacks,
     )
     # the trainer's own printer writes dicts to standard output, which belongs to `--json`
@@ -270,6 +276,11 @@ def build_trainer(
 
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _collate_only(items: list[list[PackedSequence]], pad_id: int) -> dict[str, Tensor]:
+    (micro_batch,) = items
+    return collate(micro_batch, pad_id)
 
 
 def trainable_state(model: Any) -> dict[str, Tensor]:

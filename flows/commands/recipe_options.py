@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,12 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def state_folder(home: Path | None) -> Path:
-    """Return the state folder, absolute."""
+    """Return the state folder, absolute, and let every part and child process of this command use the same."""
     from components.paths import home as default_home
 
-    return (home or default_home()).absolute()
+    folder = (home or default_home()).absolute()
+    os.environ["TUNEWRIGHT_HOME"] = str(folder)
+    return folder
 
 
 def prepare(recipe: Path, profile: str | None, overrides: tuple[str, ...]) -> ResolvedRecipe:

@@ -88,21 +88,26 @@ def resolve(ref: str, checkout: bool, home: Path, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("ref")
+@click.option(
+    "--alias", default="champion", show_default=True, help="The gate compares REF with what this alias holds, too."
+)
 @home_option
 @json_option
-def show(ref: str, home: Path, as_json: bool) -> None:
+def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
     """Show REF's manifest, aliases, evaluations, and what the gate says of it."""
+    from registry.gate import Policy, recorded_policy
+
     with _open(home) as registry:
         version = registry.resolve(ref)
         reports = registry.evaluations(version.digest)
-        policy = _policy(None, reports[0].report if reports else None)
+        policy = recorded_policy(reports[0].report if reports else None) or Policy()
         document = {
             **version.to_dict(),
             "aliases": [a.to_dict() for a in registry.aliases(version.name) if a.digest == version.digest],
             "manifest": version.manifest.to_dict(),
             "evaluations": [e.to_dict() for e in reports],
             "policy": policy.to_dict(),
-            "gate": registry.check_gate(version.digest, policy).to_dict(),
+            "gate": registry.check_gate(version.digest, policy, alias).to_dict(),
         }
     emit(document, as_json, _render_version)
 
@@ -133,16 +138,14 @@ def promote(
     home: Path,
     as_json: bool,
 ) -> None:
-    """Let an alias point at REF, if its newest evaluation satisfies the policy."""
+    """Let an alias point at REF, if its newest evaluation satisfies the policy and holds against what is there."""
     from registry.audit import login_name
 
     with _open(home) as registry:
-        version = registry.resolve(ref)
-        reports = registry.evaluations(version.digest)
         change = registry.promote(
-            version.digest,
+            ref,
             alias,
-            policy=_policy(policy_file, reports[0].report if reports else None),
+            policy=None if policy_file is None else _read_policy(policy_file),
             actor=actor or login_name(),
             reason=reason,
             expected_revision=expected_revision,
@@ -223,19 +226,16 @@ def audit(after: int, home: Path, as_json: bool) -> None:
     emit({"head": head, "entries": rows}, as_json, _render_audit)
 
 
-def _policy(file: Path | None, report: dict[str, Any] | None) -> Policy:
+def _read_policy(file: Path) -> Policy:
+    import yaml
+
+    from components.errors import InputError
     from registry.gate import Policy
 
-    if file is not None:
-        import yaml
-
-        from components.errors import InputError
-
-        try:
-            return Policy.from_dict(yaml.safe_load(file.read_text()))
-        except yaml.YAMLError as error:
-            raise InputError(f"policy {file} is not YAML: {error}", allowed="a mapping of policy keys") from error
-    return Policy.from_dict((report or {}).get("policy") or {})
+    try:
+        return Policy.from_dict(yaml.safe_load(file.read_text()))
+    except yaml.YAMLError as error:
+        raise InputError(f"policy {file} is not YAML: {error}", allowed="a mapping of policy keys") from error
 
 
 def _table(rows: list[list[str]]) -> str:
@@ -273,7 +273,13 @@ def _render_version(document: dict[str, Any]) -> str:
     lines.append(f"  evaluations: {len(document['evaluations'])}")
     lines.append("  gate: " + ("passes" if document["gate"]["passed"] else "refuses"))
     lines += [f"    - {reason}" for reason in document["gate"]["reasons"]]
+    lines += [f"    {note}" for note in _notes(document["gate"])]
     return "\n".join(lines)
+
+
+def _notes(gate: dict[str, Any] | None) -> list[str]:
+    """What passed without being measured: a champion that could not be compared with."""
+    return [f"note: {c['reason']}" for c in (gate or {}).get("checks", ()) if c["passed"] and c["reason"]]
 
 
 def _render_change(document: dict[str, Any]) -> str:
@@ -285,7 +291,8 @@ def _render_change(document: dict[str, Any]) -> str:
         return f"{subject} points at {document['current']} already (revision {document['revision']})"
     verb = "would point" if document["dry_run"] else "points"
     before = f", before {document['previous']}" if document["previous"] else ""
-    return f"{subject} {verb} at {document['current']} (revision {document['revision']}{before})"
+    line = f"{subject} {verb} at {document['current']} (revision {document['revision']}{before})"
+    return "\n".join([line, *(f"  {note}" for note in _notes(gate))])
 
 
 def _render_lineage(document: dict[str, Any]) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.commands.output import emit, json_option
 from flows.commands.recipe_options import prepare, recipe_options, state_folder
+
+if TYPE_CHECKING:
+    from flows.job import Job
 
 
 @click.command("run")
@@ -26,7 +29,12 @@ def command(
     """
     resolved = prepare(recipe, profile, overrides)
     state = state_folder(home)
-    run = _plainly(resolved, state) if no_prefect else _under_prefect(recipe, profile, overrides, state)
+    from flows.job import open_job
+
+    # what is wrong with the base, the metric, the folders or the rows is told before a server is started
+    job = open_job(resolved, state)
+    job.check_rows()
+    run = _plainly(job) if no_prefect else _under_prefect(recipe, profile, overrides, state)
     from components.errors import VerdictError
     from components.evaluation.summary import render_text
     from flows.chain import exit_reason
@@ -37,12 +45,11 @@ def command(
         raise VerdictError(reason, next_step=f"see {run['report']}")
 
 
-def _plainly(resolved: Any, home: Path) -> dict[str, Any]:
+def _plainly(job: Job) -> dict[str, Any]:
     from flows.chain import run_chain
-    from flows.job import open_job
     from flows.observer import TerminalObserver
 
-    return run_chain(open_job(resolved, home), TerminalObserver(), lambda step, *arguments: step(*arguments))
+    return run_chain(job, TerminalObserver(), lambda step, *arguments: step(*arguments))
 
 
 def _under_prefect(recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path) -> dict[str, Any]:

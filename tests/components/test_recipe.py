@@ -62,6 +62,9 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"seed": -1}, "seed"),
         ({"finetune": {"rank": "many"}}, r"finetune.rank.*'many'"),
         ({"finetune": []}, "must be a mapping"),
+        ({"finetune": {"epochs": float("inf")}}, "finetune.epochs"),
+        ({"memory": {"budget": "banana"}}, "banana"),
+        ({"evaluation": {"suites": ["piqa", "piqa"]}}, "named twice"),
     ],
 )
 def test_wrong_and_contradictory_values_are_refused(tmp_path: Path, section: dict[str, object], message: str) -> None:
@@ -79,6 +82,9 @@ def test_what_is_not_a_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1,\n")
     with pytest.raises(InputError, match="not YAML"):
         load_recipe(tmp_path / "broken.yaml")
+    (tmp_path / "twice.yaml").write_text("name: a\nname: b\n")
+    with pytest.raises(InputError, match="'name' stands twice"):
+        load_recipe(tmp_path / "twice.yaml")
     with pytest.raises(InputError, match="no profile 'fast'"):
         load_recipe(write(tmp_path), "fast")
     with pytest.raises(InputError, match="key=value"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.errors import InputError
+from components.errors import ConflictError, InputError
 from components.paths import home
 from components.recipe import load_recipe
 from flows.chain import exit_reason, run_chain
@@ -23,6 +23,7 @@ Project = Callable[..., Path]
 
 def run(recipe: Path, *overrides: str) -> dict[str, Any]:
     job = open_job(load_recipe(recipe, None, overrides), home())
+    job.check_rows()
     return run_chain(job, TerminalObserver(), lambda function, *arguments: function(*arguments))
 
 
@@ -65,8 +66,7 @@ def test_a_second_run_trains_nothing_and_returns_the_same_version(project: Proje
 def test_a_changed_recipe_value_re_runs_what_depends_on_it(project: Project) -> None:
     first = run(project())
     second = run(project(finetune={"learning_rate": 5e-4}))
-    # the plan reads the section too; it comes out the same
-    assert redone(second) == {"plan", "finetune", "evaluate the tuned model"}
+    assert redone(second) == {"finetune", "evaluate the tuned model"}
     assert second["version"] == "tiny:v2"
     assert second["digest"] != first["digest"]
     assert second["promotion"]["previous"] == "tiny:v1"
@@ -104,6 +104,32 @@ def test_a_gate_that_cannot_be_met_registers_and_leaves_the_champion(project: Pr
     assert "tiny:v2" in Path(refused["report"]).read_text()
 
 
+def test_a_roll_back_is_not_undone_by_the_next_run(project: Project) -> None:
+    run(project())
+    second = run(project(finetune={"learning_rate": 5e-4}))
+    with Registry.open(home() / "registry") as registry:
+        registry.rollback("tiny", "champion", actor="somebody", reason="customers complained")
+    with pytest.raises(ConflictError, match="rolled back"):
+        run(project(finetune={"learning_rate": 5e-4}))
+    with Registry.open(home() / "registry") as registry:
+        assert registry.resolve("tiny@champion").label == "tiny:v1"
+        assert registry.resolve("tiny").digest == second["digest"]
+
+
+def test_a_failed_run_leaves_how_far_it_came(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ConflictError("the disk is on fire")
+
+    monkeypatch.setattr("flows.steps.plan", fail)
+    with pytest.raises(ConflictError):
+        run(project())
+    (record,) = home().glob("runs/tiny-*/run.json")
+    document = json.loads(record.read_text())
+    assert "the disk is on fire" in document["error"]
+    assert document["decision"]["verdict"]
+    assert document["training"] is None
+
+
 def test_a_verdict_that_is_not_finetune_stops_before_training_with_a_report(project: Project) -> None:
     found = run(project(decision={"override_reason": None, "min_train_rows": 1000}))
     assert found["decision"]["verdict"] == "more_data"
@@ -137,8 +163,7 @@ def test_bad_input_is_refused_before_anything_is_registered(
 ) -> None:
     with pytest.raises(InputError, match=message):
         run(project(**change))
-    assert not (home() / "registry").exists()
-    assert not (home() / "steps").exists()
+    assert not home().exists()
 
 
 def test_a_test_row_that_stands_in_training_is_refused(project: Project, tmp_path: Path) -> None:

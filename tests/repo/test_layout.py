@@ -88,6 +88,12 @@ def test_commands_in_the_documents_exist_and_every_command_is_documented() -> No
         assert (ROOT / "flows" / "commands" / f"{module}.py").exists()
 
 
+def test_no_placeholder_is_left_in_the_documents() -> None:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        found = [line for line in path.read_text().splitlines() if re.fullmatch(r"[A-Z]{3,}", line.strip())]
+        assert found == [], path
+
+
 def test_make_targets_in_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"make ([a-z-]+)", (ROOT / "README.md").read_text()))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from components.data.rows import Message, Row
-from components.errors import InputError, TunewrightError
+from components.errors import ConflictError, InputError, TunewrightError
 from components.finetuning import checkpoint
 from components.finetuning.finetune import FinetuneResult, FinetuneSettings, finetune
 from components.finetuning.lora import LoraSettings
@@ -126,9 +126,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(base: Path, tmp_path:
 
 def test_resuming_with_other_data_or_settings_is_refused_with_the_difference(base: Path, tmp_path: Path) -> None:
     run(base, tmp_path)
-    with pytest.raises(InputError, match="learning_rate"):
+    with pytest.raises(ConflictError, match="learning_rate"):
         run(base, tmp_path, learning_rate=1e-4)
-    with pytest.raises(InputError, match="data: d there, other here"):
+    with pytest.raises(ConflictError, match="data: d there, other here"):
         finetune(base, rows(), [], settings(), run_folder=tmp_path, identity={"data": "other"})
 
 
