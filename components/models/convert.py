@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _read(source: Path) -> tuple[Any, Any]:
                 dtype=torch.float32,
                 local_files_only=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        except (OSError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, struct.error) as error:
             raise InputError(
                 f"{source} is not a GGUF model that can be converted: {error}",
                 allowed="architectures that transformers reads from GGUF",

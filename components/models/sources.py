@@ -126,7 +126,7 @@ def _converted(name: str, source_digest: str, fetch: Callable[[], Path], cache: 
 def _from_hub(name: str, cache: Path) -> BaseSource:
     """Download the safe part of a hub repository at one revision; offline, a revision that is there already is used."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     repository, _, revision = name.partition("@")
     stem = repository.replace("/", "--")
@@ -139,7 +139,7 @@ def _from_hub(name: str, cache: Path) -> BaseSource:
             allowed=f"{', '.join(sorted(CATALOGUE))}; a local folder; or an existing hub id",
             next_step="check the spelling; for a gated model set HF_TOKEN",
         ) from error
-    except (OSError, HfHubHTTPError) as error:
+    except Exception as error:  # the client lets the errors of its transport through, whichever that is
         return _hub_offline(name, stem, revision, cache, error)
     commit = str(info.sha)
     licence = str(getattr(info.card_data, "license", None) or "unknown")
@@ -164,7 +164,9 @@ def _from_hub(name: str, cache: Path) -> BaseSource:
 
     try:
         _place(folder, download)
-    except (OSError, HfHubHTTPError) as error:
+    except TunewrightError:
+        raise
+    except Exception as error:  # as above
         raise TunewrightError(
             f"downloading {name} at {commit[:12]} failed: {error}",
             next_step="run again; what has arrived is kept and the rest is fetched",

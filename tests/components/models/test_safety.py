@@ -1,0 +1,192 @@
+"""What a model folder may hold."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.errors import InputError
+from components.models.safety import chat_template, check_base, check_chat_template, check_folder, weight_files
+from components.models.tiny import make_tiny
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("sound") / "base")
+
+
+@pytest.fixture
+def base(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "base"))
+
+
+def set_in(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def add_pickle(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
+
+
+def add_disguised_pickle(folder: Path) -> None:
+    (folder / "extra.json").write_bytes(pickle.dumps({"a": 1}))
+
+
+def add_text_pickle(folder: Path) -> None:
+    (folder / "data.pkl").write_bytes(pickle.dumps({"a": 1}, protocol=0))
+
+
+def add_torch_archive(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "spiece.model", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}))
+
+
+def disguise_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(pickle.dumps(list(range(100))))
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def add_code(folder: Path) -> None:
+    (folder / "modeling.py").write_text("print('hello')")
+
+
+def add_nested_code(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "modeling.py").write_text("print('hello')")
+
+
+def link_file(folder: Path) -> None:
+    (folder / "notes.txt").symlink_to("/etc/hostname")
+
+
+def link_folder(folder: Path) -> None:
+    (folder / "more").symlink_to(folder.parent)
+
+
+def ask_for_code(folder: Path) -> None:
+    set_in(folder / "config.json", auto_map={"AutoModel": "modeling.Model"})
+
+
+def ask_for_code_deep_inside(folder: Path) -> None:
+    set_in(folder / "config.json", text_config={"layers": [{"auto_map": {"AutoModel": "modeling.Model"}}]})
+
+
+def ask_peft_to_import(folder: Path) -> None:
+    mapping = {"base_model_class": "Model", "parent_library": "somewhere"}
+    (folder / "adapter_config.json").write_text(json.dumps({"auto_mapping": mapping}))
+
+
+def point_outside(folder: Path) -> None:
+    index = {"weight_map": {"a": "../outside.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def break_json(folder: Path) -> None:
+    (folder / "generation_config.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (add_pickle, "pickle"),
+        (add_disguised_pickle, "pickle"),
+        (add_text_pickle, "not allowed"),
+        (add_torch_archive, "zip"),
+        (disguise_weights, "safetensors"),
+        (cut_weights, "cut short"),
+        (add_code, "not allowed"),
+        (add_nested_code, "not allowed"),
+        (link_file, "link"),
+        (link_folder, "link"),
+        (ask_for_code, "auto_map"),
+        (ask_for_code_deep_inside, "auto_map"),
+        (ask_peft_to_import, "auto_mapping"),
+        (point_outside, "outside.safetensors"),
+        (break_json, "not valid JSON"),
+    ],
+)
+def test_an_unsafe_folder_is_refused_with_the_reason(base: Path, spoil: Callable[[Path], None], word: str) -> None:
+    check_folder(base)
+    spoil(base)
+    with pytest.raises(InputError, match=word):
+        check_folder(base)
+
+
+def test_a_linked_folder_is_refused(base: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(base)
+    with pytest.raises(InputError, match="is a link"):
+        check_folder(link)
+
+
+def test_licences_and_read_mes_may_lie_beside_the_model(base: Path) -> None:
+    for name in ("LICENSE", "README.md", "notes.txt", ".gitattributes"):
+        (base / name).write_text("text")
+    (base / ".cache" / "huggingface").mkdir(parents=True)
+    (base / ".cache" / "huggingface" / "model.lock").write_bytes(b"")
+    check_base(base)
+
+
+def remove_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    set_in(folder / "tokenizer_config.json", chat_template=None)
+
+
+def remove_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def remove_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (remove_template, "chat template"),
+        (remove_config, "config.json"),
+        (remove_weights, "no weights"),
+        (remove_tokenizer, "no tokenizer"),
+    ],
+)
+def test_an_incomplete_base_is_refused_with_what_is_missing(
+    base: Path, spoil: Callable[[Path], None], word: str
+) -> None:
+    check_base(base)
+    spoil(base)
+    with pytest.raises(InputError, match=word):
+        check_base(base)
+
+
+def test_a_template_that_is_not_jinja_is_refused(base: Path) -> None:
+    (base / "chat_template.jinja").write_text("{% for message in messages %}")
+    with pytest.raises(InputError, match="not valid Jinja"):
+        check_chat_template(base)
+
+
+def test_a_template_in_the_tokenizer_config_counts(base: Path) -> None:
+    text = (base / "chat_template.jinja").read_text()
+    (base / "chat_template.jinja").unlink()
+    set_in(base / "tokenizer_config.json", chat_template=[{"name": "default", "template": text}])
+    assert chat_template(base) == text
+
+
+def test_a_shard_that_the_index_names_must_be_there(base: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "other.safetensors"}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"other\.safetensors"):
+        weight_files(base)
