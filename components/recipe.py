@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from components.errors import InputError
 from components.memory.hardware import parse_size
@@ -120,7 +128,9 @@ class FinetuneSection(Section):
 class EvaluationSection(Section):
     """What is measured after training, on the base and on the tuned model."""
 
-    test_rows: int = Field(0, ge=0, description="test rows, sampled by the seed; 0: all")
+    test_rows: NonNegativeInt | Mapping[str, NonNegativeInt] = Field(
+        0, description="test rows, sampled by the seed; a number, or one for each subset; 0: all"
+    )
     batch_size: int = Field(24, ge=1, description="answers generated at once")
     suites: tuple[str, ...] = Field((), description="general suites that show the alignment tax")
     suite_rows: int = Field(100, ge=10, description="rows of each suite, sampled by the seed")
@@ -140,6 +150,7 @@ class GateSection(Section):
     task_interval_excludes_zero: bool = Field(True, description="the paired interval of that delta lies above zero")
     max_suite_drop: Fraction = Field(0.1, description="no suite's paired interval may reach below minus this")
     min_rows: int = Field(30, ge=1, description="test rows behind the task score")
+    subset: str | None = Field(None, description="the task score is that of this subset; the others are reported apart")
 
 
 class ReleaseSection(Section):

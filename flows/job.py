@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.data.rows import Row, read_rows
-from components.data.selection import sample, select_subsets
+from components.data.selection import sample, sample_subsets, select_subsets
 from components.errors import InputError
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.sources import BaseSource, locate_base
@@ -59,8 +59,9 @@ class Job:
 
     @cached_property
     def dev_rows(self) -> list[Row]:
-        """The dev rows of the subsets that are scored."""
-        return self._rows("dev", self.recipe.data.test_subsets)
+        """The dev rows of the subset that the gate reads, or of those that are scored."""
+        gated = self.recipe.gate.subset
+        return self._rows("dev", (gated,) if gated else self.recipe.data.test_subsets)
 
     @cached_property
     def decision_rows(self) -> list[Row]:
@@ -77,7 +78,11 @@ class Job:
     def test_rows(self) -> list[Row]:
         """The held-out rows that are scored."""
         rows = self._rows("test", self.recipe.data.test_subsets)
-        return sample(rows, self.recipe.evaluation.test_rows, self.recipe.seed)
+        path = self.repo / self.recipe.data.test
+        chosen = sample_subsets(rows, self.recipe.evaluation.test_rows, self.recipe.seed, path)
+        # the gate's subset must be among what is scored
+        select_subsets(chosen, [self.recipe.gate.subset] if self.recipe.gate.subset else [], path)
+        return chosen
 
     def check_rows(self) -> None:
         """Read the splits that are on disk already, so that what is wrong in them is told before anything is written.

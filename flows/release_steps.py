@@ -43,16 +43,19 @@ def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, 
         fields = ("suite", "digest", "metric", "score", "low", "high", "seconds")
         return [SuiteResult(**{k: s[k] for k in fields}, correct=tuple(s["correct"])) for s in document["suites"]]
 
-    task = compare_task(
-        job.test_rows,
-        base["task"]["scores"],
-        tuned["task"]["scores"],
-        base["task"]["predictions"],
-        tuned["task"]["predictions"],
-        metric=job.recipe.task.metric,
-        baseline=base["candidate"],
-        seed=job.recipe.seed,
-    )
+    def compared(subset: str | None) -> dict[str, Any]:
+        chosen = [i for i, row in enumerate(job.test_rows) if subset in (None, row.metadata.get("subset"))]
+        columns = [document["task"][key] for key in ("scores", "predictions") for document in (base, tuned)]
+        return compare_task(
+            [job.test_rows[i] for i in chosen],
+            *([column[i] for i in chosen] for column in columns),
+            metric=job.recipe.task.metric,
+            baseline=base["candidate"],
+            seed=job.recipe.seed,
+        )
+
+    subset = job.recipe.gate.subset
+    task = {**compared(subset), "subset": subset, "subsets": compared(None)["subsets"]}
     cost = {
         side: {key: document["task"][key] for key in ("tokens_per_request", "seconds_per_request")}
         for side, document in (("base", base), ("tuned", tuned))

@@ -78,7 +78,7 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     reads = {
         **_task_reads(job, data),
         "splits": [_sha(data, recipe.data.train), _sha(data, recipe.data.dev)],
-        "subsets": [list(recipe.data.train_subsets), list(recipe.data.test_subsets)],
+        "subsets": [list(recipe.data.train_subsets), list(recipe.data.test_subsets), recipe.gate.subset],
         "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason"}),
         "batch_size": recipe.evaluation.batch_size,
         "code": source_digest(("components/decision", "components/evaluation", "components/data")),
@@ -358,7 +358,7 @@ def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
 def _test_reads(job: Job, data: dict[str, Any]) -> list[Any]:
     """Return what decides which held-out rows are scored."""
     recipe = job.recipe
-    rows = [recipe.evaluation.test_rows, recipe.seed]
+    rows = [recipe.evaluation.model_dump(mode="json")["test_rows"], recipe.seed]
     return [_sha(data, recipe.data.test), list(recipe.data.test_subsets), rows]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.data.rows import Row
 from components.errors import InputError
 
-__all__ = ["sample", "select_subsets"]
+__all__ = ["sample", "sample_subsets", "select_subsets"]
 
 
 def select_subsets(rows: Sequence[Row], subsets: Sequence[str], path: Path) -> list[Row]:
@@ -50,3 +50,23 @@ def sample(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
         return list(rows)
     chosen = sorted(random.Random(seed).sample(range(len(rows)), count))
     return [rows[index] for index in chosen]
+
+
+def sample_subsets(rows: Sequence[Row], counts: int | Mapping[str, int], seed: int, path: Path) -> list[Row]:
+    """Draw rows from all subsets together, or a number of rows from each one named.
+
+    Args:
+        rows: What to draw from.
+        counts: A number for all, or one a subset; 0 gives all.
+        seed: Seed of the draws.
+        path: Where the rows are from, for the error.
+
+    Returns:
+        The rows, subset by subset where counts names them.
+
+    Raises:
+        InputError: A subset that no row has.
+    """
+    if isinstance(counts, int):
+        return sample(rows, counts, seed)
+    return [row for name, count in counts.items() for row in sample(select_subsets(rows, [name], path), count, seed)]

@@ -18,9 +18,11 @@ def _has(row: Mapping[str, Any], *keys: str) -> bool:
 
 
 def task_table(run: Mapping[str, Any]) -> Table:
-    """Tabulate the task's score on held-out rows, base against tuned: all of them, then each subset."""
+    """Tabulate the task's score on held-out rows, base against tuned: those that the gate reads, then the others."""
     task = section(run, "task")
-    scored = [{**task, "subset": "all"}, *rows_of(task.get("subsets"))] if task else []
+    gated = task.get("subset")
+    others = [row for row in rows_of(task.get("subsets")) if row.get("subset") != gated]
+    scored = [{**task, "subset": gated or "all"}, *others] if task else []
     ends = [(row["base"] + row[end]) for row in scored for end in ("low", "high") if _has(row, "base", end)]
     scale = charts.scale_for([row.get(key) for row in scored for key in ("base", "tuned")] + ends, include=(0.0,))
     rows: list[tuple[Cell, ...]] = []

@@ -46,8 +46,9 @@ def _task_sentence(run: Mapping[str, Any]) -> str:
     baseline = plain(task.get("baseline") or "the base model")
     scores = f"{percent(task.get('tuned'))} tuned against {percent(task.get('base'))} for {baseline}"
     span = interval(task.get("low"), task.get("high"), signed=True)
+    subset = f"{plain(task['subset'])} " if task.get("subset") else ""
     gained = f"{points(task.get('delta'))} points (95 % interval {span})"
-    return f"{plain(task.get('metric'))}: {scores}, {gained} on {task.get('n')} held-out rows."
+    return f"{plain(task.get('metric'))}: {scores}, {gained} on {task.get('n')} held-out {subset}rows."
 
 
 def _stopped_at_decision(run: Mapping[str, Any]) -> bool:
