@@ -12,6 +12,7 @@ RegistryError (exit 1)
 │   ├── PolicyInvalid         a gate policy has unknown keys or impossible values
 │   ├── ReportInvalid         an evaluation report isn't plain JSON
 │   ├── BaseMismatch          an adapter's base isn't the base that it names as parent
+│   ├── EvaluationMismatch    a report measured other files than those of the version that it is recorded for
 │   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
 ├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
 ├── MissingError (exit 4)
@@ -22,6 +23,7 @@ RegistryError (exit 1)
 └── ClashError (exit 4)
     ├── AliasConflict         the alias moved since the caller looked; names the current revision
     ├── AmbiguousReference    a digest prefix fits several versions
+    ├── ContentKeyTaken       a version with this content key holds other files
     ├── DigestTaken           the same manifest is registered under another name
     └── RegistryBusy          another process held the write lock too long
 """
@@ -30,6 +32,10 @@ RegistryError (exit 1)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry.gate import GateResult
 
 __all__ = [
     "AliasConflict",
@@ -39,7 +45,9 @@ __all__ = [
     "BaseMismatch",
     "BlobCorrupted",
     "ClashError",
+    "ContentKeyTaken",
     "DigestTaken",
+    "EvaluationMismatch",
     "FileRefused",
     "GateRefused",
     "ManifestInvalid",
@@ -128,12 +136,16 @@ class BaseMismatch(RegistryInputError):
     """An adapter's base is not the base that it names as parent."""
 
 
+class EvaluationMismatch(RegistryInputError):
+    """A report measured other files than those of the version that it is recorded for."""
+
+
 class RollbackRefused(RegistryInputError):
     """A roll-back's target or reason can't be used."""
 
 
 class GateRefused(RegistryError):
-    """The policy is not satisfied; `reasons` lists every failed check."""
+    """The policy is not satisfied; `gate` is the verdict that the transaction came to, `reasons` its failed checks."""
 
     exit_status = 3
 
@@ -142,10 +154,12 @@ class GateRefused(RegistryError):
         problem: str,
         *,
         reasons: Sequence[str] = (),
+        gate: GateResult | None = None,
         allowed: str | None = None,
         next_step: str | None = None,
     ) -> None:
         self.reasons = tuple(reasons)
+        self.gate = gate
         super().__init__("\n".join([problem, *(f"  - {r}" for r in reasons)]), allowed=allowed, next_step=next_step)
 
 
@@ -194,6 +208,10 @@ class AliasConflict(ClashError):
 
 class AmbiguousReference(ClashError):
     """A digest prefix fits several versions."""
+
+
+class ContentKeyTaken(ClashError):
+    """A version with this content key holds other files."""
 
 
 class DigestTaken(ClashError):

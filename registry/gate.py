@@ -12,7 +12,10 @@ from typing import Any
 
 from registry.errors import PolicyInvalid
 
-__all__ = ["Check", "GateResult", "Policy", "check"]
+__all__ = ["Champion", "Check", "GateResult", "Policy", "check", "recorded_policy"]
+
+# What binary fractions lose in one subtraction; far below what one row of any test weighs.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Policy:
         min_rows: Least number of task rows measured.
         min_suites: Least number of general suites measured; an unmeasured loss is not a small loss.
         require_evaluation: False lets a version pass without a task report, for bases that nothing was trained into.
+        max_champion_loss: Most that the task score may lie below that of the version that the alias holds now, where
+            both were measured with the same metric on the same test; None compares nothing.
+        require_champion_comparison: True refuses a version that can't be compared with the one that the alias holds.
 
     Raises:
         PolicyInvalid: A value has the wrong type or can't be met by any report.
@@ -38,6 +44,8 @@ class Policy:
     min_rows: int = 50
     min_suites: int = 1
     require_evaluation: bool = True
+    max_champion_loss: float | None = 0.0
+    require_champion_comparison: bool = False
 
     def __post_init__(self) -> None:
         for name in ("min_task_delta", "max_suite_drop"):
@@ -45,13 +53,23 @@ class Policy:
                 raise PolicyInvalid(f"policy: {name} is {getattr(self, name)!r}", allowed="a finite number")
         if self.max_suite_drop < 0:
             raise PolicyInvalid(f"policy: max_suite_drop is {self.max_suite_drop}", allowed="0 or more, as a fraction")
+        loss = self.max_champion_loss
+        if loss is not None and (_number(loss) is None or loss < 0):
+            raise PolicyInvalid(
+                f"policy: max_champion_loss is {loss!r}", allowed="0 or more, as a fraction, or null to compare nothing"
+            )
         for name in ("min_rows", "min_suites"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise PolicyInvalid(f"policy: {name} is {value!r}", allowed="a whole number, 0 or more")
-        for name in ("task_interval_excludes_zero", "require_evaluation"):
+        for name in ("task_interval_excludes_zero", "require_evaluation", "require_champion_comparison"):
             if not isinstance(getattr(self, name), bool):
                 raise PolicyInvalid(f"policy: {name} is {getattr(self, name)!r}", allowed="true or false")
+        if self.require_champion_comparison and loss is None:
+            raise PolicyInvalid(
+                "policy: require_champion_comparison is true and max_champion_loss is null",
+                allowed="a max_champion_loss of 0 or more where the comparison is required",
+            )
 
     @classmethod
     def from_dict(cls, values: object) -> Policy:
@@ -81,7 +99,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Check:
-    """One condition: what was measured, what was asked, and why it failed if it did."""
+    """One condition: what was measured, what was asked, and why it failed, or why it passed without being measured."""
 
     name: str
     passed: bool
@@ -103,13 +121,33 @@ class GateResult:
         return {"passed": self.passed, "reasons": list(self.reasons), "checks": [asdict(c) for c in self.checks]}
 
 
-def check(policy: Policy, report: Mapping[str, Any] | None) -> GateResult:
+@dataclass(frozen=True)
+class Champion:
+    """What an alias holds while another version asks for it: its `name:vN` and its newest report, if it has one."""
+
+    label: str
+    report: Mapping[str, Any] | None
+
+
+def recorded_policy(report: Mapping[str, Any] | None) -> Policy | None:
+    """Return the policy that a report was recorded with, or None where it names none.
+
+    Raises:
+        PolicyInvalid: What stands there is no policy.
+    """
+    found = None if report is None else report.get("policy")
+    return None if found is None else Policy.from_dict(found)
+
+
+def check(policy: Policy, report: Mapping[str, Any] | None, champion: Champion | None = None) -> GateResult:
     """Hold a report against a policy.
 
     Args:
         policy: What is asked.
-        report: `{"task": {"n", "delta", "low", "high", ...}, "tax": [{"suite", "low", ...}]}`; None where nothing was
-            measured. Values that are absent, NaN or of the wrong type fail their check.
+        report: `{"task": {"n", "delta", "low", "high", "metric", "tuned", "test_digest", ...}, "tax": [{"suite",
+            "low", ...}]}`; None where nothing was measured. Values that are absent, NaN or of the wrong type fail
+            their check.
+        champion: The other version that the alias holds now; None where it holds nothing or this very version.
 
     Returns:
         Every check that was made, and the reasons of those that failed.
@@ -119,7 +157,9 @@ def check(policy: Policy, report: Mapping[str, Any] | None) -> GateResult:
         checks = [_verdict("evaluation", not policy.require_evaluation, None, None, missing)]
     else:
         checks = _task_checks(policy, report.get("task")) + _suite_checks(policy, report.get("tax"))
-    reasons = tuple(c.reason for c in checks if c.reason is not None)
+    if champion is not None and policy.max_champion_loss is not None:
+        checks.append(_champion_check(policy, policy.max_champion_loss, report, champion))
+    reasons = tuple(c.reason for c in checks if not c.passed and c.reason is not None)
     return GateResult(passed=all(c.passed for c in checks), reasons=reasons, checks=tuple(checks))
 
 
@@ -185,6 +225,54 @@ def _suite_checks(policy: Policy, tax: object) -> list[Check]:
             )
         )
     return checks
+
+
+def _champion_check(policy: Policy, loss: float, report: Mapping[str, Any] | None, champion: Champion) -> Check:
+    challenger_task, champion_task = (_mapping(_mapping(r).get("task")) for r in (report, champion.report))
+    tuned, best = _number(challenger_task.get("tuned")), _number(champion_task.get("tuned"))
+    obstacle = _incomparable(challenger_task, champion_task, best)
+    if obstacle is not None:
+        required = policy.require_champion_comparison
+        reason = f"could not be compared with {champion.label}: {obstacle}"
+        reason += ", and the policy asks for the comparison" if required else ""
+        return Check("champion", not required, tuned, None, reason)
+    assert best is not None
+    return _verdict(
+        "champion",
+        tuned is not None and tuned >= best - loss - _ROUNDING,
+        tuned,
+        best - loss,
+        f"the task score is {_percent(tuned)}, that of {champion.label} is {_percent(best)}, "
+        f"the policy allows a loss of {_points(loss)}",
+    )
+
+
+def _incomparable(challenger: Mapping[str, Any], champion: Mapping[str, Any], best: float | None) -> str | None:
+    """Say why two task scores can't be compared, or return None where they can."""
+    if not challenger:
+        return "it has no task score"
+    if not champion or best is None:
+        return "that version has no task score"
+    for key, what in (("metric", "metric"), ("test_digest", "test")):
+        mine, theirs = challenger.get(key), champion.get(key)
+        if mine != theirs and None not in (mine, theirs):
+            return f"its {what} is {_short(mine)}, that version's is {_short(theirs)}"
+        if mine != theirs or (mine is None and key == "metric"):
+            return f"its report names no {what}" if mine is None else f"that version's report names no {what}"
+    return None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else text[:12]
+
+
+def _percent(value: float | None) -> str:
+    return "nothing measurable" if value is None else f"{100 * value:.1f} %"
 
 
 def _verdict(name: str, passed: bool, value: float | None, bound: float | None, reason: str) -> Check:

@@ -129,7 +129,7 @@ class Manifest:
         flow_run_id: The flow run that made it.
         decision_digest: Hex sha256 of the decision document.
         plan_digest: Hex sha256 of the memory plan.
-        content_key: Key over everything that the making reads; registering the same key again returns the old version.
+        content_key: Key over everything that the making reads; the same files under the same key are the old version.
         licence: Licence of the weights.
         metadata: Anything else, plain JSON.
 
@@ -262,6 +262,11 @@ class Manifest:
     def digest(self) -> str:
         """The hex sha256 of the canonical text: the version's digest."""
         return sha256_text(self.canonical)
+
+    @property
+    def file_digests(self) -> dict[str, str]:
+        """Path -> hex sha256 of each file: what an evaluation report's `files` must be."""
+        return {path: entry.sha256 for path, entry in self.files.items()}
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection
@@ -13,11 +13,41 @@ from registry.canonical import canonical_json
 from registry.database import query_on
 from registry.entities import AliasChange, AliasState, Evaluation, Version
 from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
-from registry.gate import GateResult, Policy, check
-from registry.lookup import Query, query_aliases, query_versions
+from registry.gate import Champion, GateResult, Policy, check, recorded_policy
+from registry.lookup import Query, query_aliases, query_versions, resolve_digest
 from registry.schema import alias_events, outbox
 
-__all__ = ["current_state", "emit", "newest_evaluation", "plan_promotion", "plan_rollback", "write_change"]
+__all__ = [
+    "Ruling",
+    "current_state",
+    "emit",
+    "judge",
+    "newest_evaluation",
+    "plan_promotion",
+    "plan_rollback",
+    "write_change",
+]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A verdict with all that it rests on, for the audit trail."""
+
+    verdict: GateResult
+    policy: Policy
+    policy_from: str  # "caller", "evaluation" (the policy recorded in the judged report) or "defaults"
+    evaluation: Evaluation | None
+    champion_evaluation: Evaluation | None  # of the other version that the alias holds, if that was evaluated
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ruling as plain JSON; reports are named by their digests."""
+        against = self.champion_evaluation
+        return {
+            "policy": self.policy.to_dict(),
+            "policy_from": self.policy_from,
+            "champion_evaluation": None if against is None else against.digest,
+            **self.verdict.to_dict(),
+        }
 
 
 def newest_evaluation(query: Query, version: Version) -> Evaluation | None:
@@ -34,22 +64,49 @@ def current_state(query: Query, name: str, alias: str) -> AliasState | None:
     return next((state for state in query_aliases(query, name) if state.alias == alias), None)
 
 
+def judge(query: Query, version: Version, state: AliasState | None, policy: Policy | None) -> Ruling:
+    """Hold a version's newest report against the policy, and against the version that the alias holds now.
+
+    Args:
+        query: Reads the present state: inside a promotion, that of its transaction.
+        version: The challenger.
+        state: Where the alias points now; None where it points at nothing.
+        policy: None takes the one in the newest report, or the defaults where that names none.
+
+    Raises:
+        PolicyInvalid: The report's policy can't be used.
+    """
+    evaluation = newest_evaluation(query, version)
+    report = None if evaluation is None else evaluation.report
+    policy_from = "caller"
+    if policy is None:
+        policy = recorded_policy(report)
+        policy_from = "defaults" if policy is None else "evaluation"
+        policy = policy or Policy()
+    champion = against = None
+    if state is not None and state.digest != version.digest:
+        holder = resolve_digest(query, state.digest)
+        against = newest_evaluation(query, holder)
+        champion = Champion(holder.label, None if against is None else against.report)
+    return Ruling(check(policy, report, champion), policy, policy_from, evaluation, against)
+
+
 def plan_promotion(
-    query: Query, version: Version, alias: str, policy: Policy, expected_revision: int | None
-) -> tuple[AliasChange, Evaluation | None]:
+    query: Query, version: Version, alias: str, policy: Policy | None, expected_revision: int | None
+) -> tuple[AliasChange, Ruling]:
     """Work out what a promotion would do, without writing.
 
     Returns:
-        The change, with the gate's verdict in it (passed or not), and the evaluation that was judged.
+        The change, with the gate's verdict in it (passed or not), and the ruling.
 
     Raises:
         AliasConflict: The alias isn't at the revision that the caller expects.
+        PolicyInvalid: The report's policy can't be used.
     """
     state = current_state(query, version.name, alias)
     _compare(version.name, alias, state, expected_revision)
-    evaluation = newest_evaluation(query, version)
-    verdict = check(policy, None if evaluation is None else evaluation.report)
-    return _change("promote", version, alias, state, verdict), evaluation
+    ruling = judge(query, version, state, policy)
+    return _change("promote", version, alias, state, ruling.verdict), ruling
 
 
 def plan_rollback(query: Query, name: str, alias: str, to: int | None, expected_revision: int | None) -> AliasChange:
@@ -152,12 +209,12 @@ def write_change(
     *,
     actor: str,
     reason: str | None,
-    policy: Policy | None,
-    evaluation: Evaluation | None,
+    ruling: Ruling | None,
 ) -> AliasChange:
-    """Write a planned change: the alias event, its audit row and its outbox row."""
+    """Write a planned change: the alias event, its audit row and its outbox row. A roll-back has no ruling."""
     change = replace(change, actor=actor, reason=reason, at=audit.now())
-    gate = None if change.gate is None or policy is None else {"policy": policy.to_dict(), **change.gate.to_dict()}
+    gate = None if ruling is None else ruling.to_dict()
+    evaluation = None if ruling is None else ruling.evaluation
     version = next(v for v in query_versions(query_on(connection), change.name) if v.version == change.version)
     connection.execute(
         alias_events.insert().values(

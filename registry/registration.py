@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from registry import audit
 from registry.database import query_on
 from registry.entities import Version
-from registry.errors import BaseMismatch, DigestTaken, ParentNotFound, VersionNotFound
+from registry.errors import BaseMismatch, ContentKeyTaken, DigestTaken, ParentNotFound, VersionNotFound
 from registry.lookup import Query, resolve_digest
 from registry.manifest import BOUND_KINDS, WHOLE_KINDS, Manifest
 from registry.promotion import emit
@@ -17,6 +17,12 @@ __all__ = ["find_existing", "find_parents", "insert_version"]
 
 
 def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None:
+    """Return the version of this name with the manifest's content key, or with its digest, if there is one.
+
+    Raises:
+        ContentKeyTaken: The version with this content key holds other files.
+        DigestTaken: The same manifest is registered under another name.
+    """
     columns = "id, name, number, digest, kind, base_fingerprint, manifest, created_at"
     rows = query(
         f"SELECT {columns} FROM versions WHERE name = ? AND content_key = ?", (name, manifest.content_key)
@@ -30,7 +36,23 @@ def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None
             allowed="one name for one digest",
             next_step=f"use {version.label}",
         )
+    if version.digest != manifest.digest:  # found by its key: other fields may differ, the bytes may not
+        _compare_files(version, manifest)
     return version
+
+
+def _compare_files(registered: Version, manifest: Manifest) -> None:
+    held, given = registered.manifest.files, manifest.files
+    odd = sorted(path for path in {*held, *given} if held.get(path) != given.get(path))
+    if odd:
+        raise ContentKeyTaken(
+            f"{registered.label} has this content key, and these files are not the registered ones: "
+            + ", ".join(odd[:3])
+            + (f" and {len(odd) - 3} more" if len(odd) > 3 else ""),
+            allowed="the very files that were registered under this content key",
+            next_step=f"check the version out with `tunewright registry resolve {registered.label} --checkout`, or "
+            "register the new files under a content key or a name of their own",
+        )
 
 
 def find_parents(query: Query, manifest: Manifest) -> list[Version]:

@@ -23,12 +23,13 @@ from registry.database import open_engine, query_on, writing
 from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
 from registry.errors import (
     BlobCorrupted,
+    EvaluationMismatch,
     GateRefused,
     ManifestInvalid,
     ReportInvalid,
     RollbackRefused,
 )
-from registry.gate import GateResult, Policy, check
+from registry.gate import GateResult, Policy
 from registry.layout import BLOBS, CHECKOUTS
 from registry.lineage import Lineage, trace
 from registry.lookup import Lookup, Query, resolve_digest, resolve_reference
@@ -88,12 +89,14 @@ class Registry:
             actor: Who registers, for the audit trail; the login name by default.
 
         Returns:
-            The new version, or the one that is there with this content key or this digest: nothing is stored twice.
+            The new version, or the one that is there with this content key or this digest: nothing is stored twice,
+            and what was damaged or lost of its files is put back.
 
         Raises:
             ReferenceInvalid, ManifestInvalid, FileRefused, BaseMismatch: What was given can't be used.
             ParentNotFound: A parent isn't registered.
             DigestTaken: The same manifest is registered under another name.
+            ContentKeyTaken: The version with this content key holds other files.
             RegistryPathError: The store can't be written.
         """
         check_name(name)
@@ -102,8 +105,7 @@ class Registry:
             raise ManifestInvalid(f"the manifest and the files given differ in {odd[0]!r}", allowed="the same paths")
         existing = find_existing(self._lookup.query, name, manifest)
         if existing is not None:
-            if existing.digest == manifest.digest:
-                self._store_files(manifest, files)  # puts back what was damaged or lost
+            self._store_files(manifest, files)  # the same files: puts back what was damaged or lost
             return existing
         find_parents(self._lookup.query, manifest)
         for path in manifest.files:
@@ -129,7 +131,8 @@ class Registry:
 
         Args:
             version_digest: The whole digest of a registered version (a REF of any other form is refused).
-            report: Plain JSON; `task`, `tax` and optionally `policy` are read by the gate.
+            report: Plain JSON; `task`, `tax` and optionally `policy` are read by the gate. `files`, where it is there,
+                says what was measured: path -> hex sha256, as `Manifest.file_digests`.
             actor: Who measured.
 
         Returns:
@@ -138,6 +141,7 @@ class Registry:
         Raises:
             VersionNotFound: No version has this digest.
             ReportInvalid: Not a mapping of plain JSON, or NaN in it.
+            EvaluationMismatch: The report's `files` are not the version's.
         """
         try:
             text = canonical_json(dict(report))
@@ -147,6 +151,8 @@ class Registry:
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_digest(query, version_digest)
+            if "files" in report:
+                _check_measured(version, report["files"])
             newest = promotion.newest_evaluation(query, version)
             if newest is not None and newest.digest == digest:
                 return newest
@@ -166,20 +172,22 @@ class Registry:
         ref: str,
         alias: str,
         *,
-        policy: Policy,
+        policy: Policy | None = None,
         actor: str,
         reason: str | None = None,
         expected_revision: int | None = None,
         dry_run: bool = False,
     ) -> AliasChange:
-        """Let an alias point at a version, if the policy is satisfied by its newest evaluation.
+        """Let an alias point at a version, if its newest evaluation satisfies the policy, champion included.
 
-        Gate, compare-and-swap, audit row and outbox row are one transaction.
+        The champion is what the alias holds now. Reading reports and policy, gate, compare-and-swap, audit row and
+        outbox row are one transaction.
 
         Args:
             ref: The version.
             alias: The alias, `champion` for instance.
-            policy: What the version must have shown.
+            policy: What the version must have shown. None takes the policy in its newest evaluation, or the defaults
+                where that names none.
             actor: Who promotes.
             reason: Why, for the audit trail.
             expected_revision: The alias's revision that the caller saw; 0 for an alias that isn't there yet. None
@@ -192,6 +200,7 @@ class Registry:
 
         Raises:
             GateRefused: The policy isn't satisfied; lists every reason. The refusal is audited.
+            PolicyInvalid: The policy in the evaluation can't be used.
             AliasConflict: The alias moved; names the current revision.
             BlobCorrupted: A file of the version is gone.
             ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
@@ -201,24 +210,29 @@ class Registry:
             query = query_on(connection)
             version = resolve_reference(query, ref)
             self._check_presence(version)
-            change, evaluation = promotion.plan_promotion(query, version, alias, policy, expected_revision)
-            verdict = change.gate
-            assert verdict is not None
+            change, ruling = promotion.plan_promotion(query, version, alias, policy, expected_revision)
+            verdict = ruling.verdict
             if dry_run:
                 return replace(change, actor=actor, reason=reason, at=audit.now(), dry_run=True)
             if verdict.passed:
                 if not change.changed:
                     return replace(change, actor=actor, reason=reason, at=audit.now())
-                return promotion.write_change(
-                    connection, change, actor=actor, reason=reason, policy=policy, evaluation=evaluation
-                )
-            payload = {"alias": alias, "digest": version.digest, "reasons": list(verdict.reasons)}
+                return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=ruling)
+            payload = {
+                "alias": alias,
+                "digest": version.digest,
+                "previous_digest": change.previous_digest,
+                "reasons": list(verdict.reasons),
+                "evaluation": None if ruling.evaluation is None else ruling.evaluation.digest,
+                "gate": ruling.to_dict(),
+            }
             audit.append(
                 connection, at=audit.now(), actor=actor, action="refuse", subject=version.label, payload=payload
             )
         raise GateRefused(
             f"{version.label} may not become {version.name}@{alias}",
             reasons=verdict.reasons,
+            gate=verdict,
             allowed="versions whose newest evaluation satisfies the policy",
             next_step=f"tunewright registry show {version.label} shows what was measured",
         )
@@ -256,7 +270,7 @@ class Registry:
             target = None if to is None else _target_number(query, name, to)
             change = promotion.plan_rollback(query, name, alias, target, expected_revision)
             self._check_presence(resolve_digest(query, change.digest))
-            return promotion.write_change(connection, change, actor=actor, reason=reason, policy=None, evaluation=None)
+            return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
 
     def _check_presence(self, version: Version) -> None:
         """Refuse to let an alias point at missing bytes; the content itself is verified at each load."""
@@ -314,6 +328,11 @@ class Registry:
             )
         return steps
 
+    def rolled_back_from(self, name: str, alias: str, digest: str) -> bool:
+        """Say whether the alias's newest step is a roll-back away from the version with this whole digest."""
+        steps = self.history(name, alias)
+        return bool(steps) and steps[-1].action == "rollback" and steps[-1].previous_digest == digest
+
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
         version = self.resolve(ref)
@@ -323,10 +342,23 @@ class Registry:
         )
         return [Evaluation(*row) for row in rows]
 
-    def check_gate(self, ref: str, policy: Policy) -> GateResult:
-        """Return the gate's verdict on a version's newest evaluation; nothing is written."""
-        newest = promotion.newest_evaluation(self._lookup.query, self.resolve(ref))
-        return check(policy, None if newest is None else newest.report)
+    def check_gate(self, ref: str, policy: Policy | None = None, alias: str | None = None) -> GateResult:
+        """Return the verdict that a promotion would come to now; nothing is written.
+
+        Args:
+            ref: The version.
+            policy: As in `promote`.
+            alias: Hold the version against what this alias holds, too; None, or an alias that isn't there, compares
+                with nothing.
+
+        Raises:
+            PolicyInvalid: The policy in the evaluation can't be used.
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
+        """
+        version = self.resolve(ref)
+        query = self._lookup.query
+        state = None if alias is None else promotion.current_state(query, version.name, check_alias(alias))
+        return promotion.judge(query, version, state, policy).verdict
 
     def lineage(self, ref: str) -> Lineage:
         """Return everything that a version was made from and everything made from it."""
@@ -369,6 +401,24 @@ class Registry:
         """
         chosen = self.versions() if ref is None else [self.resolve(ref)]
         return verify(self._lookup.query, self.blobs, chosen)
+
+
+def _check_measured(version: Version, measured: object) -> None:
+    if not isinstance(measured, Mapping):
+        raise ReportInvalid(
+            f"evaluation report: files is {measured!r}", allowed="a mapping of path -> hex sha256 of what was measured"
+        )
+    held = version.manifest.file_digests
+    odd = sorted(str(path) for path in {*held, *measured} if held.get(path) != measured.get(path))
+    if odd:
+        raise EvaluationMismatch(
+            f"the report measured other files than those of {version.label}: "
+            + ", ".join(odd[:3])
+            + (f" and {len(odd) - 3} more" if len(odd) > 3 else ""),
+            allowed="a report on exactly the version's files",
+            next_step=f"measure what `tunewright registry resolve {version.label} --checkout` lays out, or register "
+            "what was measured as a version of its own",
+        )
 
 
 def _target_number(query: Query, name: str, to: str | int) -> int:

@@ -77,6 +77,14 @@ def test_damaged_or_lost_blob_is_put_back_by_registering_again(
     assert registry.verify().intact
 
 
+def test_same_files_put_back_lost_blobs_though_another_run_made_them(registry: Registry, add_adapter: Add) -> None:
+    version = add_adapter("key", flow_run_id="first run")
+    _flip(_blob(registry, version), 100)
+    _blob(registry, version, "config.json").unlink()
+    assert add_adapter("key", flow_run_id="second run") == version
+    assert registry.verify().intact
+
+
 def test_checkout_is_complete_linked_and_kept(registry: Registry, add_base: Add, tmp_path: Path) -> None:
     version = add_base()
     folder = registry.checkout("tiny-base", tmp_path / "deep" / "out")

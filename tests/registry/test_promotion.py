@@ -15,6 +15,7 @@ from registry.errors import (
     AliasNotFound,
     BlobCorrupted,
     GateRefused,
+    PolicyInvalid,
     ReferenceInvalid,
     RollbackRefused,
 )
@@ -46,7 +47,9 @@ def test_gate_refusal_lists_every_reason_and_leaves_the_champion(
     outbox = registry.outbox()
     with pytest.raises(GateRefused) as refusal:
         registry.promote("text2sql:v2", "champion", policy=policy, actor="ada")
-    assert len(refusal.value.reasons) == 4
+    assert len(refusal.value.reasons) == 5
+    assert refusal.value.gate is not None
+    assert refusal.value.gate.reasons == refusal.value.reasons
     assert refusal.value.exit_status == 3
     assert registry.resolve("text2sql@champion") == champion
     assert registry.outbox() == outbox
@@ -160,6 +163,114 @@ def test_rollback_needs_a_reason_and_a_version_that_held_the_alias(
         registry.rollback("text2sql", "champion", actor="bob", reason="worse", expected_revision=1)
     registry.rollback("text2sql", "champion", actor="bob", reason="worse", expected_revision=2)
     assert registry.audit()[-1].payload["reason"] == "worse"
+
+
+def test_challenger_worse_than_the_present_champion_is_refused_and_the_rows_say_why(
+    registry: Registry, passing: Add, add_adapter: Add, make_report: Any, policy: Policy
+) -> None:
+    champion = passing("one")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+    worse = add_adapter("two")
+    registry.record_evaluation(worse.digest, make_report(0.15))  # passes by itself, lies below the champion
+    assert registry.check_gate("text2sql:v2", policy).passed
+    assert not registry.check_gate("text2sql:v2", policy, "champion").passed
+    with pytest.raises(GateRefused, match=r"score is 25\.0 %, that of text2sql:v1 is 30\.0 %"):
+        registry.promote("text2sql:v2", "champion", policy=policy, actor="ada")
+    refusal = registry.audit()[-1].payload
+    assert (refusal["digest"], refusal["previous_digest"]) == (worse.digest, champion.digest)
+    assert refusal["gate"]["champion_evaluation"] == registry.evaluations("text2sql:v1")[0].digest
+    lenient = Policy(max_champion_loss=0.05)
+    assert registry.promote("text2sql:v2", "champion", policy=lenient, actor="ada").changed
+    gate = registry.audit()[-1].payload["gate"]
+    (check,) = [c for c in gate["checks"] if c["name"] == "champion"]
+    assert (check["passed"], check["value"], check["bound"]) == (True, 0.25, pytest.approx(0.25))
+    # the other way round: what an alias holds is what counts, not what was good once
+    assert registry.promote("text2sql:v1", "champion", policy=policy, actor="ada").changed
+
+
+def test_champion_is_judged_by_its_newest_evaluation_and_only_where_the_alias_points(
+    registry: Registry, passing: Add, make_report: Any, policy: Policy
+) -> None:
+    champion, _ = passing("one"), passing("two")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+    registry.record_evaluation(champion.digest, make_report(0.6))
+    assert not registry.check_gate("text2sql:v2", policy, "champion").passed
+    assert registry.check_gate("text2sql:v2", policy, "candidate").passed
+    assert registry.check_gate("text2sql:v1", policy, "champion").passed  # not held against itself
+    registry.record_evaluation(champion.digest, make_report(0.1))
+    assert registry.promote("text2sql:v2", "champion", policy=policy, actor="ada").changed
+
+
+def test_champion_measured_otherwise_is_no_bar_unless_the_policy_requires_the_comparison(
+    registry: Registry, passing: Add, add_adapter: Add, make_report: Any, policy: Policy
+) -> None:
+    passing("one")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+    report = make_report(0.15)
+    report["task"]["test_digest"] = "a" * 64
+    registry.record_evaluation(add_adapter("two").digest, report)
+    strict = Policy(require_champion_comparison=True)
+    with pytest.raises(GateRefused, match="could not be compared with text2sql:v1"):
+        registry.promote("text2sql:v2", "champion", policy=strict, actor="ada")
+    assert registry.promote("text2sql:v1", "champion", policy=strict, actor="ada").changed is False
+    change = registry.promote("text2sql:v2", "champion", policy=policy, actor="ada")
+    assert change.gate is not None
+    assert "could not be compared" in str(change.gate.checks[-1].reason)
+
+
+def test_rollback_to_a_worse_version_asks_for_no_comparison(
+    registry: Registry, passing: Add, add_adapter: Add, make_report: Any, policy: Policy
+) -> None:
+    passing("one")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+    registry.record_evaluation(add_adapter("two").digest, make_report(0.5))
+    registry.promote("text2sql:v2", "champion", policy=policy, actor="ada")
+    assert registry.rollback("text2sql", "champion", actor="bob", reason="slow").current == "text2sql:v1"
+    assert registry.audit()[-1].payload["gate"] is None
+
+
+def test_policy_that_nobody_gives_is_the_newest_reports_and_the_audit_says_whose_it_was(
+    registry: Registry, passing: Add, make_report: Any, policy: Policy
+) -> None:
+    version = passing("one")
+    registry.record_evaluation(version.digest, {**make_report(), "policy": {"min_task_delta": 0.9}})
+    with pytest.raises(GateRefused, match=r"asks for 90\.0 points"):
+        registry.promote("text2sql", "champion", actor="ada")
+    assert not registry.check_gate("text2sql").passed
+    gate = registry.audit()[-1].payload["gate"]
+    assert (gate["policy_from"], gate["policy"]["min_task_delta"]) == ("evaluation", 0.9)
+    registry.promote("text2sql", "candidate", policy=policy, actor="ada")
+    assert registry.audit()[-1].payload["gate"]["policy_from"] == "caller"
+    registry.record_evaluation(version.digest, make_report())
+    registry.promote("text2sql", "champion", actor="ada")
+    gate = registry.audit()[-1].payload["gate"]
+    assert (gate["policy_from"], gate["policy"]) == ("defaults", Policy().to_dict())
+
+
+def test_recorded_policy_that_is_none_stops_the_promotion(
+    registry: Registry, passing: Add, make_report: Any, policy: Policy
+) -> None:
+    version = passing("one")
+    registry.record_evaluation(version.digest, {**make_report(), "policy": {"min_rowz": 1}})
+    with pytest.raises(PolicyInvalid, match="min_rows"):
+        registry.promote("text2sql", "champion", actor="ada")
+    assert registry.aliases() == []
+    assert registry.promote("text2sql", "champion", policy=policy, actor="ada").changed
+
+
+def test_rolled_back_from_is_told_until_the_alias_moves_again(registry: Registry, passing: Add, policy: Policy) -> None:
+    first, second = passing("one"), passing("two")
+    told = registry.rolled_back_from
+    assert not told("text2sql", "champion", first.digest)
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+    registry.promote("text2sql:v2", "champion", policy=policy, actor="ada")
+    assert not told("text2sql", "champion", first.digest)  # replaced, not rolled back
+    registry.rollback("text2sql", "champion", actor="bob", reason="worse")
+    assert told("text2sql", "champion", second.digest)
+    assert not told("text2sql", "champion", first.digest)
+    assert not told("text2sql", "candidate", second.digest)
+    registry.promote("text2sql:v2", "champion", policy=policy, actor="ada")
+    assert not told("text2sql", "champion", second.digest)
 
 
 def _race(folder: Path, ref: str, policy: Policy, barrier: Any, results: Any) -> None:

@@ -22,14 +22,15 @@ POLICY = Policy(min_task_delta=0.1, max_suite_drop=0.05, min_rows=100)
 FINGERPRINT = hashlib.sha256(b"base").hexdigest()
 
 
-def _report(passes: bool, salt: int) -> dict[str, Any]:
+def _report(passes: bool, tuned: int, salt: int) -> dict[str, Any]:
     delta = 0.2 if passes else 0.0
-    task = {"n": 128, "delta": delta, "low": delta - 0.05, "high": delta + 0.05, "salt": salt}
+    task: dict[str, Any] = {"n": 128, "delta": delta, "low": delta - 0.05, "high": delta + 0.05, "salt": salt}
+    task.update(metric="exact_match", tuned=tuned / 4, test_digest="t")
     return {"task": task, "tax": [{"suite": "a", "low": 0.0}]}
 
 
 class RegistryMachine(RuleBasedStateMachine):
-    """Keeps beside the registry what it should say: per version the newest verdict, per alias its history."""
+    """Keeps beside the registry what it should say: per version the newest verdict and score, the alias's history."""
 
     @initialize()
     def make(self) -> None:
@@ -43,6 +44,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.adapters: list[Version] = []
         self.keys: dict[int, int] = {}
         self.passes: dict[int, bool] = {}
+        self.scores: dict[int, int] = {}
         self.history: list[int] = []
         self.reports = 0
 
@@ -65,12 +67,13 @@ class RegistryMachine(RuleBasedStateMachine):
             self.adapters.append(version)
 
     @precondition(lambda self: self.adapters)
-    @rule(data=st.data(), passes=st.booleans())
-    def evaluate(self, data: st.DataObject, passes: bool) -> None:
+    @rule(data=st.data(), passes=st.booleans(), tuned=st.integers(1, 3))
+    def evaluate(self, data: st.DataObject, passes: bool, tuned: int) -> None:
         version = data.draw(st.sampled_from(self.adapters))
         self.reports += 1
-        self.registry.record_evaluation(version.digest, _report(passes, self.reports))
+        self.registry.record_evaluation(version.digest, _report(passes, tuned, self.reports))
         self.passes[version.version] = passes
+        self.scores[version.version] = tuned
 
     @precondition(lambda self: self.adapters)
     @rule(data=st.data(), expected=st.none() | st.integers(0, 4))
@@ -85,13 +88,17 @@ class RegistryMachine(RuleBasedStateMachine):
             assert stale
         except GateRefused:
             assert not stale
-            assert not self.passes.get(version.version, False)
+            assert not self.passes.get(version.version, False) or self._loses_to_champion(version.version)
         else:
             assert not stale
             assert self.passes[version.version]
+            assert not self._loses_to_champion(version.version)
             assert change.changed == (not self.history or self.history[-1] != version.version)
             if change.changed:
                 self.history.append(version.version)
+
+    def _loses_to_champion(self, number: int) -> bool:
+        return bool(self.history) and self.scores[number] < self.scores[self.history[-1]]
 
     @precondition(lambda self: self.history)
     @rule(data=st.data())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from registry.errors import (
     AliasNotFound,
     AmbiguousReference,
     BaseMismatch,
+    ContentKeyTaken,
     DigestTaken,
+    EvaluationMismatch,
     FileRefused,
     ManifestInvalid,
     ParentNotFound,
@@ -57,6 +60,20 @@ def test_same_content_key_returns_the_version_that_is_there(registry: Registry, 
     again = add_adapter("key", seed=8)  # another manifest, made from the same inputs
     assert again == first
     assert [v.version for v in registry.versions("text2sql")] == [1]
+
+
+def test_same_content_key_with_other_bytes_is_a_conflict(
+    registry: Registry, add_adapter: Add, write_files: Write
+) -> None:
+    first = add_adapter("key")
+    for files in (write_files("other weights"), write_files("adapter key", **{"README.md": b"one more file"})):
+        manifest = replace(first.manifest, files=describe_files(files))
+        with pytest.raises(ContentKeyTaken, match=r"text2sql:v1 .* are not the registered ones") as caught:
+            registry.register("text2sql", manifest, files)
+        assert caught.value.exit_status == 4
+        assert "registry resolve text2sql:v1 --checkout" in str(caught.value)
+    assert registry.versions("text2sql") == [first]
+    assert registry.register("other", manifest, files).label == "other:v1"  # the key binds one name
 
 
 def test_versions_of_one_name_are_numbered_apart_from_those_of_another(add_adapter: Add) -> None:
@@ -225,6 +242,22 @@ def test_evaluation_belongs_to_a_whole_digest(registry: Registry, add_adapter: A
             registry.record_evaluation(wrong, make_report())
     with pytest.raises(ReportInvalid):
         registry.record_evaluation(version.digest, {"task": {"delta": float("nan")}})
+
+
+def test_report_on_other_files_is_refused(registry: Registry, add_adapter: Add, make_report: Any) -> None:
+    version, other = add_adapter("one"), add_adapter("two")
+    measured = {**make_report(), "files": version.manifest.file_digests}
+    assert registry.record_evaluation(version.digest, measured).report == measured
+    less = {"config.json": version.manifest.file_digests["config.json"]}
+    more = {**version.manifest.file_digests, "extra.json": "0" * 64}
+    for files in (other.manifest.file_digests, less, more, {}):
+        with pytest.raises(EvaluationMismatch, match="text2sql:v1") as caught:
+            registry.record_evaluation(version.digest, {**make_report(), "files": files})
+        assert caught.value.exit_status == 2
+    for odd in (None, ["config.json"], "config.json"):
+        with pytest.raises(ReportInvalid, match="files"):
+            registry.record_evaluation(version.digest, {**make_report(), "files": odd})
+    assert len(registry.evaluations(version.digest)) == 1
 
 
 def test_opening_for_reading_makes_nothing(tmp_path: Path) -> None:

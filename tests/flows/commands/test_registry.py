@@ -16,7 +16,7 @@ from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
 
 FINGERPRINT = hashlib.sha256(b"base").hexdigest()
-REPORT = {
+REPORT: dict[str, Any] = {
     "task": {"n": 128, "delta": 0.2, "low": 0.1, "high": 0.3},
     "tax": [{"suite": "grammar", "low": -0.01}],
     "policy": {"min_task_delta": 0.1, "min_rows": 100},
@@ -109,6 +109,39 @@ def test_gate_refusal_is_exit_status_3_with_reasons(run: Run, home: Path) -> Non
     assert status == 3
     assert "asks for 90.0 points" in json.loads(out)["gate"]["reasons"][0]
     assert run("resolve", "text2sql@champion")[0] == 4
+
+
+def _measure(home: Path, ref: str, tuned: float, **task: Any) -> None:
+    with Registry.open(home / "registry") as registry:
+        version = registry.resolve(ref)
+        measured = {**REPORT["task"], "metric": "execution_match", "tuned": tuned, **task}
+        registry.record_evaluation(version.digest, {**REPORT, "task": measured})
+
+
+def test_challenger_below_the_champion_is_refused_and_shown_so(run: Run, home: Path) -> None:
+    _measure(home, "text2sql:v1", 0.9)
+    _json(run("promote", "text2sql:v1", "--alias", "champion", "--json"))
+    assert _json(run("show", "text2sql:v2", "--json"))["gate"]["passed"]  # its report names no metric
+    assert "note: could not be compared with text2sql:v1" in run("show", "text2sql:v2")[1]
+    _measure(home, "text2sql:v2", 0.8)
+    assert not _json(run("show", "text2sql:v2", "--json"))["gate"]["passed"]
+    assert _json(run("show", "text2sql:v2", "--alias", "candidate", "--json"))["gate"]["passed"]
+    status, _, err = run("promote", "text2sql:v2", "--alias", "champion")
+    assert status == 3
+    assert "score is 80.0 %, that of text2sql:v1 is 90.0 %" in err
+    _measure(home, "text2sql:v2", 0.8, metric="exact_match")
+    status, out, _ = run("promote", "text2sql:v2", "--alias", "champion")
+    assert status == 0
+    assert "note: could not be compared with text2sql:v1: its metric is exact_match" in out
+
+
+def test_audit_says_whose_policy_decided(run: Run, home: Path) -> None:
+    policy = home.parent / "policy.yaml"
+    policy.write_text("min_task_delta: 0.05\nmax_champion_loss: null\n")
+    _json(run("promote", "text2sql:v1", "--alias", "champion", "--json"))
+    _json(run("promote", "text2sql:v2", "--alias", "champion", "--policy", str(policy), "--json"))
+    gates = [e["payload"]["gate"] for e in _json(run("audit", "--json"))["entries"][-2:]]
+    assert [(g["policy_from"], g["policy"]["min_task_delta"]) for g in gates] == [("evaluation", 0.1), ("caller", 0.05)]
 
 
 @pytest.mark.parametrize(
