@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import ConflictError, TunewrightError
-from components.files import digest_of
+from components.files import digest_of, sha256_tree
 from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, library_versions, source_digest
@@ -86,6 +86,11 @@ def register(
     with Registry.open(job.home / "registry") as registry:
         base = _register_base(registry, job, observer)
         adapter = job.home / training.document["adapter"]
+        if sha256_tree(adapter) != training.document["adapter_digest"]:
+            raise ConflictError(
+                f"{adapter} is not what was measured: its bytes changed since training",
+                next_step="run again: the adapter is trained and measured anew",
+            )
         files = {name: adapter / name for name in ADAPTER_FILES}
         manifest = Manifest(
             kind="adapter",
@@ -116,7 +121,7 @@ def register(
             },
         )
         version = registry.register(recipe.name, manifest, files)
-        measured = {name: entry.sha256 for name, entry in manifest.files.items()}
+        measured = manifest.file_digests
         report = {**comparison, "policy": _policy(job).to_dict(), "seed": recipe.seed, "files": measured}
         registry.record_evaluation(version.digest, report)
         return {"version": version.label, "digest": version.digest, "base": base.digest, "files": len(files)}
@@ -158,8 +163,8 @@ def promote(job: Job, registered: dict[str, Any], revision: int, observer: Obser
                 reason="gate passed",
                 expected_revision=revision,
             )
-        except GateRefused:
-            gate = registry.check_gate(digest, policy, alias)
+        except GateRefused as refusal:
+            gate = refusal.gate or registry.check_gate(digest, policy, alias)
             for reason in gate.reasons:
                 observer.say(f"  gate: {reason}")
             return {"gate": gate.to_dict(), "promotion": None}
