@@ -127,6 +127,7 @@ class StepModel:
             self._log.add(tensors, "weights")
         _name_modules(model, self._log)
         self._model = model
+        self._checkpointing = False
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._optimizer = _optimizer(self._trainable, settings.optimizer)
         with self._fake, tracking(self._log), _silently():
@@ -226,11 +227,16 @@ class StepModel:
         self._log.add(self._gradients(), "gradients")
 
     def _set_checkpointing(self, on: bool) -> None:
-        inner = self._model
+        if on == self._checkpointing:
+            return
+        self._checkpointing = on
         if on:
-            inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        else:
-            inner.gradient_checkpointing_disable()
+            self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            return
+        self._model.gradient_checkpointing_disable()
+        # switching on made the embeddings' output require a gradient, which switching off leaves as it is
+        inner = self._model if self.settings.method == "full" else self._model.get_base_model()
+        inner.disable_input_require_grads()
 
 
 def _optimizer(parameters: list[Any], name: str) -> Any:
