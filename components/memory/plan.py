@@ -145,8 +145,8 @@ def make_plan(
     if budget is None:
         found = detect_budget()
         budget = found if budget_bytes is None else Budget(budget_bytes, "given", found.device)
-    # imports while this process searches
-    process = TrainingProcess()
+    # on a CPU it imports while this process searches; a CUDA context needs no imports to be known
+    process = TrainingProcess() if budget.device == "cpu" else None
     try:
         speed = measure_dtype() if dtype == "auto" else None
         search = Search(
@@ -156,13 +156,13 @@ def make_plan(
             sequence_tokens=sequence_tokens,
             sequences=effective_rows // rows_per_sequence,
             budget=budget,
-            baseline_bytes=process.baseline_bytes(),
+            process=process,
             weight_files=sorted(base_folder.glob("*.safetensors")),
-            replay=process.replay_bytes,
         )
         outcome = search.run()
     finally:
-        process.close()
+        if process is not None:
+            process.close()
     return Plan(
         chosen=outcome.chosen,
         budget=budget,

@@ -5,14 +5,13 @@ Between the estimates (fast, from a few blocks) and the plan. What is returned a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from components.memory.estimate import PeakEstimator
+from components.memory.estimate import PeakEstimate, PeakEstimator
 from components.memory.hardware import Budget
-from components.memory.process import Allocations, ProcessOverhead, cuda_overhead, estimated_holes
+from components.memory.process import ProcessOverhead, TrainingProcess, cuda_overhead, estimated_holes
 from components.memory.simulate import Simulation, StepModel, StepSettings, StepShape
 
 __all__ = ["HEADROOM_FRACTION", "Candidate", "Outcome", "Search"]
@@ -84,9 +83,8 @@ class Search:
         sequence_tokens: Tokens of the longest packed sequence.
         sequences: Packed sequences behind an optimizer step.
         budget: What the process may take.
-        baseline_bytes: What the frameworks take.
         weight_files: The base's weights; only their sizes are used.
-        replay: Gives the growth of a training process for a step's allocations.
+        process: Where a CPU step's allocations are replayed; None for a CUDA budget.
     """
 
     def __init__(
@@ -98,9 +96,8 @@ class Search:
         sequence_tokens: int,
         sequences: int,
         budget: Budget,
-        baseline_bytes: int,
         weight_files: list[Path],
-        replay: Callable[[Allocations], int],
+        process: TrainingProcess | None,
     ) -> None:
         self._config = config
         self._methods = methods
@@ -108,9 +105,9 @@ class Search:
         self._tokens = sequence_tokens
         self._sequences = sequences
         self._budget = budget
-        self._baseline_bytes = baseline_bytes
+        self._process = process
+        self._baseline_bytes = 0
         self._file_bytes = sum(path.stat().st_size for path in weight_files)
-        self._replay = replay
         self._file_dtype = getattr(config, "dtype", None)
         self._limit_bytes = round(budget.budget_bytes * (1 - HEADROOM_FRACTION))
         self._estimators: dict[str, PeakEstimator] = {}
@@ -130,12 +127,17 @@ class Search:
 
     def _candidates(self) -> list[Candidate]:
         sizes = [n for n in range(1, min(self._sequences, LARGEST_MICRO_BATCH) + 1) if self._sequences % n == 0]
-        found = [
-            self._candidate(method, size, checkpointing)
+        shapes = [
+            (method, size, checkpointing)
             for method in self._methods
             for checkpointing in (False, True)
             for size in sizes
         ]
+        estimates = [self._estimate(*shape) for shape in shapes]
+        if self._process is not None:
+            # asked after the simulations, since it imports meanwhile
+            self._baseline_bytes = self._process.baseline_bytes()
+        found = [self._candidate(*shape, estimate) for shape, estimate in zip(shapes, estimates, strict=True)]
         fastest = min(candidate.relative_seconds for candidate in found)
         found = [replace(c, relative_seconds=c.relative_seconds / fastest) for c in found]
         # candidates that take about the same time are ordered by memory
@@ -148,11 +150,13 @@ class Search:
             ),
         )
 
-    def _candidate(self, method: str, size: int, checkpointing: bool) -> Candidate:
+    def _estimate(self, method: str, size: int, checkpointing: bool) -> PeakEstimate:
         if method not in self._estimators:
             settings = replace(self._settings, method=method)
             self._estimators[method] = PeakEstimator(self._config, settings, self._tokens)
-        estimate = self._estimators[method].estimate(size, checkpointing)
+        return self._estimators[method].estimate(size, checkpointing)
+
+    def _candidate(self, method: str, size: int, checkpointing: bool, estimate: PeakEstimate) -> Candidate:
         extra = self._estimated_overhead(method, size, checkpointing, estimate.tensor_bytes)
         steps = self._sequences // size
         busy = size * self._tokens / (size * self._tokens + HALF_SPEED_TOKENS[self._budget.device])
@@ -169,7 +173,7 @@ class Search:
         )
 
     def _estimated_overhead(self, method: str, size: int, checkpointing: bool, tensors: int) -> ProcessOverhead:
-        if self._budget.device == "cuda":
+        if self._process is None:
             return cuda_overhead(tensors)
         estimator = self._estimators[method]
         mapped = estimator.mapped_bytes(self._file_dtype)
@@ -195,11 +199,11 @@ class Search:
         )
         simulation = model.run(shape)
         tensors = simulation.peak.peak_bytes
-        if self._budget.device == "cuda":
+        if self._process is None:
             extra = cuda_overhead(tensors)
         else:
             mapped = model.mapped_bytes(self._file_dtype)
-            grown = self._replay(model.allocations(self._file_dtype))
+            grown = self._process.replay_bytes(model.allocations(self._file_dtype))
             extra = ProcessOverhead(self._baseline_bytes, max(0, grown + mapped - tensors), self._kept_mapped(mapped))
         total = tensors + extra.total_bytes
         breakdown = dict(simulation.peak.breakdown)
@@ -210,17 +214,20 @@ class Search:
     def _with_alternatives(self, outcome: Outcome, candidates: list[Candidate], place: int) -> Outcome:
         """Keep the best of each other method and checkpointing choice, and every micro-batch of the chosen one."""
         chosen = outcome.chosen
-        others, seen = [], set()
+        kinds: dict[tuple[str, bool], list[Candidate]] = {}
         for index, candidate in enumerate(candidates):
-            if index == place:
-                continue
-            kind = (candidate.method, candidate.gradient_checkpointing)
-            same_kind = kind == (chosen.method, chosen.gradient_checkpointing)
-            if kind in seen and not same_kind:
-                continue
-            seen.add(kind)
-            others.append(replace(candidate, why_not=self._why_not(candidate, chosen)))
-        return replace(outcome, alternatives=tuple(others))
+            if index != place:
+                kinds.setdefault((candidate.method, candidate.gradient_checkpointing), []).append(candidate)
+        others: list[Candidate] = []
+        for kind, members in kinds.items():
+            if kind == (chosen.method, chosen.gradient_checkpointing):
+                others += members
+            else:
+                # the first that fits is the fastest; where none does, the smallest comes nearest
+                fitting = next((member for member in members if member.fits), None)
+                others.append(fitting or min(members, key=lambda member: member.peak_bytes))
+        reasons = (replace(other, why_not=self._why_not(other, chosen)) for other in others)
+        return replace(outcome, alternatives=tuple(reasons))
 
     def _why_not(self, other: Candidate, chosen: Candidate) -> str:
         if not other.fits:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from components.errors import InputError
+from components.memory.hardware import Budget
 from components.memory.plan import make_plan
 from components.memory.process import Allocations, TrainingProcess
 from components.memory.search import HEADROOM_FRACTION
@@ -66,14 +67,14 @@ def test_a_tight_budget_brings_checkpointing_and_nothing_over_it(base: Path, tmp
     config = json.loads((base / "config.json").read_text())
     config |= {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "head_dim": 128}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    wide = plan(tmp_path, method="lora")
+    wide = plan(tmp_path, method="lora", budget=Budget(16 * GIB, "test", "cuda"))
     least = {
         on: min(c.peak_bytes for c in (wide.chosen, *wide.alternatives) if c.gradient_checkpointing == on)
         for on in (False, True)
     }
     assert least[True] < least[False]
     budget = round((least[True] * 0.3 + least[False] * 0.7) / (1 - HEADROOM_FRACTION))
-    found = plan(tmp_path, method="lora", budget_bytes=budget)
+    found = plan(tmp_path, method="lora", budget=Budget(budget, "test", "cuda"))
     assert found.fits
     assert found.chosen.gradient_checkpointing
     assert "more than the budget" in next(o.why_not for o in found.alternatives if not o.gradient_checkpointing)
@@ -88,9 +89,11 @@ def test_when_nothing_fits_the_nearest_is_named(base: Path) -> None:
 
 
 def test_one_sequence_a_step_leaves_one_micro_batch(base: Path) -> None:
-    found = plan(base, method="lora", effective_rows=4, sequence_tokens=64)
+    cuda = Budget(16 * GIB, "test", "cuda")
+    found = plan(base, method="lora", effective_rows=4, sequence_tokens=64, budget=cuda)
     assert (found.chosen.micro_batch_size, found.chosen.gradient_accumulation_steps) == (1, 1)
-    assert found.breakdown["gradients"] >= 0
+    # with one micro-batch a step the gradients aren't there yet at the loss, where the peak is
+    assert found.breakdown["gradients"] == 0
 
 
 @pytest.mark.parametrize(
