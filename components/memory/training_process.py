@@ -17,7 +17,7 @@ import sys
 from collections import deque
 from typing import Any
 
-__all__ = ["main", "replay"]
+__all__ = ["idle_heap_bytes", "main", "replay"]
 
 # torch aligns its blocks to this
 ALIGNMENT_BYTES = 64
@@ -42,7 +42,7 @@ class _Heap:
         self._break.restype, self._break.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
         self._aligned = library.posix_memalign
         self._aligned.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
-        self._start = self._highest = self._end() - _releasable_bytes(library)
+        self._start = self._highest = self._end() - idle_heap_bytes()[1]
         self._mapped_bytes = 0
         self.peak_bytes = 0
 
@@ -137,30 +137,26 @@ def _drop(heap: _Heap, block: tuple[int, int, list[int]]) -> None:
     heap.forget(own)
 
 
-def _releasable_bytes(library: Any) -> int:
-    """Return the untouched bytes at the top of the heap, where the C library can say so."""
+class _HeapState(ctypes.Structure):
+    """struct mallinfo2 of glibc 2.33 and later."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks")
+    ) + (("keepcost", ctypes.c_size_t),)
+
+
+def idle_heap_bytes() -> tuple[int, int]:
+    """Return the heap's free bytes between blocks, and those above the last block, most of which are untouched.
+
+    Both are 0 where the C library can't say.
+    """
+    library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):
-        return 0
-
-    class Information(ctypes.Structure):
-        _fields_ = [
-            (name, ctypes.c_size_t)
-            for name in [
-                "arena",
-                "ordblks",
-                "smblks",
-                "hblks",
-                "hblkhd",
-                "usmblks",
-                "fsmblks",
-                "uordblks",
-                "fordblks",
-                "keepcost",
-            ]
-        ]
-
-    library.mallinfo2.restype = Information
-    return int(library.mallinfo2().keepcost)
+        return 0, 0
+    library.mallinfo2.restype = _HeapState
+    state = library.mallinfo2()
+    return max(0, int(state.fordblks) - int(state.keepcost)), int(state.keepcost)
 
 
 if __name__ == "__main__":
