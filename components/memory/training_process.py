@@ -27,6 +27,10 @@ PASSING_TENSORS = 2
 OWN_BEFORE, OWN_AFTER = (176, 96), (32, 16, 320, 192, 32)
 # The heap grows for some steps and then stays.
 REPETITIONS = 6
+# the fields of struct mallinfo2, in their order
+_HEAP_STATE_FIELDS = (
+    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"
+)  # fmt: skip
 # A block further from the heap's start than this is a mapping of its own.
 HEAP_REACH_BYTES = 1 << 40
 
@@ -140,10 +144,7 @@ def _drop(heap: _Heap, block: tuple[int, int, list[int]]) -> None:
 class _HeapState(ctypes.Structure):
     """struct mallinfo2 of glibc 2.33 and later."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks")
-    ) + (("keepcost", ctypes.c_size_t),)
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _HEAP_STATE_FIELDS)
 
 
 def idle_heap_bytes() -> tuple[int, int]:
