@@ -18,7 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "decide": ("decide", "Measure what prompting reaches and say whether to finetune."),
     "plan": ("plan", "Plan memory: which method and batch fit the budget."),
     "finetune": ("finetune", "Plan and train a recipe; nothing is registered."),
-    "evaluate": ("evaluate", "Score a registered version on general suites, and its alignment tax."),
+    "evaluate": ("evaluation", "Score a registered version on general suites, and its alignment tax."),
     "registry": ("registry", "Look up, promote, roll back and verify model versions."),
     "serve": ("serve", "Serve a registered version behind an OpenAI-compatible endpoint."),
     "bundle": ("bundle", "Package a registered version with BentoML."),

@@ -81,6 +81,17 @@ def find_parents(query: Query, manifest: Manifest) -> list[Version]:
 
 
 def insert_version(connection: Connection, name: str, manifest: Manifest, actor: str) -> Version:
+    """Write a version's row with its parents and its audit row, or return the version that is there already.
+
+    Args:
+        connection: Within a writing transaction.
+        name: The model's name.
+        manifest: What the version is; its bytes are stored already.
+        actor: Who registers.
+
+    Returns:
+        The version.
+    """
     query = query_on(connection)
     existing = find_existing(query, name, manifest)
     if existing is not None:

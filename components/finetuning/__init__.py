@@ -1,1 +1,1 @@
-
+"""Methods, order, loss, checkpoints and the trainer."""

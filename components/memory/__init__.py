@@ -1,1 +1,1 @@
-
+"""What a training step takes, simulated, and the plan that fits the budget."""

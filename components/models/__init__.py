@@ -1,1 +1,1 @@
-
+"""Where bases come from, what they are, and how they are loaded safely."""

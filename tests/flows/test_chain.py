@@ -20,6 +20,9 @@ from tests.flows.conftest import write_rows
 
 Project = Callable[..., Path]
 
+# every plan starts a process that imports what training imports
+pytestmark = pytest.mark.integration
+
 
 def run(recipe: Path, *overrides: str) -> dict[str, Any]:
     job = open_job(load_recipe(recipe, None, overrides), home())
