@@ -92,7 +92,9 @@ class ScheduledTrainer(Trainer):
     ) -> Any:
         """Weighted loss of a micro-batch, as its share of the effective batch's."""
         normaliser = float(inputs["weights"].sum() if num_items_in_batch is None else num_items_in_batch)
-        loss = forward_loss(model, inputs, normaliser)
+        # accelerate puts autocast round the model's forward, which the loss goes past; without bf16 this is nothing
+        with self.accelerator.autocast():
+            loss = forward_loss(model, inputs, normaliser)
         if not math.isfinite(float(loss.detach())):
             raise self._diverged("loss")
         return loss
