@@ -35,6 +35,9 @@ def same(document: dict[str, Any]) -> dict[str, Any]:
     for candidate in text["decision"]["candidates"]:
         candidate.pop("seconds_per_request")
     text["task"].pop("cost")
+    # the plan's sizes hold what this process held when it was made; what it chose is the same
+    chosen = ("method", "dtype", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "fits")
+    text["plan"] = {name: text["plan"][name] for name in chosen}
     for key in ("source", "pushed"):
         text["data"].pop(key, None)
     losses: dict[str, Any] = {"losses": [(e["step"], e["loss"]) for e in document["training"]["losses"]]}

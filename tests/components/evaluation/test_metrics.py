@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,13 +66,24 @@ def test_predictions_and_rows_must_be_as_many() -> None:
         score("exact_match", ["a"], [], {})
 
 
-def test_modules_load_with_evaluate_by_local_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import evaluate
-
-    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", tmp_path / "modules")
-    for name in known_metrics():
-        loaded = evaluate.load(str(METRIC_MODULES / name), cache_dir=str(tmp_path / "data"))
-        assert {"predictions", "references"} <= set(loaded.features)
+def test_modules_load_with_evaluate_by_local_path(tmp_path: Path) -> None:
+    # in a process of its own: the library settles where its copies go when it is first imported
+    program = (
+        "import sys, evaluate\n"
+        "for path in sys.argv[2:]:\n"
+        "    loaded = evaluate.load(path, cache_dir=sys.argv[1])\n"
+        "    assert {'predictions', 'references'} <= set(loaded.features)\n"
+    )
+    paths = [str(METRIC_MODULES / name) for name in known_metrics()]
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "data"), *paths],
+        env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_EVALUATE_OFFLINE": "1"},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_scoring_needs_no_network_and_writes_nothing_into_the_home(tmp_path: Path) -> None:
