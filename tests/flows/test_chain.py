@@ -176,6 +176,16 @@ def test_a_test_row_that_stands_in_training_is_refused(project: Project, tmp_pat
         run(recipe)
 
 
+def test_metadata_that_is_not_text_is_named_by_its_line(project: Project, tmp_path: Path) -> None:
+    recipe = project()
+    rows = [json.loads(line) for line in (tmp_path / "dev.jsonl").read_text().splitlines()]
+    rows[1]["metadata"]["database"] = {"z": 1}
+    (tmp_path / "dev.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    with pytest.raises(InputError, match=r"line 2: metadata\.database"):
+        run(recipe)
+    assert not home().exists()
+
+
 def test_a_home_that_cannot_be_written_is_refused(project: Project, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
