@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,16 @@ from typing import Any
 
 from components.errors import InputError
 
-__all__ = ["canonical_json", "digest_of", "fsync_folder", "sha256_file", "sha256_tree", "write_atomic", "write_json"]
+__all__ = [
+    "canonical_json",
+    "digest_of",
+    "fsync_folder",
+    "place_folder",
+    "sha256_file",
+    "sha256_tree",
+    "write_atomic",
+    "write_json",
+]
 
 
 def canonical_json(value: Any) -> str:
@@ -44,6 +54,22 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def place_folder(aside: Path, final: Path) -> None:
+    """Put a folder that was written aside in its place, flushed: a reader sees the old one, none, or the whole new one.
+
+    Args:
+        aside: The written folder, on the same file system; its files lie directly in it.
+        final: Where it goes; what is there is replaced.
+    """
+    for path in aside.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    fsync_folder(aside)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(aside, final)
+    fsync_folder(final.parent)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

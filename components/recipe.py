@@ -249,7 +249,7 @@ def load_recipe(path: Path, profile: str | None = None, overrides: tuple[str, ..
             allowed="see `tunewright schema`",
             next_step="correct the recipe and run again",
         ) from error
-    complete = {key: _source_of(key, sources) for key, _ in _flatten(recipe.model_dump(mode="json"))}
+    complete = {key: sources.get(key, "default") for key, _ in _flatten(recipe.model_dump(mode="json"))}
     return ResolvedRecipe(recipe, path, profile if profile != "full" else None, complete)
 
 
@@ -347,10 +347,6 @@ def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{key}.{name}", item
         else:
             yield key, value
-
-
-def _source_of(key: str, sources: Mapping[str, str]) -> str:
-    return sources.get(key, "default")
 
 
 def _explain(detail: Any) -> str:

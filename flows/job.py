@@ -45,7 +45,7 @@ class Job:
     @property
     def base_name(self) -> str:
         """The name that the base is registered under: the last part of a path or hub id."""
-        return self.recipe.base.rstrip("/").rpartition("/")[2]
+        return _last_part(self.recipe.base)
 
     @cached_property
     def store(self) -> StepStore:
@@ -150,13 +150,17 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
             raise InputError(
                 f"unknown suite {suite!r}", allowed=", ".join(known_suites()), next_step="change evaluation.suites"
             )
-    if recipe.base.rstrip("/").rpartition("/")[2] == recipe.name:
+    if _last_part(recipe.base) == recipe.name:
         raise InputError(
             f"the recipe's name {recipe.name!r} is the base's own", next_step="give the tuned model a name of its own"
         )
     base = locate_base(recipe.base)
     _check_writable(home)
     return Job(resolved, _repository(resolved.path), home, base, fingerprint(base.folder))
+
+
+def _last_part(base: str) -> str:
+    return base.rstrip("/").rpartition("/")[2]
 
 
 def _check_writable(home: Path) -> None:

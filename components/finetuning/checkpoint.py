@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import ConflictError
-from components.files import fsync_folder, sha256_file
+from components.files import place_folder, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,13 +79,7 @@ def save(
     files = {path.name: sha256_file(path) for path in sorted(aside.iterdir())}
     manifest = {"step": step, "identity": dict(identity), "files": files}
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True))
-    for path in aside.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    fsync_folder(aside)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(aside, final)
-    fsync_folder(run_folder)
+    place_folder(aside, final)
     for old in _steps(run_folder)[:-keep]:
         shutil.rmtree(run_folder / f"{PREFIX}{old}")
     return Checkpoint(final, step, dict(identity))

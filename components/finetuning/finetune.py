@@ -306,7 +306,7 @@ def _dev_loss(
 
 def _save_adapter(model: Any, base_folder: Path, folder: Path) -> Path:
     """Write the adapter aside with the digests of its base, then put it in its place."""
-    from components.files import fsync_folder
+    from components.files import place_folder
     from components.models.fingerprint import fingerprint, write_binding
 
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -319,10 +319,5 @@ def _save_adapter(model: Any, base_folder: Path, folder: Path) -> Path:
     config["base_model_name_or_path"] = None
     (aside / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     write_binding(aside, fingerprint(base_folder))
-    for path in aside.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
-    fsync_folder(folder.parent)
+    place_folder(aside, folder)
     return folder

@@ -137,7 +137,7 @@ class ScheduledTrainer(Trainer):
                 "optimizer": optimizer_document,
                 "scheduler": scheduler,
                 "random": _random_document(),
-                "trainer_state": vars_of(self.state),
+                "trainer_state": _fields(self.state),
             },
             identity=self.identity,
             keep=self.keep_checkpoints,
@@ -290,7 +290,7 @@ def trainable_state(model: Any) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def vars_of(state: Any) -> dict[str, Any]:
+def _fields(state: Any) -> dict[str, Any]:
     """Return a trainer state's fields as JSON values."""
     from dataclasses import asdict
 
