@@ -1,16 +1,16 @@
-"""What a registered version consists of on disk: its own files and its base's, checked out and verified."""
+"""What a registered version consists of on disk, checked out and verified, and whether it may be served."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from components.errors import InputError
+from components.errors import InputError, VerdictError
 
 if TYPE_CHECKING:
     from registry.store import Registry
 
-__all__ = ["VersionFiles", "version_files"]
+__all__ = ["VersionFiles", "require_proven", "version_files"]
 
 WHOLE_KINDS = ("base", "merged", "full")
 
@@ -61,3 +61,24 @@ def version_files(registry: Registry, ref: str) -> VersionFiles:
         adapter_folder=adapter_folder,
         manifest=manifest.to_dict(),
     )
+
+
+def require_proven(registry: Registry, ref: str) -> None:
+    """Refuse a version that is not proven, before any of its files are read.
+
+    Args:
+        registry: An open registry.
+        ref: `name`, `name:vN`, `name@alias` or a digest prefix.
+
+    Raises:
+        VerdictError: No alias points at it, and its newest report doesn't satisfy its policy, or there is none.
+        Registry errors: Unknown or ambiguous REF, a policy that can't be used.
+    """
+    standing = registry.standing(ref)
+    if not standing.proven:
+        label = registry.resolve(ref).label
+        raise VerdictError(
+            f"{label} is not proven: " + "; ".join(standing.reasons),
+            allowed="a version that an alias points at, or whose newest evaluation satisfies its policy",
+            next_step=f"tunewright registry show {label} shows what was measured; --unproven serves it all the same",
+        )

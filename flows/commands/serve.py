@@ -45,18 +45,28 @@ __all__ = ["command"]
     show_default=True,
     help="The app by itself, or inside a BentoML bundle.",
 )
+@click.option("--unproven", is_flag=True, help="Serve it although the gate says no, or nothing was measured.")
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, ref: str, host: str, port: int, home: Path, token_env: str, engine: str, as_json: bool
+    context: click.Context,
+    ref: str,
+    host: str,
+    port: int,
+    home: Path,
+    token_env: str,
+    engine: str,
+    unproven: bool,
+    as_json: bool,
 ) -> None:
     """Serve a registered version until interrupted.
 
-    REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest. The files are
-    verified, the base is compared with the one that the adapter was trained on, and a canary is asked, before the
-    endpoint is ready.
+    REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest. A version that
+    no alias points at and that doesn't pass its gate is refused, unless --unproven is given. The files are verified,
+    the base is compared with the one that the adapter was trained on, and a canary is asked, before the endpoint is
+    ready.
     """
-    from deploy.from_registry import version_files
+    from deploy.from_registry import require_proven, version_files
     from deploy.serving import check_address
     from registry.store import Registry
 
@@ -69,6 +79,8 @@ def command(
         )
     host, port = check_address(host, port, token)
     with Registry.open(home / "registry", create=False) as registry:
+        if not unproven:
+            require_proven(registry, ref)
         files = version_files(registry, ref)
     label, digest = f"{files['name']}:v{files['version']}", files["digest"]
     note(f"loading {label} ({digest[:12]})")
