@@ -60,5 +60,7 @@ def _under_prefect(recipe: Path, profile: str | None, overrides: tuple[str, ...]
 
     state = finetune(str(recipe), profile, overrides, str(home), return_state=True)
     # a verdict's no is a Failed state that carries the run document; any other failure carries what was raised
-    document: dict[str, Any] = state.data if isinstance(state.data, dict) else state.result(raise_on_failure=True)
+    document: dict[str, Any] | BaseException = state.result(raise_on_failure=False)
+    if isinstance(document, BaseException):
+        raise document
     return document

@@ -45,8 +45,10 @@ def same(document: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.integration
-def test_gate_refused_exits_with_3_and_says_why(project: Project) -> None:
-    result = run("run", str(project(gate={"min_task_delta": 1.0})), "--no-prefect", "--json")
+@pytest.mark.parametrize("how", ["--no-prefect", "under Prefect"])
+def test_gate_refused_exits_with_3_and_says_why(project: Project, how: str) -> None:
+    options = ["--no-prefect"] if how == "--no-prefect" else []
+    result = run("run", str(project(gate={"min_task_delta": 1.0})), *options, "--json")
     assert result.returncode == 3
     document = json.loads(result.stdout)
     assert document["gate"]["passed"] is False
