@@ -111,16 +111,7 @@ class Job:
 
     def _rows(self, split: str, subsets: tuple[str, ...]) -> list[Row]:
         path = self.repo / getattr(self.recipe.data, split)
-        found = read_rows(path)
-        for row in found:
-            for key in ("subset", "database"):
-                if not isinstance(row.metadata.get(key, ""), str):
-                    raise InputError(
-                        f"{path}, line {row.line}: metadata.{key} is {row.metadata[key]!r}",
-                        allowed="text",
-                        next_step="correct the row",
-                    )
-        rows = select_subsets(found, subsets, path)
+        rows = select_subsets(read_rows(path), subsets, path)
         if not rows:
             raise InputError(f"{path} has no rows", next_step=f"check data.{split} in the recipe")
         return rows
