@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from flows.commands.group import VerbGroup
 from flows.commands.output import emit, json_option
 
 __all__ = ["command"]
@@ -15,7 +16,7 @@ __all__ = ["command"]
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.group(name="data", help="Check, show and count the rows of a data file.")
+@click.group(name="data", cls=VerbGroup, help="Check, show and count the rows of a data file.")
 def command() -> None:
     """Group the verbs about data files."""
 

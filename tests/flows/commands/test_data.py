@@ -86,7 +86,7 @@ def test_a_missing_file_is_bad_input(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, err = run(monkeypatch, capsys, verb, str(tmp_path / "absent.jsonl"), "--json")
-    assert (status, out) == (2, "")
+    assert (status, json.loads(out)["error"]["exit_status"]) == (2, 2)
     assert "no data file" in err
 
 
