@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from components.data.rows import Row, read_rows
 from components.data.selection import sample, sample_subsets, select_subsets
 from components.errors import InputError
+from components.files import write_problem
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.sources import BaseSource, locate_base
 from components.recipe import Recipe, ResolvedRecipe
@@ -155,10 +155,10 @@ def _last_part(base: str) -> str:
 
 
 def _check_writable(home: Path) -> None:
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    problem = write_problem(home)
+    if problem is not None:
         raise InputError(
-            f"cannot write {home}: {existing} is not a folder that this user may write",
+            f"cannot write the state folder {home} ({problem})",
             allowed="a folder that this user may write",
             next_step="choose another with --home or $TUNEWRIGHT_HOME",
         )
