@@ -100,13 +100,15 @@ def check_base(folder: Path) -> None:
     Raises:
         InputError: As `check_folder` and `check_chat_template`, or a part is missing.
     """
-    check_folder(folder)
+    # first of all: of a folder that is no model at all, a file that may not lie in one is not the news
     if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
         raise InputError(
             f"{folder} has no config.json, so it is not a base model",
             allowed="a folder with config.json, *.safetensors and a tokenizer",
-            next_step="an adapter is given with its base: name the base here",
+            next_step="it holds an adapter: name its base" if adapter else "name the folder that the base lies in",
         )
+    check_folder(folder)
     weight_files(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise InputError(f"{folder} has no tokenizer", allowed=f"one of {', '.join(TOKENIZER_FILES)}")

@@ -101,7 +101,7 @@ def locate_base(name: str, cache: Path | None = None) -> BaseSource:
     raise InputError(
         f"unknown base {name!r}",
         allowed=f"{', '.join(sorted(CATALOGUE))}; a local folder; a .gguf file; or a hub id org/name",
-        next_step="set `base` in the recipe to one of these",
+        next_step="name one of these: `base` in a recipe, --base on the command line",
     )
 
 

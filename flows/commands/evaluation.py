@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flows.commands.option_types import FRACTION
 from flows.commands.output import emit, json_option
 from flows.commands.recipe_options import state_folder
 
@@ -17,7 +18,13 @@ from flows.commands.recipe_options import state_folder
 @click.option("--suite", "suites", multiple=True, help="Suite to run; repeat for several. [default: all]")
 @click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="Rows sampled of each suite.")
 @click.option("--seed", default=17, show_default=True, help="Seed of the sample.")
-@click.option("--max-drop", default=0.1, show_default=True, help="Largest loss of a suite that passes, as a fraction.")
+@click.option(
+    "--max-drop",
+    default=0.1,
+    show_default=True,
+    type=FRACTION,
+    help="Largest loss of a suite that passes, from 0 to 1.",
+)
 @click.option("--home", type=click.Path(path_type=Path), help="State folder; $TUNEWRIGHT_HOME or .tunewright.")
 @json_option
 def command(

@@ -10,7 +10,7 @@ import click
 __all__ = ["UnknownCommand", "VerbGroup"]
 
 
-class UnknownCommand(click.UsageError):  # noqa: N818 - a name that says the failure, as in the registry's tree
+class UnknownCommand(click.UsageError):
     """A group has no such verb.
 
     Args:
