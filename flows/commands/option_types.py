@@ -10,12 +10,10 @@ import click
 __all__ = ["FRACTION"]
 
 
-class Fraction(click.ParamType):
-    """A number from 0 to 1; click's own range lets nan through, since nan is below and above nothing."""
+class Fraction(click.FloatRange):
+    """A number from 0 to 1; click's own range lets nan through, which is neither below nor above anything."""
 
-    name = "fraction"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number.
 
         Raises:
@@ -30,4 +28,4 @@ class Fraction(click.ParamType):
         return number
 
 
-FRACTION = Fraction()
+FRACTION = Fraction(0, 1)

@@ -59,6 +59,7 @@ BELONGS_TO = {
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     recipe: Path | None,
     base: str | None,
     params: float | None,
