@@ -16,7 +16,15 @@ from typing import Any
 
 from components.errors import InputError
 
-__all__ = ["ALLOWED_SUFFIXES", "chat_template", "check_base", "check_chat_template", "check_folder", "weight_files"]
+__all__ = [
+    "ALLOWED_SUFFIXES",
+    "chat_template",
+    "check_base",
+    "check_chat_template",
+    "check_folder",
+    "check_is_base",
+    "weight_files",
+]
 
 # `.model` is a sentencepiece vocabulary (protobuf); names without a suffix are LICENSE, NOTICE and the like.
 TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".jinja", ".txt", ".md", ".yaml", ".yml"})
@@ -94,13 +102,12 @@ def check_chat_template(folder: Path) -> None:
         ) from error
 
 
-def check_base(folder: Path) -> None:
-    """Refuse a folder that is not a complete, safe base: config, weights, tokenizer and chat template.
+def check_is_base(folder: Path) -> None:
+    """Refuse a folder that is no base model at all, whatever else lies in it.
 
     Raises:
-        InputError: As `check_folder` and `check_chat_template`, or a part is missing.
+        InputError: There is no config.json; an adapter's folder is told as that.
     """
-    # first of all: of a folder that is no model at all, a file that may not lie in one is not the news
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
         raise InputError(
@@ -108,6 +115,15 @@ def check_base(folder: Path) -> None:
             allowed="a folder with config.json, *.safetensors and a tokenizer",
             next_step="it holds an adapter: name its base" if adapter else "name the folder that the base lies in",
         )
+
+
+def check_base(folder: Path) -> None:
+    """Refuse a folder that is not a complete, safe base: config, weights, tokenizer and chat template.
+
+    Raises:
+        InputError: As `check_is_base`, `check_folder` and `check_chat_template`, or a part is missing.
+    """
+    check_is_base(folder)
     check_folder(folder)
     weight_files(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):

@@ -38,6 +38,16 @@ def command(
     as_json: bool,
 ) -> None:
     """Score REF on general suites; with --baseline, compare both on the same rows."""
+    from components.evaluation.suites import check_suites
+
+    # what is misspelt is told before files are checked out and frameworks loaded
+    check_suites(suites)
+    from registry.lookup import Lookup
+
+    lookup = Lookup(state_folder(home) / "registry")
+    for name in (ref, *([baseline] if baseline else [])):
+        lookup.resolve(name)
+    lookup.close()
     from registry.store import Registry
 
     with Registry.open(state_folder(home) / "registry", create=False) as registry:
