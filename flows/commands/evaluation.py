@@ -66,9 +66,9 @@ def command(
     loaded = [load_suite(name, rows, seed) for name in suites or known_suites()]
     found: dict[str, list[Any]] = {}
     for name, files in models.items():
-        adapter = files["adapter_folder"]
-        model = load_model(files["base_folder"], adapter=adapter, merge=adapter is not None)
-        tokenizer = load_tokenizer(files["base_folder"])
+        adapter = files.adapter_folder
+        model = load_model(files.base_folder, adapter=adapter, merge=adapter is not None)
+        tokenizer = load_tokenizer(files.base_folder)
         found[name] = [
             run_suite(
                 model,
@@ -79,13 +79,13 @@ def command(
             for suite in loaded
         ]
     document: dict[str, Any] = {
-        "model": f"{models[ref]['name']}:v{models[ref]['version']}",
-        "digest": models[ref]["digest"],
+        "model": models[ref].label,
+        "digest": models[ref].digest,
         "seed": seed,
         "suites": [result.to_dict() for result in found[ref]],
     }
     if baseline:
-        document["baseline"] = f"{models[baseline]['name']}:v{models[baseline]['version']}"
+        document["baseline"] = models[baseline].label
         document["tax"] = compare(found[baseline], found[ref], max_drop=max_drop)
     emit(document, as_json, _render)
 
