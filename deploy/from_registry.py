@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError, VerdictError
 
@@ -15,15 +17,30 @@ __all__ = ["VersionFiles", "require_proven", "version_files"]
 WHOLE_KINDS = ("base", "merged", "full")
 
 
-class VersionFiles(TypedDict):
-    """The arguments of `stage_model` and `build_bundle` that come from the registry."""
+@dataclass(frozen=True)
+class VersionFiles:
+    """A version as it is staged: who it is, and where its files lie.
+
+    Attributes:
+        name: The model's name.
+        version: Its version number.
+        digest: The version's digest.
+        base_folder: Verified files of the base, or of the whole model when there is no adapter.
+        adapter_folder: Verified files of the adapter.
+        manifest: The version's manifest as plain JSON; its fingerprints and file digests are enforced.
+    """
 
     name: str
     version: int
     digest: str
     base_folder: Path
     adapter_folder: Path | None
-    manifest: dict[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The version as people write it, `name:vN`."""
+        return f"{self.name}:v{self.version}"
 
 
 def version_files(registry: Registry, ref: str) -> VersionFiles:
@@ -34,7 +51,7 @@ def version_files(registry: Registry, ref: str) -> VersionFiles:
         ref: `name`, `name:vN`, `name@alias` or a digest prefix.
 
     Returns:
-        Arguments for `build_bundle(**files, out_home=...)`.
+        What `stage_model` lays out.
 
     Raises:
         InputError: A kind of version that can't be served.

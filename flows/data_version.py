@@ -27,7 +27,7 @@ from flows.dvc_workspace import (
     stored,
 )
 
-__all__ = ["DataFile", "DataVersion", "materialise"]
+__all__ = ["DataFile", "DataVersion", "can_be_brought", "materialise"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,20 @@ def materialise(
             tell(f"{line} since dvc.lock was written: `dvc repro` brings the data up to date")
         pushed = _push(repo, locked)
     return DataVersion(described, stale, source, pushed)
+
+
+def can_be_brought(repo: Path, file: Path) -> bool:
+    """Say whether a file that is missing may still come from a stage of dvc.yaml.
+
+    Args:
+        repo: Root of the repository.
+        file: The file, absolute or relative to the repository.
+    """
+    repo = repo.resolve()
+    if not (repo / "dvc.yaml").is_file():
+        return False
+    locked = locked_outputs(repo)
+    return not locked or _relative(repo, file) in locked
 
 
 @contextmanager

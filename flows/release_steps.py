@@ -178,14 +178,13 @@ def bundle(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str
     """Package the version with BentoML, from files that the registry has verified."""
     from deploy.bundle import build_bundle
     from deploy.from_registry import version_files
+    from deploy.staging import stage_model
     from registry.store import Registry
 
     with Registry.open(job.home / "registry") as registry:
-        built = build_bundle(
-            **version_files(registry, registered["digest"]),
-            out_home=job.home,
-            canary_messages=job.test_rows[0].prompt,
-        )
+        files = version_files(registry, registered["digest"])
+    model = stage_model(files, out_home=job.home, canary_messages=job.test_rows[0].prompt)
+    built = build_bundle(model, out_home=job.home)
     observer.say(f"  {built.tag}: {'already there' if built.reused else f'built in {built.seconds:.0f} s'}")
     return {"tag": built.tag, "path": str(built.path), "bytes": built.bytes}
 

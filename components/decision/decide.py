@@ -66,6 +66,7 @@ class Decision:
         diagnosis: Failures of the best candidate.
         finetuned_tokens_per_request: What a request to a finetuned model would carry.
         n: Number of dev rows.
+        subsets: The subsets that these rows name, sorted; empty where they name none.
         seed: Seed of the examples.
         examples: Examples a few-shot prompt carries, k.
         notes: What had to be done differently from what was asked.
@@ -78,6 +79,7 @@ class Decision:
     diagnosis: Diagnosis
     finetuned_tokens_per_request: float
     n: int
+    subsets: tuple[str, ...]
     seed: int
     examples: int
     notes: tuple[str, ...]
@@ -107,6 +109,7 @@ class Decision:
             "undecided": [*self.verdict.undecided, *undecided],
             "finetuned_tokens_per_request": self.finetuned_tokens_per_request,
             "n": self.n,
+            "subsets": list(self.subsets),
             "seed": self.seed,
             "few_shot": self.examples,
             "override_reason": None,
@@ -213,6 +216,7 @@ def decide(
         diagnosis,
         finetuned,
         len(dev_rows),
+        tuple(sorted({str(row.metadata["subset"]) for row in dev_rows if "subset" in row.metadata})),
         seed,
         few_shot,
         (*notes, diagnosis.note),

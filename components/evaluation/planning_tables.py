@@ -21,6 +21,7 @@ def candidates_table(run: Mapping[str, Any]) -> Table:
     candidates = rows_of(decision.get("candidates"))
     scale = charts.scale_for([row.get(key) for row in candidates for key in ("score", "low", "high")], include=(0.0,))
     highest = max(candidates, key=lambda row: row.get("score") or 0.0, default={})
+    measured = ", ".join(plain(name) for name in decision.get("subsets") or ()) or "all"
     best = decision.get("best_candidate") or highest.get("name")
     rows: list[tuple[Cell, ...]] = []
     for row in candidates:
@@ -30,7 +31,7 @@ def candidates_table(run: Mapping[str, Any]) -> Table:
         bars = [(row.get("score"), "best" if row.get("name") == best else "base")]
         strip = charts.bar_strip(scale, bars, description=said, whisker=(row.get("low"), row.get("high")))
         cost = (number(row.get("tokens_per_request")), duration(row.get("seconds_per_request")))
-        rows.append((name, plain(row.get("subset") or "all"), strip, percent(row.get("score")), span, count(n), *cost))
+        rows.append((name, measured, strip, percent(row.get("score")), span, count(n), *cost))
     return Table(
         "Prompting candidates on the dev sample",
         (

@@ -33,16 +33,17 @@ def command(ref: str, home: Path, unproven: bool, as_json: bool) -> None:
     """
     from deploy.bundle import build_bundle
     from deploy.from_registry import require_proven, version_files
+    from deploy.staging import stage_model
     from registry.store import Registry
 
     with Registry.open(home / "registry", create=False) as registry:
         if not unproven:
             require_proven(registry, ref)
         files = version_files(registry, ref)
-    note(f"bundling {files['name']}:v{files['version']}")
-    bundle = build_bundle(**files, out_home=home)
+    note(f"bundling {files.label}")
+    bundle = build_bundle(stage_model(files, out_home=home), out_home=home)
     document = {
-        "version": f"{files['name']}:v{files['version']}",
+        "version": files.label,
         "digest": bundle.digest,
         "tag": bundle.tag,
         "path": str(bundle.path),

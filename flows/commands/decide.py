@@ -32,6 +32,8 @@ def _render(decision: dict[str, Any]) -> str:
         lines.append(
             f"{c['name']:<22}{100 * c['score']:>6.1f} %   {interval:<18}{c['n']:>4}{c['tokens_per_request']:>16.0f}"
         )
+    subsets = f" of {', '.join(decision['subsets'])}" if decision["subsets"] else ""
+    lines.append(f"measured on {decision['n']} dev rows{subsets}")
     failures = ", ".join(f"{count} {kind}" for kind, count in decision["failures"].items())
     lines += [f"failures of {decision['best_candidate']}: {failures}", f"verdict: {decision['verdict']}"]
     return "\n".join([*lines, *(f"  {reason}" for reason in decision["reasons"])])

@@ -68,6 +68,7 @@ def command(
     """
     from deploy.from_registry import require_proven, version_files
     from deploy.serving import check_address
+    from deploy.staging import stage_model
     from registry.store import Registry
 
     token = os.environ.get(token_env) or None
@@ -82,33 +83,31 @@ def command(
         if not unproven:
             require_proven(registry, ref)
         files = version_files(registry, ref)
-    label, digest = f"{files['name']}:v{files['version']}", files["digest"]
-    note(f"loading {label} ({digest[:12]})")
+    note(f"loading {files.label} ({files.digest[:12]})")
 
     def ready(url: str, canary: Mapping[str, Any]) -> None:
         document = {
             "url": url,
             "base_url": f"{url}/v1",
-            "model": files["name"],
-            "version": label,
-            "digest": digest,
+            "model": files.name,
+            "version": files.label,
+            "digest": files.digest,
             "engine": engine,
             "canary": dict(canary),
         }
         emit(document, as_json, _render)
 
     signal.signal(signal.SIGTERM, _leave)
+    model = stage_model(files, out_home=home)
     if engine == "plain":
         from deploy.plain import serve_plain
-        from deploy.staging import stage_model
 
-        model = stage_model(**files, out_home=home.absolute())
         serve_plain(model, host=host, port=port, token=token, on_ready=ready)
     else:
         from deploy.bundle import build_bundle
         from deploy.serving import serve_bundle
 
-        bundle = build_bundle(**files, out_home=home)
+        bundle = build_bundle(model, out_home=home)
         with serve_bundle(bundle.path, port, token, host=host) as server:
             ready(server.url, server.ready.get("canary", {}))
             try:

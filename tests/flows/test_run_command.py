@@ -76,7 +76,7 @@ def test_bad_data_under_prefect_is_told_without_a_traceback(project: Project, tm
     assert result.returncode == 2
     assert "train.jsonl" in result.stderr
     assert "Traceback" not in result.stderr
-    assert result.stdout == ""
+    assert json.loads(result.stdout)["error"]["exit_status"] == 2
     assert not home().exists()
 
 

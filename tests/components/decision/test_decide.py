@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,3 +121,9 @@ def test_settings_that_make_no_sense_are_refused(tiny_tokenizer: Any, settings: 
         run(None, tiny_tokenizer, rows(["42"] * 8), **settings)
     with pytest.raises(InputError, match="no dev rows"):
         run(None, tiny_tokenizer, [])
+
+
+def test_the_subsets_of_the_rows_measured_are_named(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    dev = [replace(row, metadata={"subset": ("joined", "single")[n % 2]}) for n, row in enumerate(rows(["42"] * 8))]
+    assert run(tiny_model, tiny_tokenizer, dev, candidates=("zero-shot",)).to_dict()["subsets"] == ["joined", "single"]
+    assert run(tiny_model, tiny_tokenizer, rows(["42"] * 8), candidates=("zero-shot",)).subsets == ()
