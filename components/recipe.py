@@ -150,7 +150,9 @@ class GateSection(Section):
     min_task_delta: float = Field(0.0, ge=-1, le=1, description="tuned minus the best prompting baseline")
     task_interval_excludes_zero: bool = Field(True, description="the paired interval of that delta lies above zero")
     max_suite_drop: Fraction = Field(0.1, description="no suite's paired interval may reach below minus this")
-    min_rows: int = Field(30, ge=1, description="test rows behind the task score")
+    min_rows: int = Field(
+        30, ge=1, description="test rows behind the task score; no more than evaluation.test_rows draws"
+    )
     subset: str | None = Field(None, description="the task score is that of this subset; the others are reported apart")
 
 

@@ -110,6 +110,8 @@ def missing_reason(run: Mapping[str, Any], name: str) -> str:
     if _stopped_at_decision(run):
         verdict = plain(section(run, "decision").get("verdict"))
         return f"the decision was '{verdict}' ({VERDICT_TEXT.get(verdict, verdict)}), so the run ended there"
+    if name == "tax" and run.get("task"):
+        return "the recipe names no suites (evaluation.suites)"
     if name in ("promotion", "bundle", "endpoint") and gate and not gate.get("passed"):
         return "the gate refused this version"
     if name in ("bundle", "endpoint"):

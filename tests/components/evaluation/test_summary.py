@@ -70,6 +70,11 @@ def test_candidates_name_the_subset_that_was_measured(run: dict[str, Any]) -> No
     assert "| zero-shot | all |" in render_markdown(run)
 
 
+def test_a_run_without_suites_says_that_none_were_named(run: dict[str, Any]) -> None:
+    assert "Tax not run: the recipe names no suites (evaluation.suites)" in flat(render_text(run | {"tax": []}))
+    assert "Tax not run: the run ended before this stage" in flat(render_text(run | {"tax": None, "task": None}))
+
+
 def test_plain_unless_colour_is_asked_for(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b" not in render_text(run)
