@@ -27,7 +27,7 @@ from flows.dvc_workspace import (
     stored,
 )
 
-__all__ = ["DataFile", "DataVersion", "can_be_brought", "materialise"]
+__all__ = ["DataFile", "DataVersion", "can_be_brought", "materialise", "relative_path"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def materialise(
         else:
             source = _bring(repo, locked, tell)
             locked = locked_outputs(repo)
-        wanted = sorted({_relative(repo, f) for f in files}) if files is not None else sorted(locked)
+        wanted = sorted({relative_path(repo, f) for f in files}) if files is not None else sorted(locked)
         described = tuple(_describe(repo, path, locked.get(path)) for path in wanted)
         stale = tuple(stale_reasons(repo))
         for file in described:
@@ -129,7 +129,7 @@ def can_be_brought(repo: Path, file: Path) -> bool:
     if not (repo / "dvc.yaml").is_file():
         return False
     locked = locked_outputs(repo)
-    return not locked or _relative(repo, file) in locked
+    return not locked or relative_path(repo, file) in locked
 
 
 @contextmanager
@@ -144,7 +144,8 @@ def _alone(repo: Path) -> Iterator[None]:
         yield
 
 
-def _relative(repo: Path, file: Path) -> str:
+def relative_path(repo: Path, file: Path) -> str:
+    """Return how a data document names a file: relative to the repository, absolute where it lies outside."""
     absolute = Path(os.path.normpath(repo / file))
     return absolute.relative_to(repo).as_posix() if absolute.is_relative_to(repo) else str(absolute)
 

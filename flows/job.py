@@ -13,7 +13,7 @@ from components.data.selection import sample, sample_subsets, select_subsets
 from components.errors import InputError
 from components.evaluation.metrics import check_metric, check_metric_name
 from components.evaluation.suites import check_suites
-from components.files import write_problem
+from components.files import digest_of, write_problem
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.sources import BaseSource, check_base_name, locate_base
 from components.recipe import Recipe, ResolvedRecipe
@@ -96,6 +96,11 @@ class Job:
         self._check_gate(chosen, path)
         return chosen
 
+    @property
+    def test_rows_digest(self) -> str:
+        """Which rows are scored, in their order: kept scores are one number a row."""
+        return digest_of([row.to_dict() for row in self.test_rows])
+
     def check_rows(self) -> None:
         """Read what is on disk already, so that what is wrong in it is told before anything costly is done.
 
@@ -113,6 +118,11 @@ class Job:
                 allowed="a file, or an output of a stage in dvc.yaml",
                 next_step="check data.assets in the recipe",
             )
+
+    def forget_rows(self) -> None:
+        """Drop the rows that were read for checking: what is materialised afterwards may hold others."""
+        for name in ("train_rows", "dev_rows", "test_rows", "decision_rows", "dev_loss_rows"):
+            self.__dict__.pop(name, None)
 
     @property
     def data_files(self) -> list[Path]:

@@ -76,6 +76,7 @@ def sample_subsets(rows: Sequence[Row], counts: int | Mapping[str, int], seed: i
         return sample(rows, counts, seed)
     return [
         row
-        for name, count in counts.items()
+        # by name, not by the mapping's order: mappings that are equal give the same rows in the same places
+        for name, count in sorted(counts.items())
         for row in sample(select_subsets(rows, [name], path, "evaluation.test_rows"), count, seed)
     ]

@@ -83,6 +83,15 @@ def test_a_changed_test_row_measures_again_and_trains_nothing(project: Project, 
     assert second["version"] == first["version"]
 
 
+def test_a_changed_dev_row_decides_again_and_trains_nothing(project: Project, tmp_path: Path) -> None:
+    recipe = project()
+    first = run(recipe)
+    write_rows(tmp_path / "dev.jsonl", range(30, 38), answer="SELECT name FROM t{}")
+    second = run(recipe)
+    assert redone(second) == {"decide"}
+    assert second["version"] == first["version"]
+
+
 def test_another_base_re_runs_everything(project: Project, tmp_path: Path) -> None:
     from components.models.tiny import make_tiny
 
