@@ -297,7 +297,7 @@ def _check_chosen(job: Job, files: Mapping[str, Path]) -> None:
     if found != job.binding:
         raise ConflictError(
             f"the files of {job.base.folder} that can be registered are not the base that was measured",
-            allowed="a base whose weights, tokenizer and chat template lie in its folder, unchanged since the run began",
+            allowed="a base with weights, tokenizer and chat template in its folder, unchanged since the run began",
             next_step="run again; if it stays, name the base's files as transformers does",
         )
 
