@@ -185,8 +185,7 @@ def bundle(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str
 
     with Registry.open(job.home / "registry") as registry:
         files = version_files(registry, registered["digest"])
-    model = stage_model(files, out_home=job.home, canary_messages=job.test_rows[0].prompt)
-    built = build_bundle(model, out_home=job.home)
+    built = build_bundle(stage_model(files, out_home=job.home), out_home=job.home)
     observer.say(f"  {built.tag}: {'already there' if built.reused else f'built in {built.seconds:.0f} s'}")
     return {"tag": built.tag, "path": str(built.path), "bytes": built.bytes}
 
