@@ -265,8 +265,20 @@ def test_closing_the_engine_fails_what_runs(loaded: Any, prompts: list[tuple[int
     assert engine.status().state == "closed"
 
 
-def test_model_with_a_sliding_window_is_refused(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaded[0].config, "layer_types", ["sliding_attention", "full_attention"], raising=False)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layer_types", ["sliding_attention", "full_attention"]),
+        ("sliding_window", 64),
+        ("_attn_implementation", "flash_attention_2"),  # takes no additive mask
+    ],
+)
+def test_model_whose_attention_the_caches_do_not_fit_is_refused(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
+) -> None:
+    monkeypatch.setattr(
+        loaded[0].config, {"_attn_implementation": "_attn_implementation_internal"}.get(key, key), value, raising=False
+    )
     engine = TorchEngine(lambda: loaded)
     engine.start()
     status = engine.wait_until_loaded()
