@@ -1,6 +1,6 @@
 """A version as a bento: our code, the staged model, pinned requirements. Between the registry and `serving`.
 
-<out_home>/models/<digest>/                     the staged model, see model.py
+<out_home>/models/<digest>-<staging>/           the staged model, see model.py
 <out_home>/bentoml/bentos/<name>/<version>/     the bento; BENTOML_HOME is <out_home>/bentoml
     src/deploy, src/components                  code        src/model    hard links to the staged model
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Bundle:
 
 
 def build_bundle(model: ServedModel, *, out_home: Path) -> Bundle:
-    """Bundle a staged version, or return the bundle that is there for its digest and this code.
+    """Bundle a staged version, or return the bundle that is there for it, this code and the packages installed here.
 
     Args:
         model: What `stage_model` laid out.
@@ -70,7 +70,14 @@ def build_bundle(model: ServedModel, *, out_home: Path) -> Bundle:
     started = time.monotonic()
     out_home = out_home.absolute()
     code = _code_files()
-    revision = digest_of({str(path): sha256_file(source) for path, source in code.items()})
+    requirements = pinned_requirements()
+    revision = digest_of(
+        {
+            "code": {str(path): sha256_file(source) for path, source in code.items()},
+            "requirements": requirements,
+            "model": {name: value for name, value in model.to_dict().items() if name != "created"},
+        }
+    )
     bento_name = re.sub(r"[^a-z0-9_.-]+", "-", model.name.lower()).strip("-._") or "model"
     bento_version = f"v{model.version}-{model.digest[:12]}-{revision[:8]}"
     home = out_home / "bentoml"
@@ -79,7 +86,7 @@ def build_bundle(model: ServedModel, *, out_home: Path) -> Bundle:
         reused = target.is_dir()
         if not reused:
             with tempfile.TemporaryDirectory(dir=out_home, prefix=".bundle-") as temporary:
-                bento = _build(Path(temporary), code, model, bento_name, bento_version)
+                bento = _build(Path(temporary), code, requirements, model, (bento_name, bento_version))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(bento, target)
             write_atomic(target.parent / "latest", bento_version)
@@ -104,7 +111,9 @@ def _code_files() -> dict[Path, Path]:
     return {path.relative_to(root): path for path in files if "__pycache__" not in path.parts}
 
 
-def _build(workspace: Path, code: Mapping[Path, Path], model: ServedModel, name: str, version: str) -> Path:
+def _build(
+    workspace: Path, code: Mapping[Path, Path], pins: Sequence[str], model: ServedModel, tag: tuple[str, str]
+) -> Path:
     """Build in a workspace and return the finished bento, model included."""
     context, home = workspace / "context", workspace / "bentoml"
     for relative, source in code.items():
@@ -116,9 +125,9 @@ def _build(workspace: Path, code: Mapping[Path, Path], model: ServedModel, name:
     shutil.copyfile(model.folder / DESCRIPTION_FILE, context / "model" / DESCRIPTION_FILE)
     (context / "README.md").write_text(_readme(model), encoding="utf-8")
     requirements = workspace / "requirements.txt"
-    requirements.write_text("\n".join(pinned_requirements()) + "\n", encoding="utf-8")
+    requirements.write_text("\n".join(pins) + "\n", encoding="utf-8")
     home.mkdir()
-    command = [sys.executable, "-m", "deploy.bento_build", name, version, str(requirements)]
+    command = [sys.executable, "-m", "deploy.bento_build", *tag, str(requirements)]
     try:
         done = subprocess.run(
             command,

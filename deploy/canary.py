@@ -13,24 +13,42 @@ from typing import Any
 from components.data.rows import Message
 from components.errors import InputError, VerdictError
 
-__all__ = ["DEFAULT_PROBE", "Canary", "CanaryFailedError", "check_canary", "record_canary"]
+__all__ = [
+    "PROBES",
+    "QUANTIZED_TIE_MARGIN",
+    "TIE_MARGIN",
+    "Canary",
+    "CanaryFailedError",
+    "check_canary",
+    "record_canary",
+]
 
-DEFAULT_PROBE = (Message("user", "How many letters does the alphabet have?"),)
+# Asked in this order until ENOUGH_TOKENS of an answer can be compared: one that begins with a near tie proves nothing.
+PROBES = (
+    (Message("user", "How many letters does the alphabet have?"),),
+    (Message("user", "Write the numbers from one to ten."),),
+    (Message("user", "Hello!"),),
+)
 PROBE_TOKENS = 16
+ENOUGH_TOKENS = 4
 # Where the two likeliest tokens are closer than this, rounding may turn them round, so what follows proves nothing.
 # In float32 the logits of two orders of summation differ by some 1e-4; in 16 bits and in 4 by some 1e-1.
 TIE_MARGIN = {"float32": 0.01, "bfloat16": 0.5, "float16": 0.5}
+QUANTIZED_TIE_MARGIN = 0.5
 
 
 class CanaryFailedError(VerdictError):
     """The model does not answer the probe as it was recorded. `details` says how."""
 
-    def __init__(self, problem: str, details: Mapping[str, Any]) -> None:
-        super().__init__(
-            problem,
-            allowed="the answer that was recorded when the model was staged",
-            next_step="compare library versions and machine with those of the recording; bundle the version again",
-        )
+    def __init__(
+        self,
+        problem: str,
+        details: Mapping[str, Any],
+        *,
+        allowed: str = "the answer that was recorded when the model was staged",
+        next_step: str = "compare library versions and machine with those of the recording; bundle the version again",
+    ) -> None:
+        super().__init__(problem, allowed=allowed, next_step=next_step)
         self.details = dict(details)
 
 
@@ -42,7 +60,7 @@ class Canary:
         messages: The turns asked.
         prompt: Their token ids.
         tokens: The greedy answer's token ids.
-        compared: How many of them are compared: those before the first near tie.
+        compared: How many of them are compared, at least 1: those before the first near tie.
         text: The greedy answer, for people.
     """
 
@@ -75,18 +93,46 @@ class Canary:
             raise InputError(f"the recorded canary can't be read: {error}", next_step="bundle again") from error
 
 
-def record_canary(model: Any, tokenizer: Any, messages: Sequence[Message], *, dtype: str = "float32") -> Canary:
+def record_canary(
+    model: Any,
+    tokenizer: Any,
+    probes: Sequence[Sequence[Message]] = PROBES,
+    *,
+    dtype: str = "float32",
+    quantization: str | None = None,
+) -> Canary:
     """Answer a probe greedily with transformers' own loop.
 
     Args:
         model: The model as it will be served.
         tokenizer: Its tokenizer.
-        messages: The turns to ask.
-        dtype: The model's dtype, which decides what counts as a near tie.
+        probes: Turns to ask; the first answer of which `ENOUGH_TOKENS` can be compared is recorded, else the best.
+        dtype: The model's dtype.
+        quantization: How its weights are quantized, None for plain ones; with the dtype it decides what counts as a
+            near tie.
 
     Raises:
-        CanaryFailedError: The logits are not finite.
+        CanaryFailedError: The logits are not finite, or every answer begins with a near tie.
     """
+    margin = TIE_MARGIN[dtype] if quantization is None else max(QUANTIZED_TIE_MARGIN, TIE_MARGIN[dtype])
+    best: Canary | None = None
+    for messages in probes:
+        canary = _record(model, tokenizer, messages, margin)
+        if best is None or canary.compared > best.compared:
+            best = canary
+        if best.compared >= ENOUGH_TOKENS:
+            break
+    if best is not None and best.compared:
+        return best
+    raise CanaryFailedError(
+        f"the answers to all {len(probes)} probes begin with a near tie: nothing of them can be compared",
+        {"margin": margin, "probes": len(probes)},
+        allowed=f"a model whose likeliest first token is ahead of the next by {margin} in its logits, on one probe",
+        next_step="train longer, or look at what the model answers: it hardly tells one token from another",
+    )
+
+
+def _record(model: Any, tokenizer: Any, messages: Sequence[Message], margin: float) -> Canary:
     import torch
 
     from components.data.chat import prompt_ids
@@ -108,7 +154,7 @@ def record_canary(model: Any, tokenizer: Any, messages: Sequence[Message], *, dt
             margins.append(float(best.values[0] - best.values[1]))
             tokens.append(int(best.indices[0]))
             ids = best.indices[:1][None]
-    ties = [place for place, margin in enumerate(margins) if margin < TIE_MARGIN[dtype]]
+    ties = [place for place, ahead in enumerate(margins) if ahead < margin]
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     return Canary(tuple(messages), tuple(prompt), tuple(tokens), ties[0] if ties else len(tokens), text)
 
@@ -129,9 +175,12 @@ def check_canary(
         What was found: `passed`, `compared` tokens, the `text` recorded.
 
     Raises:
-        CanaryFailedError: The prompt has other tokens, or the answer differs within the compared tokens.
+        CanaryFailedError: The prompt has other tokens, the answer differs within the compared tokens, or none of them
+            can be compared.
     """
     found: dict[str, Any] = {"passed": False, "compared": canary.compared, "text": canary.text}
+    if canary.compared < 1:
+        raise CanaryFailedError("no token of the recorded canary can be compared, so it proves nothing", found)
     prompt = encode(canary.messages)
     if tuple(prompt) != canary.prompt:
         raise CanaryFailedError(

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from components.errors import InputError, VerdictError
 
 if TYPE_CHECKING:
+    from registry.entities import Version
     from registry.store import Registry
 
-__all__ = ["VersionFiles", "require_proven", "version_files"]
-
-WHOLE_KINDS = ("base", "merged", "full")
+__all__ = ["VersionFiles", "version_files"]
 
 
 @dataclass(frozen=True)
@@ -42,23 +41,35 @@ class VersionFiles:
         """The version as people write it, `name:vN`."""
         return f"{self.name}:v{self.version}"
 
+    @property
+    def quantization(self) -> str | None:
+        """How the weights are quantized where it is served, as it was trained and measured; None for plain weights."""
+        recipe = self.manifest.get("quantization")
+        return str(recipe.get("method")) if recipe else None
 
-def version_files(registry: Registry, ref: str) -> VersionFiles:
-    """Resolve a REF and check its files out, with those of its base where it is an adapter.
+
+def version_files(registry: Registry, ref: str, *, proven: bool = False) -> VersionFiles:
+    """Resolve a REF once and check its files out, with those of its base where it is an adapter.
 
     Args:
         registry: An open registry.
         ref: `name`, `name:vN`, `name@alias` or a digest prefix.
+        proven: Refuse a version that is not proven, before any of its files are read.
 
     Returns:
         What `stage_model` lays out.
 
     Raises:
         InputError: A kind of version that can't be served.
-        Registry errors: Unknown or ambiguous REF, a damaged file.
+        VerdictError: No alias points at it, and its newest report doesn't satisfy its policy, or there is none.
+        Registry errors: Unknown or ambiguous REF, a policy that can't be used, a damaged file.
     """
+    from registry.manifest import WHOLE_KINDS
+
     found = registry.resolve(ref)
     manifest = found.manifest
+    if proven:
+        _require_proven(registry, found)
     if found.kind == "adapter":
         base = next(parent.digest for parent in manifest.parents if parent.role == "base")
         base_folder, adapter_folder = registry.checkout(base), registry.checkout(found.digest)
@@ -80,22 +91,13 @@ def version_files(registry: Registry, ref: str) -> VersionFiles:
     )
 
 
-def require_proven(registry: Registry, ref: str) -> None:
-    """Refuse a version that is not proven, before any of its files are read.
-
-    Args:
-        registry: An open registry.
-        ref: `name`, `name:vN`, `name@alias` or a digest prefix.
-
-    Raises:
-        VerdictError: No alias points at it, and its newest report doesn't satisfy its policy, or there is none.
-        Registry errors: Unknown or ambiguous REF, a policy that can't be used.
-    """
-    standing = registry.standing(ref)
+def _require_proven(registry: Registry, version: Version) -> None:
+    # by its digest: the REF may name a newer version by now
+    standing = registry.standing(version.digest)
     if not standing.proven:
-        label = registry.resolve(ref).label
         raise VerdictError(
-            f"{label} is not proven: " + "; ".join(standing.reasons),
+            f"{version.label} is not proven: " + "; ".join(standing.reasons),
             allowed="a version that an alias points at, or whose newest evaluation satisfies its policy",
-            next_step=f"tunewright registry show {label} shows what was measured; --unproven serves it all the same",
+            next_step=f"tunewright registry show {version.label} shows what was measured; "
+            "--unproven serves it all the same",
         )

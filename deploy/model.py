@@ -20,7 +20,7 @@ from components.files import sha256_file
 from components.models.fingerprint import BINDING_FILE, Fingerprint, fingerprint, read_binding
 from deploy.canary import Canary
 
-__all__ = ["ADAPTER", "BASE", "DESCRIPTION_FILE", "ServedModel"]
+__all__ = ["ADAPTER", "BASE", "DESCRIPTION_FILE", "FORMAT", "ServedModel", "check_base"]
 
 DESCRIPTION_FILE = "tunewright-bundle.json"
 BASE, ADAPTER = "base", "adapter"
@@ -117,18 +117,16 @@ class ServedModel:
         check_base(self.label, found, self.fingerprint, self.adapter)
 
     def load(self) -> tuple[Any, Any]:
-        """Load (model, tokenizer). An adapter on plain weights is merged: the same numbers, fewer multiplications.
+        """Load (model, tokenizer) as the version was measured.
 
         Raises:
             InputError: The folder is unsafe, or can't be loaded.
         """
-        from components.models.load import load_model, load_tokenizer
+        from components.models.load import load_as_served
 
-        merge = self.adapter is not None and self.quantization is None
-        model = load_model(
-            self.folder / BASE, dtype=self.dtype, quantization=self.quantization, adapter=self.adapter, merge=merge
+        return load_as_served(
+            self.folder / BASE, adapter=self.adapter, quantization=self.quantization, dtype=self.dtype
         )
-        return model, load_tokenizer(self.folder / BASE)
 
 
 def check_base(label: str, found: Fingerprint, expected: Fingerprint, adapter: Path | None) -> None:

@@ -6,43 +6,37 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import ConflictError, InputError
-from components.files import sha256_file, write_json
+from components.files import digest_of, sha256_file, write_json
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.safety import check_chat_template, check_folder
-from deploy.canary import DEFAULT_PROBE, Canary, record_canary
+from deploy.canary import PROBES, QUANTIZED_TIE_MARGIN, TIE_MARGIN, Canary, record_canary
 from deploy.engines.threads import one_thread, wait_politely
-from deploy.model import ADAPTER, BASE, DESCRIPTION_FILE, ServedModel, check_base
+from deploy.model import ADAPTER, BASE, DESCRIPTION_FILE, FORMAT, ServedModel, check_base
 
 if TYPE_CHECKING:
-    from components.data.rows import Message
     from deploy.from_registry import VersionFiles
 
 __all__ = ["link_tree", "stage_model"]
 
+# What versions are measured in, and served in.
+DTYPE = "float32"
 
-def stage_model(
-    files: VersionFiles,
-    *,
-    out_home: Path,
-    canary_messages: Sequence[Message] | None = None,
-    dtype: str = "float32",
-) -> ServedModel:
-    """Lay a version out for serving, or return the folder that is there for its digest.
+
+def stage_model(files: VersionFiles, *, out_home: Path) -> ServedModel:
+    """Lay a version out for serving, or return the folder that is there for it and this way of staging.
 
     Args:
         files: The version.
         out_home: Folder for everything that is served or bundled.
-        canary_messages: The probe's turns; a general question when not given.
-        dtype: What the weights are loaded as.
 
     Returns:
-        The staged model in `out_home/models/<digest>`.
+        The staged model in `out_home/models/<digest>-<how it is staged>`.
 
     Raises:
         ConflictError: The base is not the version's, or a file is not what the manifest lists.
@@ -51,10 +45,10 @@ def stage_model(
     """
     from filelock import FileLock
 
-    folder = out_home.absolute() / "models" / files.digest
+    folder = out_home.absolute() / "models" / f"{files.digest}-{_staging_digest()[:8]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder.parent / f".{files.digest}.lock")):
+        with FileLock(str(folder.parent / f".{folder.name}.lock")):
             if folder.is_dir():
                 return ServedModel.read(folder)
             wait_politely()
@@ -69,15 +63,15 @@ def stage_model(
                     digest=files.digest,
                     fingerprint=expected,
                     files=_digests(partial),
-                    dtype=dtype,
-                    quantization="nf4" if files.manifest.get("quantization") else None,
+                    dtype=DTYPE,
+                    quantization=files.quantization,
                     canary=Canary((), (), (), 0, ""),
                     created=int(time.time()),
                 )
                 _check(model, files.manifest)
                 with one_thread():
                     weights, tokenizer = model.load()
-                    probe = record_canary(weights, tokenizer, canary_messages or DEFAULT_PROBE, dtype=dtype)
+                    probe = record_canary(weights, tokenizer, dtype=model.dtype, quantization=model.quantization)
                 model = replace(model, canary=probe)
                 write_json(partial / DESCRIPTION_FILE, model.to_dict())
                 os.replace(partial, folder)
@@ -88,6 +82,13 @@ def stage_model(
             allowed="a folder that this user may write, with room for the model where it can't be linked",
             next_step="choose another state folder with --home",
         ) from error
+
+
+def _staging_digest() -> str:
+    """Return the digest of what a description says beyond its version: a release that changes it stages anew."""
+    probes = [[(turn.role, turn.content) for turn in messages] for messages in PROBES]
+    margins = {**TIE_MARGIN, "quantized": QUANTIZED_TIE_MARGIN}
+    return digest_of({"format": FORMAT, "dtype": DTYPE, "probes": probes, "margins": margins})
 
 
 def link_tree(source: Path, target: Path) -> None:

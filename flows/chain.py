@@ -20,6 +20,7 @@ from components.files import write_atomic, write_json
 from flows import release_steps, steps
 from flows.job import Job
 from flows.observer import Observer
+from flows.state_folder import make_state_folder
 from flows.step_store import Step, library_versions
 
 __all__ = ["Call", "exit_reason", "run_chain"]
@@ -40,8 +41,7 @@ def run_chain(job: Job, observer: Observer, call: Call, flow_run_id: str | None 
         The run document; it is also in `runs/<time>/run.json` under the state folder, beside report.html. A run whose
         verdict or gate said no returns as well: see `exit_reason`.
     """
-    # the state folder is for this machine: nothing in it belongs in a commit
-    write_atomic(job.home / ".gitignore", "*\n")
+    make_state_folder(job.home)
     chain = _Chain(job, observer, call)
     try:
         _run_steps(chain, flow_run_id)

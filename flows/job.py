@@ -19,6 +19,7 @@ from components.models.sources import BaseSource, check_base_name, locate_base
 from components.recipe import Recipe, ResolvedRecipe
 from components.runtime import prepare_process
 from flows.data_version import can_be_brought
+from flows.state_folder import make_state_folder
 from flows.step_store import StepStore
 
 __all__ = ["Job", "open_job"]
@@ -60,7 +61,8 @@ class Job:
 
     @cached_property
     def store(self) -> StepStore:
-        """Results of earlier steps."""
+        """Results of earlier steps; the state folder is made with it."""
+        make_state_folder(self.home)
         return StepStore(self.home / "steps")
 
     @cached_property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flows.state_folder import make_state_folder
+
 __all__ = ["use_embedded_server"]
 
 
@@ -24,7 +26,7 @@ def use_embedded_server(home: Path) -> None:
     if "PREFECT_API_URL" in os.environ:
         return
     # Prefect makes its folder, but not the one above it
-    home.mkdir(parents=True, exist_ok=True)
+    make_state_folder(home)
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
     # twenty seconds, the default, are too few on two busy cores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from components.errors import ConflictError, TunewrightError
 from components.files import digest_of, sha256_file, sha256_tree
+from components.models.fingerprint import base_files, file_digest, fingerprint
 from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, library_versions, source_digest
@@ -210,8 +212,7 @@ def bundle(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str
 
     with Registry.open(job.home / "registry") as registry:
         files = version_files(registry, registered["digest"])
-    model = stage_model(files, out_home=job.home, canary_messages=job.test_rows[0].prompt)
-    built = build_bundle(model, out_home=job.home)
+    built = build_bundle(stage_model(files, out_home=job.home), out_home=job.home)
     observer.say(f"  {built.tag}: {'already there' if built.reused else f'built in {built.seconds:.0f} s'}")
     return {"tag": built.tag, "path": str(built.path), "bytes": built.bytes}
 
@@ -289,30 +290,42 @@ def _ask(base_url: str, model: str, prompt: Any, max_tokens: int) -> dict[str, A
 
 
 def _register_base(registry: Any, job: Job, observer: Observer) -> Any:
-    from registry.manifest import Manifest, describe_files
+    """Register the base, or find it; what was damaged or lost of its stored files is put back."""
+    from registry.manifest import FileEntry, Manifest
 
-    folder = job.base.folder
-    names = [
-        p.name for p in sorted(folder.iterdir()) if p.is_file() and p.suffix in (".json", ".safetensors", ".jinja")
-    ]
-    key = digest_of({"base": job.binding.base, "tokenizer": job.binding.tokenizer, "template": job.binding.template})
-    name = job.base_name
-    for known in registry.versions(name):
-        if known.manifest.content_key == key:
-            return known
-    observer.say(f"  registering the base {name}")
-    files = {file: folder / file for file in names}
+    files = base_files(job.base.folder)
+    _check_chosen(job, files)
+    # the files have just been read for the fingerprint, and storing them holds their bytes against these digests
+    entries = {name: FileEntry(path.stat().st_size, file_digest(path)) for name, path in files.items()}
+    digests = {"base": job.binding.base, "tokenizer": job.binding.tokenizer, "template": job.binding.template}
     manifest = Manifest(
         kind="base",
-        files=describe_files(files),
+        files=entries,
         base_fingerprint=job.binding.base,
         tokenizer_digest=job.binding.tokenizer,
         template_digest=job.binding.template,
-        content_key=key,
+        # with every file: a setting that no digest covers makes another version, not a conflict
+        content_key=digest_of({**digests, "files": {name: entry.sha256 for name, entry in entries.items()}}),
         licence=job.base.licence,
         metadata={"origin": job.base.origin},
     )
-    return registry.register(name, manifest, files)
+    version = registry.register(job.base_name, manifest, files)
+    observer.say(f"  base {version.label}")
+    return version
+
+
+def _check_chosen(job: Job, files: Mapping[str, Path]) -> None:
+    """Hold the files to be registered, and no others, against the base that the run read."""
+    with tempfile.TemporaryDirectory(prefix="tunewright-") as temporary:
+        for name, path in files.items():
+            (Path(temporary) / name).symlink_to(path.absolute())
+        found = fingerprint(Path(temporary))
+    if found != job.binding:
+        raise ConflictError(
+            f"the files of {job.base.folder} that can be registered are not the base that was measured",
+            allowed="a base with weights, tokenizer and chat template in its folder, unchanged since the run began",
+            next_step="run again; if it stays, name the base's files as transformers does",
+        )
 
 
 def _policy(job: Job) -> Any:

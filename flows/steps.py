@@ -300,12 +300,10 @@ def _progress(observer: Observer, what: str) -> Callable[[int, int], None]:
 
 
 def _load(job: Job, adapter: Path | None, quantization: str | None = None) -> tuple[Any, Any]:
-    """Load base or tuned model as it will be served: merged, or apart from a base in 4 bits."""
-    from components.models.load import load_model, load_tokenizer
+    """Load base or tuned model as it will be served."""
+    from components.models.load import load_as_served
 
-    merge = adapter is not None and quantization is None
-    model = load_model(job.base.folder, dtype="float32", quantization=quantization, adapter=adapter, merge=merge)
-    return model, load_tokenizer(job.base.folder)
+    return load_as_served(job.base.folder, adapter=adapter, quantization=quantization)
 
 
 def _settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:

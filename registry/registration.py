@@ -77,7 +77,22 @@ def find_parents(query: Query, manifest: Manifest) -> list[Version]:
                 allowed="the version with whole weights and this fingerprint as parent with role 'base'",
                 next_step="register the base that it was trained on, or train on the base that is registered",
             )
+        _compare_rendering(manifest, [v for v in bases if v.base_fingerprint == manifest.base_fingerprint])
     return found
+
+
+def _compare_rendering(manifest: Manifest, bases: list[Version]) -> None:
+    """Refuse a base parent whose tokenizer or template is not the one that the manifest names."""
+    for base in bases:
+        for what, field in (("tokenizer", "tokenizer_digest"), ("chat template", "template_digest")):
+            bound, held = getattr(manifest, field), getattr(base.manifest, field)
+            if bound is not None and bound != held:
+                raise BaseMismatch(
+                    f"the {manifest.kind} is bound to {what} {bound[:12]}, its base parent {base.label} has "
+                    + ("none that it names" if held is None else held[:12]),
+                    allowed=f"the version with this fingerprint and this {field} as parent with role 'base'",
+                    next_step="register the base with the tokenizer and template that it was trained with",
+                )
 
 
 def insert_version(connection: Connection, name: str, manifest: Manifest, actor: str) -> Version:

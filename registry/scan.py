@@ -1,7 +1,8 @@
 """What may enter a version: safetensors and allow-listed text, judged by content as well as by suffix.
 
 Nothing here imports or executes what it looks at. Formats: safetensors' header is 8 bytes of little-endian length and
-that much JSON; pickle's opcodes are walked with pickletools, never run.
+that much JSON; pickle's opcodes are walked with pickletools, never run. `components.models.scan` judges a base's
+files by the same rules before they come here; a test holds both against the same files.
 """
 
 from __future__ import annotations
@@ -17,23 +18,29 @@ from registry.errors import FileRefused
 
 __all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "scan"]
 
-TEXT_SUFFIXES = (".json", ".jsonl", ".txt", ".md", ".jinja", ".yaml", ".yml", ".html")
+TEXT_SUFFIXES = (".json", ".jsonl", ".txt", ".md", ".jinja", ".yaml", ".yml")
 # .model is sentencepiece's own format: a protocol buffer, refused below when it is anything that executes.
 ALLOWED_SUFFIXES = (".safetensors", *TEXT_SUFFIXES, ".model")
-ALLOWED_NAMES = ("LICENSE", "LICENCE", "NOTICE", "README")
+ALLOWED_NAMES = ("LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY")
 MAX_TEXT_BYTES = 256 * 2**20
-MAX_HEADER_BYTES = 100 * 2**20  # the limit that safetensors' own reader has
+MAX_HEADER_BYTES = 100_000_000  # the limit that safetensors' own reader has
+# Keys that make a loader import code named by the folder.
+CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
+# Any text may be a token, and no loader looks for code keys in a vocabulary.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
 
 _MAGIC = {
     b"PK\x03\x04": "a zip archive (PyTorch and NumPy keep pickles in these)",
     b"PK\x05\x06": "a zip archive",
     b"\x93NUMPY": "a NumPy array file (may hold pickled objects)",
-    b"\x89HDF\r\n": "an HDF5 file",
+    b"\x89HDF": "an HDF5 file (may hold code)",
     b"\x1f\x8b": "gzip data",
     b"BZh": "bzip2 data",
     b"\xfd7zXZ": "xz data",
     b"\x7fELF": "a program",
     b"MZ": "a program",
+    b"GGUF": "a GGUF file",
+    b"#!": "a script",
 }
 _DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -51,11 +58,12 @@ def scan(path: str, stream: IO[bytes], size: int) -> None:
         size: The content's length in bytes.
 
     Raises:
-        FileRefused: Suffix not allowed, pickle or archive by its first bytes, broken text, a safetensors header that
-            lies, or `auto_map` (code to be imported) in a JSON file.
+        FileRefused: Suffix not allowed, pickle, archive, program or script by its first bytes, broken text, a
+            safetensors header that lies, a key that asks for code to be imported in a JSON file, or a shard index
+            that names a path.
     """
     name = PurePosixPath(path)
-    if name.suffix.lower() not in ALLOWED_SUFFIXES and name.name not in ALLOWED_NAMES:
+    if name.suffix.lower() not in ALLOWED_SUFFIXES and name.name.upper() not in ALLOWED_NAMES:
         _refuse(path, f"has a suffix that isn't allowed ({name.suffix or 'none'})")
     stream.seek(0)
     head = stream.read(16)
@@ -76,7 +84,7 @@ def scan(path: str, stream: IO[bytes], size: int) -> None:
     if _is_text_pickle(content):
         _refuse(path, "is a pickle (protocol 0)")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode()
     except UnicodeDecodeError:
         _refuse(path, "is not UTF-8 text")
     if "\0" in text:
@@ -114,15 +122,37 @@ def _check_json(path: str, text: str) -> None:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         _refuse(path, f"is not JSON: {error}")
-    pending: list[Any] = [document]
+    name = PurePosixPath(path).name
+    pending: list[Any] = [] if name in VOCABULARIES else [document]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            if "auto_map" in value:
-                _refuse(path, "has 'auto_map', which makes a loader import code from the model's folder")
+            for key in CODE_KEYS & value.keys():
+                if value[key]:
+                    _refuse(path, f"has {key!r}, which makes a loader import code from the model's folder")
+            _check_auto_mapping(path, value.get("auto_mapping"))
             pending.extend(v for v in value.values() if isinstance(v, dict | list))
         elif isinstance(value, list):
             pending.extend(v for v in value if isinstance(v, dict | list))
+    if name.endswith(".safetensors.index.json"):
+        _check_index(path, document)
+
+
+def _check_auto_mapping(path: str, mapping: Any) -> None:
+    """Refuse a peft config that names a library to import other than transformers."""
+    if isinstance(mapping, dict) and mapping.get("parent_library"):
+        library = str(mapping["parent_library"])
+        if library.split(".")[0] != "transformers":
+            _refuse(path, f"has 'auto_mapping', which makes peft import {library!r}")
+
+
+def _check_index(path: str, document: Any) -> None:
+    shards = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(shards, dict) or not shards:
+        _refuse(path, "is a shard index without a weight_map")
+    for shard in shards.values():
+        if not isinstance(shard, str) or shard in {"", ".", ".."} or "/" in shard or "\\" in shard:
+            _refuse(path, f"names the shard {shard!r}, which is no plain file name")
 
 
 def _check_safetensors(path: str, stream: IO[bytes], size: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.chat import prompt_ids
 from components.errors import InputError
+from components.evaluation.attention import has_full_attention, prefill_places
 from components.evaluation.kv_cache import Layers, PrefillCache, SlotCache, join
 from components.evaluation.prefix_tree import PrefixNode, plan_prefixes
 from components.finetuning.loss import causal_model
@@ -141,7 +142,7 @@ def generate_ids(
     model.eval()
     try:
         with torch.inference_mode():
-            run = _run_slots if _has_full_attention(model) else _run_one_by_one
+            run = _run_slots if has_full_attention(model) else _run_one_by_one
             return run(model, prompts, max_new_tokens, stops, batch_size, progress or (lambda _done, _all: None))
     finally:
         model.train(was_training)
@@ -161,14 +162,6 @@ def _check_lengths(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens:
                 allowed=f"prompts of at most {positions - max_new_tokens} tokens",
                 next_step="shorten the prompt, carry fewer examples, or lower max_new_tokens",
             )
-
-
-def _has_full_attention(model: Any) -> bool:
-    """Tell whether every layer sees all earlier tokens and takes an additive 4-d mask, which slots rely on."""
-    config = causal_model(model).config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return kinds == {"full_attention"} and not sliding and config._attn_implementation in ("sdpa", "eager")
 
 
 def _run_slots(
@@ -279,15 +272,10 @@ def _batches(members: Sequence[int], lengths: Sequence[int], batch_size: int) ->
 
 def _prefill(model: Any, ids: Tensor, cache: PrefillCache) -> Tensor:
     """Run tokens [B, T] behind the cache's prefix; return hidden states [B, T, H]."""
-    import torch
-
     rows, tokens = ids.shape
-    seen = cache.get_seq_length()
-    places = torch.arange(seen, seen + tokens, device=ids.device)
     dtype = causal_model(model).get_input_embeddings().weight.dtype
-    hidden = torch.arange(seen + tokens, device=ids.device)[None, :] > places[:, None]
-    mask = torch.zeros(hidden.shape, dtype=dtype, device=ids.device).masked_fill_(hidden, torch.finfo(dtype).min)
-    return _decode(model, ids, places[None].expand(rows, -1), mask[None, None].expand(rows, -1, -1, -1), cache)
+    places, mask = prefill_places(cache.get_seq_length(), tokens, dtype=dtype, device=ids.device)
+    return _decode(model, ids, places.expand(rows, -1), mask.expand(rows, -1, -1, -1), cache)
 
 
 def _decode(model: Any, ids: Tensor, position_ids: Tensor, mask: Tensor, cache: PrefillCache | SlotCache) -> Tensor:

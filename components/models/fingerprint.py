@@ -1,4 +1,4 @@
-"""What a base is, as three digests: weights with architecture, tokenizer, chat template.
+"""What a base is, as three digests: weights with architecture, tokenizer, chat template with what ends an answer.
 
 An adapter carries the digests of the base that it was trained on; loading, registering and serving compare them, so
 that another base with the same shapes is refused.
@@ -19,6 +19,7 @@ from components.models.safety import chat_template, weight_files
 __all__ = [
     "BINDING_FILE",
     "Fingerprint",
+    "base_files",
     "check_binding",
     "file_digest",
     "fingerprint",
@@ -56,6 +57,9 @@ TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+# What a base consists of besides TOKENIZER_FILES: loaders read these, or its licence asks for them to go with it.
+BASE_SUFFIXES = frozenset({".json", ".safetensors", ".jinja", ".model"})
+LICENCE_STEMS = frozenset({"licence", "license", "notice", "use_policy"})
 # tokenizer_config.json keys that don't change which ids a text gets; the template has a digest of its own.
 NOT_TOKENIZER = frozenset({"chat_template", "name_or_path", "processor_class", "transformers_version", "is_local"})
 
@@ -67,7 +71,7 @@ class Fingerprint:
     Attributes:
         base: Over the sorted digests of the weight files and the architecture part of the config.
         tokenizer: Over the vocabulary files and the tokenizer's settings.
-        template: Over the text of the chat template; of the empty text where there is none.
+        template: Over the text of the chat template, empty where there is none, and the ids that end an answer.
     """
 
     base: str
@@ -104,8 +108,30 @@ def fingerprint(folder: Path) -> Fingerprint:
     return Fingerprint(
         base=digest_of({"weights": weights, "architecture": architecture}),
         tokenizer=digest_of(vocabulary),
-        template=digest_of(chat_template(folder) or ""),
+        template=digest_of({"text": chat_template(folder) or "", "stops": _stop_ids(folder, config)}),
     )
+
+
+def base_files(folder: Path) -> dict[str, Path]:
+    """Return the files that make a base, without what only describes it.
+
+    Args:
+        folder: A folder that `check_folder` let through.
+
+    Returns:
+        File name -> file, sorted by name; weights, configs, tokenizer, templates and licence.
+    """
+    return {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and not path.name.startswith(".")
+        and (
+            path.suffix.lower() in BASE_SUFFIXES
+            or path.name in TOKENIZER_FILES
+            or path.name.split(".")[0].lower() in LICENCE_STEMS
+        )
+    }
 
 
 def write_binding(adapter: Path, base: Fingerprint) -> Path:
@@ -173,6 +199,14 @@ def file_digest(path: Path) -> str:
 @lru_cache(maxsize=1024)
 def _digest_of_state(path: str, size: int, mtime_ns: int, inode: int) -> str:  # noqa: ARG001  (the key of the cache)
     return sha256_file(Path(path))
+
+
+def _stop_ids(folder: Path, config: dict[str, Any]) -> list[int]:
+    """Return the configured end-of-text ids, which transformers takes from the config where no other file is there."""
+    file = folder / "generation_config.json"
+    source = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else config
+    found = source.get("eos_token_id")
+    return sorted(found) if isinstance(found, list) else [] if found is None else [found]
 
 
 def _without(document: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:

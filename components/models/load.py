@@ -13,7 +13,7 @@ from components.models.fingerprint import check_binding
 from components.models.quiet import quiet
 from components.models.safety import check_chat_template, check_folder
 
-__all__ = ["DTYPES", "QUANTIZATIONS", "load_model", "load_tokenizer"]
+__all__ = ["DTYPES", "QUANTIZATIONS", "load_as_served", "load_model", "load_tokenizer"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("nf4",)
@@ -94,6 +94,27 @@ def load_model(
         model = _with_adapter(model, adapter, merge)
     model.eval()
     return model
+
+
+def load_as_served(
+    folder: Path, *, adapter: Path | None, quantization: str | None, dtype: str = "float32"
+) -> tuple[Any, Any]:
+    """Load (model, tokenizer) the way a version is measured and served alike.
+
+    An adapter on plain weights is merged: the same numbers, fewer multiplications. On a base in 4 bits it stays apart.
+
+    Args:
+        folder: A checked base folder, or that of whole weights.
+        adapter: The adapter's folder, where the version is one.
+        quantization: None or "nf4", as the version was trained.
+        dtype: One of `DTYPES`.
+
+    Raises:
+        InputError: As `load_model` and `load_tokenizer`.
+    """
+    merge = adapter is not None and quantization is None
+    model = load_model(folder, dtype=dtype, quantization=quantization, adapter=adapter, merge=merge)
+    return model, load_tokenizer(folder)
 
 
 def _load_base(folder: Path, dtype: str, quantization: str | None) -> Any:

@@ -1,7 +1,7 @@
 """What may lie in a model folder: safetensors and allow-listed text, judged by content as well as by name.
 
 Called before anything of the folder is imported, parsed by a framework or copied: at the base's door, at
-registration and at the server's load.
+registration and at the server's load. `scan.py` judges the files.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from components.errors import InputError
+from components.models.scan import ALLOWED_TEXT, check_file
 
 __all__ = [
-    "ALLOWED_SUFFIXES",
     "chat_template",
     "check_base",
     "check_chat_template",
@@ -26,27 +24,8 @@ __all__ = [
     "weight_files",
 ]
 
-# `.model` is a sentencepiece vocabulary (protobuf); names without a suffix are LICENSE, NOTICE and the like.
-TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".jinja", ".txt", ".md", ".yaml", ".yml"})
-ALLOWED_SUFFIXES = frozenset({".safetensors", ".model"}) | TEXT_SUFFIXES
-TEXT_NAMES = frozenset({"license", "notice", "readme", "use_policy", ".gitattributes", ".gitignore"})
 # What downloading and version control leave beside a model; no loader reads it.
 SKIPPED_FOLDERS = frozenset({".git", ".cache"})
-# Keys that make a loader import code named by the folder.
-CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
-MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", "a zip archive, as torch.save writes it around a pickle"),
-    (b"PK\x05\x06", "a zip archive"),
-    (b"\x7fELF", "an executable"),
-    (b"MZ", "an executable"),
-    (b"\x93NUMPY", "a numpy file, which may hold a pickle"),
-    (b"\x89HDF", "an HDF5 file, which may hold code"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"GGUF", "a GGUF file"),
-    (b"#!", "a script"),
-)
-MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
-ALLOWED_TEXT = "a folder of safetensors, JSON, tokenizer and template files, without code, pickles or links"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -66,12 +45,7 @@ def check_folder(folder: Path) -> None:
     if folder.is_symlink():
         raise InputError(f"{folder} is a link", allowed=ALLOWED_TEXT, next_step=f"give {folder.resolve()} itself")
     for path in _files(folder):
-        name = str(path.relative_to(folder))
-        _check_kind(path, name)
-        if path.suffix == ".safetensors":
-            _check_safetensors(path)
-        elif path.suffix == ".json":
-            _check_json(path, name)
+        check_file(path)
 
 
 def check_chat_template(folder: Path) -> None:
@@ -185,99 +159,3 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
             else:
                 raise InputError(f"{path} is neither a file nor a folder", allowed=ALLOWED_TEXT)
-
-
-def _check_kind(path: Path, name: str) -> None:
-    with path.open("rb") as stream:
-        head = stream.read(16)
-    # a pickle of protocol 2 and later opens with PROTO and its number
-    if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5 and path.suffix != ".safetensors":
-        raise _refusal(path, "is a pickle, which can run any code when it is read")
-    for magic, what in MAGIC:
-        # the first bytes of safetensors are a length and may look like anything; its header is checked apart
-        if head.startswith(magic) and path.suffix != ".safetensors":
-            raise _refusal(path, f"is {what}")
-    text = path.suffix.lower() in TEXT_SUFFIXES or path.name.lower() in TEXT_NAMES
-    if not text and path.suffix not in ALLOWED_SUFFIXES:
-        raise _refusal(path, f"is of a kind that is not allowed ({path.suffix or name})")
-    if text:
-        _check_text(path)
-
-
-def _check_text(path: Path) -> None:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _refusal(path, "is named as text, but is not UTF-8") from error
-    if "\0" in text:
-        raise _refusal(path, "is named as text, but holds zero bytes")
-
-
-def _check_json(path: Path, name: str) -> None:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path} is not valid JSON: {error.msg} at line {error.lineno}", next_step="fetch the model again"
-        ) from error
-    # tokenizer.json is the one file that is large, and no loader looks for code keys in it
-    if path.name != "tokenizer.json":
-        found = _code_key(document)
-        if found:
-            raise InputError(
-                f"{path} asks for code of its own through {found!r}",
-                allowed="architectures that transformers itself has",
-                next_step="choose a base that needs no remote code; it is never trusted here",
-            )
-    if name.endswith(".safetensors.index.json"):
-        mapped = document.get("weight_map") if isinstance(document, dict) else None
-        if not isinstance(mapped, dict) or not mapped:
-            raise InputError(f"{path} has no weight_map", next_step="fetch the model again")
-        for shard in mapped.values():
-            if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard or shard in {"", ".", ".."}:
-                raise InputError(f"{path} names the shard {shard!r}", allowed="plain file names in the same folder")
-
-
-def _code_key(document: Any) -> str | None:
-    if isinstance(document, dict):
-        for key, value in document.items():
-            if key in CODE_KEYS and value:
-                return key
-            # peft imports the library that this names
-            if key == "auto_mapping" and isinstance(value, dict):
-                library = str(value.get("parent_library") or "transformers")
-                if library.split(".")[0] != "transformers":
-                    return key
-            found = _code_key(value)
-            if found:
-                return found
-    elif isinstance(document, list):
-        for value in document:
-            found = _code_key(value)
-            if found:
-                return found
-    return None
-
-
-def _check_safetensors(path: Path) -> None:
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(MAX_SAFETENSORS_HEADER_BYTES, size - 8):
-            raise _refusal(path, "is not safetensors (its header's length doesn't fit)")
-        raw = stream.read(length)
-    try:
-        header = json.loads(raw)
-        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-        expected = 8 + length + max([int(end) for end in ends], default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise _refusal(path, "is not safetensors (its header can't be read)") from error
-    if expected != size:
-        raise _refusal(path, f"is cut short or padded: {size} bytes, its header says {expected}")
-
-
-def _refusal(path: Path, problem: str) -> InputError:
-    return InputError(
-        f"{path} {problem}", allowed=ALLOWED_TEXT, next_step="convert the weights to safetensors, or leave the file out"
-    )

@@ -77,7 +77,8 @@ class EngineStatus:
     """What an engine can do right now.
 
     Attributes:
-        state: "loading", "ready", "failed" (it refused its model and will not become ready) or "closed".
+        state: "loading", "ready", "failed" (it refused its model or broke down, and will not become ready) or
+            "closed".
         reason: Why it is not ready; empty when it is.
         canary: What the acceptance check found, as plain JSON.
         running: Requests being generated.

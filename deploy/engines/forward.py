@@ -26,15 +26,15 @@ class Forward:
     """
 
     def __init__(self, model: Any) -> None:
+        from components.evaluation.attention import has_full_attention
         from components.finetuning.loss import causal_model
 
         inner = causal_model(model)
-        kinds = set(getattr(inner.config, "layer_types", None) or ["full_attention"])
-        sliding = getattr(inner.config, "sliding_window", None) and getattr(inner.config, "use_sliding_window", True)
-        if kinds != {"full_attention"} or sliding:
+        if not has_full_attention(model):
             raise InputError(
-                f"this engine can't serve {type(inner).__name__} with a sliding or mixed attention",
-                allowed="models in which every layer sees all earlier tokens",
+                f"this engine can't serve {type(inner).__name__} with a sliding or mixed attention, or one that "
+                "takes no additive mask",
+                allowed="models in which every layer sees all earlier tokens, loaded with sdpa or eager attention",
                 next_step="serve this model with another engine",
             )
         model.eval()
@@ -56,16 +56,13 @@ class Forward:
         """
         import torch
 
+        from components.evaluation.attention import prefill_places
         from components.evaluation.kv_cache import PrefillCache, join
 
         cache = PrefillCache(before)
-        seen = cache.get_seq_length()
         ids = torch.tensor([list(piece)], device=self._device)
-        places = torch.arange(seen, seen + len(piece), device=self._device)
-        hidden = torch.arange(seen + len(piece), device=self._device)[None, :] > places[:, None]
-        mask = torch.zeros(hidden.shape, dtype=self._dtype, device=self._device)
-        mask.masked_fill_(hidden, torch.finfo(self._dtype).min)
-        states = self._states(ids, places[None], mask[None, None], cache)
+        places, mask = prefill_places(cache.get_seq_length(), len(piece), dtype=self._dtype, device=self._device)
+        states = self._states(ids, places, mask, cache)
         return self._head(states[0, -1]).float(), join(before, cache.added)
 
     def decode(self, newest: Sequence[int], cache: SlotCache) -> Tensor:

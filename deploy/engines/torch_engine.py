@@ -230,18 +230,37 @@ class TorchEngine:
                 found = self._accept(self) if self._accept else {}
             except Exception as error:
                 logger.error("the model was refused: %s", error)
-                self._status = EngineStatus("failed", str(error), getattr(error, "details", {}))
+                self._end(EngineStatus("failed", str(error), getattr(error, "details", {})), str(error))
                 self._loaded.set()
                 return
             self._status = EngineStatus("ready", canary=found)
             self._loaded.set()
-            while not self._closing:
-                if not self._turn():
-                    with self._wake:
-                        if not self._closing and not self._waiting:
-                            self._wake.wait()
-            self._status = EngineStatus("closed", "the engine has been closed")
-            self._fail([*self._waiting, *self._begun()], EngineFailureError("the server is stopping"))
+            try:
+                self._work()
+            except Exception as error:
+                # what can't be pinned on one request may have left the slots in any state
+                logger.exception("the engine broke down")
+                reason = f"the engine broke down: {type(error).__name__}"
+                self._end(EngineStatus("failed", f"{reason}; restart the server"), reason)
+            else:
+                self._end(EngineStatus("closed", "the engine has been closed"), "the server is stopping")
+
+    def _work(self) -> None:
+        """Answer requests until the engine is closed."""
+        while not self._closing:
+            if not self._turn():
+                with self._wake:
+                    if not self._closing and not self._waiting:
+                        self._wake.wait()
+
+    def _end(self, status: EngineStatus, reason: str) -> None:
+        """Accept nothing more and fail all that was accepted, in one hold of the lock: nobody slips in between."""
+        with self._wake:
+            self._status = status
+            jobs = [*self._begun(), *self._waiting]
+            self._waiting.clear()
+            self._prefilling, self._active = None, []
+            self._fail(jobs, EngineFailureError(reason))
 
     def _prepare(self) -> None:
         from components.evaluation.generation import stop_ids
@@ -288,7 +307,7 @@ class TorchEngine:
             if job.prefilled_tokens < len(prompt):
                 return
             layers, job.prefilled = job.prefilled, []
-            if not self._advance(job, logits):
+            if not self._advance_or_fail(job, logits):
                 self._cache.admit([], layers, len(prompt))
                 self._active.append(job)
             self._prefilling = None
@@ -307,8 +326,17 @@ class TorchEngine:
             self._fail(failed, EngineFailureError(f"the answer broke off: {type(error).__name__}"))
             return
         for slot in reversed(range(len(self._active))):
-            if self._advance(self._active[slot], logits[slot]):
+            if self._advance_or_fail(self._active[slot], logits[slot]):
                 self._leave(slot)
+
+    def _advance_or_fail(self, job: _Job, logits: Tensor) -> bool:
+        """Advance a job; one whose token or text can't be made is failed and over, and the others go on."""
+        try:
+            return self._advance(job, logits)
+        except Exception as error:
+            logger.exception("an answer could not be continued after %d tokens", len(job.generated))
+            self._fail([job], EngineFailureError(f"the answer broke off: {type(error).__name__}"))
+            return True
 
     def _advance(self, job: _Job, logits: Tensor) -> bool:
         """Choose a job's next token and deliver its text; True when the job is over."""

@@ -32,14 +32,12 @@ def command(ref: str, home: Path, unproven: bool, as_json: bool) -> None:
     unless --unproven is given.
     """
     from deploy.bundle import build_bundle
-    from deploy.from_registry import require_proven, version_files
+    from deploy.from_registry import version_files
     from deploy.staging import stage_model
     from registry.store import Registry
 
     with Registry.open(home / "registry", create=False) as registry:
-        if not unproven:
-            require_proven(registry, ref)
-        files = version_files(registry, ref)
+        files = version_files(registry, ref, proven=not unproven)
     note(f"bundling {files.label}")
     bundle = build_bundle(stage_model(files, out_home=home), out_home=home)
     document = {

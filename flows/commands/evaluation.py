@@ -59,16 +59,16 @@ def command(
     prepare_process()
     from components.evaluation.suites import known_suites, load_suite, run_suite
     from components.evaluation.tax import compare
-    from components.models.load import load_model, load_tokenizer
+    from components.models.load import load_as_served
     from flows.observer import TerminalObserver
 
     observer = TerminalObserver()
     loaded = [load_suite(name, rows, seed) for name in suites or known_suites()]
     found: dict[str, list[Any]] = {}
     for name, files in models.items():
-        adapter = files.adapter_folder
-        model = load_model(files.base_folder, adapter=adapter, merge=adapter is not None)
-        tokenizer = load_tokenizer(files.base_folder)
+        model, tokenizer = load_as_served(
+            files.base_folder, adapter=files.adapter_folder, quantization=files.quantization
+        )
         found[name] = [
             run_suite(
                 model,

@@ -66,7 +66,7 @@ def command(
     the base is compared with the one that the adapter was trained on, and a canary is asked, before the endpoint is
     ready.
     """
-    from deploy.from_registry import require_proven, version_files
+    from deploy.from_registry import version_files
     from deploy.serving import check_address
     from deploy.staging import stage_model
     from registry.store import Registry
@@ -80,9 +80,7 @@ def command(
         )
     host, port = check_address(host, port, token)
     with Registry.open(home / "registry", create=False) as registry:
-        if not unproven:
-            require_proven(registry, ref)
-        files = version_files(registry, ref)
+        files = version_files(registry, ref, proven=not unproven)
     note(f"loading {files.label} ({files.digest[:12]})")
 
     def ready(url: str, canary: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ def bundle_of(home: Path, folder: Path) -> Bundle:
         "template_digest": prints.template,
     }
     files = VersionFiles("Tiny SQL", 3, DIGEST, folder, None, manifest)
-    model = stage_model(files, out_home=home, canary_messages=[Message("user", QUESTION)])
+    model = stage_model(files, out_home=home)
     return build_bundle(model, out_home=home)
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+import deploy.canary as canaries
 from components.data.chat import prompt_ids
 from components.data.rows import Message
 from components.errors import InputError
@@ -16,7 +18,7 @@ PROBE = (Message("user", "How many singers are there?"),)
 
 @pytest.fixture(scope="module")
 def canary(loaded: Any) -> Canary:
-    return record_canary(*loaded, PROBE)
+    return record_canary(*loaded, [PROBE])
 
 
 def engine_for(canary: Canary, loaded: Any) -> TorchEngine:
@@ -62,6 +64,45 @@ def test_difference_behind_a_near_tie_proves_nothing(canary: Canary, loaded: Any
     assert engine_for(replace(canary, tokens=tokens, compared=2), loaded).status().state == "closed"
 
 
+def test_recording_of_which_nothing_can_be_compared_does_not_pass(canary: Canary, loaded: Any) -> None:
+    status = engine_for(replace(canary, compared=0), loaded).status()
+    assert status.state == "failed"
+    assert "proves nothing" in status.reason
+    assert status.canary["passed"] is False
+
+
+def first_margin(loaded: Any, probe: Sequence[Message]) -> float:
+    """How far the likeliest first token of an answer is ahead of the next."""
+    import torch
+
+    with torch.inference_mode():
+        logits = loaded[0](input_ids=torch.tensor([prompt_ids(loaded[1], probe)])).logits[0, -1]
+    best, second = torch.topk(logits.float(), 2).values.tolist()
+    return float(best - second)
+
+
+def test_probe_that_begins_with_a_near_tie_gives_way_to_the_next(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = ("How many singers are there?", "age", "SELECT name", "x", "What is the oldest?")
+    probes = sorted(((Message("user", text),) for text in questions), key=lambda probe: first_margin(loaded, probe))
+    nearest, farthest = probes[0], probes[-1]
+    between = (first_margin(loaded, nearest) + first_margin(loaded, farthest)) / 2
+    monkeypatch.setitem(canaries.TIE_MARGIN, "float32", between)
+    found = record_canary(*loaded, [nearest, farthest])
+    assert found.messages == farthest
+    assert found.compared >= 1
+    with pytest.raises(CanaryFailedError, match="near tie"):
+        record_canary(*loaded, [nearest])
+
+
+def test_quantized_weights_have_the_margin_of_few_bits(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    margin = first_margin(loaded, PROBE)
+    monkeypatch.setitem(canaries.TIE_MARGIN, "float32", margin / 2)
+    monkeypatch.setattr(canaries, "QUANTIZED_TIE_MARGIN", margin * 2)
+    assert record_canary(*loaded, [PROBE]).compared >= 1
+    with pytest.raises(CanaryFailedError, match="near tie"):
+        record_canary(*loaded, [PROBE], quantization="nf4")
+
+
 def test_another_template_is_noticed_by_its_prompt(canary: Canary, loaded: Any) -> None:
     status = engine_for(replace(canary, prompt=canary.prompt[1:]), loaded).status()
     assert status.state == "failed"
@@ -77,7 +118,7 @@ def test_weights_with_nan_are_neither_recorded_nor_served(canary: Canary, loaded
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(CanaryFailedError, match="not finite"):
-        record_canary(model, loaded[1], PROBE)
+        record_canary(model, loaded[1], [PROBE])
     status = engine_for(canary, (model, loaded[1])).status()
     assert status.state == "failed"
     assert "not finite" in status.reason

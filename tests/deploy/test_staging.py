@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+import deploy.canary as canaries
+import deploy.staging as staging
+from components.data.rows import Message
 from components.errors import ConflictError, InputError
 from components.files import sha256_file
 from components.models.fingerprint import Fingerprint, fingerprint, write_binding
+from components.models.tiny import make_tiny
 from deploy.from_registry import VersionFiles
 from deploy.model import DESCRIPTION_FILE, ServedModel
 from deploy.staging import stage_model
@@ -56,7 +60,8 @@ def staged(tmp_path: Path, tiny_folder: Path, adapter: Path) -> ServedModel:
 
 
 def test_staged_folder_describes_itself_and_is_verified(staged: ServedModel, tmp_path: Path) -> None:
-    assert staged.folder == tmp_path / "models" / DIGEST
+    assert staged.folder.parent == tmp_path / "models"
+    assert staged.folder.name.startswith(f"{DIGEST}-")
     assert ServedModel.read(staged.folder) == staged
     assert (staged.label, staged.adapter) == ("tiny:v2", staged.folder / "adapter")
     assert staged.canary.tokens
@@ -73,6 +78,24 @@ def test_staging_again_returns_what_is_there(
     before = (staged.folder / DESCRIPTION_FILE).stat().st_mtime_ns
     assert stage(tmp_path, tiny_folder, adapter, manifest_of(fingerprint(tiny_folder))) == staged
     assert (staged.folder / DESCRIPTION_FILE).stat().st_mtime_ns == before
+
+
+def test_other_way_of_staging_does_not_take_the_folder_that_is_there(
+    staged: ServedModel, tmp_path: Path, tiny_folder: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "PROBES", ((Message("user", "age"),), *staging.PROBES))
+    again = stage(tmp_path, tiny_folder, adapter, manifest_of(fingerprint(tiny_folder)))
+    assert again.folder != staged.folder
+    assert ServedModel.read(staged.folder) == staged
+
+
+def test_quantization_is_that_of_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canaries, "QUANTIZED_TIE_MARGIN", 0.01)  # random weights hardly tell one token from another
+    base = make_tiny(tmp_path / "base", seed=1)
+    manifest = manifest_of(fingerprint(base), quantization={"method": "nf4"})
+    staged = stage(tmp_path, base, make_adapter(tmp_path / "adapter", base), manifest)
+    assert staged.quantization == "nf4"
+    assert hasattr(staged.load()[0], "peft_config")
 
 
 def test_adapter_is_merged_and_changes_the_answers(staged: ServedModel, loaded: Any) -> None:

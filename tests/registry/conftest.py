@@ -108,11 +108,10 @@ def write_files(tmp_path: Path) -> Callable[..., dict[str, Path]]:
 
 @pytest.fixture
 def add_base(registry: Registry, write_files: Callable[..., dict[str, Path]]) -> Callable[..., Version]:
-    def add(name: str = "tiny-base", fingerprint: str = FINGERPRINT, content: str = "base") -> Version:
+    def add(name: str = "tiny-base", fingerprint: str = FINGERPRINT, content: str = "base", **digests: str) -> Version:
         files = write_files(content)
-        manifest = Manifest(
-            kind="base", files=describe_files(files), base_fingerprint=fingerprint, licence="Apache-2.0"
-        )
+        described = describe_files(files)
+        manifest = Manifest(kind="base", files=described, base_fingerprint=fingerprint, licence="Apache-2.0", **digests)
         return registry.register(name, manifest, files)
 
     return add

@@ -181,6 +181,22 @@ def test_adapter_needs_the_base_that_it_was_trained_on(add_base: Add, add_adapte
         add_adapter(base_fingerprint=fingerprints[1])
 
 
+@pytest.mark.parametrize(("field", "what"), [("tokenizer_digest", "tokenizer"), ("template_digest", "chat template")])
+def test_adapter_needs_the_tokenizer_and_template_that_it_was_trained_with(
+    add_base: Add, add_adapter: Add, field: str, what: str
+) -> None:
+    digests = {"tokenizer_digest": "a" * 64, "template_digest": "b" * 64}
+    base = add_base("whole-base", content="whole", **digests)
+    parents = (Parent(base.digest, "base"),)
+    assert add_adapter("one", parents=parents, **digests).label == "text2sql:v1"
+    assert add_adapter("two", parents=parents).label == "text2sql:v2"  # names none
+    with pytest.raises(BaseMismatch, match=f"bound to {what} cccccccccccc, its base parent whole-base:v1"):
+        add_adapter("three", parents=parents, **{**digests, field: "c" * 64})
+    silent = add_base("silent-base", content="silent")
+    with pytest.raises(BaseMismatch, match="none that it names"):
+        add_adapter("four", parents=(Parent(silent.digest, "base"),), **{field: "a" * 64})
+
+
 def test_adapter_cannot_stand_on_an_adapter(add_adapter: Add) -> None:
     first = add_adapter("one")
     with pytest.raises(BaseMismatch, match="text2sql:v1"):

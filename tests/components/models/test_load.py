@@ -153,6 +153,20 @@ def test_a_fingerprint_sees_weights_architecture_tokenizer_and_template_apart(
     assert fingerprint(copy).tokenizer != one.tokenizer
 
 
+def test_a_fingerprint_sees_where_answers_end(base: Path, tmp_path: Path) -> None:
+    one = fingerprint(base)
+    copy = Path(shutil.copytree(base, tmp_path / "base"))
+    settings = copy / "generation_config.json"
+    written = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**written, "eos_token_id": [written["eos_token_id"], 7]}))
+    assert fingerprint(copy).template != one.template
+    # what only concerns sampling doesn't count, nor where the same id is written
+    settings.write_text(json.dumps({**written, "temperature": 0.3, "do_sample": True}))
+    assert fingerprint(copy) == one
+    settings.unlink()
+    assert fingerprint(copy) == one
+
+
 def test_a_binding_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = Fingerprint("a" * 64, "b" * 64, "c" * 64)
     write_binding(tmp_path, written)

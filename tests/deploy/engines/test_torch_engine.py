@@ -138,6 +138,88 @@ def test_failing_step_fails_its_requests_and_not_the_next_ones(
     engine.close()
 
 
+def test_answer_that_can_not_be_continued_fails_alone(
+    engine: TorchEngine,
+    prompts: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    push = torch_engine.TextStream.push
+
+    def broken(stream: Any, token: int) -> str:
+        if stream._stop and len(stream._ids) >= 3:
+            raise UnicodeError
+        return push(stream, token)
+
+    alone = read_all(engine, [Generation(prompts[1], 20)])[0]
+    monkeypatch.setattr(torch_engine.TextStream, "push", broken)
+
+    async def both() -> list[Any]:
+        requests = [Generation(prompts[2], 20, stop=("never",)), Generation(prompts[1], 20)]
+        return await asyncio.gather(*(read(engine, request) for request in requests), return_exceptions=True)
+
+    bad, good = asyncio.run(asyncio.wait_for(both(), 60))
+    assert isinstance(bad, EngineFailureError)
+    assert "UnicodeError" in str(bad)
+    assert good == alone
+    assert engine.status().state == "ready"
+    assert engine.status().running == 0
+
+
+def test_engine_that_breaks_down_says_so_and_fails_what_it_holds(
+    loaded: Any, prompts: list[tuple[int, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = TorchEngine(lambda: loaded, slots=1)
+    engine.start()
+    engine.wait_until_loaded()
+
+    def broken(_slot: int) -> None:
+        raise IndexError
+
+    engine._cache.release = broken
+    engine._empty_cache = lambda: engine._cache
+
+    async def ask() -> list[Any]:
+        requests = [Generation(prompts[1], 900, temperature=2.0, seed=2), Generation(prompts[3], 900)]
+        first, second = (engine.submit(request) for request in requests)
+        await anext(first)
+        await first.aclose()  # its slot can't be freed
+        return await asyncio.gather(anext(second), return_exceptions=True)
+
+    (failure,) = asyncio.run(asyncio.wait_for(ask(), 60))
+    assert isinstance(failure, EngineFailureError)
+    status = engine.status()
+    assert (status.state, status.running, status.waiting) == ("failed", 0, 0)
+    assert "IndexError" in status.reason
+    with pytest.raises(EngineNotReadyError, match="IndexError"):
+        read_all(engine, [Generation(prompts[1], 1)])
+    engine.close()
+
+
+def test_request_that_arrives_while_the_engine_closes_is_failed(loaded: Any, prompts: list[tuple[int, ...]]) -> None:
+    engine = TorchEngine(lambda: loaded)
+    engine.start()
+    engine.wait_until_loaded()
+    require_ready = engine._require_ready
+
+    def slow() -> None:
+        require_ready()
+        engine._closing = True
+        assert engine._worker is not None
+        # time enough for a worker that doesn't wait for this request to be accepted or refused
+        engine._worker.join(1)
+
+    async def ask() -> None:
+        running = engine.submit(Generation(prompts[1], 900, temperature=2.0, seed=2))
+        await anext(running)
+        engine._require_ready = slow  # type: ignore[method-assign]
+        await anext(engine.submit(Generation(prompts[1], 1)))
+
+    with pytest.raises(EngineFailureError, match="stopping"):
+        asyncio.run(asyncio.wait_for(ask(), 30))
+    engine.close()
+
+
 def test_logits_that_are_not_finite_fail_the_request(loaded: Any, prompts: list[tuple[int, ...]]) -> None:
     engine = TorchEngine(lambda: loaded)
     engine.start()
@@ -183,8 +265,20 @@ def test_closing_the_engine_fails_what_runs(loaded: Any, prompts: list[tuple[int
     assert engine.status().state == "closed"
 
 
-def test_model_with_a_sliding_window_is_refused(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaded[0].config, "layer_types", ["sliding_attention", "full_attention"], raising=False)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layer_types", ["sliding_attention", "full_attention"]),
+        ("sliding_window", 64),
+        ("_attn_implementation", "flash_attention_2"),  # takes no additive mask
+    ],
+)
+def test_model_whose_attention_the_caches_do_not_fit_is_refused(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
+) -> None:
+    monkeypatch.setattr(
+        loaded[0].config, {"_attn_implementation": "_attn_implementation_internal"}.get(key, key), value, raising=False
+    )
     engine = TorchEngine(lambda: loaded)
     engine.start()
     status = engine.wait_until_loaded()

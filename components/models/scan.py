@@ -1,0 +1,198 @@
+"""What one file of a model folder may hold, judged by content as well as by name; nothing is imported or executed.
+
+`registry.scan` judges the files of a version by the same rules; a test holds both against the same files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickletools
+import struct
+from pathlib import Path
+from typing import Any
+
+from components.errors import InputError
+
+__all__ = ["ALLOWED_SUFFIXES", "ALLOWED_TEXT", "check_file"]
+
+# `.model` is a sentencepiece vocabulary (protobuf); names without a suffix are LICENSE, NOTICE and the like.
+TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".jinja", ".txt", ".md", ".yaml", ".yml"})
+ALLOWED_SUFFIXES = frozenset({".safetensors", ".model"}) | TEXT_SUFFIXES
+TEXT_NAMES = frozenset({"license", "licence", "notice", "readme", "use_policy", ".gitattributes", ".gitignore"})
+# Keys that make a loader import code named by the folder.
+CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
+MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", "a zip archive, as torch.save writes it around a pickle"),
+    (b"PK\x05\x06", "a zip archive"),
+    (b"\x7fELF", "an executable"),
+    (b"MZ", "an executable"),
+    (b"\x93NUMPY", "a numpy file, which may hold a pickle"),
+    (b"\x89HDF", "an HDF5 file, which may hold code"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"GGUF", "a GGUF file"),
+    (b"#!", "a script"),
+)
+MAX_TEXT_BYTES = 256 * 2**20
+MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit that safetensors' own reader has
+DTYPE_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "C64": 64, "F64": 64, "I64": 64, "U64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+ALLOWED_TEXT = "a folder of safetensors, JSON, tokenizer and template files, without code, pickles or links"
+# Any text may be a token, and no loader looks for code keys in a vocabulary.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that could run code, or that isn't what its suffix says.
+
+    Args:
+        path: A regular file.
+
+    Raises:
+        InputError: A pickle, archive, program or script by its first bytes, a suffix that isn't on the allow list, text
+            that isn't UTF-8, malformed JSON or JSON that asks for code, a shard index that names a path outside the
+            folder, or a safetensors header that doesn't fit its file.
+    """
+    _check_kind(path)
+    if path.suffix.lower() == ".safetensors":
+        _check_safetensors(path)
+    elif path.suffix.lower() == ".json":
+        _check_json(path)
+
+
+def _check_kind(path: Path) -> None:
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    suffix = path.suffix.lower()
+    # the first bytes of safetensors are a length and may look like anything; its header is checked apart
+    if suffix != ".safetensors":
+        # a pickle of protocol 2 and later opens with PROTO and its number
+        if len(head) > 1 and head[0] == 0x80 and head[1] <= 5:
+            raise _refusal(path, "is a pickle, which can run any code when it is read")
+        for magic, what in MAGIC:
+            if head.startswith(magic):
+                raise _refusal(path, f"is {what}")
+    text = suffix in TEXT_SUFFIXES or path.name.lower() in TEXT_NAMES
+    if not text and suffix not in ALLOWED_SUFFIXES:
+        raise _refusal(path, f"is of a kind that is not allowed ({path.suffix or path.name})")
+    if text:
+        _check_text(path)
+
+
+def _check_text(path: Path) -> None:
+    size = path.stat().st_size
+    if size > MAX_TEXT_BYTES:
+        raise _refusal(path, f"is text of {size} bytes; the limit is {MAX_TEXT_BYTES}")
+    content = path.read_bytes()
+    if _is_text_pickle(content):
+        raise _refusal(path, "is a pickle (protocol 0), which can run any code when it is read")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _refusal(path, "is named as text, but is not UTF-8") from error
+    if "\0" in text:
+        raise _refusal(path, "is named as text, but holds zero bytes")
+
+
+def _is_text_pickle(content: bytes) -> bool:
+    """Say whether the bytes are a whole pickle that imports something; plain words end the walk after a few bytes."""
+    imports = False
+    try:
+        for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
+            if opcode.name in {"GLOBAL", "INST"}:
+                module, _, attribute = str(argument).partition(" ")
+                named = [*module.split("."), *attribute.split(".")]
+                imports = imports or all(part.isidentifier() for part in named)
+            imports = imports or opcode.name in {"STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
+            if opcode.name == "STOP":
+                return imports
+    except Exception:  # pickletools raises many kinds on what isn't a pickle, and each means just that
+        return False
+    return False
+
+
+def _check_json(path: Path) -> None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}", next_step="fetch the model again") from error
+    if path.name not in VOCABULARIES:
+        found = _code_key(document)
+        if found:
+            raise InputError(
+                f"{path} asks for code of its own through {found!r}",
+                allowed="architectures that transformers itself has",
+                next_step="choose a base that needs no remote code; it is never trusted here",
+            )
+    if path.name.endswith(".safetensors.index.json"):
+        mapped = document.get("weight_map") if isinstance(document, dict) else None
+        if not isinstance(mapped, dict) or not mapped:
+            raise InputError(f"{path} has no weight_map", next_step="fetch the model again")
+        for shard in mapped.values():
+            if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard or shard in {"", ".", ".."}:
+                raise InputError(f"{path} names the shard {shard!r}", allowed="plain file names in the same folder")
+
+
+def _code_key(document: Any) -> str | None:
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if key in CODE_KEYS and inner:
+                    return str(key)
+                # peft imports the library that this names
+                if key == "auto_mapping" and isinstance(inner, dict):
+                    library = str(inner.get("parent_library") or "transformers")
+                    if library.split(".")[0] != "transformers":
+                        return str(key)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+    return None
+
+
+def _check_safetensors(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(MAX_SAFETENSORS_HEADER_BYTES, size - 8):
+            raise _refusal(path, "is not safetensors (its header's length doesn't fit)")
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw)
+        tensors = sorted(_extent(entry) for key, entry in header.items() if key != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _refusal(path, "is not safetensors (its header can't be read)") from error
+    end = 0
+    for begin, stop, bits in tensors:
+        if begin != end or (stop - begin) * 8 != bits:
+            raise _refusal(path, "has a safetensors header whose offsets leave gaps, overlap, or don't fit the shapes")
+        end = stop
+    if 8 + length + end != size:
+        raise _refusal(path, f"is cut short or padded: {size} bytes, its header says {8 + length + end}")
+
+
+def _extent(entry: dict[str, Any]) -> tuple[int, int, int]:
+    """Return where a tensor's bytes begin and end, and how many bits its type and shape need."""
+    bits = DTYPE_BITS[entry["dtype"]]
+    for extent in entry["shape"]:
+        if type(extent) is not int or extent < 0:
+            raise ValueError("shape")
+        bits *= extent
+    begin, stop = entry["data_offsets"]
+    if type(begin) is not int or type(stop) is not int or not 0 <= begin <= stop:
+        raise ValueError("offsets")
+    return begin, stop, bits
+
+
+def _refusal(path: Path, problem: str) -> InputError:
+    return InputError(
+        f"{path} {problem}", allowed=ALLOWED_TEXT, next_step="convert the weights to safetensors, or leave the file out"
+    )

@@ -1,0 +1,112 @@
+"""A base's folder and a version's file are judged by the same rules, though neither side may import the other."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import components.models.scan as safety
+import registry.scan as scanning
+from components.errors import InputError
+from components.models.safety import check_folder
+from registry.errors import FileRefused
+from registry.scan import scan
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("executed",)
+
+
+def tensors(*entries: dict[str, Any], data: bytes = b"1234") -> bytes:
+    text = json.dumps({f"w{n}": entry for n, entry in enumerate(entries)}).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+REFUSED = {
+    "code through auto_map": ("config.json", b'{"auto_map": {"AutoModel": "evil.Model"}}'),
+    "code deep inside": ("config.json", b'{"a": [{"b": {"auto_map": 1}}]}'),
+    "trusted code": ("config.json", b'{"trust_remote_code": true}'),
+    "pipelines": ("config.json", b'{"custom_pipelines": {"x": {"impl": "evil.Pipe"}}}'),
+    "library for peft": ("adapter_config.json", b'{"auto_mapping": {"parent_library": "evil.model"}}'),
+    "shard outside": ("model.safetensors.index.json", b'{"weight_map": {"w": "../w.safetensors"}}'),
+    "shard of another folder": ("model.safetensors.index.json", b'{"weight_map": {"w": "a\\\\b"}}'),
+    "index without a map": ("model.safetensors.index.json", b"{}"),
+    "GGUF": ("notes.txt", b"GGUF\x03"),
+    "script": ("README.md", b"#!/bin/sh\nrm -rf /\n"),
+    "zip": ("spiece.model", b"PK\x03\x04"),
+    "bzip2": ("spiece.model", b"BZh9"),
+    "xz": ("spiece.model", b"\xfd7zXZ\0"),
+    "gzip": ("spiece.model", b"\x1f\x8b"),
+    "HDF5": ("spiece.model", b"\x89HDF\r\n"),
+    "NumPy": ("spiece.model", b"\x93NUMPY"),
+    "program": ("spiece.model", b"\x7fELF"),
+    "Windows program": ("spiece.model", b"MZ\x90"),
+    "pickle": ("spiece.model", pickle.dumps(_Evil(), 4)),
+    "pickle of protocol 0 as text": ("notes.txt", pickle.dumps(_Evil(), 0)),
+    "pickle of protocol 1 as text": ("notes.txt", pickle.dumps(_Evil(), 1)),
+    "byte order mark": ("config.json", b"\xef\xbb\xbf{}"),
+    "broken JSON": ("config.json", b"{"),
+    "endless JSON": ("config.json", b"[" * 100_000),
+    "not UTF-8": ("notes.txt", b"\xff\xfe"),
+    "zero bytes": ("notes.txt", b"a\0b"),
+    "page": ("notes.html", b"<script></script>"),
+    "code": ("modeling.py", b"print()"),
+    "name without a suffix": ("weights", b"text"),
+    "gap in the weights": ("a.safetensors", tensors({**ONE, "data_offsets": [4, 8]}, data=b"12345678")),
+    "overlap in the weights": ("a.safetensors", tensors(ONE, ONE)),
+    "shape that doesn't fit": ("a.safetensors", tensors({**ONE, "shape": [2]})),
+    "unknown dtype": ("a.safetensors", tensors({**ONE, "dtype": "PICKLE"})),
+    "padded weights": ("a.safetensors", tensors(ONE, data=b"12345")),
+    "suffix in capitals": ("CONFIG.JSON", b"{"),
+    "weights in capitals": ("A.SAFETENSORS", b"1234"),
+}
+LET_IN = {
+    "weights": ("a.safetensors", tensors(ONE)),
+    "index": ("model.safetensors.index.json", b'{"weight_map": {"w": "a.safetensors"}}'),
+    "no code": ("config.json", b'{"auto_map": null, "trust_remote_code": false}'),
+    "library that is there": ("adapter_config.json", b'{"auto_mapping": {"parent_library": "transformers.models"}}'),
+    "token that reads like a key": ("vocab.json", b'{"auto_map": 17}'),
+    "token in the tokenizer": ("tokenizer.json", b'{"model": {"vocab": {"trust_remote_code": 17}}}'),
+    "merges": ("merges.txt", b"#version: 0.2\nc a\n."),
+    "licence": ("LICENCE", b"text"),
+    "policy": ("USE_POLICY", b"text"),
+    "license in small letters": ("license", b"text"),
+    "sentencepiece": ("spiece.model", b"\x0a\x0e\x0a\x05<unk>"),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), REFUSED.values(), ids=REFUSED)
+def test_what_one_side_refuses_the_other_refuses(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError):
+        check_folder(tmp_path)
+    with pytest.raises(FileRefused):
+        scan(name, io.BytesIO(content), len(content))
+
+
+@pytest.mark.parametrize(("name", "content"), LET_IN.values(), ids=LET_IN)
+def test_what_one_side_lets_in_the_other_lets_in(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    check_folder(tmp_path)
+    scan(name, io.BytesIO(content), len(content))
+
+
+def test_both_sides_have_the_same_lists() -> None:
+    assert set(scanning.ALLOWED_SUFFIXES) == safety.ALLOWED_SUFFIXES
+    hidden = {name for name in safety.TEXT_NAMES if name.startswith(".")}  # no part of a version
+    assert {name.lower() for name in scanning.ALLOWED_NAMES} == safety.TEXT_NAMES - hidden
+    assert scanning._MAGIC.keys() == {magic for magic, _ in safety.MAGIC}
+    assert scanning._DTYPE_BITS == safety.DTYPE_BITS
+    assert scanning.CODE_KEYS == safety.CODE_KEYS
+    assert scanning.VOCABULARIES == safety.VOCABULARIES
+    assert scanning.MAX_TEXT_BYTES == safety.MAX_TEXT_BYTES
+    assert scanning.MAX_HEADER_BYTES == safety.MAX_SAFETENSORS_HEADER_BYTES
