@@ -17,7 +17,7 @@ from components.decision.verdict import Measured, Verdict, reach_verdict
 from components.errors import InputError
 from components.evaluation.statistics import paired_interval, pairs_needed, rows_needed
 from components.evaluation.task import TaskResult, evaluate_task
-from components.finetuning.loss import causal_model
+from components.models.forward import causal_model
 
 if TYPE_CHECKING:
     from components.data.rows import Row

@@ -15,7 +15,7 @@ from components.data.chat import prompt_ids
 from components.errors import InputError
 from components.evaluation.kv_cache import Layers, PrefillCache, SlotCache, join
 from components.evaluation.prefix_tree import PrefixNode, plan_prefixes
-from components.finetuning.loss import causal_model
+from components.models.forward import causal_model, logits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -300,8 +300,7 @@ def _decode(model: Any, ids: Tensor, position_ids: Tensor, mask: Tensor, cache: 
 
 def _best(model: Any, states: Tensor) -> list[int]:
     """Return the likeliest token for each hidden state [B, H]."""
-    head = causal_model(model).get_output_embeddings()
-    chosen: list[int] = head(states).argmax(dim=-1).tolist()
+    chosen: list[int] = logits(model, states).argmax(dim=-1).tolist()
     return chosen
 
 

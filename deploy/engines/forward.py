@@ -26,7 +26,7 @@ class Forward:
     """
 
     def __init__(self, model: Any) -> None:
-        from components.finetuning.loss import causal_model
+        from components.models.forward import causal_model
 
         inner = causal_model(model)
         kinds = set(getattr(inner.config, "layer_types", None) or ["full_attention"])
@@ -38,8 +38,8 @@ class Forward:
                 next_step="serve this model with another engine",
             )
         model.eval()
+        self._model = inner
         self._decoder = inner.get_decoder()
-        self._head = inner.get_output_embeddings()
         weight = inner.get_input_embeddings().weight
         self._device, self._dtype = weight.device, weight.dtype
         self.positions = int(inner.config.max_position_embeddings)
@@ -57,6 +57,7 @@ class Forward:
         import torch
 
         from components.evaluation.kv_cache import PrefillCache, join
+        from components.models.forward import logits
 
         cache = PrefillCache(before)
         seen = cache.get_seq_length()
@@ -66,7 +67,7 @@ class Forward:
         mask = torch.zeros(hidden.shape, dtype=self._dtype, device=self._device)
         mask.masked_fill_(hidden, torch.finfo(self._dtype).min)
         states = self._states(ids, places[None], mask[None, None], cache)
-        return self._head(states[0, -1]).float(), join(before, cache.added)
+        return logits(self._model, states[0, -1]), join(before, cache.added)
 
     def decode(self, newest: Sequence[int], cache: SlotCache) -> Tensor:
         """Compute one more token of every active slot.
@@ -80,10 +81,11 @@ class Forward:
         """
         import torch
 
+        from components.models.forward import logits
+
         position_ids, mask = cache.begin_step()
         ids = torch.tensor(newest, device=self._device)[:, None]
-        logits: Tensor = self._head(self._states(ids, position_ids, mask, cache)[:, -1])
-        return logits.float()
+        return logits(self._model, self._states(ids, position_ids, mask, cache)[:, -1])
 
     def _states(self, ids: Tensor, position_ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
         output = self._decoder(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from components.data.rows import Message, Row
 from components.errors import ConflictError, InputError, TunewrightError
-from components.finetuning import checkpoint
+from components.finetuning import checkpoint, lora
 from components.finetuning.finetune import FinetuneResult, FinetuneSettings, finetune
 from components.finetuning.lora import LoraSettings
 from components.models.load import load_model
@@ -141,6 +141,30 @@ def test_at_least_two_checkpoints_stay(base: Path, tmp_path: Path) -> None:
 def test_qlora_trains_on_a_base_in_four_bits(base: Path, tmp_path: Path) -> None:
     result = run(base, tmp_path, method="qlora")
     assert result.losses[-1]["loss"] < result.losses[0]["loss"]
+
+
+def test_factors_on_the_head_are_trained_too(base: Path, tmp_path: Path) -> None:
+    result = run(base, tmp_path, lora=LoraSettings(rank=4, targets="q_proj,lm_head"), epochs=1.0)
+    saved = load_file(result.adapter / "adapter_model.safetensors")
+    ups = {name: float(tensor.abs().max()) for name, tensor in saved.items() if "lora_B" in name}
+    assert any("lm_head" in name for name in ups)
+    assert min(ups.values()) > 0
+
+
+def test_a_trainable_parameter_that_the_loss_does_not_reach_stops_the_run_by_name(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach = lora.attach
+
+    def with_an_idle_one(model: object, chosen: LoraSettings) -> object:
+        wrapped = attach(model, chosen)
+        wrapped.register_parameter("idle", torch.nn.Parameter(torch.zeros(2)))
+        return wrapped
+
+    monkeypatch.setattr(lora, "attach", with_an_idle_one)
+    with pytest.raises(TunewrightError, match="doesn't reach idle: trainable, but without a gradient"):
+        run(base, tmp_path)
+    assert not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_targets_that_match_nothing_are_refused_before_time_is_spent(base: Path, tmp_path: Path) -> None:
