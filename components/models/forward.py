@@ -1,4 +1,4 @@
-"""One way from tokens to logits, for training, evaluation, decision and serving alike: what is measured is what is trained.
+"""One way from tokens to logits for training, evaluation, decision and serving: what is measured is what is trained.
 
 The decoder runs without its head, and the head runs only where it counts. The head is the model's own module (its bias
 and an adapter on it included), with the scale and the cap that the model's class puts behind it; `check_logits` holds
