@@ -111,10 +111,10 @@ class ScheduledTrainer(Trainer):
 
     def _diverged(self, what: str) -> DivergedError:
         step = self.state.global_step
-        numbers = sorted({number + 1 for number in self.schedule.row_numbers[min(step, len(self.schedule.steps) - 1)]})
+        lines = sorted(set(self.schedule.lines[min(step, len(self.schedule.steps) - 1)]))
         return DivergedError(
-            f"the {what} of step {step + 1} is not finite; its rows: {', '.join(map(str, numbers))}",
-            next_step="lower finetune.learning_rate, or look at these rows with `tunewright data show`",
+            f"the {what} of step {step + 1} is not finite; its training rows are on the lines {', '.join(map(str, lines))}",
+            next_step=f"lower finetune.learning_rate, or look at these rows with `tunewright data show FILE --line {lines[0]}`",
         )
 
     # --- checkpoints: ours, in the places where the trainer writes and reads its own

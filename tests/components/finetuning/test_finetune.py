@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,14 +174,25 @@ def test_targets_that_match_nothing_are_refused_before_time_is_spent(base: Path,
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_a_row_longer_than_allowed_is_named(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="training row 1 has"):
-        run(base, tmp_path, max_tokens=16)
-    assert not (tmp_path / "adapter").exists()
+def test_a_row_longer_than_allowed_is_named_by_its_line_in_the_file(base: Path, tmp_path: Path) -> None:
+    # as train_subsets leaves them: the first row here is the fifth of its file
+    answer = Message("assistant", "SELECT 1, " * 300)
+    long = [replace(row, messages=(*row.prompt, answer)) for row in rows()[4:]]
+    for train, dev, what in ((long, [], "training"), (rows(), long, "dev")):
+        with pytest.raises(InputError, match=f"the {what} row of line 5 has"):
+            finetune(base, train, dev, settings(max_tokens=300), run_folder=tmp_path / what, identity={})
+        assert not (tmp_path / what / "adapter").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_rows(base: Path, tmp_path: Path) -> None:
     from components.finetuning.trainer import DivergedError
 
-    with pytest.raises(DivergedError, match=r"step \d+ is not finite; its rows: \d"):
-        run(base, tmp_path, learning_rate=0.99, lora=LoraSettings(rank=4, alpha=1e20))
+    with pytest.raises(DivergedError, match=r"step \d+ is not finite; .* on the lines (105|106|107|108), "):
+        finetune(
+            base,
+            [replace(row, line=row.line + 100) for row in rows()[4:8]],
+            [],
+            settings(learning_rate=0.99, lora=LoraSettings(rank=4, alpha=1e20)),
+            run_folder=tmp_path,
+            identity={},
+        )
