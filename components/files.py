@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -72,10 +73,8 @@ def place_folder(aside: Path, final: Path) -> None:
     fsync_folder(aside)
     # removing takes many steps, renaming one: a process killed between the two renames leaves none, never half
     old = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.replace(final, old)
-    except FileNotFoundError:
-        pass
     os.replace(aside, final)
     fsync_folder(final.parent)
     shutil.rmtree(old, ignore_errors=True)
