@@ -112,9 +112,11 @@ class ScheduledTrainer(Trainer):
     def _diverged(self, what: str) -> DivergedError:
         step = self.state.global_step
         lines = sorted(set(self.schedule.lines[min(step, len(self.schedule.steps) - 1)]))
+        named = ", ".join(map(str, lines))
         return DivergedError(
-            f"the {what} of step {step + 1} is not finite; its training rows are on the lines {', '.join(map(str, lines))}",
-            next_step=f"lower finetune.learning_rate, or look at these rows with `tunewright data show FILE --line {lines[0]}`",
+            f"the {what} of step {step + 1} is not finite; its training rows are on the lines {named}",
+            next_step="lower finetune.learning_rate, or look at these rows: "
+            f"`tunewright data show FILE --line {lines[0]}`",
         )
 
     # --- checkpoints: ours, in the places where the trainer writes and reads its own
