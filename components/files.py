@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,15 +65,19 @@ def place_folder(aside: Path, final: Path) -> None:
 
     Args:
         aside: The written folder, on the same file system; its files lie directly in it.
-        final: Where it goes; what is there is replaced.
+        final: Where it goes; what is there is moved aside, then removed.
     """
     for path in aside.iterdir():
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
     fsync_folder(aside)
-    shutil.rmtree(final, ignore_errors=True)
+    # removing takes many steps, renaming one: a process killed between the two renames leaves none, never half
+    old = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(final, old)
     os.replace(aside, final)
     fsync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def existing_part(path: Path) -> Path:

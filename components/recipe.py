@@ -63,7 +63,7 @@ class DecisionSection(Section):
     dev_rows: int = Field(48, ge=4, description="dev rows that each prompting candidate answers")
     candidates: tuple[Candidate, ...] = Field(("zero-shot", "few-shot", "few-shot-retrieved"), min_length=1)
     few_shot: int = Field(3, ge=0, description="examples in a few-shot prompt")
-    target_score: Fraction = Field(0.9, description="a prompt whose interval lies above this is good enough")
+    target_score: float = Field(0.9, gt=0, le=1, description="a prompt whose interval lies above this is good enough")
     min_train_rows: int = Field(100, ge=1, description="fewer training rows than this: more data first")
     override_reason: str | None = Field(None, description="finetune whatever the verdict; kept in lineage")
 

@@ -249,7 +249,7 @@ def try_question(job: Job, registered: dict[str, Any], bundled: dict[str, Any], 
         "bundle": bundled["tag"],
         "row": [(m.role, m.content) for m in job.test_rows[0].messages],
         "max_new_tokens": job.recipe.task.max_new_tokens,
-        "code": source_digest(("deploy",)),
+        "code": source_digest(("deploy", "components/evaluation", "components/models", "components/data")),
     }
     return job.store.run("endpoint", reads, make)
 

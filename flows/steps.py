@@ -109,7 +109,6 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
             rows_per_sequence=recipe.finetune.rows_per_sequence,
             budget_bytes=budget,
             dtype=recipe.memory.dtype,
-            seed=recipe.seed,
         )
         return found.to_dict()
 
@@ -122,6 +121,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
         "memory": recipe.memory.model_dump(mode="json"),
         # what is free at the moment is not among these: the same machine gets the same plan
         "machine": _machine(),
+        # planning draws nothing, but the seed groups the rows, and the longest group is what memory is planned for
         "seed": recipe.seed,
         "code": source_digest(("components/memory", "components/finetuning", "components/data")),
     }

@@ -17,7 +17,7 @@ from components.decision.verdict import Measured, Verdict, reach_verdict
 from components.errors import InputError
 from components.evaluation.statistics import paired_interval, pairs_needed, rows_needed
 from components.evaluation.task import TaskResult, evaluate_task
-from components.finetuning.loss import causal_model
+from components.models.forward import causal_model
 
 if TYPE_CHECKING:
     from components.data.rows import Row
@@ -230,7 +230,8 @@ def _check(candidates: Sequence[str], dev_rows: Sequence[Row], few_shot: int, ta
         raise InputError(problem, allowed=f"one or more of {', '.join(CANDIDATES)}, each once")
     if not dev_rows:
         raise InputError("there are no dev rows to decide on", next_step="name a dev split in the recipe")
-    if few_shot < 1:
+    # zero-shot carries no examples, so that a recipe which names nothing else may say 0
+    if few_shot < 1 and any(name != "zero-shot" for name in candidates):
         raise InputError(f"few_shot is {few_shot}", allowed="1 or more examples")
     if not 0 < target_score <= 1:
         raise InputError(f"target_score is {target_score}", allowed="a fraction above 0, at most 1")

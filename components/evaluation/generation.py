@@ -16,7 +16,7 @@ from components.errors import InputError
 from components.evaluation.attention import has_full_attention, prefill_places
 from components.evaluation.kv_cache import Layers, PrefillCache, SlotCache, join
 from components.evaluation.prefix_tree import PrefixNode, plan_prefixes
-from components.finetuning.loss import causal_model
+from components.models.forward import causal_model, logits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -288,8 +288,7 @@ def _decode(model: Any, ids: Tensor, position_ids: Tensor, mask: Tensor, cache: 
 
 def _best(model: Any, states: Tensor) -> list[int]:
     """Return the likeliest token for each hidden state [B, H]."""
-    head = causal_model(model).get_output_embeddings()
-    chosen: list[int] = head(states).argmax(dim=-1).tolist()
+    chosen: list[int] = logits(model, states).argmax(dim=-1).tolist()
     return chosen
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.packing import PackedSequence, collate, pack_branches
 from components.errors import InputError
-from components.finetuning.loss import causal_model, token_log_probs
+from components.models.forward import causal_model, token_log_probs
 
 if TYPE_CHECKING:
     from torch import Tensor

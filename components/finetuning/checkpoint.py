@@ -50,7 +50,7 @@ def save(
     identity: Mapping[str, str],
     keep: int,
 ) -> Checkpoint:
-    """Write a checkpoint and drop the oldest ones.
+    """Write a checkpoint, then drop damaged ones and the oldest of the whole ones.
 
     Args:
         run_folder: Holds the run's checkpoints.
@@ -58,7 +58,7 @@ def save(
         tensors: File stem -> named tensors, each written as `<stem>.safetensors`.
         documents: File stem -> JSON value, each written as `<stem>.json`.
         identity: Digests of data, base and settings.
-        keep: Complete checkpoints that stay, at least 2.
+        keep: Whole checkpoints that stay, this one among them, at least 2.
 
     Returns:
         The checkpoint.
@@ -80,8 +80,7 @@ def save(
     manifest = {"step": step, "identity": dict(identity), "files": files}
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True))
     place_folder(aside, final)
-    for old in _steps(run_folder)[:-keep]:
-        shutil.rmtree(run_folder / f"{PREFIX}{old}")
+    _prune(run_folder, step, keep)
     return Checkpoint(final, step, dict(identity))
 
 
@@ -137,6 +136,14 @@ def _steps(run_folder: Path) -> list[int]:
         return []
     names = [path.name.removeprefix(PREFIX) for path in run_folder.glob(f"{PREFIX}*")]
     return sorted(int(name) for name in names if name.isdigit())
+
+
+def _prune(run_folder: Path, written: int, keep: int) -> None:
+    """Keep the checkpoint just written and the newest other whole ones: a damaged one is no way back."""
+    others = {step: run_folder / f"{PREFIX}{step}" for step in _steps(run_folder) if step != written}
+    whole = [step for step in others if _damage(others[step]) is None]
+    for step in others.keys() - set(whole[len(whole) - (keep - 1) :]):
+        shutil.rmtree(others[step])
 
 
 def _damage(folder: Path) -> str | None:

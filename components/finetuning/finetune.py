@@ -247,6 +247,7 @@ def _schedule(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -
     schedule = build_schedule(
         encoded,
         [_shared_text(row) for row in rows],
+        [row.line for row in rows],
         epochs=settings.epochs,
         rows_per_sequence=settings.rows_per_sequence,
         micro_batch_size=settings.micro_batch_size,
@@ -282,6 +283,8 @@ def _dev_loss(
     packed = build_schedule(
         encoded,
         [_shared_text(row) for row in rows],
+        [row.line for row in rows],
+        split="dev",
         epochs=1,
         rows_per_sequence=settings.rows_per_sequence,
         micro_batch_size=1,

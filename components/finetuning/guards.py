@@ -16,7 +16,7 @@ from components.errors import InputError, TunewrightError
 if TYPE_CHECKING:
     from components.data.packing import PackedSequence
 
-__all__ = ["LOGIT_TOLERANCE", "check_before", "check_saved_adapter", "trainable_counts"]
+__all__ = ["LOGIT_TOLERANCE", "check_before", "check_gradients", "check_saved_adapter", "trainable_counts"]
 
 # reloaded float32 weights are the same bits; kernels may sum in another order
 LOGIT_TOLERANCE = 1e-4
@@ -36,7 +36,7 @@ def trainable_counts(model: Any) -> tuple[int, int]:
 
 
 def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest_tokens: int) -> None:
-    """Refuse a run that can't teach anything, before it starts.
+    """Refuse a run that can't teach anything, or would teach something else, before it starts.
 
     Args:
         model: The model with its trainable parameters.
@@ -46,8 +46,10 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
 
     Raises:
         InputError: No trainable parameter; no row trains the turn end; pad and turn end are one token; rows longer than
-            the positions that the model knows; token ids beyond the embedding.
+            the positions that the model knows; token ids beyond the embedding; logits that the loss can't reproduce.
     """
+    from components.models.forward import check_logits
+
     if trainable_counts(model)[0] == 0:
         raise InputError("no parameter is trainable", next_step="check finetune.targets in the recipe")
     end = tokenizer.eos_token_id
@@ -78,6 +80,26 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
             f"the rows use token {highest}, the embedding has {vocabulary} rows",
             next_step="use the base's own tokenizer, or resize and save its embeddings",
         )
+    check_logits(model)
+
+
+def check_gradients(model: Any) -> None:
+    """Refuse to go on when a trainable parameter got no gradient: it would be saved as it began, counted as trained.
+
+    Args:
+        model: The model after the backward pass of a whole step.
+
+    Raises:
+        TunewrightError: A trainable parameter has no gradient; the first few are named.
+    """
+    idle = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    if idle:
+        more = f" and {len(idle) - 3} more" if len(idle) > 3 else ""
+        raise TunewrightError(
+            f"the loss doesn't reach {', '.join(idle[:3])}{more}: trainable, but without a gradient after a step",
+            allowed="targets that the decoder or its head uses",
+            next_step="leave these modules out of finetune.targets",
+        )
 
 
 def check_saved_adapter(
@@ -102,28 +124,27 @@ def check_saved_adapter(
     import torch
 
     from components.data.packing import collate
-    from components.finetuning.loss import causal_model, hidden_states
     from components.models.fingerprint import check_binding
+    from components.models.forward import hidden_states, logits
 
     check_binding(adapter_folder, base_folder)
     batch = collate([probe], 0)
     device = next(model.parameters()).device
     batch = {name: value.to(device) for name, value in batch.items()}
 
-    def logits() -> Any:
-        states = hidden_states(model, batch)[0, -64:]
-        return torch.nn.functional.linear(states, causal_model(model).get_output_embeddings().weight).float()
+    def probed() -> Any:
+        return logits(model, hidden_states(model, batch)[0, -64:])
 
     model.eval()
     with torch.no_grad():
-        in_memory = logits()
+        in_memory = probed()
         with model.disable_adapter():
-            of_base = logits()
+            of_base = probed()
         # on the same base: a second one would need the memory of the whole run again
         trained = model.active_adapter
         model.load_adapter(str(adapter_folder), adapter_name="saved", is_trainable=False, local_files_only=True)
         model.set_adapter("saved")
-        saved = logits()
+        saved = probed()
         model.set_adapter(trained)
         model.delete_adapter("saved")
     # bfloat16 keeps 8 bits: two kernels may differ in the last of them

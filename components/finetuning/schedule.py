@@ -25,13 +25,13 @@ class Schedule:
         steps: For each optimizer step its micro-batches, each a list of packed sequences.
         rows: Rows seen over the run, repeats counted.
         tokens: Tokens that go through the model, padding not counted.
-        row_numbers: For each step the places of its rows in the training file, to name them in an error.
+        lines: For each step the lines of its rows in the data file, to name them in an error.
     """
 
     steps: list[list[list[PackedSequence]]]
     rows: int
     tokens: int
-    row_numbers: list[list[int]]
+    lines: list[list[int]]
 
 
 def group_rows(keys: Sequence[str], rows_per_sequence: int, rng: random.Random) -> list[list[int]]:
@@ -62,7 +62,9 @@ def group_rows(keys: Sequence[str], rows_per_sequence: int, rng: random.Random) 
 def build_schedule(
     encoded: Sequence[Encoded],
     keys: Sequence[str],
+    lines: Sequence[int],
     *,
+    split: str = "training",
     epochs: float,
     rows_per_sequence: int,
     micro_batch_size: int,
@@ -75,6 +77,8 @@ def build_schedule(
     Args:
         encoded: The training rows.
         keys: For each row what it shares with others (same key, same prefix).
+        lines: For each row its line in the data file, which is not its place here: subsets may have been chosen.
+        split: What the rows are, for errors: "training" or "dev".
         epochs: Passes over the rows; a part of one takes that part of its sequences.
         rows_per_sequence: Rows behind one prefix.
         micro_batch_size: Packed sequences in one forward pass.
@@ -89,17 +93,17 @@ def build_schedule(
         InputError: No rows, a row without any trained token, or a row longer than `max_tokens`.
     """
     if not encoded:
-        raise InputError("there are no training rows", next_step="check data.train and data.train_subsets")
-    for number, row in enumerate(encoded):
+        raise InputError(f"there are no {split} rows", next_step="check data.train and data.train_subsets")
+    for line, row in zip(lines, encoded, strict=True):
         if not any(weight > 0 for weight in row.weights):
             raise InputError(
-                f"training row {number + 1} has no token that is trained",
+                f"the {split} row of line {line} has no token that is trained",
                 allowed="rows with an assistant's answer",
-                next_step="look at it with `tunewright data show`",
+                next_step=f"look at it with `tunewright data show FILE --line {line}`",
             )
         if len(row.input_ids) > max_tokens:
             raise InputError(
-                f"training row {number + 1} has {len(row.input_ids)} tokens",
+                f"the {split} row of line {line} has {len(row.input_ids)} tokens",
                 allowed=f"at most finetune.max_tokens = {max_tokens}",
                 next_step="raise finetune.max_tokens, or shorten or drop the row",
             )
@@ -114,18 +118,18 @@ def build_schedule(
         ]
         sequences += epoch[: max(1, round(len(epoch) * min(1.0, remaining)))]
         remaining -= 1
-    steps, row_numbers = [], []
+    steps, lines_of_steps = [], []
     per_step = micro_batch_size * gradient_accumulation_steps
     for start in range(0, len(sequences), per_step):
         chosen = sequences[start : start + per_step]
         packed = [sequence for sequence, _ in chosen]
         steps.append([packed[i : i + micro_batch_size] for i in range(0, len(packed), micro_batch_size)])
-        row_numbers.append([number for _, numbers in chosen for number in numbers])
+        lines_of_steps.append([lines[number] for _, numbers in chosen for number in numbers])
     return Schedule(
         steps=steps,
         rows=sum(sequence.rows for sequence, _ in sequences),
         tokens=sum(len(sequence) for sequence, _ in sequences),
-        row_numbers=row_numbers,
+        lines=lines_of_steps,
     )
 
 

@@ -23,7 +23,7 @@ from transformers.trainer_callback import ExportableState
 
 from components.data.packing import PackedSequence, collate
 from components.errors import TunewrightError
-from components.finetuning import checkpoint
+from components.finetuning import checkpoint, guards
 from components.finetuning.checkpoint import Checkpoint
 from components.finetuning.loss import forward_loss
 from components.finetuning.progress import ProgressWatch
@@ -69,6 +69,7 @@ class ScheduledTrainer(Trainer):
         self.identity = identity
         self.keep_checkpoints = keep_checkpoints
         self.resumed: Checkpoint | None = None
+        self.gradients_checked = False
         super().__init__(**arguments)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
@@ -100,6 +101,9 @@ class ScheduledTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if not self.gradients_checked:
+            guards.check_gradients(model)
+            self.gradients_checked = True
         norm = super()._get_grad_norm(model, grad_norm)
         if not math.isfinite(float(norm)):
             raise self._diverged("gradient norm")
@@ -107,10 +111,12 @@ class ScheduledTrainer(Trainer):
 
     def _diverged(self, what: str) -> DivergedError:
         step = self.state.global_step
-        numbers = sorted({number + 1 for number in self.schedule.row_numbers[min(step, len(self.schedule.steps) - 1)]})
+        lines = sorted(set(self.schedule.lines[min(step, len(self.schedule.steps) - 1)]))
+        named = ", ".join(map(str, lines))
         return DivergedError(
-            f"the {what} of step {step + 1} is not finite; its rows: {', '.join(map(str, numbers))}",
-            next_step="lower finetune.learning_rate, or look at these rows with `tunewright data show`",
+            f"the {what} of step {step + 1} is not finite; its training rows are on the lines {named}",
+            next_step="lower finetune.learning_rate, or look at these rows: "
+            f"`tunewright data show FILE --line {lines[0]}`",
         )
 
     # --- checkpoints: ours, in the places where the trainer writes and reads its own

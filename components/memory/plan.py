@@ -113,7 +113,6 @@ def make_plan(
     rows_per_sequence: int,
     budget_bytes: int | None,
     dtype: str = "auto",
-    seed: int = 0,  # noqa: ARG001  (callers hand every input of a step over; this one draws nothing)
     optimizer: str = "adamw",
     budget: Budget | None = None,
 ) -> Plan:
@@ -129,7 +128,6 @@ def make_plan(
         rows_per_sequence: Rows packed into a sequence.
         budget_bytes: Memory the run may take; None to ask the machine.
         dtype: float32, bfloat16, or auto to measure both on this machine.
-        seed: Kept with the plan's inputs by the caller; planning draws nothing at random.
         optimizer: adamw, momentum or sgd.
         budget: A budget with its source and device, instead of `budget_bytes`.
 

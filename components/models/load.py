@@ -10,6 +10,7 @@ from typing import Any
 
 from components.errors import InputError
 from components.models.fingerprint import check_binding
+from components.models.forward import check_logits
 from components.models.quiet import quiet
 from components.models.safety import check_chat_template, check_folder
 
@@ -71,7 +72,8 @@ def load_model(
         The model, on the accelerator where there is one, else on the CPU; a peft model when an adapter stays apart.
 
     Raises:
-        InputError: Unknown dtype or quantization, unsafe folder, an adapter of another base, or a contradiction.
+        InputError: Unknown dtype or quantization, unsafe folder, an adapter of another base, a contradiction, or a
+            model whose logits `components/models/forward.py` can't reproduce.
     """
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", allowed=", ".join(DTYPES))
@@ -90,6 +92,9 @@ def load_model(
         check_folder(adapter)
         check_binding(adapter, folder)
     model = _load_base(folder, dtype, quantization)
+    if quantization is None:
+        # in 4 bits the head is the same; a processor's packing for inference is not wanted before training
+        check_logits(model.eval())
     if adapter is not None:
         model = _with_adapter(model, adapter, merge)
     model.eval()
@@ -158,4 +163,23 @@ def _with_adapter(model: Any, adapter: Path, merge: bool) -> Any:
             wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=False, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(f"the adapter in {adapter} can't be loaded: {error}") from error
-        return wrapped.merge_and_unload(safe_merge=True) if merge else wrapped
+        if not merge:
+            return wrapped
+        _untie_adapted_head(wrapped)
+        return wrapped.merge_and_unload(safe_merge=True)
+
+
+def _untie_adapted_head(wrapped: Any) -> None:
+    """Give the head a weight of its own where it shares the embedding's and one of the two has an adapter.
+
+    A delta folded into the shared weight would change both, which is not what was trained.
+    """
+    import torch
+
+    inner = wrapped.get_base_model()
+    head, embedding = inner.get_output_embeddings(), inner.get_input_embeddings()
+    adapted = [part for part in (head, embedding) if hasattr(part, "base_layer")]
+    if adapted and head is not None and head.weight is embedding.weight:
+        plain = getattr(head, "base_layer", head)
+        plain.weight = torch.nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
+        inner.config.tie_word_embeddings = False

@@ -27,7 +27,7 @@ class Forward:
 
     def __init__(self, model: Any) -> None:
         from components.evaluation.attention import has_full_attention
-        from components.finetuning.loss import causal_model
+        from components.models.forward import causal_model
 
         inner = causal_model(model)
         if not has_full_attention(model):
@@ -38,8 +38,8 @@ class Forward:
                 next_step="serve this model with another engine",
             )
         model.eval()
+        self._model = inner
         self._decoder = inner.get_decoder()
-        self._head = inner.get_output_embeddings()
         weight = inner.get_input_embeddings().weight
         self._device, self._dtype = weight.device, weight.dtype
         self.positions = int(inner.config.max_position_embeddings)
@@ -58,12 +58,13 @@ class Forward:
 
         from components.evaluation.attention import prefill_places
         from components.evaluation.kv_cache import PrefillCache, join
+        from components.models.forward import logits
 
         cache = PrefillCache(before)
         ids = torch.tensor([list(piece)], device=self._device)
         places, mask = prefill_places(cache.get_seq_length(), len(piece), dtype=self._dtype, device=self._device)
         states = self._states(ids, places, mask, cache)
-        return self._head(states[0, -1]).float(), join(before, cache.added)
+        return logits(self._model, states[0, -1]), join(before, cache.added)
 
     def decode(self, newest: Sequence[int], cache: SlotCache) -> Tensor:
         """Compute one more token of every active slot.
@@ -77,10 +78,11 @@ class Forward:
         """
         import torch
 
+        from components.models.forward import logits
+
         position_ids, mask = cache.begin_step()
         ids = torch.tensor(newest, device=self._device)[:, None]
-        logits: Tensor = self._head(self._states(ids, position_ids, mask, cache)[:, -1])
-        return logits.float()
+        return logits(self._model, self._states(ids, position_ids, mask, cache)[:, -1])
 
     def _states(self, ids: Tensor, position_ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
         output = self._decoder(

@@ -1,4 +1,4 @@
-"""Whether a folder can be written is found out by writing."""
+"""Whether a folder can be written is found out by writing; one that is replaced is there whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.files import existing_part, write_problem
+from components.files import existing_part, place_folder, write_problem
 
 
 def test_a_folder_to_be_made_is_judged_by_the_nearest_one_that_is_there(tmp_path: Path) -> None:
@@ -26,3 +26,31 @@ def test_below_a_file_nothing_can_be_written(tmp_path: Path) -> None:
 def test_a_virtual_folder_is_not_writable_whatever_its_mode_says() -> None:
     # root may write by mode
     assert (write_problem(Path("/proc/x")) or "").startswith("/proc: ")
+
+
+def folder_with(path: Path, content: str) -> Path:
+    path.mkdir()
+    for name in ("a", "b"):
+        (path / name).write_text(content)
+    return path
+
+
+def test_a_folder_takes_the_place_of_another_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    final = folder_with(tmp_path / "final", "old")
+    place_folder(folder_with(tmp_path / "aside", "new"), final)
+    assert {path.name: path.read_text() for path in final.iterdir()} == {"a": "new", "b": "new"}
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_a_process_killed_while_the_old_folder_is_removed_leaves_the_whole_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed_half_way(folder: Path, **_: object) -> None:
+        (folder / "a").unlink()
+        raise KeyboardInterrupt
+
+    final = folder_with(tmp_path / "final", "old")
+    monkeypatch.setattr("components.files.shutil.rmtree", killed_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        place_folder(folder_with(tmp_path / "aside", "new"), final)
+    assert {path.name: path.read_text() for path in final.iterdir()} == {"a": "new", "b": "new"}

@@ -57,6 +57,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
     [
         ({"finetune": {"effective_rows": 10, "rows_per_sequence": 4}}, "not a multiple"),
         ({"decision": {"few_shot": 0}}, "few_shot is 0"),
+        ({"decision": {"target_score": 0}}, "decision.target_score can't be 0"),
         ({"finetune": {"prompt_loss_weight": 1.5}}, "prompt_loss_weight"),
         ({"finetune": {"method": "magic"}}, "finetune.method"),
         ({"name": "No Spaces"}, "name"),
@@ -72,6 +73,11 @@ def test_wrong_and_contradictory_values_are_refused(tmp_path: Path, section: dic
     with pytest.raises(InputError, match=message) as caught:
         load_recipe(write(tmp_path, **section))
     assert caught.value.exit_status == 2
+
+
+def test_what_the_decision_takes_the_recipe_takes_too(tmp_path: Path) -> None:
+    section = {"few_shot": 0, "candidates": ["zero-shot"], "target_score": 1}
+    assert load_recipe(write(tmp_path, decision=section)).recipe.decision.few_shot == 0
 
 
 @pytest.mark.parametrize(

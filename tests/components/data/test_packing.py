@@ -11,7 +11,8 @@ from components.data.chat import encode, prompt_ids
 from components.data.packing import collate, common_prefix, pack_branches, pack_rows
 from components.data.rows import Message
 from components.errors import InputError
-from components.finetuning.loss import forward_loss, token_log_probs
+from components.finetuning.loss import forward_loss
+from components.models.forward import token_log_probs
 from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
 

@@ -114,6 +114,7 @@ def test_same_seed_gives_the_same_decision(tiny_model: Any, tiny_tokenizer: Any)
         ({"candidates": ()}, "candidates"),
         ({"few_shot": 0}, "few_shot is 0"),
         ({"target_score": 90}, "target_score is 90"),
+        ({"target_score": 0}, "target_score is 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tiny_tokenizer: Any, settings: dict[str, Any], problem: str) -> None:
@@ -121,6 +122,11 @@ def test_settings_that_make_no_sense_are_refused(tiny_tokenizer: Any, settings: 
         run(None, tiny_tokenizer, rows(["42"] * 8), **settings)
     with pytest.raises(InputError, match="no dev rows"):
         run(None, tiny_tokenizer, [])
+
+
+def test_no_examples_are_needed_where_no_few_shot_prompt_is_named(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    found = run(tiny_model, tiny_tokenizer, rows(["42"] * 8), candidates=("zero-shot",), few_shot=0)
+    assert found.best_candidate == "zero-shot"
 
 
 def test_the_subsets_of_the_rows_measured_are_named(tiny_model: Any, tiny_tokenizer: Any) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ from safetensors.torch import load_file
 
 from components.data.rows import Message, Row
 from components.errors import ConflictError, InputError, TunewrightError
-from components.finetuning import checkpoint
-from components.finetuning.finetune import FinetuneResult, FinetuneSettings, finetune
+from components.finetuning import checkpoint, lora
+from components.finetuning.finetune import FinetuneResult, FinetuneSettings, finetune, longest_sequence
 from components.finetuning.lora import LoraSettings
-from components.models.load import load_model
+from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
 
 
@@ -82,25 +83,56 @@ def test_a_split_into_other_micro_batches_gives_the_same_losses(base: Path, tmp_
         assert abs(left["loss"] - right["loss"]) <= 2e-5 * left["loss"]
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.15, 0.4])
-def test_a_killed_run_resumes_bit_for_bit(base: Path, tmp_path: Path, delay: float) -> None:
+def test_the_longest_sequence_depends_on_the_seed_that_groups_the_rows(base: Path) -> None:
+    answers = [Message("assistant", "SELECT 1" + ", 1" * (3 * number)) for number in range(12)]
+    uneven = [replace(row, messages=(*row.prompt, answer)) for row, answer in zip(rows(), answers, strict=True)]
+    tokenizer = load_tokenizer(base)
+    assert len({longest_sequence(tokenizer, uneven, settings(seed=seed, epochs=1.0)) for seed in range(6)}) > 1
+
+
+def run_until_killed(base: Path, folder: Path, moment: str) -> None:
+    """Train in a process that is killed the hard way after its first checkpoint, of step 2; called in a child."""
+    place = checkpoint.place_folder
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def place_or_die(aside: Path, final: Path) -> None:
+        second = final.name == "checkpoint-4"
+        if second and moment == "before the second checkpoint is placed":
+            die()
+        place(aside, final)
+        if second and moment == "before an old checkpoint is dropped":
+            die()
+
+    checkpoint.place_folder = place_or_die  # type: ignore[attr-defined]
+    finetune(
+        base, rows(), rows(4), settings(), run_folder=folder, identity={"data": "d"}, checkpoint_steps=2,
+        progress=lambda log: die() if moment == "between checkpoints" and log["step"] == 3 else None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"),
+    [
+        ("between checkpoints", 2),
+        ("before the second checkpoint is placed", 2),
+        ("before an old checkpoint is dropped", 4),
+    ],
+)
+def test_a_killed_run_resumes_bit_for_bit(base: Path, tmp_path: Path, moment: str, step: int) -> None:
     whole = run(base, tmp_path / "whole")
     folder = tmp_path / "killed"
     script = (
-        "from pathlib import Path; import sys; sys.path.insert(0, sys.argv[3]);"
-        "from test_finetune import run; run(Path(sys.argv[1]), Path(sys.argv[2]))"
+        "from pathlib import Path; import sys; sys.path.insert(0, sys.argv[4]);"
+        "from test_finetune import run_until_killed as train; train(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])"
     )
-    here = Path(__file__).parent
-    child = subprocess.Popen([sys.executable, "-c", script, str(base), str(folder), str(here)])
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("checkpoint-*")) and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(delay)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert list(folder.glob("checkpoint-*"))
+    here = str(Path(__file__).parent)
+    child = subprocess.run([sys.executable, "-c", script, str(base), str(folder), moment, here], timeout=300)
+    assert child.returncode == -signal.SIGKILL
+    assert not (folder / "adapter").exists()
     resumed = run(base, folder)
-    assert resumed.resumed_from is not None
+    assert resumed.resumed_from == step
     assert [e["loss"] for e in resumed.losses] == [e["loss"] for e in whole.losses]
     saved = load_file(resumed.adapter / "adapter_model.safetensors")
     for name, tensor in load_file(whole.adapter / "adapter_model.safetensors").items():
@@ -143,20 +175,55 @@ def test_qlora_trains_on_a_base_in_four_bits(base: Path, tmp_path: Path) -> None
     assert result.losses[-1]["loss"] < result.losses[0]["loss"]
 
 
+def test_factors_on_the_head_are_trained_too(base: Path, tmp_path: Path) -> None:
+    result = run(base, tmp_path, lora=LoraSettings(rank=4, targets="q_proj,lm_head"), epochs=1.0)
+    saved = load_file(result.adapter / "adapter_model.safetensors")
+    ups = {name: float(tensor.abs().max()) for name, tensor in saved.items() if "lora_B" in name}
+    assert any("lm_head" in name for name in ups)
+    assert min(ups.values()) > 0
+
+
+def test_a_trainable_parameter_that_the_loss_does_not_reach_stops_the_run_by_name(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach = lora.attach
+
+    def with_an_idle_one(model: object, chosen: LoraSettings) -> object:
+        wrapped = attach(model, chosen)
+        wrapped.register_parameter("idle", torch.nn.Parameter(torch.zeros(2)))
+        return wrapped
+
+    monkeypatch.setattr(lora, "attach", with_an_idle_one)
+    with pytest.raises(TunewrightError, match="doesn't reach idle: trainable, but without a gradient"):
+        run(base, tmp_path)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
 def test_targets_that_match_nothing_are_refused_before_time_is_spent(base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="match no module"):
         run(base, tmp_path, lora=LoraSettings(targets="nonsense"))
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_a_row_longer_than_allowed_is_named(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="training row 1 has"):
-        run(base, tmp_path, max_tokens=16)
-    assert not (tmp_path / "adapter").exists()
+def test_a_row_longer_than_allowed_is_named_by_its_line_in_the_file(base: Path, tmp_path: Path) -> None:
+    # as train_subsets leaves them: the first row here is the fifth of its file
+    answer = Message("assistant", "SELECT 1, " * 300)
+    long = [replace(row, messages=(*row.prompt, answer)) for row in rows()[4:]]
+    for train, dev, what in ((long, [], "training"), (rows(), long, "dev")):
+        with pytest.raises(InputError, match=f"the {what} row of line 5 has"):
+            finetune(base, train, dev, settings(max_tokens=300), run_folder=tmp_path / what, identity={})
+        assert not (tmp_path / what / "adapter").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_rows(base: Path, tmp_path: Path) -> None:
     from components.finetuning.trainer import DivergedError
 
-    with pytest.raises(DivergedError, match=r"step \d+ is not finite; its rows: \d"):
-        run(base, tmp_path, learning_rate=0.99, lora=LoraSettings(rank=4, alpha=1e20))
+    with pytest.raises(DivergedError, match=r"step \d+ is not finite; .* on the lines (105|106|107|108), "):
+        finetune(
+            base,
+            [replace(row, line=row.line + 100) for row in rows()[4:8]],
+            [],
+            settings(learning_rate=0.99, lora=LoraSettings(rank=4, alpha=1e20)),
+            run_folder=tmp_path,
+            identity={},
+        )

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from components.finetuning.loss import weighted_token_loss
 
 
-def example(places: int = 40) -> tuple[torch.Tensor, ...]:
+def example(
+    places: int = 40,
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(2, places, 16, generator=generator)
     output_weight = torch.randn(50, 16, generator=generator)
     labels = torch.randint(0, 50, (2, places), generator=generator)
     weights = torch.rand(2, places, generator=generator) * (torch.rand(2, places, generator=generator) > 0.5)
-    return hidden, output_weight, labels, weights
+    return hidden, lambda states: states @ output_weight.T, labels, weights
 
 
 def test_equals_cross_entropy_over_all_places() -> None:
-    hidden, output_weight, labels, weights = example()
-    logits = hidden @ output_weight.T
+    hidden, head, labels, weights = example()
+    logits = head(hidden)
     each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     expected = (each * weights.flatten()).sum() / weights.sum()
-    found = weighted_token_loss(hidden, output_weight, labels, weights, float(weights.sum()))
+    found = weighted_token_loss(hidden, head, labels, weights, float(weights.sum()))
     assert abs(float(found - expected)) <= 1e-6
 
 
 def test_chunks_and_micro_batches_give_the_same_loss_and_gradient() -> None:
-    hidden, output_weight, labels, weights = example()
+    hidden, head, labels, weights = example()
     total = float(weights.sum())
     whole = hidden.clone().requires_grad_()
-    weighted_token_loss(whole, output_weight, labels, weights, total).backward()
+    weighted_token_loss(whole, head, labels, weights, total).backward()
     parts = hidden.clone().requires_grad_()
     loss = sum(
-        weighted_token_loss(parts[i : i + 1], output_weight, labels[i : i + 1], weights[i : i + 1], total, 7)
-        for i in range(2)
+        weighted_token_loss(parts[i : i + 1], head, labels[i : i + 1], weights[i : i + 1], total, 7) for i in range(2)
     )
     assert isinstance(loss, torch.Tensor)
     loss.backward()
@@ -43,9 +46,9 @@ def test_chunks_and_micro_batches_give_the_same_loss_and_gradient() -> None:
 
 
 def test_a_micro_batch_without_weights_has_zero_loss_and_a_gradient() -> None:
-    hidden, output_weight, labels, weights = example()
+    hidden, head, labels, weights = example()
     states = hidden.requires_grad_()
-    loss = weighted_token_loss(states, output_weight, labels, weights * 0, 1.0)
+    loss = weighted_token_loss(states, head, labels, weights * 0, 1.0)
     loss.backward()
     assert float(loss) == 0.0
     assert states.grad is not None

@@ -73,6 +73,17 @@ def test_a_merged_adapter_is_a_plain_model_with_the_same_logits(base: Path, adap
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_an_adapter_on_a_head_that_shares_the_embedding_merges_into_the_head_alone(base: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    wrapped = get_peft_model(load_model(base), LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False))
+    wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    write_binding(tmp_path / "adapter", fingerprint(base))
+    expected = logits(wrapped.eval())
+    merged = load_model(base, adapter=tmp_path / "adapter", merge=True)
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_four_bit_weights_take_an_eighth_and_stay_near(base: Path, adapter: tuple[Path, Any]) -> None:
     folder, expected = adapter
     model = load_model(base, quantization="nf4", adapter=folder)

@@ -1,0 +1,53 @@
+"""`tunewright finetune`: trains once, keeps what is unchanged, and says when nothing fits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+
+Project = Callable[..., Path]
+
+# every plan starts a process that imports what training imports
+pytestmark = pytest.mark.integration
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["tunewright", "finetune", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def test_an_adapter_is_trained_once_and_kept(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = str(project())
+    status, out, err = run(monkeypatch, capsys, recipe, "--json")
+    document = json.loads(out)
+    assert (status, document["trained"]) == (0, True)
+    assert "finetune: step" in err
+    assert (Path(document["adapter"]) / "adapter_model.safetensors").is_file()
+    assert document["steps"] == len(document["losses"]) > 0
+    assert document["plan"]["fits"]
+    assert not (tmp_path / "home" / "registry").exists()
+
+    status, page, err = run(monkeypatch, capsys, recipe)
+    assert status == 0
+    assert page.startswith(f"{document['adapter']}  (unchanged, kept)")
+    assert "finetune: step" not in err
+
+
+def test_a_budget_that_nothing_fits_ends_with_a_verdict(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    status, _, err = run(monkeypatch, capsys, str(project()), "--set", "memory.budget=1MiB")
+    assert status == 3
+    assert "no method fits the memory budget of 1048576 bytes" in err
+    assert not (tmp_path / "home" / "runs").exists()
