@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from components.finetuning.loss import causal_model
+from components.models.forward import causal_model
 
 if TYPE_CHECKING:
     from torch import Tensor
