@@ -11,7 +11,7 @@ from flows import steps
 from flows.job import Job, open_job
 from flows.observer import Observer
 
-__all__ = ["compare_bases", "money", "say_tactics"]
+__all__ = ["compare_bases", "money", "resolved_recipe", "say_tactics"]
 
 
 def money(job: Job, decision: dict[str, Any]) -> dict[str, Any]:
@@ -79,6 +79,19 @@ def say_tactics(job: Job, observer: Observer) -> dict[str, Any]:
     for warning in job.tactics.warnings:
         observer.say(f"  warning: {warning}")
     return job.tactics.to_dict()
+
+
+def resolved_recipe(job: Job) -> list[dict[str, Any]]:
+    """List every recipe value as `{key, value, source}`, with what the tactics chose and its `reason`."""
+    from components.decision.tactics import CHOSEN
+
+    chosen = {f"finetune.{rule.key}": rule for rule in job.tactics.rules if rule.source == CHOSEN}
+    return [
+        {**row, "value": rule.value, "source": rule.source, "reason": rule.reason}
+        if (rule := chosen.get(row["key"]))
+        else row
+        for row in job.resolved.rows()
+    ]
 
 
 def _on_base(job: Job, name: str) -> Job:

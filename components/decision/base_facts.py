@@ -31,9 +31,11 @@ _WORDED = re.compile(
     re.IGNORECASE,
 )
 _DECAYED = re.compile(
-    r"learning\s+rate[^.\n]{0,80}?(?:decay\w*|anneal\w*|down)\s+to\s+([0-9.]+(?:e-?[0-9]+)?)", re.IGNORECASE
+    r"learning\s+rate[^.\n]{0,80}?(?:decay\w*|anneal\w*|down)[^.\n]{0,40}?\bto\s+([0-9.]+(?:e-?[0-9]+)?)", re.IGNORECASE
 )
 CARD_CHARACTERS = 200_000
+# Pretraining ends far below this; a larger number after such words is a share of the peak.
+HIGHEST_FINAL_RATE = 0.01
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def read_base_facts(folder: Path) -> BaseFacts:
 def _final_learning_rate(folder: Path, config: Mapping[str, Any]) -> tuple[float | None, str]:
     for key in FINAL_RATE_KEYS:
         value = config.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < HIGHEST_FINAL_RATE:
             return float(value), f"config.json, {key}"
     card = folder / "README.md"
     if not card.is_file():
@@ -118,4 +120,4 @@ def _rate(text: str) -> float | None:
         value = float(text.rstrip("."))
     except ValueError:
         return None
-    return value if 0 < value < 1 else None
+    return value if 0 < value < HIGHEST_FINAL_RATE else None

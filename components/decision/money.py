@@ -17,6 +17,8 @@ from components.decision.prices import Prices, Request, exact, prices_of, reques
 __all__ = ["FACTORS", "money"]
 
 FACTORS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(2), Fraction(4))
+# An oracle's passages are in no request; a champion and a probe are finetuned models themselves.
+UNPRICED = ("oracle", "champion", "probe")
 HALF, DOUBLE = Fraction(1, 2), Fraction(2)
 
 
@@ -36,7 +38,9 @@ def money(decision: Mapping[str, Any], traffic: Mapping[str, Any]) -> dict[str, 
     """
     prices = prices_of(traffic)
     tuned = _request(decision["finetuned_request"], prices)
-    requests = {found["name"]: _request(found, prices) for found in decision["candidates"]}
+    requests = {
+        found["name"]: _request(found, prices) for found in decision["candidates"] if found.get("kind") not in UNPRICED
+    }
     monthly = prices.requests_per_month
     candidates = []
     for name, request in requests.items():
@@ -113,10 +117,9 @@ def _break_even_row(name: str, request: Request, tuned: Request, prices: Prices,
 
 def _compared(requests: Mapping[str, Request], prices: Prices, decision: Mapping[str, Any]) -> str:
     """Return the best candidate, or where it carries no more than the finetuned model the one that carries most."""
-    best = str(decision["best_candidate"])
-    most = max(requests, key=lambda name: request_cost(requests[name], prices, caching=False))
-    plain = request_cost(requests[best], prices, caching=False)
-    return most if plain == min(request_cost(r, prices, caching=False) for r in requests.values()) else best
+    costs = {name: request_cost(request, prices, caching=False) for name, request in requests.items()}
+    best, least = decision["best_candidate"], min(costs.values())
+    return best if costs.get(best, least) > least else max(costs, key=lambda name: costs[name])
 
 
 def _sensitivity(name: str, requests: Mapping[str, Request], tuned: Request, prices: Prices) -> dict[str, Any]:
