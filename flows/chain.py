@@ -58,6 +58,7 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
         if row["source"] != "default":
             observer.say(f"  {row['key']} = {row['value']}  ({row['source']})")
     revision = release_steps.alias_revision(job)
+    decision_steps.open_bases(job, job.recipe.decision.bases)
     run["data"] = data = chain.do("data", steps.data)
     run["tactics"] = decision_steps.say_tactics(job, observer)
     run["recipe"] = decision_steps.resolved_recipe(job)

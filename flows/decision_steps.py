@@ -11,14 +11,15 @@ from flows import steps
 from flows.job import Job, open_job
 from flows.observer import Observer
 
-__all__ = ["compare_bases", "money", "resolved_recipe", "say_tactics"]
+__all__ = ["compare_bases", "money", "open_bases", "resolved_recipe", "say_tactics"]
 
 
 def money(job: Job, decision: dict[str, Any]) -> dict[str, Any]:
     """Put the recipe's prices on a decision; kept nowhere, since it takes no time and prices change."""
     from components.decision.money import money as priced
 
-    return priced(decision, job.recipe.traffic.model_dump())
+    prices = [row for row in job.resolved.rows() if row["key"].startswith("traffic.")]
+    return {**priced(decision, job.recipe.traffic.model_dump()), "prices": prices}
 
 
 def compare_bases(job: Job, data: dict[str, Any], names: Sequence[str], observer: Observer) -> dict[str, Any]:
@@ -37,16 +38,13 @@ def compare_bases(job: Job, data: dict[str, Any], names: Sequence[str], observer
         The document of `components.decision.bases.compare_bases`.
 
     Raises:
-        InputError: A base is named twice, unknown or unsafe; told before any is measured.
+        InputError: A base is named twice, unknown or unsafe.
     """
     from components.decision import bases
     from components.decision.base_facts import read_base_facts
     from components.decision.situation import whole_memory
 
-    if len(set(names)) < len(names) or not names:
-        raise InputError(f"bases {', '.join(names) or 'none'}", allowed="one or more names, each once")
-    # the row order, prompts and seed are the recipe's, so every base answers the same
-    jobs = {name: job if name == job.recipe.base else _on_base(job, name) for name in names}
+    jobs = open_bases(job, names)
     parameters = {name: read_base_facts(one.base.folder).parameters for name, one in jobs.items()}
     measured = []
     for name in bases.order_to_measure(parameters):
@@ -67,6 +65,19 @@ def compare_bases(job: Job, data: dict[str, Any], names: Sequence[str], observer
             )
         )
     return bases.compare_bases(measured, whole_memory(job.recipe.memory.budget)[0], job.recipe.seed)
+
+
+def open_bases(job: Job, names: Sequence[str]) -> dict[str, Job]:
+    """Return the recipe's job on each of several bases; what is wrong with one is told before any is measured.
+
+    Rows, prompts and seed are the recipe's, so that every base answers the same.
+
+    Raises:
+        InputError: A base is named twice, unknown or unsafe.
+    """
+    if len(set(names)) < len(names) or not all(names):
+        raise InputError(f"bases {', '.join(names)}", allowed="names of bases, parted by commas, each once")
+    return {name: job if name == job.recipe.base else _on_base(job, name) for name in names}
 
 
 def say_tactics(job: Job, observer: Observer) -> dict[str, Any]:

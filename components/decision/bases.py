@@ -146,6 +146,6 @@ def _undecided(best: MeasuredBase, other: MeasuredBase, difference: Interval) ->
     needed = pairs_needed(differing, difference.delta)
     rows = f"{needed} dev rows would decide" if needed else "no difference was seen"
     return (
-        f"undecided: whether {best.base} is better than {other.base} ({-100 * difference.delta:+.1f} points, "
+        f"undecided: whether {best.base} is better than {other.base} ({100 * (0 - difference.delta):+.1f} points, "
         f"n={len(best.scores)}); {rows}"
     )

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.evaluation import charts
-from components.evaluation.formatting import ABSENT, count, number, plain
+from components.evaluation.formatting import ABSENT, count, number, plain, value
 from components.evaluation.run_document import section
 from components.evaluation.table import Cell, Column, Table, chart_column, rows_of
 
-__all__ = ["break_even_table", "cost_table", "grid_table", "money_tables", "sensitivity_table"]
+__all__ = ["break_even_table", "cost_table", "grid_table", "money_tables", "price_lines", "sensitivity_table"]
 
 
 def money_tables(run: Mapping[str, Any]) -> tuple[Table, ...]:
@@ -40,9 +40,10 @@ def cost_table(run: Mapping[str, Any]) -> Table:
         each = number(1000 * tuned["per_month"] / traffic)
         month = number(tuned["per_month"])
         tokens = (number(tuned["input_tokens"]), ABSENT, number(tuned["output_tokens"]))
-        rows.append(("finetuned, hosting and training included", *tokens, each, each, month, month))
+        rows.append(("finetuned", *tokens, each, each, month, month))
     return Table(
-        f"Cost in {plain(money.get('currency') or '')} at {count(traffic)} requests a month",
+        f"Cost in {plain(money.get('currency') or '')} at {count(traffic)} requests a month; finetuned: with "
+        "hosting and training",
         (
             Column("way"),
             Column("input tokens", "number"),
@@ -67,7 +68,7 @@ def break_even_table(run: Mapping[str, Any]) -> Table:
             number(row.get("saving_per_1000_requests")),
             requests_text(row.get("requests_per_month")),
             row.get("pays_at_traffic"),
-            plain(row.get("reason") or ""),
+            _why(row),
         )
         for row in rows_of(money.get("break_even"))
     ]
@@ -79,7 +80,7 @@ def break_even_table(run: Mapping[str, Any]) -> Table:
             Column("saved on 1,000 requests", "number"),
             Column("break-even, requests a month", "number"),
             Column(f"at {count(money.get('requests_per_month'))}", "verdict", yes="cheaper", no="dearer"),
-            Column("what is compared", "prose"),
+            Column("why", "prose"),
         ),
         tuple(rows),
     )
@@ -109,7 +110,7 @@ def sensitivity_table(run: Mapping[str, Any]) -> Table:
         rows.append((name, strip, half, double))
     return Table(
         f"What the break-even against {plain(sensitivity.get('candidate') or '')} hangs on, without caching "
-        f"(now {requests_text(now)} requests a month, dashed)",
+        f"(now {requests_text(now)}{', dashed' if now else ''})",
         (
             Column("input"),
             chart_column("requests a month", scale, _decade),
@@ -138,11 +139,33 @@ def grid_table(run: Mapping[str, Any]) -> Table:
     )
 
 
+def price_lines(run: Mapping[str, Any]) -> list[str]:
+    """Say which prices the money rests on, those of the recipe first and then those that nobody set."""
+    prices = rows_of(section(run, "money").get("prices"))
+    lines = []
+    for said, default in (("set", False), ("left at their defaults, to be replaced by your own", True)):
+        named = [
+            f"{plain(row.get('key')).removeprefix('traffic.')} {value(row.get('value'))}"
+            for row in prices
+            if (row.get("source") == "default") == default
+        ]
+        if named:
+            lines.append(f"prices and traffic {said}: {', '.join(named)}")
+    return lines
+
+
 def requests_text(requests: object) -> str:
     """Render a break-even: a number, `always` for zero, `never` for none."""
     if requests is None:
         return "never"
     return "always" if requests == 0 else count(requests)
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    if row.get("kind") != "from":
+        return plain(row.get("reason") or "")
+    machines = row.get("machines")
+    return f"on {count(machines)} machines" if machines and machines > 1 else ""
 
 
 def _decade(tick: float) -> str:

@@ -179,6 +179,7 @@ def render_html(run: Mapping[str, Any]) -> str:
         examples=examples,
         memory=_memory_chart(run),
         curves=_curves(run),
+        prices=money_tables.price_lines(run),
         style=Markup((FOLDER / "report_style.css").read_text(encoding="utf-8")),
     )
 

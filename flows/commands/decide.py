@@ -29,10 +29,11 @@ def command(
     from flows.observer import TerminalObserver
 
     observer = TerminalObserver()
+    names = job.recipe.decision.bases if bases is None else tuple(name.strip() for name in bases.split(","))
+    decision_steps.open_bases(job, names)
     data = steps.data(job, observer)
     decision = steps.decide(job, data, observer).document
     document = {**decision, "money": decision_steps.money(job, decision)}
-    names = job.recipe.decision.bases if bases is None else tuple(name.strip() for name in bases.split(","))
     if names:
         document["bases"] = decision_steps.compare_bases(job, data, names, observer)
     emit(document, as_json, _render)
@@ -55,11 +56,12 @@ def _render(decision: dict[str, Any]) -> str:
 
 def _advice(document: dict[str, Any]) -> str:
     from components.evaluation.advice_tables import bases_table
-    from components.evaluation.money_tables import money_tables
+    from components.evaluation.money_tables import money_tables, price_lines
     from components.evaluation.summary import render_table
 
     width = max(120, shutil.get_terminal_size().columns)
     blocks = [render_table(table, width) for table in money_tables(document)]
+    blocks.append("\n".join(price_lines(document)))
     if bases := document.get("bases"):
         said = [f"start with: {bases['start_with']}", *bases["reasons"], *bases["undecided"]]
         blocks += [render_table(bases_table(document), width), "\n  ".join(said)]
