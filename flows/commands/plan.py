@@ -208,11 +208,13 @@ def _of_recipe(recipe: Path | None, options: dict[str, Any]) -> dict[str, Any]:
         overrides = (*overrides, f"memory.budget='{parse_size(options['budget'])}'")
     assert recipe is not None
     job = open_recipe(recipe, options["profile"], overrides, options["home"])
-    from flows import steps
+    from flows import decision_steps, steps
     from flows.observer import TerminalObserver
 
     observer = TerminalObserver()
-    document: dict[str, Any] = steps.plan(job, steps.data(job, observer), observer).document
+    data = steps.data(job, observer)
+    decision_steps.say_tactics(job, observer)
+    document: dict[str, Any] = steps.plan(job, data, observer).document
     return document
 
 
