@@ -26,18 +26,26 @@ def money(decision: Mapping[str, Any], traffic: Mapping[str, Any]) -> dict[str, 
     """Put prices on a decision.
 
     Args:
-        decision: The decision document: `candidates` with their tokens, `finetuned_request`, `best_candidate`.
+        decision: The decision document: `candidates` with their tokens, `finetuned_request`, `best_candidate`, and
+            where passages are retrieved `finetuned_request_with_passages`.
         traffic: The recipe's traffic section.
 
     Returns:
         `currency`; `requests_per_month`; `candidates` [{name, input_tokens, cached_tokens, output_tokens,
         per_1000_requests, per_1000_requests_cached, per_month, per_month_cached}]; `finetuned` {input_tokens,
         output_tokens, hosting_per_month, training_per_month, per_request, machines, per_month}; `break_even`
-        [{candidate, caching, kind, requests_per_month, machines, saving_per_1000_requests, reason, pays_at_traffic}];
+        [{candidate, caching, kind, requests_per_month, machines, saving_per_1000_requests, reason, pays_at_traffic,
+        tuned_input_tokens}];
         `sensitivity` {candidate, caching, inputs [{input, half, double}], grid {prices, tokens_saved, requests}}.
     """
     prices = prices_of(traffic)
     tuned = _request(decision["finetuned_request"], prices)
+    # what retrieves keeps its passages when it is finetuned: only the examples leave the prompt
+    passages = decision.get("finetuned_request_with_passages")
+    with_passages = _request(passages, prices) if passages else tuned
+    instead = {
+        found["name"]: with_passages if found.get("kind") == "retrieval" else tuned for found in decision["candidates"]
+    }
     requests = {
         found["name"]: _request(found, prices) for found in decision["candidates"] if found.get("kind") not in UNPRICED
     }
@@ -57,6 +65,7 @@ def money(decision: Mapping[str, Any], traffic: Mapping[str, Any]) -> dict[str, 
                 "per_month_cached": float(monthly * cached),
             }
         )
+    compared = _compared(requests, prices, decision)
     return {
         "currency": prices.currency,
         "requests_per_month": monthly,
@@ -71,11 +80,11 @@ def money(decision: Mapping[str, Any], traffic: Mapping[str, Any]) -> dict[str, 
             "per_month": float(_tuned_month(tuned, prices, monthly)),
         },
         "break_even": [
-            _break_even_row(name, request, tuned, prices, caching)
+            _break_even_row(name, request, instead[name], prices, caching)
             for name, request in requests.items()
             for caching in (False, True)
         ],
-        "sensitivity": _sensitivity(_compared(requests, prices, decision), requests, tuned, prices),
+        "sensitivity": _sensitivity(compared, requests[compared], instead[compared], prices),
     }
 
 
@@ -111,6 +120,7 @@ def _break_even_row(name: str, request: Request, tuned: Request, prices: Prices,
         "machines": found.machines,
         "saving_per_1000_requests": float(1000 * (prompted - _tuned_cost(tuned, prices))),
         "reason": found.reason,
+        "tuned_input_tokens": float(tuned.input_tokens),
         "pays_at_traffic": _tuned_month(tuned, prices, monthly) <= monthly * prompted,
     }
 
@@ -122,9 +132,7 @@ def _compared(requests: Mapping[str, Request], prices: Prices, decision: Mapping
     return best if costs.get(best, least) > least else max(costs, key=lambda name: costs[name])
 
 
-def _sensitivity(name: str, requests: Mapping[str, Request], tuned: Request, prices: Prices) -> dict[str, Any]:
-    request = requests[name]
-
+def _sensitivity(name: str, request: Request, tuned: Request, prices: Prices) -> dict[str, Any]:
     def at(changed: Prices, examples: Fraction = Fraction(1)) -> int | None:
         return _break_even(_with_examples(request, tuned, examples), tuned, changed, False).requests_per_month
 

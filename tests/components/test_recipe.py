@@ -14,6 +14,8 @@ from components.recipe_errors import allowed_values
 
 MINIMAL = {"name": "sql", "base": "b", "data": {"train": "a.jsonl", "dev": "b.jsonl", "test": "c.jsonl"}}
 
+RANKS = "a whole number from 1 to 512, or auto"
+
 
 def write(tmp_path: Path, **sections: object) -> Path:
     path = tmp_path / "recipe.yaml"
@@ -89,8 +91,8 @@ def test_wrong_and_contradictory_values_are_refused(tmp_path: Path, section: dic
 @pytest.mark.parametrize(
     ("overrides", "section", "problem", "allowed"),
     [
-        (("finetune.rank=x",), {}, "--set finetune.rank=x: finetune.rank can't be 'x'", "a whole number from 1 to 512, or auto"),
-        ((), {"finetune": {"rank": 2.5}}, "{path}: finetune.rank can't be 2.5", "a whole number from 1 to 512, or auto"),
+        (("finetune.rank=x",), {}, "--set finetune.rank=x: finetune.rank can't be 'x'", RANKS),
+        ((), {"finetune": {"rank": 2.5}}, "{path}: finetune.rank can't be 2.5", RANKS),
         ((), {"finetune": {"alpha": 0}}, "{path}: finetune.alpha can't be 0", "a number above 0"),
         (("seed=",), {}, "--set seed=: seed can't be empty", "a whole number from 0 to 2147483647"),
         (("release.bundle=maybe",), {}, "--set release.bundle=maybe: release.bundle can't be 'maybe'", "true or false"),

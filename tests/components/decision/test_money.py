@@ -79,6 +79,23 @@ def test_dearer_tokens_of_the_finetuned_model_never_pay_and_free_hosting_always_
     assert all(r["pays_at_traffic"] for r in free["break_even"])
 
 
+def test_what_retrieves_keeps_its_passages_when_it_is_finetuned() -> None:
+    rag = {"prompt_tokens_per_request": 1100.0, "tokens_per_request": 1120.0, "shared_prefix_tokens": [0, 0]}
+    shown = {**rag, "name": "rag-few-shot", "kind": "retrieval", "prompt_tokens_per_request": 3100.0}
+    decision = {
+        **DECISION,
+        "best_candidate": "rag-few-shot",
+        "candidates": [*DECISION["candidates"], {**shown, "tokens_per_request": 3120.0}],
+        "finetuned_request_with_passages": rag,
+    }
+    found = money(decision, TrafficSection(tuned_price_per_million_input_tokens=0.15).model_dump())
+    assert row(found, "rag-few-shot", False)["tuned_input_tokens"] == 1100
+    assert row(found, "few-shot", False)["tuned_input_tokens"] == 100
+    # the examples are saved, the passages are not
+    assert row(found, "rag-few-shot", False)["saving_per_1000_requests"] == pytest.approx(2000 * 0.15 / 1000 + 0.012)
+    assert found["sensitivity"]["grid"]["tokens_saved"][2] == 2000
+
+
 def test_sensitivity_halves_and_doubles_what_the_break_even_is_made_of() -> None:
     found = priced(training_cost=0)["sensitivity"]
     inputs = {entry["input"]: entry for entry in found["inputs"]}
