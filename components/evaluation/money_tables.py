@@ -42,13 +42,13 @@ def cost_table(run: Mapping[str, Any]) -> Table:
         tokens = (number(tuned["input_tokens"]), ABSENT, number(tuned["output_tokens"]))
         rows.append(("finetuned", *tokens, each, each, month, month))
     return Table(
-        f"Cost in {plain(money.get('currency') or '')} at {count(traffic)} requests a month; finetuned: with "
-        "hosting and training",
+        f"Tokens of a request and cost in {plain(money.get('currency') or '')} at {count(traffic)} requests a month "
+        "(finetuned: with hosting and training)",
         (
             Column("way"),
-            Column("input tokens", "number"),
-            Column("of them cached", "number"),
-            Column("output tokens", "number"),
+            Column("input", "number"),
+            Column("cached", "number"),
+            Column("output", "number"),
             Column("1,000 requests", "number"),
             Column("with caching", "number"),
             Column("month", "number"),
