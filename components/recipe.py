@@ -29,6 +29,7 @@ __all__ = ["Recipe", "ResolvedRecipe", "json_schema", "load_recipe"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Candidate = Literal["zero-shot", "few-shot", "few-shot-retrieved"]
+Auto = Literal["auto"]
 
 
 class Section(BaseModel):
@@ -66,11 +67,57 @@ class DecisionSection(Section):
     target_score: float = Field(0.9, gt=0, le=1, description="a prompt whose interval lies above this is good enough")
     min_train_rows: int = Field(100, ge=1, description="fewer training rows than this: more data first")
     override_reason: str | None = Field(None, description="finetune whatever the verdict; kept in lineage")
+    bases: tuple[str, ...] = Field((), description="bases to compare on the same dev rows; empty: none")
+
+    @field_validator("bases")
+    @classmethod
+    def _bases_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a base is named twice")
+        return value
 
     @model_validator(mode="after")
     def _few_shot_needs_examples(self) -> DecisionSection:
         if self.few_shot == 0 and any(name != "zero-shot" for name in self.candidates):
             raise ValueError("few_shot is 0 but candidates has few-shot prompts: raise few_shot, or drop them")
+        return self
+
+
+class TrafficSection(Section):
+    """How much is asked, and what it costs: behind the decision's money. Prices are in one currency, before taxes."""
+
+    currency: str = Field(
+        "USD",
+        pattern=r"^[A-Z]{3}$",
+        description="what the prices are in, for display",
+        json_schema_extra={"x-allowed": "three capital letters, such as USD"},
+    )
+    requests_per_month: int = Field(100_000, ge=1, description="requests that the task gets in a month")
+    price_per_million_input_tokens: float = Field(0.15, ge=0, description="of the prompted model")
+    price_per_million_cached_input_tokens: float = Field(
+        0.075, ge=0, description="of input tokens whose prefix the provider has cached"
+    )
+    price_per_million_output_tokens: float = Field(0.60, ge=0, description="of the prompted model")
+    cache_minimum_tokens: int = Field(1024, ge=1, description="shortest prefix that the provider caches")
+    tuned_price_per_million_input_tokens: float = Field(
+        0.0, ge=0, description="of the finetuned model where it is paid by token; 0: hosted by the hour"
+    )
+    tuned_price_per_million_output_tokens: float = Field(0.0, ge=0, description="the same for output")
+    hosting_price_per_hour: float = Field(0.80, ge=0, description="of one machine that serves the finetuned model")
+    hosting_hours_per_month: float = Field(730.0, ge=0, description="hours that it is up; 730 is always")
+    hosting_requests_per_hour: int | None = Field(
+        None, ge=1, description="what one machine answers; beyond that another is paid; none: one is enough"
+    )
+    training_cost: float = Field(20.0, ge=0, description="of finetuning once: compute, data, people")
+    training_months: float = Field(12.0, gt=0, description="months over which that is spread, until it is done again")
+
+    @model_validator(mode="after")
+    def _a_machine_answers(self) -> TrafficSection:
+        if (
+            self.hosting_requests_per_hour is not None
+            and self.hosting_requests_per_hour * self.hosting_hours_per_month < 1
+        ):
+            raise ValueError("a machine that is up for hosting_hours_per_month 0 answers no request")
         return self
 
 
@@ -96,22 +143,34 @@ class FinetuneSection(Section):
     """How the weights are changed."""
 
     method: Literal["auto", "lora", "qlora"] = Field("auto", description="'auto': the best that fits the budget")
-    rank: int = Field(16, ge=1, le=512)
+    rank: Annotated[int, Field(ge=1, le=512)] | Auto = Field(
+        "auto", description="width of the LoRA factors; 4 to 64 is usual; 'auto': by rows and memory"
+    )
     alpha: float = Field(32.0, gt=0, description="LoRA scale; the delta is multiplied by alpha / rank")
     dropout: Fraction = 0.0
-    targets: str = Field("all-linear", description="attention-qv, attention-qkvo, all-linear, or module names")
-    learning_rate: float = Field(1e-3, gt=0, lt=1)
+    targets: str = Field(
+        "auto",
+        description="attention-qv, attention-qkvo, all-linear, or module names; 'auto': all-linear, attention-qv where "
+        "memory is tight",
+    )
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
+        "auto", description="peak of the schedule; 'auto': from the end of pretraining, or by method and size"
+    )
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_fraction: Fraction = 0.05
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    epochs: float = Field(3.0, gt=0, description="passes over the training rows; a part of one is allowed")
+    epochs: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="passes over the training rows, or a part of one; 'auto': by their number"
+    )
     effective_rows: int = Field(
         16, ge=1, description="rows behind each optimizer step, at most: a group's last sequence may hold fewer"
     )
     rows_per_sequence: int = Field(4, ge=1, description="rows that share one prefix in a sequence; 1: no packing")
     max_tokens: int = Field(1024, ge=16, description="longest packed sequence in tokens")
-    prompt_loss_weight: Fraction = Field(0.0, description="weight of prompt tokens in the loss; 0.01 to 0.1 is usual")
+    prompt_loss_weight: Fraction | Auto = Field(
+        "auto", description="weight of prompt tokens in the loss; 'auto': 0.01, or 0.1 where answers are short"
+    )
     checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
     dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none")
@@ -186,6 +245,7 @@ class Recipe(Section):
     data: DataSection
     task: TaskSection = TaskSection()
     decision: DecisionSection = DecisionSection()
+    traffic: TrafficSection = TrafficSection()
     memory: MemorySection = MemorySection()
     finetune: FinetuneSection = FinetuneSection()
     evaluation: EvaluationSection = EvaluationSection()

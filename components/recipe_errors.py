@@ -98,6 +98,8 @@ def allowed_values(schema: Schema) -> str:
         return str(schema["x-allowed"])
     if "anyOf" in schema:
         return ", or ".join(allowed_values(one) for one in schema["anyOf"])
+    if "const" in schema:
+        return str(schema["const"])
     if "enum" in schema:
         return _either(schema["enum"])
     kind = schema.get("type")

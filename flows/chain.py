@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.files import write_atomic, write_json
-from flows import release_steps, steps
+from flows import decision_steps, release_steps, steps
 from flows.job import Job
 from flows.observer import Observer
 from flows.state_folder import make_state_folder
@@ -58,10 +58,16 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
         if row["source"] != "default":
             observer.say(f"  {row['key']} = {row['value']}  ({row['source']})")
     revision = release_steps.alias_revision(job)
+    decision_steps.open_bases(job, job.recipe.decision.bases)
     run["data"] = data = chain.do("data", steps.data)
+    run["tactics"] = decision_steps.say_tactics(job, observer)
+    run["recipe"] = decision_steps.resolved_recipe(job)
     decision = chain.do("decide", steps.decide, data)
     run["decision"] = {**decision, "override_reason": job.recipe.decision.override_reason}
     _say_decision(observer, run["decision"])
+    run["money"] = decision_steps.money(job, decision)
+    if bases := job.recipe.decision.bases:
+        run["bases"] = chain.do("compare bases", decision_steps.compare_bases, data, bases)
     if not _goes_on(run["decision"]):
         return
     run["plan"] = plan = chain.do("plan", steps.plan, data)
@@ -105,7 +111,21 @@ class _Chain:
         self.started = time.monotonic()
         now = datetime.now(UTC)
         self.folder = job.home / "runs" / f"{job.recipe.name}-{now:%Y%m%dT%H%M%S%f}"
-        parts = ("version", "digest", "data", "decision", "plan", "training", "task", "tax", "gate", "promotion")
+        parts = (
+            "version",
+            "digest",
+            "data",
+            "tactics",
+            "decision",
+            "money",
+            "bases",
+            "plan",
+            "training",
+            "task",
+            "tax",
+            "gate",
+            "promotion",
+        )
         self.document: dict[str, Any] = {
             "name": job.recipe.name,
             "profile": job.resolved.profile or "full",

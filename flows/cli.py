@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run the whole chain of a recipe: decide, plan, finetune, evaluate, gate, register, serve."),
     "data": ("data", "Check, show and count the rows of a data file."),
     "decide": ("decide", "Measure what prompting reaches and say whether to finetune."),
+    "tactics": ("tactics", "Say which settings a recipe finetunes with, and why."),
     "plan": ("plan", "Plan memory: which method and batch fit the budget."),
     "finetune": ("finetune", "Plan and train a recipe; nothing is registered."),
     "evaluate": ("evaluation", "Score a registered version on general suites, and its alignment tax."),

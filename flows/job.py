@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.data.rows import Row, read_rows
 from components.data.selection import sample, sample_subsets, select_subsets
@@ -21,6 +21,9 @@ from components.runtime import prepare_process
 from flows.data_version import can_be_brought
 from flows.state_folder import make_state_folder
 from flows.step_store import StepStore
+
+if TYPE_CHECKING:
+    from components.decision.tactics import Tactics
 
 __all__ = ["Job", "open_job"]
 
@@ -103,6 +106,18 @@ class Job:
         """Which rows are scored, in their order: kept scores are one number a row."""
         return digest_of([row.to_dict() for row in self.test_rows])
 
+    @cached_property
+    def tactics(self) -> Tactics:
+        """The finetuning settings in use: the recipe's, and what the rules chose where it says 'auto'."""
+        from components.decision.situation import read_situation
+        from components.decision.tactics import choose_tactics
+
+        return choose_tactics(
+            read_situation(self.base.folder, self.train_rows, self.recipe.memory.budget),
+            self.recipe.finetune.model_dump(),
+            {key.removeprefix("finetune."): source for key, source in self.resolved.sources.items()},
+        )
+
     def check_rows(self) -> None:
         """Read what is on disk already, so that what is wrong in it is told before anything costly is done.
 
@@ -122,8 +137,8 @@ class Job:
             )
 
     def forget_rows(self) -> None:
-        """Drop the rows that were read for checking: what is materialised afterwards may hold others."""
-        for name in ("train_rows", "dev_rows", "test_rows", "decision_rows", "dev_loss_rows"):
+        """Drop the rows that were read for checking, and what hangs on them: others may be materialised afterwards."""
+        for name in ("train_rows", "dev_rows", "test_rows", "decision_rows", "dev_loss_rows", "tactics"):
             self.__dict__.pop(name, None)
 
     @property

@@ -143,6 +143,10 @@ def register(
                 "task": recipe.task.metric,
                 "data_licence": recipe.data.licence,
                 "decision_override": recipe.decision.override_reason,
+                "tactics": {
+                    rule.key: {"value": rule.value, "source": rule.source, "reason": rule.reason}
+                    for rule in job.tactics.rules
+                },
                 "training": {
                     key: training.document[key]
                     for key in ("steps", "rows", "tokens", "trainable_parameters", "total_parameters")

@@ -79,7 +79,7 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
         **_task_reads(job, data),
         "splits": [_sha(job, data, recipe.data.train), _sha(job, data, recipe.data.dev)],
         "subsets": [list(recipe.data.train_subsets), list(recipe.data.test_subsets), recipe.gate.subset],
-        "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason"}),
+        "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason", "bases"}),
         "batch_size": recipe.evaluation.batch_size,
         "code": source_digest(("components/decision", "components/evaluation", "components/data")),
     }
@@ -102,8 +102,8 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
         found = make_plan(
             job.base.folder,
             method=recipe.finetune.method,
-            rank=recipe.finetune.rank,
-            targets=recipe.finetune.targets,
+            rank=job.tactics.rank,
+            targets=job.tactics.targets,
             sequence_tokens=longest,
             effective_rows=recipe.finetune.effective_rows,
             rows_per_sequence=recipe.finetune.rows_per_sequence,
@@ -117,7 +117,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     reads = {
         **_model_reads(job),
         "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
-        "finetune": {name: getattr(recipe.finetune, name) for name in shape},
+        "finetune": {name: getattr(job.tactics, name, getattr(recipe.finetune, name)) for name in shape},
         "memory": recipe.memory.model_dump(mode="json"),
         # what is free at the moment is not among these: the same machine gets the same plan
         "machine": _machine(),
@@ -168,7 +168,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
             "adapter": str(result.adapter.relative_to(job.home)),
             "adapter_digest": sha256_tree(result.adapter),
             "predicted_peak_bytes": plan.get("peak_bytes"),
-            "epochs": recipe.finetune.epochs,
+            "epochs": job.tactics.epochs,
             "dev_loss_digest": dev_loss_digest,
         }
 
@@ -307,31 +307,31 @@ def _load(job: Job, adapter: Path | None, quantization: str | None = None) -> tu
 
 
 def _settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
-    """Everything that decides the weights: the recipe's values, and what the plan chose."""
-    recipe = job.recipe
+    """Everything that decides the weights: the recipe's values, what the rules chose for 'auto', and the plan."""
+    recipe, tactics = job.recipe, job.tactics
     section = recipe.finetune
     return FinetuneSettings(
         method=plan.get("method", "lora"),
         lora=LoraSettings(
-            rank=section.rank,
+            rank=tactics.rank,
             alpha=section.alpha,
             dropout=section.dropout,
-            targets=section.targets,
+            targets=tactics.targets,
             seed=recipe.seed,
         ),
         dtype=plan.get("dtype", "float32"),
-        learning_rate=section.learning_rate,
+        learning_rate=tactics.learning_rate,
         schedule=section.schedule,
         warmup_fraction=section.warmup_fraction,
         weight_decay=section.weight_decay,
         max_grad_norm=section.max_grad_norm,
-        epochs=section.epochs,
+        epochs=tactics.epochs,
         rows_per_sequence=section.rows_per_sequence,
         micro_batch_size=plan.get("micro_batch_size", 1),
         gradient_accumulation_steps=plan.get("gradient_accumulation_steps", 1),
         gradient_checkpointing=plan.get("gradient_checkpointing", False),
         max_tokens=section.max_tokens,
-        prompt_loss_weight=section.prompt_loss_weight,
+        prompt_loss_weight=tactics.prompt_loss_weight,
         seed=recipe.seed,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import release_steps, steps
+from flows import decision_steps, release_steps, steps
 
 __all__ = ["TASKS"]
 
@@ -23,6 +23,7 @@ def _task(name: str, function: Callable[..., Any]) -> Any:
 TASKS: dict[Callable[..., Any], Any] = {
     steps.data: _task("materialise data", steps.data),
     steps.decide: _task("decide", steps.decide),
+    decision_steps.compare_bases: _task("compare bases", decision_steps.compare_bases),
     steps.plan: _task("plan", steps.plan),
     steps.finetune: _task("finetune", steps.finetune),
     steps.measure_base: _task("evaluate base", steps.measure_base),

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from components.decision.baselines import CANDIDATES, build_prompts
-from components.decision.cost import finetuned_tokens_per_request, tokens_saved
+from components.decision.cost import RequestTokens, finetuned_request, shared_prefix_tokens, tokens_saved
 from components.decision.diagnosis import Diagnosis, diagnose
 from components.decision.verdict import Measured, Verdict, reach_verdict
 from components.errors import InputError
@@ -39,6 +39,9 @@ class CandidateResult:
     tokens_per_request: float
     seconds_per_request: float
     tokens_saved_by_finetuning: float
+    prompt_tokens_per_request: float
+    shared_prefix_tokens: tuple[int, ...]
+    scores: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Decision:
         candidates: One result a candidate, in the order tried.
         comparisons: The best candidate against each other one.
         diagnosis: Failures of the best candidate.
-        finetuned_tokens_per_request: What a request to a finetuned model would carry.
+        finetuned: What requests to a finetuned model would carry.
         n: Number of dev rows.
         subsets: The subsets that these rows name, sorted; empty where they name none.
         seed: Seed of the examples.
@@ -77,7 +80,7 @@ class Decision:
     candidates: tuple[CandidateResult, ...]
     comparisons: tuple[Comparison, ...]
     diagnosis: Diagnosis
-    finetuned_tokens_per_request: float
+    finetuned: RequestTokens
     n: int
     subsets: tuple[str, ...]
     seed: int
@@ -107,7 +110,8 @@ class Decision:
             "failure_examples": list(self.diagnosis.examples),
             "rules": [rule.to_dict() for rule in self.verdict.rules],
             "undecided": [*self.verdict.undecided, *undecided],
-            "finetuned_tokens_per_request": self.finetuned_tokens_per_request,
+            "finetuned_tokens_per_request": self.finetuned.tokens_per_request,
+            "finetuned_request": asdict(self.finetuned),
             "n": self.n,
             "subsets": list(self.subsets),
             "seed": self.seed,
@@ -160,6 +164,7 @@ def decide(
     _check(candidates, dev_rows, few_shot, target_score)
     positions = getattr(causal_model(model).config, "max_position_embeddings", None) or UNLIMITED_POSITIONS
     results: dict[str, TaskResult] = {}
+    shared: dict[str, list[int]] = {}
     notes: list[str] = []
     for name in candidates:
         built = build_prompts(
@@ -175,6 +180,7 @@ def decide(
         notes += [built.note] if built.note else []
         if name != "zero-shot" and len(train_rows) < few_shot:
             notes.append(f"{name}: only {len(train_rows)} training rows to take {few_shot} examples from")
+        shared[name] = shared_prefix_tokens(tokenizer, built.prompts)
         results[name] = evaluate_task(
             model,
             tokenizer,
@@ -190,8 +196,9 @@ def decide(
     best = min(results, key=lambda name: (-results[name].score, results[name].tokens_per_request))
     chosen = results[best]
     diagnosis = diagnose(metric, metric_options, dev_rows, chosen.predictions, chosen.scores)
-    finetuned = finetuned_tokens_per_request(tokenizer, dev_rows)
-    saved = tokens_saved({name: found.tokens_per_request for name, found in results.items()}, finetuned)
+    finetuned = finetuned_request(tokenizer, dev_rows)
+    tokens = {name: found.tokens_per_request for name, found in results.items()}
+    saved = tokens_saved(tokens, finetuned.tokens_per_request)
     verdict = reach_verdict(
         Measured(
             best,
@@ -211,7 +218,7 @@ def decide(
     return Decision(
         verdict,
         best,
-        tuple(_candidate(name, found, saved[name]) for name, found in results.items()),
+        tuple(_candidate(name, found, saved[name], shared[name]) for name, found in results.items()),
         tuple(_compare(best, chosen, name, found, seed) for name, found in results.items() if name != best),
         diagnosis,
         finetuned,
@@ -241,10 +248,11 @@ def _named(progress: Callable[[str, int, int], None] | None, name: str) -> Calla
     return (lambda done, total: progress(name, done, total)) if progress else None
 
 
-def _candidate(name: str, found: TaskResult, saved: float) -> CandidateResult:
+def _candidate(name: str, found: TaskResult, saved: float, shared: Sequence[int]) -> CandidateResult:
     return CandidateResult(
-        name, found.score, found.low, found.high, found.n, found.tokens_per_request, found.seconds_per_request, saved
-    )
+        name, found.score, found.low, found.high, found.n, found.tokens_per_request, found.seconds_per_request, saved,
+        found.prompt_tokens_per_request, tuple(shared), found.scores,
+    )  # fmt: skip
 
 
 def _compare(best: str, chosen: TaskResult, other: str, found: TaskResult, seed: int) -> Comparison:

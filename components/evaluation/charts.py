@@ -12,7 +12,18 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-__all__ = ["Scale", "Series", "axis", "bar_strip", "curve", "difference_strip", "scale_for", "stacked_bar"]
+__all__ = [
+    "Scale",
+    "Series",
+    "axis",
+    "bar_strip",
+    "curve",
+    "decades_for",
+    "difference_strip",
+    "range_strip",
+    "scale_for",
+    "stacked_bar",
+]
 
 STRIP_HEIGHT = 26
 PLOT_HEIGHT = 180
@@ -67,6 +78,18 @@ def scale_for(values: Sequence[float | None], *, include: Sequence[float] = (), 
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(round(index * step, 2 - exponent) for index in range(first, last + 1))
     return Scale(ticks[0], ticks[-1], ticks)
+
+
+def decades_for(values: Sequence[float | None]) -> Scale:
+    """Return an axis over the decimal logarithm of positive values, with a tick at each power of ten.
+
+    Args:
+        values: Data; None and what is not above zero are passed over.
+    """
+    known = [math.log10(value) for value in values if value is not None and 0 < value < math.inf] or [0.0]
+    low, high = math.floor(min(known)), math.ceil(max(known))
+    high = max(high, low + 1)
+    return Scale(low, high, tuple(float(power) for power in range(low, high + 1)))
 
 
 def _svg(css: str, height: int, description: str, body: str) -> Markup:
@@ -170,6 +193,22 @@ def difference_strip(
         body += _whisker(scale, low, high, middle)
     if delta is not None:
         body += f'<circle class="point {tone}" cx="{scale.at(delta)}" cy="{middle:g}" r="4.5"/>'
+    return _svg("strip", STRIP_HEIGHT, description, body)
+
+
+def range_strip(scale: Scale, low: float, high: float, now: float | None, *, description: str) -> Markup:
+    """Draw one bar of a tornado chart: the range of an outcome over one input's range, and the outcome as it is.
+
+    Args:
+        scale: The column's axis.
+        low: The range's lower end, in the axis' units.
+        high: Its upper end.
+        now: The outcome as it is, drawn dashed.
+        description: What the strip says, for readers who don't see it.
+    """
+    body = _grid(scale, STRIP_HEIGHT) + _rect("bar base", scale.share(low), scale.share(high), 7, STRIP_HEIGHT - 14)
+    if now is not None:
+        body += _line("bound", scale.at(now), scale.at(now), 0, STRIP_HEIGHT)
     return _svg("strip", STRIP_HEIGHT, description, body)
 
 

@@ -52,8 +52,10 @@ def steps_table(run: Mapping[str, Any]) -> Table:
 
 
 def recipe_table(run: Mapping[str, Any]) -> Table:
-    """Tabulate the resolved recipe, each value with where it came from."""
-    rows = tuple(
-        (plain(r.get("key")), value(r.get("value")), value(r.get("source"))) for r in rows_of(run.get("recipe"))
-    )
+    """Tabulate the resolved recipe, each value with where it came from, and why where it was chosen."""
+
+    def origin(row: Mapping[str, Any]) -> str:
+        return value(row.get("source")) + (f": {plain(row['reason'])}" if row.get("reason") else "")
+
+    rows = tuple((plain(r.get("key")), value(r.get("value")), origin(r)) for r in rows_of(run.get("recipe")))
     return Table("Resolved recipe", (Column("key"), Column("value", "code"), Column("source")), rows)

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from components.evaluation import charts, planning_tables, record_tables, report_facts, result_tables
+from components.evaluation import (
+    advice_tables,
+    charts,
+    money_tables,
+    planning_tables,
+    record_tables,
+    report_facts,
+    result_tables,
+)
 from components.evaluation.formatting import ABSENT, count, number, percent, plain, ratio, size, unbroken, value
 from components.evaluation.run_document import VERDICT_TEXT, missing_reason, outcome, section
 from components.evaluation.table import rows_of
@@ -27,6 +35,9 @@ FOLDER = Path(__file__).parent
 # Sections in reading order: key in the run document, heading.
 SECTIONS = (
     ("decision", "Decision"),
+    ("money", "Money"),
+    ("bases", "Which base"),
+    ("tactics", "Tactics"),
     ("plan", "Memory"),
     ("training", "Training"),
     ("task", "Task score"),
@@ -133,6 +144,9 @@ def render_html(run: Mapping[str, Any]) -> str:
     tables = {
         "candidates": planning_tables.candidates_table(run),
         "failures": planning_tables.failures_table(run),
+        "money": money_tables.money_tables(run),
+        "bases": advice_tables.bases_table(run),
+        "tactics": advice_tables.tactics_table(run),
         "alternatives": planning_tables.alternatives_table(run),
         "task": result_tables.task_table(run),
         "tax": result_tables.tax_table(run),
@@ -165,6 +179,7 @@ def render_html(run: Mapping[str, Any]) -> str:
         examples=examples,
         memory=_memory_chart(run),
         curves=_curves(run),
+        prices=money_tables.price_lines(run),
         style=Markup((FOLDER / "report_style.css").read_text(encoding="utf-8")),
     )
 

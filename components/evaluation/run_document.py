@@ -107,6 +107,10 @@ def missing_reason(run: Mapping[str, Any], name: str) -> str:
     gate = section(run, "gate")
     if name == "decision":
         return "the run ended before the decision, or the recipe switched it off"
+    if name == "bases":
+        return "the recipe names no bases to compare (decision.bases)"
+    if name in ("money", "tactics"):
+        return "the run ended before this stage"
     if _stopped_at_decision(run):
         verdict = plain(section(run, "decision").get("verdict"))
         return f"the decision was '{verdict}' ({VERDICT_TEXT.get(verdict, verdict)}), so the run ended there"

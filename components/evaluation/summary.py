@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from components.evaluation import planning_tables, result_tables
+from components.evaluation import advice_tables, money_tables, planning_tables, result_tables
 from components.evaluation.formatting import plain, value
 from components.evaluation.run_document import missing_reason, outcome, section
 from components.evaluation.run_lines import outcome_lines, planning_lines
 from components.evaluation.table import Table, rows_of
 
-__all__ = ["render_markdown", "render_text"]
+__all__ = ["render_markdown", "render_table", "render_text"]
 
 COMMANDS = (("query", "Query"), ("serve", "Serve"), ("rollback", "Roll back"))
 TONE_STYLE = {"good": "bold green", "bad": "bold red", "neutral": "bold"}
@@ -55,6 +55,23 @@ def render_text(run: Mapping[str, Any], width: int = 100, *, color: bool = False
     # The path stands alone on its line, so that a script may take the last line and a terminal may link it.
     text += f"\nReport:\n{plain(run.get('report') or 'not written')}"
     return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n(\s*\n){2,}", "\n\n", text))
+
+
+def render_table(table: Table, width: int = 120) -> str:
+    """Render one table of the report for a terminal, without its charts.
+
+    Args:
+        table: The table.
+        width: Columns of the terminal, at least 72 are used.
+
+    Returns:
+        Text without a trailing line feed; empty for a table without rows.
+    """
+    if not table.rows:
+        return ""
+    width = max(width, NARROWEST)
+    text = _captured([_terminal_table(table, width)], width, False)
+    return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
 
 
 def _captured(blocks: list[Any], width: int, color: bool) -> str:
@@ -166,6 +183,9 @@ def render_markdown(run: Mapping[str, Any]) -> str:
     lines += [f"- **{label}**: {_markdown_text(text)}" for label, text in [*planning_lines(run), *outcome_lines(run)]]
     for heading, key, tables in (
         ("Decision", "decision", (planning_tables.candidates_table(run), planning_tables.failures_table(run))),
+        ("Money", "money", money_tables.money_tables(run)),
+        ("Which base", "bases", (advice_tables.bases_table(run),)),
+        ("Tactics", "tactics", (advice_tables.tactics_table(run),)),
         ("Memory", "plan", (planning_tables.memory_table(run), planning_tables.alternatives_table(run))),
         ("Task score", "task", (result_tables.task_table(run),)),
         ("Alignment tax", "tax", (result_tables.tax_table(run),)),

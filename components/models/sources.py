@@ -36,6 +36,7 @@ HUB_PATTERNS = [
     "merges.txt",
     "chat_template*",
     "LICENSE*",
+    "README.md",  # the card: text, and the place where some authors say how pretraining ended
 ]
 
 

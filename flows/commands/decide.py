@@ -1,7 +1,8 @@
-"""`tunewright decide RECIPE`: measure what prompting reaches, and say whether to finetune."""
+"""`tunewright decide RECIPE`: measure what prompting reaches, say whether to finetune, what it costs, on which base."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,29 @@ from flows.commands.recipe_options import open_recipe, recipe_options
 
 @click.command("decide")
 @recipe_options
+@click.option("--bases", metavar="A,B,C", help="Bases to compare on the same dev rows, instead of decision.bases.")
 @json_option
-def command(recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path | None, as_json: bool) -> None:
-    """Measure the prompting candidates of RECIPE on a dev sample and give a verdict with its reasons."""
+def command(
+    recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path | None, bases: str | None, as_json: bool
+) -> None:
+    """Measure the prompting candidates of RECIPE on a dev sample and give a verdict with its reasons.
+
+    With --bases (or decision.bases in the recipe) each of them is measured on the same rows, and it is said which to
+    start with. What was measured before is kept.
+    """
     job = open_recipe(recipe, profile, overrides, home)
-    from flows import steps
+    from flows import decision_steps, steps
     from flows.observer import TerminalObserver
 
     observer = TerminalObserver()
-    found = steps.decide(job, steps.data(job, observer), observer)
-    emit(found.document, as_json, _render)
+    names = job.recipe.decision.bases if bases is None else tuple(name.strip() for name in bases.split(","))
+    decision_steps.open_bases(job, names)
+    data = steps.data(job, observer)
+    decision = steps.decide(job, data, observer).document
+    document = {**decision, "money": decision_steps.money(job, decision)}
+    if names:
+        document["bases"] = decision_steps.compare_bases(job, data, names, observer)
+    emit(document, as_json, _render)
 
 
 def _render(decision: dict[str, Any]) -> str:
@@ -36,4 +50,19 @@ def _render(decision: dict[str, Any]) -> str:
     lines.append(f"measured on {decision['n']} dev rows{subsets}")
     failures = ", ".join(f"{count} {kind}" for kind, count in decision["failures"].items())
     lines += [f"failures of {decision['best_candidate']}: {failures}", f"verdict: {decision['verdict']}"]
-    return "\n".join([*lines, *(f"  {reason}" for reason in decision["reasons"])])
+    text = "\n".join([*lines, *(f"  {reason}" for reason in decision["reasons"])])
+    return f"{text}\n\n{_advice(decision)}"
+
+
+def _advice(document: dict[str, Any]) -> str:
+    from components.evaluation.advice_tables import bases_table
+    from components.evaluation.money_tables import money_tables, price_lines
+    from components.evaluation.summary import render_table
+
+    width = max(120, shutil.get_terminal_size().columns)
+    blocks = [render_table(table, width) for table in money_tables(document)]
+    blocks.append("\n".join(price_lines(document)))
+    if bases := document.get("bases"):
+        said = [f"start with: {bases['start_with']}", *bases["reasons"], *bases["undecided"]]
+        blocks += [render_table(bases_table(document), width), "\n  ".join(said)]
+    return "\n\n".join(block for block in blocks if block)

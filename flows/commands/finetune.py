@@ -18,11 +18,12 @@ def command(recipe: Path, profile: str | None, overrides: tuple[str, ...], home:
     """Plan and train RECIPE; go on where a killed run stopped. Nothing is registered."""
     job = open_recipe(recipe, profile, overrides, home)
     from components.errors import VerdictError
-    from flows import steps
+    from flows import decision_steps, steps
     from flows.observer import TerminalObserver
 
     observer = TerminalObserver()
     data = steps.data(job, observer)
+    decision_steps.say_tactics(job, observer)
     plan = steps.plan(job, data, observer).document
     if not plan["fits"]:
         raise VerdictError(

@@ -14,7 +14,7 @@ from flows.commands.output import emit, json_option
 __all__ = ["command"]
 
 GIB = 2**30
-# Options that belong to some of the three ways of planning only; given with another, they would do nothing.
+# Options that belong to some of the ways of planning only; given with another, they would do nothing.
 BELONGS_TO = {
     **dict.fromkeys(("profile", "overrides", "home"), ("RECIPE",)),
     **dict.fromkeys(
@@ -22,7 +22,10 @@ BELONGS_TO = {
     ),
     **dict.fromkeys(("optimizer", "gpu"), ("--base", "--params")),
     **dict.fromkeys(("bytes_per_value", "trainable"), ("--params",)),
+    "deliver": ("RECIPE", "--base"),
 }
+# Options of planning a training that have no part in what is delivered.
+NOT_DELIVERED = ("method", "sequence_tokens", "effective_rows", "rows_per_sequence", "optimizer")
 
 
 @click.command("plan")
@@ -45,6 +48,7 @@ BELONGS_TO = {
 )
 @click.option("--budget", help="Memory that the run may take, such as 24GiB; by default what this machine has free.")
 @click.option("--gpu", help="With --base or --params: a named GPU instead of a budget, such as a100-80.")
+@click.option("--deliver", type=int, metavar="TASKS", help="How many models to deliver for so many tasks instead.")
 @click.option(
     "--params",
     type=float,
@@ -79,6 +83,9 @@ def command(
             next_step="tunewright plan examples/text2sql/recipe.yaml, or tunewright plan --params 13e9 --bytes 2",
         )
     _refuse_idle_options(context, given[0])
+    if options["deliver"] is not None:
+        _deliver(recipe, base, options, as_json)
+        return
     if params is not None:
         _formula(params, options, explain, as_json)
         return
@@ -104,8 +111,23 @@ def _refuse_idle_options(context: click.Context, way: str) -> None:
             allowed=f"with {way}: {', '.join(sorted([*taken, '--budget', '--explain', '--json']))}",
             next_step="; ".join(f"{names[name]} goes with {' or '.join(BELONGS_TO[name])}" for name in idle),
         )
+    undelivered = [names[name] for name in typed if name in NOT_DELIVERED and context.params["deliver"] is not None]
+    if undelivered:
+        raise InputError(
+            f"{', '.join(undelivered)} does nothing with --deliver",
+            allowed="--rank, --targets, --dtype, --budget and --gpu",
+            next_step="leave it out, or leave --deliver out to plan one training",
+        )
     if context.params["gpu"] and context.params["budget"]:
         raise InputError("--gpu and --budget were both given", allowed="one of them")
+
+
+def _deliver(recipe: Path | None, base: str | None, options: dict[str, Any], as_json: bool) -> None:
+    from flows.commands import delivery
+
+    found = delivery.deliver(recipe, base, options)
+    emit(found, as_json, delivery.render)
+    delivery.refuse_what_does_not_fit(found)
 
 
 def _formula(params: float, options: dict[str, Any], explain: bool, as_json: bool) -> None:
@@ -186,11 +208,13 @@ def _of_recipe(recipe: Path | None, options: dict[str, Any]) -> dict[str, Any]:
         overrides = (*overrides, f"memory.budget='{parse_size(options['budget'])}'")
     assert recipe is not None
     job = open_recipe(recipe, options["profile"], overrides, options["home"])
-    from flows import steps
+    from flows import decision_steps, steps
     from flows.observer import TerminalObserver
 
     observer = TerminalObserver()
-    document: dict[str, Any] = steps.plan(job, steps.data(job, observer), observer).document
+    data = steps.data(job, observer)
+    decision_steps.say_tactics(job, observer)
+    document: dict[str, Any] = steps.plan(job, data, observer).document
     return document
 
 

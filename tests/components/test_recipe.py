@@ -14,6 +14,8 @@ from components.recipe_errors import allowed_values
 
 MINIMAL = {"name": "sql", "base": "b", "data": {"train": "a.jsonl", "dev": "b.jsonl", "test": "c.jsonl"}}
 
+RANKS = "a whole number from 1 to 512, or auto"
+
 
 def write(tmp_path: Path, **sections: object) -> Path:
     path = tmp_path / "recipe.yaml"
@@ -37,6 +39,15 @@ def test_values_carry_their_source(tmp_path: Path) -> None:
     assert rows["evaluation.test_rows"]["value"] == 5
     assert load_recipe(path).recipe.finetune.rank == 8
     assert load_recipe(path, "full").profile is None
+
+
+def test_settings_are_left_to_the_tactics_unless_they_are_set_and_keep_their_kind(tmp_path: Path) -> None:
+    section = load_recipe(write(tmp_path)).recipe.finetune
+    left = ("rank", "targets", "learning_rate", "epochs", "prompt_loss_weight")
+    assert {getattr(section, key) for key in left} == {"auto"}
+    # a content key holds the value as it is: 3 and 3.0 must not be two trainings
+    given = load_recipe(write(tmp_path, finetune={"epochs": 3, "prompt_loss_weight": 0, "rank": 8})).recipe.finetune
+    assert [repr(value) for value in (given.epochs, given.prompt_loss_weight, given.rank)] == ["3.0", "0.0", "8"]
 
 
 def test_the_recipe_is_frozen(tmp_path: Path) -> None:
@@ -67,6 +78,9 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"finetune": {"epochs": float("inf")}}, "finetune.epochs"),
         ({"memory": {"budget": "banana"}}, "banana"),
         ({"evaluation": {"suites": ["piqa", "piqa"]}}, "named twice"),
+        ({"decision": {"bases": ["a", "a"]}}, "named twice"),
+        ({"traffic": {"hosting_requests_per_hour": 5, "hosting_hours_per_month": 0}}, "answers no request"),
+        ({"traffic": {"price_per_million_input_tokens": -1}}, "traffic.price_per_million_input_tokens"),
     ],
 )
 def test_wrong_and_contradictory_values_are_refused(tmp_path: Path, section: dict[str, object], message: str) -> None:
@@ -83,8 +97,8 @@ def test_what_the_decision_takes_the_recipe_takes_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "section", "problem", "allowed"),
     [
-        (("finetune.rank=x",), {}, "--set finetune.rank=x: finetune.rank can't be 'x'", "a whole number from 1 to 512"),
-        ((), {"finetune": {"rank": 2.5}}, "{path}: finetune.rank can't be 2.5", "a whole number from 1 to 512"),
+        (("finetune.rank=x",), {}, "--set finetune.rank=x: finetune.rank can't be 'x'", RANKS),
+        ((), {"finetune": {"rank": 2.5}}, "{path}: finetune.rank can't be 2.5", RANKS),
         ((), {"finetune": {"alpha": 0}}, "{path}: finetune.alpha can't be 0", "a number above 0"),
         (("seed=",), {}, "--set seed=: seed can't be empty", "a whole number from 0 to 2147483647"),
         (("release.bundle=maybe",), {}, "--set release.bundle=maybe: release.bundle can't be 'maybe'", "true or false"),

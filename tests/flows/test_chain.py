@@ -74,6 +74,45 @@ def test_a_changed_recipe_value_re_runs_what_depends_on_it(project: Project) -> 
     assert second["promotion"]["previous"] == "tiny:v1"
 
 
+def test_what_tactics_chose_is_in_the_recipe_of_the_run_and_in_the_versions_manifest(project: Project) -> None:
+    given = {"epochs": "auto", "rank": "auto", "effective_rows": 4}
+    first = run(project(finetune=given))
+    resolved = {row["key"]: row for row in first["recipe"]}
+    epochs = resolved["finetune.epochs"]
+    assert (epochs["value"], epochs["source"]) == (10.0, "chosen by tactics")
+    assert "24 training rows" in epochs["reason"]
+    assert resolved["finetune.effective_rows"]["source"] == "recipe"
+    assert any("effective_rows" in warning for warning in first["tactics"]["warnings"])
+    assert first["training"]["rows"] == 240
+    with Registry.open(home() / "registry") as registry:
+        manifest = registry.resolve("tiny@champion").manifest
+    assert manifest.metadata["tactics"]["epochs"] == {key: epochs[key] for key in ("value", "source", "reason")}
+    assert manifest.peft_config["r"] == manifest.metadata["tactics"]["rank"]["value"] == 8
+    # the same values, set by hand, are the same training
+    chosen = {row["key"].removeprefix("finetune."): row["value"] for row in first["tactics"]["settings"]}
+    second = run(project(finetune={**given, **{key: chosen[key] for key in chosen if key != "method"}}))
+    assert second["trained"] is False
+    assert second["version"] == first["version"]
+
+
+def test_another_price_or_other_bases_train_and_measure_nothing_again(project: Project) -> None:
+    first = run(project())
+    second = run(project(traffic={"price_per_million_input_tokens": 3.0}, decision={"bases": []}))
+    assert redone(second) == set()
+    assert second["money"]["candidates"][0]["per_1000_requests"] > first["money"]["candidates"][0]["per_1000_requests"]
+
+
+def test_bases_that_the_recipe_names_are_compared_in_the_run(project: Project, tmp_path: Path) -> None:
+    from components.models.tiny import make_tiny
+
+    other = str(make_tiny(tmp_path / "other", seed=1, hidden_size=96))
+    recipe = project()
+    own = load_recipe(recipe).recipe.base
+    found = run(project(decision={"bases": [own, other], "override_reason": None, "min_train_rows": 1000}))
+    assert [row["base"] for row in found["bases"]["bases"]] == [own, other]
+    assert "Start with" in Path(found["report"]).read_text()
+
+
 def test_a_changed_test_row_measures_again_and_trains_nothing(project: Project, tmp_path: Path) -> None:
     recipe = project()
     first = run(recipe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,9 @@ def test_what_doesnt_fit_exits_with_3_and_still_prints_the_nearest(
         (("missing.yaml", "--dtype", "float32"), "--dtype goes with --base"),
         (("missing.yaml", "--gpu", "a100-80"), "--gpu goes with --base or --params"),
         (("missing.yaml", "--trainable", "1e6"), "--trainable does nothing with RECIPE"),
+        (("--params", "1e9", "--deliver", "2"), "--deliver goes with RECIPE or --base"),
+        (("--base", "no-such-base", "--deliver", "2"), "no-such-base"),
+        (("--base", "x", "--deliver", "2", "--effective-rows", "8"), "--effective-rows does nothing with --deliver"),
     ],
 )
 def test_bad_input_exits_with_2(
@@ -131,3 +135,26 @@ def test_bad_input_exits_with_2(
     assert status == 2
     assert out == ""
     assert word in err
+
+
+def test_delivery_of_several_tasks_is_planned_for_a_base_and_for_a_recipe(
+    base: Path, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--deliver", "6", "--budget", "1GiB")
+    status, out, err = run(monkeypatch, capsys, "--base", str(base), *options, "--rank", "2", "--json")
+    document = json.loads(out)
+    assert (status, err) == (0, "")
+    assert (document["tasks"], document["rank"], document["recommended"]) == (6, 2, "one adapter a task")
+    status, out, _ = run(monkeypatch, capsys, str(project()), *options)
+    assert status == 0
+    assert "rank 4 on all-linear" in out
+    assert "deliver: one adapter a task" in out
+
+
+def test_base_that_is_too_large_to_deliver_exits_with_3_and_still_prints_its_sizes(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(monkeypatch, capsys, "--base", str(base), "--deliver", "2", "--budget", "1KiB", "--json")
+    assert status == 3
+    assert json.loads(out)["fits"] is False
+    assert "does not fit" in err
