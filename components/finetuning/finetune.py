@@ -14,6 +14,7 @@ from components.data.chat import encode
 from components.errors import ConflictError, InputError
 from components.finetuning import checkpoint, guards, lora, qlora
 from components.finetuning.lora import LoraSettings
+from components.finetuning.out_of_memory import told_clearly
 from components.finetuning.progress import Progress, ProgressWatch
 from components.finetuning.schedule import Schedule, build_schedule
 
@@ -84,6 +85,8 @@ class FinetuneResult:
         trainable_parameters: Parameters that were trained.
         total_parameters: Parameters of base and adapter.
         largest_logit_change: What the adapter changes on a probe, at most.
+        splits: For each time that memory ran out the step, and the micro-batch, accumulation and checkpointing from
+            there on; empty when the plan held.
     """
 
     adapter: Path
@@ -99,6 +102,7 @@ class FinetuneResult:
     trainable_parameters: int
     total_parameters: int
     largest_logit_change: float
+    splits: list[dict[str, Any]]
 
 
 def longest_sequence(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> int:
@@ -141,6 +145,7 @@ def finetune(
         InputError: Rows or settings that can't teach anything.
         ConflictError: The run folder is in use by another process, or holds checkpoints of another run.
         DivergedError: A loss or gradient that isn't finite.
+        VerdictError: Not even one sequence at a time fits the memory at hand.
     """
     from filelock import FileLock, Timeout
 
@@ -189,7 +194,8 @@ def _finetune(
 
     quantization = qlora.QUANTIZATION if settings.method == "qlora" else None
     with MemoryWatch() as memory:
-        base = load_model(base_folder, dtype=settings.dtype, quantization=quantization)
+        with told_clearly("while the base was loaded"):
+            base = load_model(base_folder, dtype=settings.dtype, quantization=quantization)
         model = (qlora if settings.method == "qlora" else lora).attach(base, settings.lora)
         longest = max(place for step in schedule.steps for b in step for s in b for place in s.position_ids) + 1
         guards.check_before(model, tokenizer, encoded, longest)
@@ -212,19 +218,22 @@ def _finetune(
             keep_checkpoints=keep_checkpoints,
             seed=settings.seed,
             pad_id=tokenizer.pad_token_id,
+            micro_batch_size=settings.micro_batch_size,
+            say=say,
             callbacks=[
                 ProgressCallback(
                     watch, _dev_steps(len(schedule.steps)), _dev_loss(model, tokenizer, dev_rows, settings)
                 )
             ],
         )
-        trainer.resume(found)
+        with told_clearly("outside the passes, such as in the optimizer's step"):
+            trainer.resume(found)
+        seconds = watch.seconds
         history = trainer.state.log_history
         # the optimizer's states are not needed again; the check below takes their place
         trainer.optimizer = trainer.lr_scheduler = None
         adapter = _save_adapter(model, base_folder, run_folder / "adapter")
         change = guards.check_saved_adapter(model, base_folder, adapter, schedule.steps[0][0][0], settings.dtype)
-    seconds = watch.seconds
     return FinetuneResult(
         adapter=adapter,
         steps=len(schedule.steps),
@@ -239,6 +248,7 @@ def _finetune(
         trainable_parameters=trainable,
         total_parameters=total,
         largest_logit_change=change,
+        splits=trainer.effective_batch.splits,
     )
 
 
