@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,16 @@ from components.finetuning.lora import LoraSettings
 from components.finetuning.out_of_memory import told_clearly
 from components.finetuning.progress import Progress, ProgressWatch
 from components.finetuning.schedule import Schedule, build_schedule
+from components.memory.workload import Workload
 
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "longest_sequence"]
+__all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "run_workload"]
 
 METHODS = ("lora", "qlora")
+# How often the dev loss is measured in a run.
+DEV_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,28 @@ class FinetuneResult:
     splits: list[dict[str, Any]]
 
 
-def longest_sequence(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> int:
-    """Return the tokens of the run's longest packed sequence, for the memory plan."""
-    schedule = _schedule(tokenizer, rows, settings)[0]
-    return max(len(sequence) for step in schedule.steps for batch in step for sequence in batch)
+def run_workload(tokenizer: Any, rows: Sequence[Row], dev_rows: Sequence[Row], settings: FinetuneSettings) -> Workload:
+    """Return the sequences that a run will put through the model, for the memory plan and its time.
+
+    Args:
+        tokenizer: The base's.
+        rows: Training rows.
+        dev_rows: Rows behind the dev loss.
+        settings: The run's; what the plan will choose (micro-batch, accumulation, checkpointing, dtype) isn't read.
+
+    Returns:
+        Length and labelled tokens of each sequence, in the order of training.
+    """
+    single = replace(settings, micro_batch_size=1, gradient_accumulation_steps=1)
+    schedule = _schedule(tokenizer, rows, single)[0]
+    sequences = [sequence for step in schedule.steps for batch in step for sequence in batch]
+    dev = _dev_schedule(tokenizer, dev_rows, settings) if dev_rows else None
+    return Workload(
+        lengths=tuple(len(sequence) for sequence in sequences),
+        labelled=tuple(sum(weight > 0 for weight in sequence.weights) for sequence in sequences),
+        dev_lengths=tuple(len(s) for step in dev.steps for batch in step for s in batch) if dev else (),
+        dev_passes=DEV_PASSES if dev else 0,
+    )
 
 
 def finetune(
@@ -273,8 +294,22 @@ def _shared_text(row: Row) -> str:
     return first.content if first.role == "system" else ""
 
 
-def _dev_steps(steps: int, times: int = 4) -> set[int]:
+def _dev_steps(steps: int, times: int = DEV_PASSES) -> set[int]:
     return {round(steps * part / times) for part in range(1, times + 1)} - {0}
+
+
+def _dev_schedule(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> Schedule:
+    """Pack the dev rows one sequence at a time; only the answers' tokens carry weight."""
+    return build_schedule(
+        [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows],
+        [_shared_text(row) for row in rows],
+        epochs=1,
+        rows_per_sequence=settings.rows_per_sequence,
+        micro_batch_size=1,
+        gradient_accumulation_steps=1,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
 
 
 def _dev_loss(
@@ -288,17 +323,7 @@ def _dev_loss(
     from components.data.packing import collate
     from components.finetuning.loss import forward_loss
 
-    encoded = [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows]
-    packed = build_schedule(
-        encoded,
-        [_shared_text(row) for row in rows],
-        epochs=1,
-        rows_per_sequence=settings.rows_per_sequence,
-        micro_batch_size=1,
-        gradient_accumulation_steps=1,
-        max_tokens=settings.max_tokens,
-        seed=settings.seed,
-    )
+    packed = _dev_schedule(tokenizer, rows, settings)
     batches = [collate(batch, tokenizer.pad_token_id) for step in packed.steps for batch in step]
     total = sum(float(batch["weights"].sum()) for batch in batches)
     device = next(model.parameters()).device

@@ -233,4 +233,3 @@ class EffectiveBatch:
         if split.gradient_checkpointing and not self.split.gradient_checkpointing:
             self._checkpoint_activations()
         self.split = split
-

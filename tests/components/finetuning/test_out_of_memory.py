@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_finetune import rows, settings
 
+from components.data.rows import Message, Row
 from components.errors import InputError, VerdictError
 from components.finetuning import loss
-from components.finetuning.finetune import FinetuneResult, finetune
+from components.finetuning.finetune import FinetuneResult, FinetuneSettings, finetune
 from components.finetuning.lora import LoraSettings
 from components.finetuning.out_of_memory import Split, is_out_of_memory, smaller, told_clearly
 from components.models.tiny import make_tiny
@@ -28,11 +28,25 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(base: Path, folder: Path, said: list[str], **changes: Any) -> FinetuneResult:
-    chosen = settings(
-        **{"lora": LoraSettings(rank=4), "micro_batch_size": 4, "gradient_accumulation_steps": 1, **changes}
-    )
+    rows = [
+        Row(
+            (
+                Message("system", f"table{number % 3}(id, name)"),
+                Message("user", f"How many rows in table {number}?"),
+                Message("assistant", f"SELECT count(*) FROM table{number % 3}"),
+            ),
+            {"subset": "single-table"},
+            number + 1,
+        )
+        for number in range(12)
+    ]
+    settings: dict[str, Any] = {
+        "micro_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 5e-3, "epochs": 4.0,
+        "rows_per_sequence": 2,
+    }  # fmt: skip
+    chosen = FinetuneSettings("lora", LoraSettings(rank=4), **(settings | changes))
     return finetune(
-        base, rows(), rows(4), chosen, run_folder=folder, identity={"data": "d"}, checkpoint_steps=2, say=said.append
+        base, rows, rows[:4], chosen, run_folder=folder, identity={"data": "d"}, checkpoint_steps=2, say=said.append
     )
 
 
@@ -186,10 +200,9 @@ def test_halves_down_to_one_then_checkpointing_then_nothing() -> None:
 
 
 def test_a_cause_counts_and_a_wrapped_error_becomes_a_verdict() -> None:
-    try:
-        raise InputError("the base can't be loaded") from RuntimeError(TOO_MUCH)
-    except InputError as error:
-        assert is_out_of_memory(error)
+    wrapped = InputError("the base can't be loaded")
+    wrapped.__cause__ = RuntimeError(TOO_MUCH)
+    assert is_out_of_memory(wrapped)
     assert not is_out_of_memory(RuntimeError("other"))
     with pytest.raises(VerdictError, match="out of memory while loading"), told_clearly("while loading"):
         raise MemoryError
