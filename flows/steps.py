@@ -144,6 +144,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
 def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
     """Train by the plan, or go on where a killed run stopped, or return the adapter that is there."""
     from components.finetuning import finetune as finetuning
+    from components.memory.misprediction import compare_peak, compare_time, report_request
 
     recipe = job.recipe
     settings = _settings(job, plan)
@@ -173,8 +174,14 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
             say=observer.say,
         )
         document = asdict(result)
+        memory = compare_peak(plan, result.peak_bytes, result.splits)
+        warning = report_request(memory, plan, result.splits)
+        if warning is not None:
+            observer.say(f"  {warning}")
         return {
             **document,
+            "memory": memory,
+            "time": compare_time(plan, result.seconds),
             "adapter": str(result.adapter.relative_to(job.home)),
             "adapter_digest": sha256_tree(result.adapter),
             "predicted_peak_bytes": plan.get("peak_bytes"),

@@ -1,4 +1,4 @@
-"""Bytes of a key-value cache, from the config alone: layers, key-value heads, head size, and windows where layers have them.
+"""Bytes of a key-value cache, from the config alone: layers, key-value heads, head size, and windows of layers.
 
 A layer with full attention keeps every token; one with a sliding window or in chunks keeps the window; one without
 attention (linear attention, state space) keeps a state of fixed size, which is not counted here.

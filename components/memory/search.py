@@ -141,7 +141,6 @@ class Search:
         self._devices = devices
         self._budget = budget
         self._process = process
-        self._baseline_bytes: int | None = None
         self._file_bytes = sum(path.stat().st_size for path in weight_files)
         self._file_dtype = getattr(config, "dtype", None)
         self._limit_bytes = round(budget.budget_bytes * (1 - HEADROOM_FRACTION))
@@ -258,13 +257,7 @@ class Search:
         outside = mapped + estimator.large_bytes(size)
         plain = estimator.estimate(size, False).tensor_bytes
         holes = estimated_holes(max(0, tensors - outside), max(0, plain - outside), checkpointing)
-        return ProcessOverhead(self._baseline(), holes, self._kept_mapped(mapped))
-
-    def _baseline(self) -> int:
-        if self._baseline_bytes is None:
-            assert self._process is not None
-            self._baseline_bytes = self._process.baseline_bytes()
-        return self._baseline_bytes
+        return ProcessOverhead(self._process.baseline_bytes(), holes, self._kept_mapped(mapped))
 
     def _kept_mapped(self, mapped_bytes: int) -> int:
         """One tensor that is read from a file's pages keeps all of the file mapped."""
@@ -288,7 +281,9 @@ class Search:
         else:
             mapped = model.mapped_bytes(self._file_dtype)
             grown = self._process.replay_bytes(model.allocations(self._file_dtype))
-            extra = ProcessOverhead(self._baseline(), max(0, grown + mapped - tensors), self._kept_mapped(mapped))
+            extra = ProcessOverhead(
+                self._process.baseline_bytes(), max(0, grown + mapped - tensors), self._kept_mapped(mapped)
+            )
         total = tensors + extra.total_bytes
         breakdown = dict(simulation.peak.breakdown)
         breakdown["other"] += extra.total_bytes

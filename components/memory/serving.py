@@ -1,4 +1,4 @@
-"""The serving plan: base, key-value caches at a concurrency, adapters; and how many users or adapters a budget holds."""
+"""The serving plan: base, key-value caches at a concurrency, adapters; how many users or adapters a budget holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tunewright plan`: the bare arithmetic, a plan for a base or a recipe, or a plan of serving. Parses, calls, prints."""
+"""`tunewright plan`: the bare arithmetic, a plan for a base or a recipe, or of serving one. Parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from components.errors import InputError, VerdictError
-from flows.commands import plan_text
+from flows import plan_text
 from flows.commands.output import emit, json_option
 
 __all__ = ["command"]

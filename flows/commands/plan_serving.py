@@ -65,8 +65,8 @@ def run(recipe: Path | None, base: str | None, options: dict[str, Any], as_json:
     if not plan.fits:
         raise VerdictError(
             f"serving takes {plan.total_bytes / GIB:.2f} GiB, more than {budget.budget_bytes / GIB:.2f} GiB leave",
-            next_step=f"{plan.most_users} requests at once fit; or a shorter --context, fewer --adapters, --quantization "
-            "nf4, or more memory",
+            next_step=f"{plan.most_users} requests at once fit; or a shorter --context, fewer --adapters, "
+            "--quantization nf4, or more memory",
         )
 
 
@@ -75,13 +75,13 @@ def _render(plan: dict[str, Any]) -> str:
     window = plan["kv_window_tokens"]
     windows = f"; layers with a window keep {window:,}" if window is not None else ""
     lines = [
-        f"serve {plan['concurrency']} requests of {plan['context_tokens']:,} tokens with {plan['adapters']} adapters of "
-        f"rank {plan['rank']}: {plan['total_bytes'] / GIB:.2f} GiB of {plan['budget_bytes'] / GIB:.2f} GiB "
+        f"serve {plan['concurrency']} requests of {plan['context_tokens']:,} tokens with {plan['adapters']} adapters "
+        f"of rank {plan['rank']}: {plan['total_bytes'] / GIB:.2f} GiB of {plan['budget_bytes'] / GIB:.2f} GiB "
         f"({plan['budget_source']}){'' if plan['fits'] else ': does not fit'}",
         f"  {plan['weights_bytes'] / GIB:>8.2f} GiB  {weights}",
         f"  {plan['kv_bytes'] / GIB:>8.2f} GiB  key-value caches: {plan['kv_bytes_per_user'] / MIB:,.1f} MiB each, "
         f"{plan['kv_bytes_per_token']:,} bytes a token{windows}",
-        f"  {plan['adapters_bytes'] / GIB:>8.2f} GiB  adapters: {plan['adapter_bytes'] / MIB:,.1f} MiB each, in float32",
+        f"  {plan['adapters_bytes'] / GIB:>8.2f} GiB  adapters: {plan['adapter_bytes'] / MIB:,.1f} MiB each (float32)",
         f"  {plan['working_bytes'] / GIB:>8.2f} GiB  logits, and activations of one prompt",
         f"  {plan['process_bytes'] / GIB:>8.2f} GiB  {'CUDA context' if plan['device'] == 'cuda' else 'frameworks'}",
         f"at most {plan['most_users']:,} requests at once beside {plan['adapters']} adapters, or "

@@ -54,8 +54,8 @@ def render(plan: dict[str, Any], explain: bool) -> str:
     if not plan["fits"]:
         lines.append("what would fit (estimated)")
         lines += [
-            f"  {remedy['words']}: peak {remedy['peak_bytes'] / GIB:.2f} GiB, {remedy['memory_bytes'] / GIB:.1f} GiB of "
-            "memory to pay for"
+            f"  {remedy['words']}: peak {remedy['peak_bytes'] / GIB:.2f} GiB; "
+            f"{remedy['memory_bytes'] / GIB:.1f} GiB of memory to pay for"
             for remedy in plan["would_fit"]
         ] or ["  no single change"]
     return "\n".join([*lines, *(_explanation(plan) if explain else [])])
