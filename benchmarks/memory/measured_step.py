@@ -114,7 +114,7 @@ def _prepared(folder: Path, settings: StepSettings) -> Any:
         model.requires_grad_(True)
     elif settings.method in ("lora", "qlora"):
         attach = qlora.attach if quantized else lora.attach
-        model = attach(model, lora.LoraSettings(rank=settings.rank, targets=settings.targets))
+        model = attach(model, lora.LoraSettings(rank=settings.rank, dropout=settings.dropout, targets=settings.targets))
     else:
         if quantized:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -131,9 +131,11 @@ class InferenceModel:
                 added = [(keys[row : row + 1], values[row : row + 1]) for keys, values in cache.added]
                 slots.admit([], added, shape.prompt_tokens)
             self._note(slots)
-            del cache, states, added
+        # the first new token comes from the prefill pass; its last batch stays alive while others decode
+        if shape.new_tokens == 1:
+            return
         self._log.phase = "decode"
-        last = shape.prompt_tokens + shape.new_tokens
+        last = shape.prompt_tokens + shape.new_tokens - 1
         # the passes before and behind the last growth of the slots, and the last one
         grown = (last - 1) // GROWTH_TOKENS * GROWTH_TOKENS
         for length in sorted({max(shape.prompt_tokens, at) for at in (grown - 1, grown, last - 1)}):

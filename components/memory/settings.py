@@ -55,6 +55,7 @@ class StepSettings:
         step_in_backward: Each parameter is updated as soon as its gradient is there, which is then dropped.
         virtual_tokens: Length of a soft prompt.
         bottleneck: Width of a bottleneck adapter.
+        dropout: LoRA's dropout, whose masks are kept for the backward pass.
     """
 
     method: str = "lora"
@@ -71,6 +72,7 @@ class StepSettings:
     step_in_backward: bool = False
     virtual_tokens: int = 20
     bottleneck: int = 64
+    dropout: float = 0.0
 
     @property
     def frozen_quantization(self) -> str | None:
@@ -130,6 +132,8 @@ def check_settings(settings: StepSettings) -> None:
     ):
         if number < 1:
             raise InputError(f"{what} {number}", allowed="1 or more")
+    if not 0 <= settings.dropout < 1:
+        raise InputError(f"dropout {settings.dropout}", allowed="from 0 up to, but not including, 1")
     if settings.method == "full" and settings.quantization:
         raise InputError(
             f"full finetuning of weights in {settings.quantization}",

@@ -9,6 +9,7 @@ import click
 
 from components.errors import InputError, VerdictError
 from flows.commands.output import emit, json_option
+from flows.commands.plan_step import describe, draw, draw_plan, simulate_pass, step_options
 
 __all__ = ["command"]
 
@@ -23,14 +24,24 @@ GIB = 2**30
 @click.option(
     "--base", help="Plan for a base by itself: a catalogue name, a folder (its config.json is enough) or an id."
 )
-@click.option("--method", default="auto", show_default=True, help="With --base: auto, lora, qlora or full.")
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="With --base: auto, lora, qlora or full; with --simulate also adapter, prompt_tuning, prefix_tuning.",
+)
 @click.option("--rank", type=int, default=16, show_default=True, help="With --base: LoRA rank.")
 @click.option("--targets", default="all-linear", show_default=True, help="With --base: LoRA targets.")
 @click.option("--sequence-tokens", type=int, default=512, show_default=True, help="With --base: longest sequence.")
 @click.option("--effective-rows", type=int, default=16, show_default=True, help="With --base: rows behind each step.")
 @click.option("--rows-per-sequence", type=int, default=1, show_default=True, help="With --base: rows that are packed.")
 @click.option("--dtype", default="auto", show_default=True, help="With --base: float32, bfloat16, or auto to measure.")
-@click.option("--optimizer", default="adamw", show_default=True, help="adamw, adam, momentum or sgd.")
+@click.option(
+    "--optimizer",
+    default="adamw",
+    show_default=True,
+    help="adamw, adam, momentum or sgd; with --base also adamw_8bit, paged_adamw, paged_adamw_8bit.",
+)
 @click.option("--budget", help="Memory that the run may take, such as 24GiB; by default what this machine has free.")
 @click.option("--gpu", help="With --base: a named GPU instead of a budget, such as a100-80.")
 @click.option("--params", type=float, help="The bare arithmetic: number of parameters, such as 13e9.")
@@ -39,6 +50,7 @@ GIB = 2**30
 )
 @click.option("--trainable", type=float, help="With --params: trainable parameters; all by default.")
 @click.option("--explain", is_flag=True, help="Show the arithmetic line by line.")
+@step_options
 @json_option
 def command(
     recipe: Path | None, base: str | None, params: float | None, explain: bool, as_json: bool, **options: Any
@@ -54,11 +66,25 @@ def command(
             allowed="one of RECIPE, --base or --params",
             next_step="tunewright plan examples/text2sql/recipe.yaml, or tunewright plan --params 13e9 --bytes 2",
         )
+    if options["simulate"] and base is None:
+        raise InputError("--simulate without --base", allowed="--simulate with --base")
+    if options["timeline"]:
+        from components.memory.timeline import check_timeline_file
+
+        check_timeline_file(options["timeline"])
     if params is not None:
         _formula(params, options, explain, as_json)
         return
-    document = _of_base(base, options) if base is not None else _of_recipe(recipe, options)
+    if options["simulate"]:
+        document, found = simulate_pass(_folder(base), options)
+        emit(document, as_json, describe)
+        if options["timeline"]:
+            draw(found, options["timeline"])
+        return
+    document, folder, lora = _of_base(base, options) if base is not None else _of_recipe(recipe, options)
     emit(document, as_json, lambda found: _render(found, explain))
+    if options["timeline"]:
+        draw_plan(document, folder, **lora, path=options["timeline"])
     if not document["fits"]:
         raise VerdictError(
             f"nothing fits {document['budget_bytes'] / GIB:.2f} GiB with head-room: the nearest, {_name(document)}, "
@@ -84,19 +110,23 @@ def _formula_lines(found: Any) -> list[str]:
     ]
 
 
-def _of_base(base: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def _folder(base: str | None) -> Path:
+    from components.models.sources import locate_base
+
+    folder = Path(base or "")
+    return folder if (folder / "config.json").is_file() else locate_base(base or "").folder
+
+
+def _of_base(base: str | None, options: dict[str, Any]) -> tuple[dict[str, Any], Path, dict[str, Any]]:
     from components.memory.hardware import Budget, detect_budget, gpu_budget, parse_size
     from components.memory.plan import make_plan
-    from components.models.sources import locate_base
     from components.runtime import prepare_process
 
     if options["gpu"] and options["budget"]:
         raise InputError("--gpu and --budget were both given", allowed="one of them")
     budget = gpu_budget(options["gpu"]) if options["gpu"] else None
     size = parse_size(options["budget"]) if options["budget"] else None
-    folder = Path(base or "")
-    if not (folder / "config.json").is_file():
-        folder = locate_base(base or "").folder
+    folder = _folder(base)
     prepare_process()
     if size is not None:
         budget = Budget(size, "given", detect_budget().device)
@@ -104,6 +134,7 @@ def _of_base(base: str | None, options: dict[str, Any]) -> dict[str, Any]:
     if dtype == "auto" and options["gpu"]:
         # a GPU that isn't here can't be measured; all of `GPUS` but the oldest compute in bfloat16
         dtype = "float16" if options["gpu"].startswith("t4") else "bfloat16"
+    optimizer = "adamw" if options["optimizer"] == "adam" else options["optimizer"]
     plan = make_plan(
         folder,
         method=options["method"],
@@ -114,13 +145,13 @@ def _of_base(base: str | None, options: dict[str, Any]) -> dict[str, Any]:
         rows_per_sequence=options["rows_per_sequence"],
         budget_bytes=None,
         dtype=dtype,
-        optimizer="adamw" if options["optimizer"] == "adam" else options["optimizer"],
+        optimizer=optimizer,
         budget=budget,
     )
-    return plan.to_dict()
+    return plan.to_dict(), folder, {"rank": options["rank"], "targets": options["targets"], "optimizer": optimizer}
 
 
-def _of_recipe(recipe: Path | None, options: dict[str, Any]) -> dict[str, Any]:
+def _of_recipe(recipe: Path | None, options: dict[str, Any]) -> tuple[dict[str, Any], Path, dict[str, Any]]:
     from flows.commands.recipe_options import open_recipe
 
     if options["gpu"]:
@@ -137,7 +168,8 @@ def _of_recipe(recipe: Path | None, options: dict[str, Any]) -> dict[str, Any]:
 
     observer = TerminalObserver()
     document: dict[str, Any] = steps.plan(job, steps.data(job, observer), observer).document
-    return document
+    section = job.recipe.finetune
+    return document, job.base.folder, {"rank": section.rank, "targets": section.targets, "optimizer": "adamw"}
 
 
 def _name(plan: dict[str, Any]) -> str:
