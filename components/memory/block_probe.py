@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from components.memory.simulate import StepSettings
+from components.memory.settings import StepSettings
 
 __all__ = ["BlockRate", "StepSpeed", "measure_step_speed"]
 

@@ -17,7 +17,7 @@ from components.memory.gpus import Gpu, find_gpu
 from components.memory.hardware import Budget, DtypeSpeed, detect_budget, gpu_budget, measure_dtype
 from components.memory.process import ProcessOverhead, TrainingProcess
 from components.memory.search import HEADROOM_FRACTION, Candidate, Outcome, Search, settings_of, slowdown
-from components.memory.simulate import DTYPES, METHODS, OPTIMIZERS, StepSettings
+from components.memory.settings import DTYPES, METHODS, OPTIMIZERS, StepSettings
 from components.memory.workload import Workload, uniform_workload
 from components.memory.would_fit import Remedy, remedies
 

@@ -6,7 +6,7 @@ Between the estimates (fast, from a few blocks) and the plan. What is returned a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from components.memory.estimate import PeakEstimate, PeakEstimator
 from components.memory.hardware import Budget
 from components.memory.process import ProcessOverhead, TrainingProcess, cuda_overhead, estimated_holes
 from components.memory.reasons import SAME_SPEED_FRACTION, why_not
-from components.memory.simulate import OPTIMIZERS, Simulation, StepModel, StepSettings, StepShape
+from components.memory.settings import StepSettings, StepShape
+from components.memory.simulate import Simulation, StepModel
 
 __all__ = ["HEADROOM_FRACTION", "RELATIVE_SECONDS", "Candidate", "Outcome", "Search", "Variant"]
 
@@ -186,9 +187,8 @@ class Search:
         plain = "data-parallel" if self._devices > 1 else "none"
         optimizer = self._settings.optimizer
         yield Variant(method, optimizer, plain)
-        smaller = [name for name in SMALLER_OPTIMIZERS if name in OPTIMIZERS]
         if self._any_optimizer and self._budget.device == "cuda" and optimizer == "adamw":
-            yield from (Variant(method, name, plain) for name in smaller)
+            yield from (Variant(method, name, plain) for name in SMALLER_OPTIMIZERS)
         if self._devices > 1:
             yield Variant(method, optimizer, "fsdp")
 
@@ -320,7 +320,5 @@ def slowdown(variant: Variant) -> float:
 
 def settings_of(settings: StepSettings, variant: Variant, device: str, devices: int) -> StepSettings:
     """Return the simulation's settings of a variant."""
-    known = {field.name for field in fields(StepSettings)}
-    extra: dict[str, Any] = {"device": device, "world_size": devices if variant.sharding == "fsdp" else 1}
-    here = {name: value for name, value in extra.items() if name in known}
-    return replace(settings, method=variant.method, optimizer=variant.optimizer, **here)
+    shards = devices if variant.sharding == "fsdp" else 1
+    return replace(settings, method=variant.method, optimizer=variant.optimizer, device=device, world_size=shards)

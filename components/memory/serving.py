@@ -11,7 +11,10 @@ from components.memory import fake_model
 from components.memory.hardware import Budget
 from components.memory.kv_cache_size import KeyValueCache, read_cache
 from components.memory.process import CUDA_CONTEXT_BYTES
+from components.memory.quantized_layers import scale_tensors
 from components.memory.search import HEADROOM_FRACTION
+from components.memory.settings import StepSettings
+from components.memory.tracked_model import TrackedModel
 
 __all__ = ["ServingPlan", "plan_serving"]
 
@@ -20,7 +23,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ADAPTER_VALUE_BYTES = 4
 # interpreter, torch, transformers and the server, as resident memory of a process that has loaded no model
 CPU_PROCESS_BYTES = 700_000_000
-QUANTIZATIONS = ("none", "nf4")
+QUANTIZATIONS = ("none", "nf4", "int8")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class ServingPlan:
         adapters: Adapters that are loaded at once.
         rank: Their rank.
         dtype: dtype of weights, computation and cache.
-        quantization: none or nf4.
+        quantization: none, nf4 or int8.
         weights_bytes: The base.
         kv_bytes_per_user: The cache of one request of full length.
         adapter_bytes: One adapter.
@@ -143,7 +146,7 @@ def plan_serving(
         rank: Their rank.
         targets: Their targets.
         dtype: dtype of weights, computation and cache.
-        quantization: none, or nf4 for linear layers in 4 bits.
+        quantization: none, or nf4 or int8 for linear layers in 4 or 8 bits.
         budget: What the server may take.
 
     Returns:
@@ -172,9 +175,8 @@ def plan_serving(
         raise InputError(
             f"requests of {context_tokens} tokens", allowed=f"at most the {positions} positions that the base knows"
         )
-    method = "qlora" if quantization == "nf4" else "lora"
-    model = fake_model.build(config, method=method, rank=rank, targets=targets, dtype=dtype)
-    weights, adapter_values = _weights(model)
+    settings = StepSettings("lora", rank, targets, dtype, quantization=None if quantization == "none" else quantization)
+    weights, adapter_values = _weights(config, settings)
     cache, size = read_cache(config), BYTES[dtype]
     return ServingPlan(
         concurrency=concurrency,
@@ -194,19 +196,12 @@ def plan_serving(
     )
 
 
-def _weights(model: Any) -> tuple[int, int]:
-    """Return the bytes of the frozen base and the number of values of one adapter."""
-    weights = adapter = 0
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            adapter += parameter.numel()
-        elif type(parameter).__name__ == "Params4bit":
-            # two weights a byte, a one-byte scale for 64 weights, a four-byte one for 256 scales
-            blocks = -(-parameter.numel() // fake_model.BLOCK)
-            weights += (parameter.numel() + 1) // 2 + blocks + -(-blocks // fake_model.SCALE_BLOCK) * 4
-        else:
-            weights += parameter.numel() * parameter.element_size()
-    return weights, adapter
+def _weights(config: Any, settings: StepSettings) -> tuple[int, int]:
+    """Return the bytes of the frozen base, with the scales of quantized layers, and the values of one adapter."""
+    model = TrackedModel(config, settings, training=True).model
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*frozen, *scale_tensors(model)))
+    return weights, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _working_bytes(config: Any, concurrency: int, context_tokens: int, size: int) -> int:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import click
 
 from components.errors import VerdictError
 from flows.commands.output import emit
 
-__all__ = ["run"]
+__all__ = ["run", "serving_options"]
 
 GIB, MIB = 2**30, 2**20
+
+_OPTIONS = (
+    click.option("--serve", is_flag=True, help="Plan serving RECIPE's base, or --base, instead of training it."),
+    click.option("--concurrency", type=int, default=8, show_default=True, help="With --serve: requests at once."),
+    click.option("--context", type=int, default=2048, show_default=True, help="With --serve: tokens of a request."),
+    click.option("--adapters", type=int, default=1, show_default=True, help="With --serve: adapters loaded at once."),
+)
+
+
+def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of this module."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def run(recipe: Path | None, base: str | None, options: dict[str, Any], as_json: bool) -> None:
@@ -57,7 +74,7 @@ def run(recipe: Path | None, base: str | None, options: dict[str, Any], as_json:
         rank=rank,
         targets=targets,
         dtype=dtype,
-        quantization=options["quantization"],
+        quantization=options["quantization"] or "none",
         budget=budget,
     )
     document = plan.to_dict()
@@ -71,7 +88,12 @@ def run(recipe: Path | None, base: str | None, options: dict[str, Any], as_json:
 
 
 def _render(plan: dict[str, Any]) -> str:
-    weights = "4-bit weights" if plan["quantization"] == "nf4" else f"weights in {plan['dtype']}"
+    bits = {
+        "none": f"weights in {plan['dtype']}",
+        "nf4": "weights, linear layers in 4 bits",
+        "int8": "weights, linear layers in 8 bits",
+    }
+    weights = bits[plan["quantization"]]
     window = plan["kv_window_tokens"]
     windows = f"; layers with a window keep {window:,}" if window is not None else ""
     lines = [

@@ -108,7 +108,7 @@ def test_methods_are_tried_in_their_order(base: Path) -> None:
     cuda = Budget(16 * GIB, "test", "cuda")
     found = plan(base, methods=("full", "lora"), sequence_tokens=64, budget=cuda)
     assert found.chosen.method == "full"
-    assert [other.why_not for other in found.alternatives if other.method == "lora"][0].startswith("not needed: full")
+    assert next(other.why_not for other in found.alternatives if other.method == "lora").startswith("not needed: full")
 
 
 def test_a_named_gpu_brings_its_memory_dtype_and_an_assumed_time(base: Path) -> None:

@@ -45,7 +45,8 @@ def test_the_arithmetic_is_explained_line_by_line(
 ) -> None:
     status, out, _ = run(monkeypatch, capsys, "--params", "13e9", "--explain")
     assert status == 0
-    assert "gradients + optimizer = 78.00 GB" in out
+    assert "gradients + optimizer = 13,000,000,000 x 2 x (1 + 2) = 78.00 GB" in out
+    assert "inference  = N x M x 1.2 = 13,000,000,000 x 2 x 1.2 = 31.20 GB" in out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The memory plan against measurement, against other estimates, and against published figures."""
