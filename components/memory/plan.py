@@ -288,7 +288,7 @@ def _duration(
         return None
     batches = list(workload.micro_batches(chosen.micro_batch_size, sequences))
     lengths = sorted(batch.tokens for batch in batches)
-    probed = tuple(sorted({lengths[int(part * (len(lengths) - 1))] for part in QUARTILES}))
+    probed = tuple(sorted({lengths[round(part * (len(lengths) - 1))] for part in QUARTILES}))
     speed = measure_step_speed(
         config,
         settings_of(settings, chosen.variant, budget.device, 1),

@@ -89,7 +89,7 @@ def test_when_nothing_fits_the_nearest_is_named(base: Path) -> None:
 
 
 def test_what_would_fit_is_told_with_its_cost(base: Path) -> None:
-    cuda = Budget(round(1.02 * GIB), "test", "cuda")
+    cuda = Budget(680_000_000, "test", "cuda")
     found = plan(base, method="lora", sequence_tokens=4000, dtype="float32", budget=cuda)
     assert not found.fits
     changes = {remedy.change: remedy for remedy in found.would_fit}
