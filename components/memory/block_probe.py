@@ -1,6 +1,6 @@
 """Time what a training step consists of on the device at hand: a few real blocks, the output layer, the optimizer.
 
-The blocks are the base's own class at its own shapes, prepared by the method and with arbitrary weights, run forward and
+The blocks are the base's own class at its own shapes, prepared by the method, with arbitrary weights, run forward and
 backward one after the other. A single small one would find its weights and activations in the processor's cache, which
 in training they have long left: it ran a tenth faster on a 135M model. Matrix products alone are timed as well, to say
 how much of a step is anything else. The plan's time is made of these measurements and of the operations.
