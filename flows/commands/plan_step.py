@@ -57,8 +57,8 @@ def simulate_pass(folder: Path, options: dict[str, Any]) -> tuple[dict[str, Any]
         InputError: Unknown or contradictory settings.
     """
     from components.memory.inference import GenerationShape, InferenceModel
-    from components.memory.simulate import StepModel
     from components.memory.settings import StepSettings, StepShape
+    from components.memory.simulate import StepModel
     from components.memory.timeline import describe_peak, timeline
 
     settings = StepSettings(**_settings(options))
@@ -133,8 +133,8 @@ def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, op
         optimizer: One of `OPTIMIZERS`.
         path: Where the drawing goes.
     """
-    from components.memory.simulate import StepModel
     from components.memory.settings import StepSettings, StepShape
+    from components.memory.simulate import StepModel
     from components.memory.timeline import timeline
 
     settings = StepSettings(plan["method"], rank, targets, plan["dtype"], optimizer, device=plan["device"])
