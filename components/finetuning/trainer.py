@@ -26,6 +26,7 @@ from components.errors import TunewrightError
 from components.finetuning import checkpoint
 from components.finetuning.checkpoint import Checkpoint
 from components.finetuning.loss import forward_loss
+from components.finetuning.out_of_memory import EffectiveBatch, Split
 from components.finetuning.progress import ProgressWatch
 from components.finetuning.schedule import Schedule
 
@@ -56,6 +57,9 @@ class ScheduledTrainer(Trainer):
         schedule: The run's order.
         identity: Digests that a checkpoint must share to be resumed.
         keep_checkpoints: Complete checkpoints that stay.
+        split: Micro-batch and checkpointing as planned.
+        pad_id: Token id for padding.
+        say: Called with a line for the person.
         arguments: What `transformers.Trainer` takes.
     """
 
@@ -63,11 +67,20 @@ class ScheduledTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, *, schedule: Schedule, identity: dict[str, str], keep_checkpoints: int, **arguments: Any
+        self,
+        *,
+        schedule: Schedule,
+        identity: dict[str, str],
+        keep_checkpoints: int,
+        split: Split,
+        pad_id: int,
+        say: Callable[[str], None],
+        **arguments: Any,
     ) -> None:
         self.schedule = schedule
         self.identity = identity
         self.keep_checkpoints = keep_checkpoints
+        self.effective_batch = EffectiveBatch(schedule.steps, split, pad_id, self._checkpoint_activations, say)
         self.resumed: Checkpoint | None = None
         super().__init__(**arguments)
 
@@ -81,7 +94,18 @@ class ScheduledTrainer(Trainer):
         """Take an effective batch, and the sum of its loss weights in the place of its number of items."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         total = sum(float(batch["weights"].sum()) for batch in batches)
+        self.effective_batch.begin()
         return batches, torch.tensor(total, device=device)
+
+    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward pass of a micro-batch, in smaller parts where memory ran out."""
+        whole = super().training_step
+        return self.effective_batch.run(
+            self.state.global_step, inputs, lambda part: whole(model, part, num_items_in_batch), model.zero_grad
+        )
+
+    def _checkpoint_activations(self) -> None:
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def compute_loss(
         self,
@@ -138,6 +162,7 @@ class ScheduledTrainer(Trainer):
                 "scheduler": scheduler,
                 "random": _random_document(),
                 "trainer_state": _fields(self.state),
+                "splits": self.effective_batch.splits,
             },
             identity=self.identity,
             keep=self.keep_checkpoints,
@@ -146,6 +171,8 @@ class ScheduledTrainer(Trainer):
     def resume(self, found: Checkpoint | None) -> None:
         """Train from a checkpoint, or from the start."""
         self.resumed = found
+        if found is not None:
+            self.effective_batch.restore(json.loads((found.folder / "splits.json").read_text()))
         self.train(resume_from_checkpoint=str(found.folder) if found else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -230,7 +257,9 @@ def build_trainer(
     keep_checkpoints: int,
     seed: int,
     pad_id: int,
+    micro_batch_size: int,
     callbacks: list[TrainerCallback],
+    say: Callable[[str], None],
 ) -> ScheduledTrainer:
     """Put the trainer together; every argument is a value of the recipe or of the plan."""
     steps = len(schedule.steps)
@@ -267,6 +296,9 @@ def build_trainer(
         schedule=schedule,
         identity=identity,
         keep_checkpoints=keep_checkpoints,
+        split=Split(micro_batch_size, gradient_checkpointing),
+        pad_id=pad_id,
+        say=say,
         model=model,
         args=arguments,
         train_dataset=MicroBatches(schedule),

@@ -70,6 +70,7 @@ class TrainingProcess:
     def __init__(self) -> None:
         import psutil
 
+        self._baseline_bytes: int | None = None
         self._own_bytes = psutil.Process().memory_info().rss - idle_heap_bytes()[0]
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -91,7 +92,9 @@ class TrainingProcess:
         Raises:
             TunewrightError: The process failed.
         """
-        return FIRST_USE_BYTES + max(self._answer(), self._own_bytes)
+        if self._baseline_bytes is None:
+            self._baseline_bytes = FIRST_USE_BYTES + max(self._answer(), self._own_bytes)
+        return self._baseline_bytes
 
     def replay_bytes(self, allocations: Allocations) -> int:
         """Replay a step's allocations.

@@ -18,7 +18,7 @@ from components.models.fingerprint import file_digest
 from components.models.safety import check_base
 from components.paths import cache_dir
 
-__all__ = ["CATALOGUE", "BaseSource", "locate_base"]
+__all__ = ["CATALOGUE", "BaseSource", "config_folder", "locate_base"]
 
 RECORD_FILE = "source.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
@@ -103,6 +103,19 @@ def locate_base(name: str, cache: Path | None = None) -> BaseSource:
         allowed=f"{', '.join(sorted(CATALOGUE))}; a local folder; a .gguf file; or a hub id org/name",
         next_step="set `base` in the recipe to one of these",
     )
+
+
+def config_folder(name: str) -> Path:
+    """Return a folder with a base's config, for questions that need no weights.
+
+    Args:
+        name: A folder with a config.json, which is enough; or what `locate_base` takes.
+
+    Raises:
+        InputError: As `locate_base`.
+    """
+    folder = Path(name)
+    return folder if (folder / "config.json").is_file() else locate_base(name).folder
 
 
 def _from_catalogue(name: str, entry: PackageFile, cache: Path) -> BaseSource:

@@ -24,7 +24,7 @@ _OPTIONS = (
     click.option("--micro-batch-size", type=int, default=1, show_default=True, help="With --simulate: sequences."),
     click.option("--checkpointing", is_flag=True, help="With --simulate: compute blocks again in the backward pass."),
     click.option("--accumulating", is_flag=True, help="With --simulate: earlier gradients are there already."),
-    click.option("--quantization", help="With --simulate: nf4 or int8 for frozen linear layers."),
+    click.option("--quantization", help="With --simulate or --serve: nf4 or int8 for linear layers."),
     click.option("--trained-dtype", default="float32", help="With --simulate: float32, or bfloat16 for pure 16 bits."),
     click.option("--world-size", type=int, default=1, help="With --simulate: devices that FSDP shards over."),
     click.option("--offload-optimizer", is_flag=True, help="With --simulate: optimizer in the host's memory."),
@@ -122,7 +122,7 @@ def draw(found: Any, path: Path) -> None:
     note(f"timeline: {path}")
 
 
-def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, optimizer: str, path: Path) -> None:
+def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, path: Path) -> None:
     """Simulate a plan's choice once more and draw it.
 
     Args:
@@ -130,14 +130,16 @@ def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, op
         folder: Folder of its base.
         rank: LoRA rank.
         targets: LoRA targets.
-        optimizer: One of `OPTIMIZERS`.
         path: Where the drawing goes.
     """
     from components.memory.settings import StepSettings, StepShape
     from components.memory.simulate import StepModel
     from components.memory.timeline import timeline
 
-    settings = StepSettings(plan["method"], rank, targets, plan["dtype"], optimizer, device=plan["device"])
+    world_size = plan["devices"] if plan["sharding"] == "fsdp" else 1
+    settings = StepSettings(
+        plan["method"], rank, targets, plan["dtype"], plan["optimizer"], device=plan["device"], world_size=world_size
+    )
     rows, tokens = plan["micro_batch_size"], plan["sequence_tokens"]
     accumulating = plan["gradient_accumulation_steps"] > 1
     model = StepModel(folder, settings)
@@ -150,7 +152,7 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
 
     known = {field.name for field in fields(StepSettings)}
     given = {name: value for name, value in options.items() if name in known}
-    aliases = {"adam": "adamw"}
+    aliases = {"adam": "adamw", "auto": "adamw"}
     if given["method"] == "auto" or given["dtype"] == "auto":
         if options["simulate"] == "train" and given["method"] == "auto":
             raise InputError("--simulate train without a method", allowed="--method lora, or another")
