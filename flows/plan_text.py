@@ -97,8 +97,24 @@ def _explanation(plan: dict[str, Any]) -> list[str]:
         "how the peak comes about",
         f"  {tensors / GIB:.2f} GiB of tensors, from one real step under fake tensors: {trainable:,} of {total:,} "
         "parameters are trained",
+        *_tensor_lines(plan),
         f"  + {extra['baseline_bytes'] / GIB:.2f} GiB for interpreter and frameworks, measured in a process of its own",
         f"  + {extra['allocator_bytes'] / GIB:.2f} GiB that the allocator keeps beyond live tensors",
         f"  + {extra['mapped_bytes'] / GIB:.2f} GiB of the weight file that stays mapped",
         f"  {plan['flops_per_step'] / 1e12:.2f} TFLOP an optimizer step",
     ]
+
+
+def _tensor_lines(plan: dict[str, Any]) -> list[str]:
+    """Hold each part of the tensors against the parameters that it comes from."""
+    parts, trainable, total = plan["breakdown"], plan["trainable_parameters"], plan["total_parameters"]
+    lines = [f"    weights {parts['weights'] / GIB:.2f} GiB: {parts['weights'] / total:.2f} bytes a parameter"]
+    for part in ("gradients", "optimizer"):
+        each = f"{parts[part] / trainable:.2f} bytes a trained parameter"
+        lines.append(f"    {part} {parts[part] / GIB:.2f} GiB: {each if parts[part] else 'none at that moment'}")
+    tokens = plan["micro_batch_size"] * plan["sequence_tokens"]
+    lines.append(
+        f"    activations {parts['activations'] / GIB:.2f} GiB: {parts['activations'] / tokens / 1024:,.0f} KiB for each "
+        f"of {tokens:,} tokens"
+    )
+    return lines

@@ -159,8 +159,11 @@ def _error(row: dict[str, Any], process: bool) -> float:
 
 def _summary(rows: Sequence[dict[str, Any]]) -> None:
     tensors = [_error(row, False) for row in rows]
-    print(f"tracked tensors: {min(tensors):+.2%} to {max(tensors):+.2%}; ", end="")
-    print(f"aim −{WORST_UNDER:.0%} to +{WORST_OVER:.0%}: {_met(min(tensors) >= -WORST_UNDER and max(tensors) <= WORST_OVER)}")
+    reached = min(tensors) >= -WORST_UNDER and max(tensors) <= WORST_OVER
+    print(
+        f"tracked tensors: {min(tensors):+.2%} to {max(tensors):+.2%}; aim −{WORST_UNDER:.0%} to +{WORST_OVER:.0%}: "
+        f"{_met(reached)}"
+    )
     processes = [_error(row, True) for row in rows if row["base"] == BASE]
     if processes:
         within = sum(abs(error) <= WORST_PROCESS for error in processes)

@@ -42,13 +42,13 @@ class Case:
 # (settings, micro-batch, tokens, checkpointing) on the 135M base
 QUICK = (
     (StepSettings("lora"), 1, 256, False),
-    (StepSettings("lora"), 4, 512, True),
-    (StepSettings("qlora"), 2, 512, False),
-    (StepSettings("full"), 1, 256, False),
-    (StepSettings("full", optimizer="adamw_8bit"), 1, 256, True),
-    (StepSettings("adapter"), 2, 256, False),
-    (StepSettings("prompt_tuning"), 2, 256, False),
-    (StepSettings("lora", quantization="int8"), 1, 256, False),
+    (StepSettings("lora"), 2, 256, True),
+    (StepSettings("qlora"), 1, 256, False),
+    (StepSettings("full"), 1, 128, False),
+    (StepSettings("full", optimizer="adamw_8bit"), 1, 128, True),
+    (StepSettings("adapter"), 1, 256, False),
+    (StepSettings("prompt_tuning"), 1, 256, False),
+    (StepSettings("lora", quantization="int8"), 1, 128, False),
 )
 SMALL_METHODS = (
     StepSettings("lora", 8, dtype="bfloat16"),

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.memory.published_configs import llama_7b, llama_65b, llama_31_8b
+from benchmarks.memory.published_configs import llama_7b, llama_31_8b, llama_65b
 from components.memory.settings import StepSettings, StepShape
 
 __all__ = ["FIGURES", "Figure", "main"]
@@ -51,7 +51,7 @@ class Figure:
     paged_out: bool = False
 
 
-PURE = {"dtype": "bfloat16", "trained_dtype": "bfloat16", "device": "cuda"}
+PURE: dict[str, Any] = {"dtype": "bfloat16", "trained_dtype": "bfloat16", "device": "cuda"}
 FIGURES = (
     Figure(
         "LLaMA 65B, QLoRA",

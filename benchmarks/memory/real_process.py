@@ -1,7 +1,7 @@
 """A process that trains for real and prints what it took: `python -m benchmarks.memory.real_process FOLDER CASE`.
 
-CASE is JSON: settings, shape and steps. Resident memory is the peak from the first step on; tracked tensors are those of
-one step after that, so that following them adds nothing to the former.
+CASE is JSON: settings, shape and steps. Resident memory is the peak from the first step on; tracked tensors are those
+of one step after that, so that following them adds nothing to the former.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def insert(model: Any, width: int, device: str | None = None) -> None:
 def _adapter(hidden: int, width: int, device: str | None) -> Any:
     import torch
 
-    linear = {"device": device, "dtype": torch.float32}
+    linear: dict[str, Any] = {"device": device, "dtype": torch.float32}
     return torch.nn.Sequential(
         torch.nn.Linear(hidden, width, **linear), torch.nn.GELU(), torch.nn.Linear(width, hidden, **linear)
     )

@@ -92,7 +92,9 @@ def _attach(model: Any, settings: StepSettings) -> Any:
         return model.requires_grad_(True)
     if settings.method in ("lora", "qlora"):
         method = qlora if settings.frozen_quantization else lora
-        return method.attach(model, lora.LoraSettings(rank=settings.rank, dropout=settings.dropout, targets=settings.targets))
+        return method.attach(
+            model, lora.LoraSettings(rank=settings.rank, dropout=settings.dropout, targets=settings.targets)
+        )
     if settings.frozen_quantization:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if settings.method in SOFT_PROMPTS:

@@ -62,10 +62,11 @@ class FormulaEstimate:
             f"  gradients  = trained x M (one value a parameter) = {trainable:,} x {m:g} = {_gb(gradients)}",
             f"  optimizer  = trained x M x {states} = {trainable:,} x {m:g} x {states} = {_gb(optimizer)} "
             f"(states a parameter: {kept})",
-            f"  gradients + optimizer = {trainable:,} x {m:g} x (1 + {states}) = {_gb(self.gradient_and_optimizer_bytes)}",
+            f"  gradients + optimizer = {trainable:,} x {m:g} x (1 + {states}) = "
+            f"{_gb(self.gradient_and_optimizer_bytes)}",
             f"  in all     = {_gb(self.training_bytes_without_activations)} + activations",
-            "activations depend on batch, length, attention and checkpointing, and mixed precision keeps what is trained "
-            "in 4 bytes a value, with 16 bytes a parameter in all: give --base to simulate a real step",
+            "activations depend on batch, length, attention and checkpointing, and mixed precision keeps what is "
+            "trained in 4 bytes a value, 16 bytes a parameter in all: give --base to simulate a real step",
         ]
 
 

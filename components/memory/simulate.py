@@ -234,7 +234,7 @@ class StepModel:
         parameter.grad = None
 
     def _trained_share(self) -> float:
-        """Bytes of a device's shard of what is trained, against the simulated copy's, which has the dtype of compute."""
+        """Bytes of a device's shard of what is trained, against the simulated copy's in the dtype of computation."""
         import torch
 
         simulated = max((parameter.element_size() for parameter in self._trainable), default=4)

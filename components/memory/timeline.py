@@ -17,7 +17,15 @@ from components.evaluation.charts import Scale, scale_for
 from components.files import write_atomic
 from components.memory.storages import Moment, Peak
 
-__all__ = ["Timeline", "check_timeline_file", "describe_peak", "render_html", "render_svg", "timeline", "write_timeline"]
+__all__ = [
+    "Timeline",
+    "check_timeline_file",
+    "describe_peak",
+    "render_html",
+    "render_svg",
+    "timeline",
+    "write_timeline",
+]
 
 POINTS = 480
 WIDTH, HEIGHT = 960, 420
@@ -202,7 +210,9 @@ def _legend(names: Sequence[str]) -> list[str]:
     drawn = []
     for place, name in enumerate(names):
         x = LEFT + place * 120
-        drawn.append(f'<rect class="{name}" x="{x}" y="34" width="12" height="12"/><text x="{x + 18}" y="44">{name}</text>')
+        drawn.append(
+            f'<rect class="{name}" x="{x}" y="34" width="12" height="12"/><text x="{x + 18}" y="44">{name}</text>'
+        )
     return drawn
 
 

@@ -56,9 +56,7 @@ def test_generation_takes_what_decoding_takes(base: Path, prompt: int, new: int)
     model = load_model(base)
     # another first token each: a shared prefix would be computed once
     prompts = [[number + 10, *([5] * (prompt - 1))] for number in range(4)]
-    real = followed(
-        model, lambda: generate_ids(model, prompts, max_new_tokens=new, stops=frozenset(), batch_size=4)
-    )
+    real = followed(model, lambda: generate_ids(model, prompts, max_new_tokens=new, stops=frozenset(), batch_size=4))
     found = InferenceModel(base, StepSettings()).generate(GenerationShape(4, prompt, new))
     assert found.peak.peak_bytes == pytest.approx(real.peak_bytes, rel=0.01)
     config = model.config
@@ -70,7 +68,9 @@ def test_generation_takes_what_decoding_takes(base: Path, prompt: int, new: int)
 
 def test_quantized_weights_leave_more_room_for_the_cache(base: Path) -> None:
     shape = GenerationShape(2, 32, 8)
-    whole, packed = (InferenceModel(base, StepSettings(quantization=name)).generate(shape).peak for name in (None, "nf4"))
+    whole, packed = (
+        InferenceModel(base, StepSettings(quantization=name)).generate(shape).peak for name in (None, "nf4")
+    )
     assert packed.breakdown["weights"] < whole.breakdown["weights"]
     assert packed.breakdown["cache"] == whole.breakdown["cache"]
 

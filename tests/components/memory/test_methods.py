@@ -71,7 +71,11 @@ def compare(folder: Path, settings: StepSettings, shape: StepShape) -> None:
 
 def test_what_is_trained_and_kept_differs_by_method(base: Path) -> None:
     shape = StepShape(1, 64, accumulating=True)
-    found = {name: simulate(base, StepSettings(**{"rank": 8, **CASES[name]}), shape) for name in CASES if "backward" not in name}
+    found = {
+        name: simulate(base, StepSettings(**{"rank": 8, **CASES[name]}), shape)
+        for name in CASES
+        if "backward" not in name
+    }
     states = {name: one.peak.breakdown["optimizer"] / one.trainable_parameters for name, one in found.items()}
     assert states["full, plain gradient descent"] == 0
     assert states["full, momentum"] == 4

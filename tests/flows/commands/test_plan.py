@@ -90,6 +90,7 @@ def test_a_named_gpu_is_planned_without_having_one(
     assert "usable memory of a100-80" in out
     assert "lora in bfloat16" in out
     assert "how the peak comes about" in out
+    assert "    optimizer 0.00 GiB: 8." in out  # two float32 moments a trained parameter, and its counters
 
 
 def test_what_doesnt_fit_exits_with_3_and_still_prints_the_nearest(
@@ -101,6 +102,33 @@ def test_what_doesnt_fit_exits_with_3_and_still_prints_the_nearest(
     assert json.loads(out)["fits"] is False
     assert "nothing fits 0.06 GiB" in err
     assert "next: give more memory" in err
+
+
+def test_one_named_pass_is_simulated_and_drawn(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawing = tmp_path / "step.html"
+    shape = ("--micro-batch-size", "2", "--sequence-tokens", "64", "--dtype", "float32", "--timeline", str(drawing))
+    status, out, err = run(
+        monkeypatch, capsys, "--base", str(base), "--simulate", "train", "--method", "adapter", *shape, "--json"
+    )
+    document = json.loads(out)
+    assert status == 0
+    assert document["peak_bytes"] == sum(document["breakdown"].values())
+    assert set(document["phase_peaks"]) == {"forward", "backward", "step"}
+    assert 0 < document["trainable_parameters"] < document["total_parameters"]
+    assert "<svg" in drawing.read_text()
+    assert f"timeline: {drawing}" in err
+
+
+def test_generation_is_simulated_with_its_cache(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--simulate", "generate", "--micro-batch-size", "4", "--sequence-tokens", "32", "--new-tokens", "40")
+    status, out, _ = run(monkeypatch, capsys, "--base", str(base), *options)
+    assert status == 0
+    assert "cache" in out
+    assert "peaks by phase: prefill" in out
 
 
 @pytest.mark.parametrize(
@@ -115,6 +143,8 @@ def test_what_doesnt_fit_exits_with_3_and_still_prints_the_nearest(
         (("missing.yaml",), "no recipe"),
         (("--params", "1e9", "--optimizer", "lion"), "unknown optimizer"),
         (("--params", "many"), "not a valid float"),
+        (("--base", "x", "--timeline", "step.png"), "neither .svg nor .html"),
+        (("--params", "1e9", "--simulate", "train"), "does nothing with --params"),
         (("--params", "nan"), "nan parameters"),
         (("--params", "1e9", "--budget", "much"), "not a size"),
         (("--params", "1e9", "--rank", "8", "--method", "lora"), "--method, --rank does nothing with --params"),

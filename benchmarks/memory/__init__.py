@@ -1,1 +1,0 @@
-"""The memory plan against measurement, against other estimates, and against published figures."""
