@@ -1,4 +1,4 @@
-"""The time of a planned run: measured where the device is at hand, else by the named GPU's datasheet. After the search."""
+"""The time of a planned run: measured where the device is at hand, else by a GPU's datasheet. After the search."""
 
 from __future__ import annotations
 
