@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.files import write_atomic, write_json
-from flows import decision_steps, release_steps, steps
+from flows import decision_steps, plan_text, release_steps, steps
 from flows.job import Job
 from flows.observer import Observer
 from flows.state_folder import make_state_folder
@@ -199,6 +199,8 @@ def _say_plan(observer: Observer, plan: dict[str, Any]) -> None:
         f"{plan['gradient_accumulation_steps']}, checkpointing {plan['gradient_checkpointing']}: peak "
         f"{plan['peak_bytes'] / 2**30:.2f} GiB of {plan['budget_bytes'] / 2**30:.2f} GiB"
     )
+    for line in plan_text.time_lines(plan):
+        observer.say(f"  {line}")
 
 
 def _commands(job: Job) -> dict[str, str]:

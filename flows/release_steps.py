@@ -149,8 +149,10 @@ def register(
                 },
                 "training": {
                     key: training.document[key]
-                    for key in ("steps", "rows", "tokens", "trainable_parameters", "total_parameters")
+                    for key in ("steps", "rows", "tokens", "trainable_parameters", "total_parameters", "splits")
                 },
+                "memory": training.document["memory"],
+                "time": training.document["time"],
             },
         )
         version = registry.register(recipe.name, manifest, files)

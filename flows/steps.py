@@ -86,29 +86,41 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     return _released(job.store.run("decide", reads, make))
 
 
-def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
-    """Choose method and batch shape within the memory budget."""
+def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, Any] | None = None) -> Step:
+    """Choose method and batch shape within the memory budget, and predict the run's time.
+
+    Args:
+        job: The recipe on this machine.
+        data: The data step's document.
+        observer: Who watches.
+        target: Hardware and methods to plan for instead of this machine's, as `make_plan` takes them: gpu, devices,
+            methods. A plan for other hardware is to be looked at, not to be trained by.
+    """
     recipe = job.recipe
 
     def make(_: str) -> dict[str, Any]:
-        from components.finetuning.finetune import longest_sequence
+        from components.finetuning.finetune import run_workload
         from components.memory.hardware import parse_size
         from components.memory.plan import make_plan
         from components.models.load import load_tokenizer
 
         budget = None if recipe.memory.budget == "auto" else parse_size(recipe.memory.budget)
-        longest = longest_sequence(load_tokenizer(job.base.folder), job.train_rows, _settings(job, {}))
-        observer.say(f"  longest packed sequence: {longest} tokens")
+        tokenizer = load_tokenizer(job.base.folder)
+        workload = run_workload(tokenizer, job.train_rows, job.dev_loss_rows, _settings(job, {}))
+        observer.say(f"  longest packed sequence: {workload.longest} tokens")
         found = make_plan(
             job.base.folder,
             method=recipe.finetune.method,
             rank=job.tactics.rank,
             targets=job.tactics.targets,
-            sequence_tokens=longest,
+            sequence_tokens=workload.longest,
             effective_rows=recipe.finetune.effective_rows,
             rows_per_sequence=recipe.finetune.rows_per_sequence,
             budget_bytes=budget,
             dtype=recipe.memory.dtype,
+            workload=workload,
+            price_per_hour=recipe.memory.price_per_hour,
+            **(target or {}),
         )
         return found.to_dict()
 
@@ -117,7 +129,9 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     reads = {
         **_model_reads(job),
         "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
+        "dev loss": digest_of([row.to_dict() for row in job.dev_loss_rows]),
         "finetune": {name: getattr(job.tactics, name, getattr(recipe.finetune, name)) for name in shape},
+        "target": target,
         "memory": recipe.memory.model_dump(mode="json"),
         # what is free at the moment is not among these: the same machine gets the same plan
         "machine": _machine(),
@@ -133,6 +147,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
 def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
     """Train by the plan, or go on where a killed run stopped, or return the adapter that is there."""
     from components.finetuning import finetune as finetuning
+    from components.memory.misprediction import compare_peak, compare_time, report_request
 
     recipe = job.recipe
     settings = _settings(job, plan)
@@ -163,8 +178,14 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
             say=observer.say,
         )
         document = asdict(result)
+        memory = compare_peak(plan, result.peak_bytes, result.splits)
+        warning = report_request(memory, plan, result.splits)
+        if warning is not None:
+            observer.say(f"  {warning}")
         return {
             **document,
+            "memory": memory,
+            "time": compare_time(plan, result.seconds),
             "adapter": str(result.adapter.relative_to(job.home)),
             "adapter_digest": sha256_tree(result.adapter),
             "predicted_peak_bytes": plan.get("peak_bytes"),
@@ -320,6 +341,7 @@ def _settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
             seed=recipe.seed,
         ),
         dtype=plan.get("dtype", "float32"),
+        optimizer=plan.get("optimizer", "adamw"),
         learning_rate=tactics.learning_rate,
         schedule=section.schedule,
         warmup_fraction=section.warmup_fraction,

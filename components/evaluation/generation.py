@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from components.data.rows import Message
 
-__all__ = ["Completion", "generate", "generate_ids", "stop_ids"]
+__all__ = ["Completion", "decode", "generate", "generate_ids", "has_full_attention", "prefill", "stop_ids"]
 
 # Tokens, padding included, that go through one prefill pass: bounds its memory, costs no speed beyond some hundreds.
 PREFILL_TOKENS = 2048
@@ -207,7 +207,7 @@ def _run_slots(
         started = time.perf_counter()
         position_ids, mask = cache.begin_step()
         newest = torch.tensor([[prompt.generated[-1]] for prompt in active], device=device)
-        states = _decode(model, newest, position_ids, mask, cache)
+        states = decode(model, newest, position_ids, mask, cache)
         chosen = _best(model, states[:, -1])
         share = (time.perf_counter() - started) / len(active)
         for prompt, token in zip(active, chosen, strict=True):
@@ -237,7 +237,7 @@ def _prefilled(
     if node.end > node.start:
         started = time.perf_counter()
         cache = PrefillCache(prefix)
-        _prefill(model, torch.tensor([list(prompts[node.sample][node.start : node.end])], device=device), cache)
+        prefill(model, torch.tensor([list(prompts[node.sample][node.start : node.end])], device=device), cache)
         prefix = join(prefix, cache.added)
         prefix_seconds += (time.perf_counter() - started) / node.size
     for batch in _batches(node.prompts, [len(prompt) - node.end for prompt in prompts], batch_size):
@@ -247,7 +247,7 @@ def _prefilled(
         # padding stands on the right: under the causal mask no real token sees it
         ids = torch.tensor([row + [row[-1]] * (longest - len(row)) for row in rest], device=device)
         cache = PrefillCache(prefix)
-        states = _prefill(model, ids, cache)
+        states = prefill(model, ids, cache)
         ends = torch.tensor([len(row) - 1 for row in rest], device=device)
         chosen = _best(model, states[torch.arange(len(rest), device=device), ends])
         seconds = prefix_seconds + (time.perf_counter() - started) / len(batch)
@@ -270,15 +270,16 @@ def _batches(members: Sequence[int], lengths: Sequence[int], batch_size: int) ->
         yield batch
 
 
-def _prefill(model: Any, ids: Tensor, cache: PrefillCache) -> Tensor:
+def prefill(model: Any, ids: Tensor, cache: PrefillCache) -> Tensor:
     """Run tokens [B, T] behind the cache's prefix; return hidden states [B, T, H]."""
     rows, tokens = ids.shape
     dtype = causal_model(model).get_input_embeddings().weight.dtype
     places, mask = prefill_places(cache.get_seq_length(), tokens, dtype=dtype, device=ids.device)
-    return _decode(model, ids, places.expand(rows, -1), mask.expand(rows, -1, -1, -1), cache)
+    return decode(model, ids, places.expand(rows, -1), mask.expand(rows, -1, -1, -1), cache)
 
 
-def _decode(model: Any, ids: Tensor, position_ids: Tensor, mask: Tensor, cache: PrefillCache | SlotCache) -> Tensor:
+def decode(model: Any, ids: Tensor, position_ids: Tensor, mask: Tensor, cache: PrefillCache | SlotCache) -> Tensor:
+    """Run tokens [B, T] at their positions under an additive mask; return hidden states [B, T, H]."""
     output = causal_model(model).get_decoder()(
         input_ids=ids, position_ids=position_ids, attention_mask=mask, past_key_values=cache, use_cache=True
     )

@@ -85,6 +85,11 @@ class SlotCache:
         """Return the number of prompts held."""
         return len(self.lengths)
 
+    @property
+    def layers(self) -> Layers:
+        """Return the memory laid out for the slots, layer by layer."""
+        return self._layers
+
     def get_seq_length(self, _layer_idx: int = 0) -> int:
         """Return the longest prompt's number of tokens."""
         return max(self.lengths, default=0)

@@ -41,11 +41,12 @@ def _trained(run: Mapping[str, Any]) -> str:
     training = section(run, "training")
     if not training:
         return f"not run: {missing_reason(run, 'training')}"
-    resumed = training.get("resumed_from")
+    resumed, time = training.get("resumed_from"), section(training, "time")
     return (
         f"{count(training.get('steps'))} steps over {count(training.get('rows'))} rows, "
         f"{count(training.get('tokens'))} tokens in {duration(training.get('seconds'))} "
         f"({number(training.get('tokens_per_second'))} tokens/s)"
+        + (f", {duration(time['predicted_seconds'])} predicted" if time else "")
         + (f", resumed from {value(resumed)}" if resumed is not None else "")
         + (", before this run" if run.get("trained") is False else "")
     )

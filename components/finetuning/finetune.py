@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,19 @@ from components.data.chat import encode
 from components.errors import ConflictError, InputError
 from components.finetuning import checkpoint, guards, lora, qlora
 from components.finetuning.lora import LoraSettings
+from components.finetuning.out_of_memory import told_clearly
 from components.finetuning.progress import Progress, ProgressWatch
 from components.finetuning.schedule import Schedule, build_schedule
+from components.memory.workload import Workload
 
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "longest_sequence"]
+__all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "run_workload"]
 
 METHODS = ("lora", "qlora")
+# How often the dev loss is measured in a run.
+DEV_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class FinetuneSettings:
         method: "lora" or "qlora".
         lora: Rank, scale, dropout, targets and seed.
         dtype: Of the base's weights; the adapter's are float32.
+        optimizer: adamw, or on CUDA adamw_8bit or paged_adamw_8bit, as the plan chose.
         learning_rate: Peak of the schedule.
         schedule: "cosine", "linear" or "constant" decay after the warm-up.
         warmup_fraction: Part of the steps in which the rate rises.
@@ -51,6 +56,7 @@ class FinetuneSettings:
     method: str
     lora: LoraSettings
     dtype: str = "float32"
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     schedule: str = "cosine"
     warmup_fraction: float = 0.05
@@ -84,6 +90,8 @@ class FinetuneResult:
         trainable_parameters: Parameters that were trained.
         total_parameters: Parameters of base and adapter.
         largest_logit_change: What the adapter changes on a probe, at most.
+        splits: For each time that memory ran out the step, and the micro-batch, accumulation and checkpointing from
+            there on; empty when the plan held.
     """
 
     adapter: Path
@@ -99,12 +107,31 @@ class FinetuneResult:
     trainable_parameters: int
     total_parameters: int
     largest_logit_change: float
+    splits: list[dict[str, Any]]
 
 
-def longest_sequence(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> int:
-    """Return the tokens of the run's longest packed sequence, for the memory plan."""
-    schedule = _schedule(tokenizer, rows, settings)[0]
-    return max(len(sequence) for step in schedule.steps for batch in step for sequence in batch)
+def run_workload(tokenizer: Any, rows: Sequence[Row], dev_rows: Sequence[Row], settings: FinetuneSettings) -> Workload:
+    """Return the sequences that a run will put through the model, for the memory plan and its time.
+
+    Args:
+        tokenizer: The base's.
+        rows: Training rows.
+        dev_rows: Rows behind the dev loss.
+        settings: The run's; what the plan will choose (micro-batch, accumulation, checkpointing, dtype) isn't read.
+
+    Returns:
+        Length and labelled tokens of each sequence, in the order of training.
+    """
+    single = replace(settings, micro_batch_size=1, gradient_accumulation_steps=1)
+    schedule = _schedule(tokenizer, rows, single)[0]
+    sequences = [sequence for step in schedule.steps for batch in step for sequence in batch]
+    dev = _dev_schedule(tokenizer, dev_rows, settings) if dev_rows else None
+    return Workload(
+        lengths=tuple(len(sequence) for sequence in sequences),
+        labelled=tuple(sum(weight > 0 for weight in sequence.weights) for sequence in sequences),
+        dev_lengths=tuple(len(s) for step in dev.steps for batch in step for s in batch) if dev else (),
+        dev_passes=DEV_PASSES if dev else 0,
+    )
 
 
 def finetune(
@@ -141,6 +168,7 @@ def finetune(
         InputError: Rows or settings that can't teach anything.
         ConflictError: The run folder is in use by another process, or holds checkpoints of another run.
         DivergedError: A loss or gradient that isn't finite.
+        VerdictError: Not even one sequence at a time fits the memory at hand.
     """
     from filelock import FileLock, Timeout
 
@@ -189,7 +217,8 @@ def _finetune(
 
     quantization = qlora.QUANTIZATION if settings.method == "qlora" else None
     with MemoryWatch() as memory:
-        base = load_model(base_folder, dtype=settings.dtype, quantization=quantization)
+        with told_clearly("while the base was loaded"):
+            base = load_model(base_folder, dtype=settings.dtype, quantization=quantization)
         model = (qlora if settings.method == "qlora" else lora).attach(base, settings.lora)
         longest = max(place for step in schedule.steps for b in step for s in b for place in s.position_ids) + 1
         guards.check_before(model, tokenizer, encoded, longest)
@@ -200,6 +229,7 @@ def _finetune(
             schedule,
             run_folder=run_folder,
             identity=identity,
+            optimizer=settings.optimizer,
             learning_rate=settings.learning_rate,
             scheduler={"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
             warmup_fraction=settings.warmup_fraction,
@@ -212,19 +242,22 @@ def _finetune(
             keep_checkpoints=keep_checkpoints,
             seed=settings.seed,
             pad_id=tokenizer.pad_token_id,
+            micro_batch_size=settings.micro_batch_size,
+            say=say,
             callbacks=[
                 ProgressCallback(
                     watch, _dev_steps(len(schedule.steps)), _dev_loss(model, tokenizer, dev_rows, settings)
                 )
             ],
         )
-        trainer.resume(found)
+        with told_clearly("outside the passes, such as in the optimizer's step"):
+            trainer.resume(found)
+        seconds = watch.seconds
         history = trainer.state.log_history
         # the optimizer's states are not needed again; the check below takes their place
         trainer.optimizer = trainer.lr_scheduler = None
         adapter = _save_adapter(model, base_folder, run_folder / "adapter")
         change = guards.check_saved_adapter(model, base_folder, adapter, schedule.steps[0][0][0], settings.dtype)
-    seconds = watch.seconds
     return FinetuneResult(
         adapter=adapter,
         steps=len(schedule.steps),
@@ -239,6 +272,7 @@ def _finetune(
         trainable_parameters=trainable,
         total_parameters=total,
         largest_logit_change=change,
+        splits=trainer.effective_batch.splits,
     )
 
 
@@ -264,8 +298,24 @@ def _shared_text(row: Row) -> str:
     return first.content if first.role == "system" else ""
 
 
-def _dev_steps(steps: int, times: int = 4) -> set[int]:
+def _dev_steps(steps: int, times: int = DEV_PASSES) -> set[int]:
     return {round(steps * part / times) for part in range(1, times + 1)} - {0}
+
+
+def _dev_schedule(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> Schedule:
+    """Pack the dev rows one sequence at a time; only the answers' tokens carry weight."""
+    return build_schedule(
+        [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows],
+        [_shared_text(row) for row in rows],
+        [row.line for row in rows],
+        split="dev",
+        epochs=1,
+        rows_per_sequence=settings.rows_per_sequence,
+        micro_batch_size=1,
+        gradient_accumulation_steps=1,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
 
 
 def _dev_loss(
@@ -279,19 +329,7 @@ def _dev_loss(
     from components.data.packing import collate
     from components.finetuning.loss import forward_loss
 
-    encoded = [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows]
-    packed = build_schedule(
-        encoded,
-        [_shared_text(row) for row in rows],
-        [row.line for row in rows],
-        split="dev",
-        epochs=1,
-        rows_per_sequence=settings.rows_per_sequence,
-        micro_batch_size=1,
-        gradient_accumulation_steps=1,
-        max_tokens=settings.max_tokens,
-        seed=settings.seed,
-    )
+    packed = _dev_schedule(tokenizer, rows, settings)
     batches = [collate(batch, tokenizer.pad_token_id) for step in packed.steps for batch in step]
     total = sum(float(batch["weights"].sum()) for batch in batches)
     device = next(model.parameters()).device

@@ -26,8 +26,17 @@ from components.errors import TunewrightError
 from components.finetuning import checkpoint, guards
 from components.finetuning.checkpoint import Checkpoint
 from components.finetuning.loss import forward_loss
+from components.finetuning.out_of_memory import EffectiveBatch, Split
 from components.finetuning.progress import ProgressWatch
 from components.finetuning.schedule import Schedule
+
+# The plan's names of optimizers, and transformers'. 8-bit and paged ones are bitsandbytes', on CUDA only.
+OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
 
 __all__ = ["DivergedError", "ProgressCallback", "ScheduledTrainer", "build_trainer", "trainable_state"]
 
@@ -56,6 +65,9 @@ class ScheduledTrainer(Trainer):
         schedule: The run's order.
         identity: Digests that a checkpoint must share to be resumed.
         keep_checkpoints: Complete checkpoints that stay.
+        split: Micro-batch and checkpointing as planned.
+        pad_id: Token id for padding.
+        say: Called with a line for the person.
         arguments: What `transformers.Trainer` takes.
     """
 
@@ -63,11 +75,20 @@ class ScheduledTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, *, schedule: Schedule, identity: dict[str, str], keep_checkpoints: int, **arguments: Any
+        self,
+        *,
+        schedule: Schedule,
+        identity: dict[str, str],
+        keep_checkpoints: int,
+        split: Split,
+        pad_id: int,
+        say: Callable[[str], None],
+        **arguments: Any,
     ) -> None:
         self.schedule = schedule
         self.identity = identity
         self.keep_checkpoints = keep_checkpoints
+        self.effective_batch = EffectiveBatch(schedule.steps, split, pad_id, self._checkpoint_activations, say)
         self.resumed: Checkpoint | None = None
         self.gradients_checked = False
         super().__init__(**arguments)
@@ -82,7 +103,18 @@ class ScheduledTrainer(Trainer):
         """Take an effective batch, and the sum of its loss weights in the place of its number of items."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         total = sum(float(batch["weights"].sum()) for batch in batches)
+        self.effective_batch.begin()
         return batches, torch.tensor(total, device=device)
+
+    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward pass of a micro-batch, in smaller parts where memory ran out."""
+        whole = super().training_step
+        return self.effective_batch.run(
+            self.state.global_step, inputs, lambda part: whole(model, part, num_items_in_batch), model.zero_grad
+        )
+
+    def _checkpoint_activations(self) -> None:
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def compute_loss(
         self,
@@ -144,6 +176,7 @@ class ScheduledTrainer(Trainer):
                 "scheduler": scheduler,
                 "random": _random_document(),
                 "trainer_state": _fields(self.state),
+                "splits": self.effective_batch.splits,
             },
             identity=self.identity,
             keep=self.keep_checkpoints,
@@ -152,6 +185,8 @@ class ScheduledTrainer(Trainer):
     def resume(self, found: Checkpoint | None) -> None:
         """Train from a checkpoint, or from the start."""
         self.resumed = found
+        if found is not None:
+            self.effective_batch.restore(json.loads((found.folder / "splits.json").read_text()))
         self.train(resume_from_checkpoint=str(found.folder) if found else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -224,6 +259,7 @@ def build_trainer(
     *,
     run_folder: Path,
     identity: dict[str, str],
+    optimizer: str,
     learning_rate: float,
     scheduler: str,
     warmup_fraction: float,
@@ -236,7 +272,9 @@ def build_trainer(
     keep_checkpoints: int,
     seed: int,
     pad_id: int,
+    micro_batch_size: int,
     callbacks: list[TrainerCallback],
+    say: Callable[[str], None],
 ) -> ScheduledTrainer:
     """Put the trainer together; every argument is a value of the recipe or of the plan."""
     steps = len(schedule.steps)
@@ -254,7 +292,7 @@ def build_trainer(
         warmup_steps=max(1, round(steps * warmup_fraction)) if warmup_fraction else 0,
         weight_decay=weight_decay,
         max_grad_norm=max_grad_norm,
-        optim="adamw_torch",
+        optim=OPTIMIZERS[optimizer],
         bf16=bf16,
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -273,6 +311,9 @@ def build_trainer(
         schedule=schedule,
         identity=identity,
         keep_checkpoints=keep_checkpoints,
+        split=Split(micro_batch_size, gradient_checkpointing),
+        pad_id=pad_id,
+        say=say,
         model=model,
         args=arguments,
         train_dataset=MicroBatches(schedule),
@@ -309,13 +350,16 @@ def _tensors(found: Checkpoint, stem: str) -> dict[str, Tensor]:
 
 
 def _pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors = {f"{index}.{name}": value for index, entry in state["state"].items() for name, value in entry.items()}
-    return tensors, {"param_groups": state["param_groups"]}
+    """Part an optimizer's state into tensors, and what is none (bitsandbytes counts its steps in plain numbers)."""
+    named = {f"{index}.{name}": value for index, entry in state["state"].items() for name, value in entry.items()}
+    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
+    numbers = {key: value for key, value in named.items() if key not in tensors}
+    return tensors, {"param_groups": state["param_groups"], "numbers": numbers}
 
 
 def _unpack_optimizer(tensors: dict[str, Tensor], document: dict[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in (*tensors.items(), *document["numbers"].items()):
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
     return {"state": state, "param_groups": document["param_groups"]}

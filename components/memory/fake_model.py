@@ -1,23 +1,16 @@
-"""Build the model of a simulated step: the real classes on torch's meta device, then fake tensors in their place.
-
-4-bit layers are bitsandbytes' own Linear4bit, with its packed storage and its doubly quantized scales.
-"""
+"""Build the model of a simulated step: the real classes on torch's meta device, then fake tensors in their place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.errors import InputError
+from components.memory import bottleneck
+from components.memory.quantized_layers import fake_parameter, quantize_linear_layers
+from components.memory.settings import SOFT_PROMPTS, StepSettings
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["build", "four_bit_tensors", "materialise", "parameter_count", "read_config"]
-
-BLOCK = 64  # weights that share a scale
-SCALE_BLOCK = 256  # scales that share a scale of their own
+__all__ = ["build", "materialise", "read_config"]
 
 
 def read_config(folder: Path) -> Any:
@@ -38,18 +31,16 @@ def read_config(folder: Path) -> Any:
         ) from error
 
 
-def build(config: Any, *, method: str, rank: int, targets: str, dtype: str) -> Any:
-    """Build a model without data, prepared for training by a method as the trainer prepares it.
+def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
+    """Build a model without data, prepared by a method as the trainer prepares it.
 
     Args:
         config: A transformers config.
-        method: full, lora or qlora.
-        rank: LoRA rank.
-        targets: LoRA targets.
-        dtype: dtype of frozen weights; what is trained is float32.
+        settings: Method, dtypes, quantization and what belongs to the method.
+        training: Attach what is trained and put the model into training mode; else the frozen model in evaluation mode.
 
     Returns:
-        The model on the meta device, in training mode.
+        The model on the meta device.
 
     Raises:
         InputError: No causal language model of this architecture, or targets that match nothing.
@@ -57,24 +48,24 @@ def build(config: Any, *, method: str, rank: int, targets: str, dtype: str) -> A
     import torch
     from transformers import AutoModelForCausalLM
 
-    from components.finetuning import lora, qlora
-
-    frozen = torch.float32 if method == "full" else getattr(torch, dtype)
+    mixed = settings.trained_dtype == "float32" and settings.world_size == 1
+    whole = settings.method == "full" and training and mixed
+    dtype = torch.float32 if whole else getattr(torch, settings.dtype)
     with torch.device("meta"):
         try:
-            model = AutoModelForCausalLM.from_config(config, dtype=frozen, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"no causal language model can be built of {type(config).__name__}: {error}",
                 allowed="decoder architectures that transformers has",
             ) from error
-        if method == "qlora":
-            _replace_linear_layers(model, frozen)
-            model.is_loaded_in_4bit = True
-        if method != "full":
-            settings = lora.LoraSettings(rank=rank, targets=targets)
-            model = (qlora if method == "qlora" else lora).attach(model, settings)
-    model.train()
+        if settings.frozen_quantization:
+            quantize_linear_layers(model, settings.frozen_quantization, dtype)
+        if training:
+            model = _attach(model, settings)
+        if not mixed:
+            _cast(model, dtype)
+    model.train(training)
     return model
 
 
@@ -91,80 +82,43 @@ def materialise(model: Any) -> None:
                 tensors[name] = done[id(old)][1]
 
 
-def four_bit_tensors(model: Any) -> Iterator[Tensor]:
-    """Yield the scales of 4-bit layers, which are no parameters of the model."""
+def _attach(model: Any, settings: StepSettings) -> Any:
+    """Put what is trained beside the frozen model, by the trainer's own functions where it has the method."""
+    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model, prepare_model_for_kbit_training
+
+    from components.finetuning import lora, qlora
+
+    if settings.method == "full":
+        return model.requires_grad_(True)
+    if settings.method in ("lora", "qlora"):
+        method = qlora if settings.frozen_quantization else lora
+        return method.attach(
+            model, lora.LoraSettings(rank=settings.rank, dropout=settings.dropout, targets=settings.targets)
+        )
+    if settings.frozen_quantization:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if settings.method in SOFT_PROMPTS:
+        kind = PromptTuningConfig if settings.method == "prompt_tuning" else PrefixTuningConfig
+        prompt = kind(task_type="CAUSAL_LM", num_virtual_tokens=settings.virtual_tokens)
+        return get_peft_model(model, prompt)
+    bottleneck.insert(model, settings.bottleneck)
+    return model
+
+
+def _cast(model: Any, dtype: Any) -> None:
+    """Give every parameter that isn't packed one dtype: pure 16-bit training, or what FSDP computes with."""
     for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        if state is not None:
-            yield from (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
-
-
-def parameter_count(model: Any) -> int:
-    """Return the number of parameters, a packed 4-bit weight counting as what it stands for."""
-    total = 0
-    for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        total += state.shape[0] * state.shape[1] if state is not None else parameter.numel()
-    return total
-
-
-def _replace_linear_layers(model: Any, dtype: Any) -> None:
-    """Put Linear4bit in the place of every linear layer but the output layer, as transformers does on loading."""
-    import bitsandbytes
-    import torch
-
-    kept = model.get_output_embeddings()
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is torch.nn.Linear and child is not kept:
-                layer = bitsandbytes.nn.Linear4bit(
-                    child.in_features,
-                    child.out_features,
-                    bias=child.bias is not None,
-                    compute_dtype=dtype,
-                    compress_statistics=True,
-                    quant_type="nf4",
-                )
-                layer.weight.requires_grad_(False)
-                if child.bias is not None:
-                    layer.bias = child.bias
-                setattr(parent, name, layer)
+        if parameter.is_floating_point() and type(parameter).__name__ not in ("Params4bit", "Int8Params"):
+            parameter.data = parameter.data.to(dtype)
 
 
 def _fake(old: Any, module: Any) -> Any:
     import torch
 
-    if type(old).__name__ == "Params4bit":
-        return _packed(old, module)
+    quantized = fake_parameter(old, module)
+    if quantized is not None:
+        return quantized
     new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device="cpu")
     if isinstance(old, torch.nn.Parameter):
         return torch.nn.Parameter(new, requires_grad=old.requires_grad)
     return new
-
-
-def _packed(old: Any, module: Any) -> Any:
-    """Two weights a byte, a one-byte scale every 64 weights, a four-byte scale every 256 scales."""
-    import torch
-    from bitsandbytes.functional import QuantState
-
-    scales = -(-old.numel() // BLOCK)
-    state2 = QuantState(
-        absmax=torch.empty(-(-scales // SCALE_BLOCK), dtype=torch.float32),
-        code=torch.empty(256, dtype=torch.float32),
-        blocksize=SCALE_BLOCK,
-        dtype=torch.float32,
-    )
-    state = QuantState(
-        absmax=torch.empty(scales, dtype=torch.uint8),
-        shape=old.shape,
-        code=torch.empty(16, dtype=torch.float32),
-        blocksize=BLOCK,
-        quant_type="nf4",
-        dtype=module.compute_dtype,
-        offset=torch.empty((), dtype=torch.float32),
-        state2=state2,
-    )
-    # bitsandbytes' parameter class can't wrap a fake tensor; its layer only asks for the storage and the state
-    packed = torch.nn.Parameter(torch.empty((old.numel() + 1) // 2, 1, dtype=torch.uint8), requires_grad=False)
-    packed.quant_state = state  # type: ignore[attr-defined]
-    return packed

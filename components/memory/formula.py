@@ -48,20 +48,25 @@ class FormulaEstimate:
         return dict(vars(self))
 
     def explain(self) -> list[str]:
-        """Return the arithmetic, a line for each step."""
+        """Return the arithmetic, a line for each step; GB are 10^9 bytes."""
         n, m, states = self.parameters, self.bytes_per_value, OPTIMIZER_STATES[self.optimizer]
+        trainable = self.trainable_parameters
+        gradients, optimizer = round(trainable * m), round(trainable * m * states)
+        kept = ", ".join(f"{name} {count}" for name, count in OPTIMIZER_STATES.items())
         return [
-            f"weights    = N x M = {n:,} x {m:g} = {_gb(self.weights_bytes)}",
-            f"inference  = N x M x {INFERENCE_OVERHEAD} = {_gb(self.inference_bytes)}"
-            " (a fifth more for activations and the key-value cache)",
-            f"gradients  = trainable x M = {self.trainable_parameters:,} x {m:g} = "
-            f"{_gb(round(self.trainable_parameters * m))}",
-            f"optimizer  = trainable x M x {states} ({self.optimizer} keeps {states} values a parameter) = "
-            f"{_gb(round(self.trainable_parameters * m * states))}",
-            f"gradients + optimizer = {_gb(self.gradient_and_optimizer_bytes)}",
-            f"training   = weights + gradients + optimizer + activations = "
-            f"{_gb(self.training_bytes_without_activations)} + activations",
-            "activations depend on batch, length, attention and checkpointing: give --base to simulate a real step",
+            f"N = {n:,} parameters, of which {trainable:,} are trained; M = {m:g} bytes a value ({m * 8:g} bits)",
+            f"inference  = N x M x {INFERENCE_OVERHEAD} = {n:,} x {m:g} x {INFERENCE_OVERHEAD} = "
+            f"{_gb(self.inference_bytes)} (a fifth more for activations and the key-value cache)",
+            "training   = weights + activations + gradients + optimizer states",
+            f"  weights    = N x M = {n:,} x {m:g} = {_gb(self.weights_bytes)}",
+            f"  gradients  = trained x M (one value a parameter) = {trainable:,} x {m:g} = {_gb(gradients)}",
+            f"  optimizer  = trained x M x {states} = {trainable:,} x {m:g} x {states} = {_gb(optimizer)} "
+            f"(states a parameter: {kept})",
+            f"  gradients + optimizer = {trainable:,} x {m:g} x (1 + {states}) = "
+            f"{_gb(self.gradient_and_optimizer_bytes)}",
+            f"  in all     = {_gb(self.training_bytes_without_activations)} + activations",
+            "activations depend on batch, length, attention and checkpointing, and mixed precision keeps what is "
+            "trained in 4 bytes a value, 16 bytes a parameter in all: give --base to simulate a real step",
         ]
 
 

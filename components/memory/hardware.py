@@ -1,6 +1,6 @@
 """What the machine has: memory budget (with cgroup limits), cores, processor, and which dtype it is fast in, measured.
 
-The plan asks here; nothing is taken from a device's name but the sizes of `GPUS`.
+The plan asks here. A GPU that is only named, and not at hand, is looked up in `gpus`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import InputError
+from components.memory.gpus import find_gpu
 from components.runtime import available_cores
 
 __all__ = [
-    "GPUS",
     "Budget",
     "DtypeSpeed",
     "Machine",
@@ -34,20 +34,6 @@ _UNITS = {
 }  # fmt: skip
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*")
 _EXAMPLES = "a number of bytes or a size with a unit, such as 8GiB, 512MiB or 8e9"
-
-# Usable bytes are what the driver reports free on an idle card, a little under the number in the name.
-GPUS: dict[str, int] = {
-    "t4-16": round(14.6 * 2**30),
-    "l4-24": round(22.0 * 2**30),
-    "a10-24": round(22.0 * 2**30),
-    "rtx3090-24": round(23.5 * 2**30),
-    "rtx4090-24": round(23.5 * 2**30),
-    "l40s-48": round(44.4 * 2**30),
-    "a100-40": round(39.4 * 2**30),
-    "a100-80": round(79.1 * 2**30),
-    "h100-80": round(79.1 * 2**30),
-    "h200-141": round(139.7 * 2**30),
-}
 
 # cgroup v1 writes this (page-rounded) when there is no limit
 _NO_LIMIT_BYTES = 1 << 60
@@ -135,15 +121,9 @@ def gpu_budget(name: str) -> Budget:
     """Return the budget of a named GPU.
 
     Raises:
-        InputError: The name isn't in `GPUS`.
+        InputError: The name isn't in the table.
     """
-    if name not in GPUS:
-        raise InputError(
-            f"unknown GPU {name!r}",
-            allowed=", ".join(GPUS),
-            next_step="or give its memory with --budget, such as 24GiB",
-        )
-    return Budget(GPUS[name], f"usable memory of {name}", "cuda")
+    return Budget(find_gpu(name).memory_bytes, f"usable memory of {name}", "cuda")
 
 
 def detect_budget() -> Budget:

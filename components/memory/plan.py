@@ -11,12 +11,17 @@ from typing import Any
 
 from components.errors import InputError
 from components.memory import fake_model
-from components.memory.hardware import Budget, DtypeSpeed, detect_budget, measure_dtype
+from components.memory.duration import Duration, with_price
+from components.memory.gpus import find_gpu
+from components.memory.hardware import Budget, DtypeSpeed, detect_budget, gpu_budget, measure_dtype
+from components.memory.predicted_time import predict_duration
 from components.memory.process import ProcessOverhead, TrainingProcess
 from components.memory.search import HEADROOM_FRACTION, Candidate, Search
-from components.memory.simulate import DTYPES, METHODS, StepSettings
+from components.memory.settings import DTYPES, METHODS, OPTIMIZERS, StepSettings
+from components.memory.workload import Workload, uniform_workload
+from components.memory.would_fit import Remedy, remedies
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["AUTO_METHODS", "Plan", "make_plan"]
 
 # From the best quality on; full finetuning is planned only when it is asked for.
 AUTO_METHODS = ("lora", "qlora")
@@ -40,6 +45,11 @@ class Plan:
         trainable_parameters: Parameters that are trained.
         total_parameters: All parameters.
         alternatives: The others, each with its reason.
+        would_fit: Where nothing fits, changes that would help.
+        duration: The predicted time of the run; None where nothing fits or the device can't be known.
+        price_per_hour: Price of a device for an hour, where it is known.
+        gpu: The named GPU, None for the device at hand.
+        devices: Devices that share each step.
         seconds: How long planning took.
     """
 
@@ -56,6 +66,11 @@ class Plan:
     trainable_parameters: int
     total_parameters: int
     alternatives: tuple[Candidate, ...]
+    would_fit: tuple[Remedy, ...]
+    duration: Duration | None
+    price_per_hour: float | None
+    gpu: str | None
+    devices: int
     seconds: float
 
     @property
@@ -74,6 +89,9 @@ class Plan:
         return {
             "method": chosen.method,
             "dtype": chosen.dtype,
+            "optimizer": chosen.optimizer,
+            "devices": self.devices,
+            "sharding": chosen.sharding,
             "micro_batch_size": chosen.micro_batch_size,
             "gradient_accumulation_steps": chosen.gradient_accumulation_steps,
             "gradient_checkpointing": chosen.gradient_checkpointing,
@@ -86,6 +104,7 @@ class Plan:
             "headroom_fraction": HEADROOM_FRACTION,
             "fits": self.fits,
             "device": self.budget.device,
+            "gpu": self.gpu,
             "breakdown": self.breakdown,
             "overhead": vars(self.overhead),
             "peak_phase": self.peak_phase,
@@ -98,6 +117,8 @@ class Plan:
                 {**vars(candidate), "relative_seconds": round(candidate.relative_seconds, 3)}
                 for candidate in self.alternatives
             ],
+            "would_fit": [remedy.to_dict() for remedy in self.would_fit],
+            "time": with_price(self.duration.to_dict(), self.price_per_hour, self.devices) if self.duration else None,
             "seconds": round(self.seconds, 3),
         }
 
@@ -113,22 +134,33 @@ def make_plan(
     rows_per_sequence: int,
     budget_bytes: int | None,
     dtype: str = "auto",
-    optimizer: str = "adamw",
+    optimizer: str = "auto",
+    methods: tuple[str, ...] = AUTO_METHODS,
+    gpu: str | None = None,
+    devices: int = 1,
+    workload: Workload | None = None,
+    price_per_hour: float | None = None,
     budget: Budget | None = None,
 ) -> Plan:
-    """Choose the fastest way to train within a memory budget, preferring LoRA to QLoRA where both are allowed.
+    """Choose how to train within a memory budget: the best quality that fits, then the fastest.
 
     Args:
         base_folder: Folder of the base; only config.json and the size of its weights are read.
-        method: lora, qlora, full, or auto for lora, then qlora.
+        method: lora, qlora, full, or auto for the best of `methods` that fits.
         rank: LoRA rank.
         targets: LoRA targets.
         sequence_tokens: Tokens of the longest packed sequence.
         effective_rows: Rows behind each optimizer step.
         rows_per_sequence: Rows packed into a sequence.
-        budget_bytes: Memory the run may take; None to ask the machine.
-        dtype: float32, bfloat16, or auto to measure both on this machine.
-        optimizer: adamw, momentum or sgd.
+        budget_bytes: Memory the run may take on each device; None to ask the machine, or the table for a named GPU.
+        dtype: float32, bfloat16, float16, or auto: measured on this machine, or the named GPU's.
+        optimizer: adamw, momentum, sgd, or auto: adamw, and on CUDA its 8-bit or paged form where that doesn't fit.
+        methods: What auto may choose from, the best quality first.
+        gpu: Name of a GPU that need not be at hand; None for this machine's device.
+        devices: Devices that share each optimizer step.
+        workload: The sequences of the run, for its time; by default those of one optimizer step, all of them as long as
+            the longest.
+        price_per_hour: Price of one device for an hour.
         budget: A budget with its source and device, instead of `budget_bytes`.
 
     Returns:
@@ -138,29 +170,51 @@ def make_plan(
         InputError: Values out of range or unknown, or a base whose config can't be used.
     """
     started = time.perf_counter()
-    _check(method, dtype, sequence_tokens, effective_rows, rows_per_sequence)
+    allowed = methods if method == "auto" else (method,)
+    _check(method, methods, dtype, optimizer, sequence_tokens, effective_rows, rows_per_sequence)
+    sequences = effective_rows // rows_per_sequence
+    _check_devices(devices, sequences)
+    named = find_gpu(gpu) if gpu is not None else None
     config = fake_model.read_config(base_folder)
-    if budget is None:
-        found = detect_budget()
-        budget = found if budget_bytes is None else Budget(budget_bytes, "given", found.device)
+    budget = budget or _budget(budget_bytes, gpu)
     # on a CPU it imports while this process searches; a CUDA context needs no imports to be known
     process = TrainingProcess() if budget.device == "cpu" else None
     try:
-        speed = measure_dtype() if dtype == "auto" else None
-        search = Search(
-            config=config,
-            methods=AUTO_METHODS if method == "auto" else (method,),
-            settings=StepSettings("lora", rank, targets, speed.dtype if speed else dtype, optimizer),
-            sequence_tokens=sequence_tokens,
-            sequences=effective_rows // rows_per_sequence,
-            budget=budget,
-            process=process,
-            weight_files=sorted(base_folder.glob("*.safetensors")),
+        speed = measure_dtype() if dtype == "auto" and named is None else None
+        chosen_dtype = speed.dtype if speed else named.dtype if named and dtype == "auto" else dtype
+        settings = StepSettings("lora", rank, targets, chosen_dtype, "adamw" if optimizer == "auto" else optimizer)
+
+        def search(number: int) -> Search:
+            return Search(
+                config=config,
+                methods=allowed,
+                settings=settings,
+                any_optimizer=optimizer == "auto",
+                sequence_tokens=sequence_tokens,
+                sequences=max(1, sequences // number),
+                devices=number,
+                budget=budget,
+                process=process,
+                weight_files=sorted(base_folder.glob("*.safetensors")),
+            )
+
+        outcome = search(devices).run()
+        would_fit = (
+            []
+            if outcome.chosen.fits
+            else remedies(
+                search,
+                outcome.chosen,
+                methods=allowed,
+                sequence_tokens=sequence_tokens,
+                budget=budget,
+                devices=devices,
+            )
         )
-        outcome = search.run()
     finally:
         if process is not None:
             process.close()
+    work = workload or uniform_workload(sequences, sequence_tokens)
     return Plan(
         chosen=outcome.chosen,
         budget=budget,
@@ -175,12 +229,65 @@ def make_plan(
         trainable_parameters=outcome.simulation.trainable_parameters,
         total_parameters=outcome.simulation.parameters,
         alternatives=outcome.alternatives,
+        would_fit=tuple(would_fit),
+        duration=predict_duration(
+            config,
+            settings,
+            outcome,
+            work,
+            gpu=named,
+            budget=budget,
+            devices=devices,
+            sequence_tokens=sequence_tokens,
+            sequences_per_step=sequences,
+        ),
+        price_per_hour=price_per_hour,
+        gpu=gpu,
+        devices=devices,
         seconds=time.perf_counter() - started,
     )
 
 
-def _check(method: str, dtype: str, sequence_tokens: int, effective_rows: int, rows_per_sequence: int) -> None:
-    for what, value, allowed in (("method", method, ("auto", *METHODS)), ("dtype", dtype, ("auto", *DTYPES))):
+def _budget(budget_bytes: int | None, gpu: str | None) -> Budget:
+    if gpu is None:
+        found = detect_budget()
+        return found if budget_bytes is None else Budget(budget_bytes, "given", found.device)
+    found = gpu_budget(gpu)
+    if budget_bytes in (None, found.budget_bytes):
+        return found
+    assert budget_bytes is not None
+    if budget_bytes > found.budget_bytes:
+        raise InputError(
+            f"a budget of {budget_bytes / 2**30:.1f} GiB on {gpu}",
+            allowed=f"at most its {found.budget_bytes / 2**30:.1f} GiB",
+        )
+    return Budget(budget_bytes, f"given, on {gpu}", "cuda")
+
+
+def _check_devices(devices: int, sequences: int) -> None:
+    if devices < 1 or sequences % devices:
+        raise InputError(
+            f"{sequences} packed sequences a step can't be shared by {devices} devices",
+            allowed="a number of devices that divides the sequences behind a step",
+            next_step="change the devices, or the effective rows",
+        )
+
+
+def _check(
+    method: str,
+    methods: tuple[str, ...],
+    dtype: str,
+    optimizer: str,
+    sequence_tokens: int,
+    effective_rows: int,
+    rows_per_sequence: int,
+) -> None:
+    for what, value, allowed in (
+        ("method", method, ("auto", *METHODS)),
+        *(("method", name, METHODS) for name in methods),
+        ("dtype", dtype, ("auto", *DTYPES)),
+        ("optimizer", optimizer, ("auto", *OPTIMIZERS)),
+    ):
         if value not in allowed:
             raise InputError(f"unknown {what} {value!r}", allowed=", ".join(allowed))
     if sequence_tokens < 2:

@@ -68,6 +68,7 @@ class TrainingProcess:
     """A process that has imported what training imports, started at once and asked later."""
 
     def __init__(self) -> None:
+        self._baseline_bytes: int | None = None
         self._own_bytes = own_bytes()
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -89,7 +90,9 @@ class TrainingProcess:
         Raises:
             TunewrightError: The process failed.
         """
-        return FIRST_USE_BYTES + max(self._answer(), self._own_bytes)
+        if self._baseline_bytes is None:
+            self._baseline_bytes = FIRST_USE_BYTES + max(self._answer(), self._own_bytes)
+        return self._baseline_bytes
 
     def replay_bytes(self, allocations: Allocations) -> int:
         """Replay a step's allocations.

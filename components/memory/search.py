@@ -1,10 +1,11 @@
-"""The plan's search: every method, micro-batch and checkpointing choice, estimated, ordered, and the winner verified.
+"""The plan's search: ways to train within one budget, estimated, ordered by quality, then by time; the winner verified.
 
 Between the estimates (fast, from a few blocks) and the plan. What is returned as fitting was simulated whole.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,39 @@ from typing import Any
 from components.memory.estimate import PeakEstimate, PeakEstimator
 from components.memory.hardware import Budget
 from components.memory.process import ProcessOverhead, TrainingProcess, cuda_overhead, estimated_holes
-from components.memory.simulate import Simulation, StepModel, StepSettings, StepShape
+from components.memory.reasons import SAME_SPEED_FRACTION, why_not
+from components.memory.settings import StepSettings, StepShape
+from components.memory.simulate import Simulation, StepModel
 
-__all__ = ["HEADROOM_FRACTION", "Candidate", "Outcome", "Search"]
+__all__ = ["HEADROOM_FRACTION", "RELATIVE_SECONDS", "Candidate", "Outcome", "Search", "Variant"]
 
 # The part of the budget that stays free: measured peaks differ from run to run, and a machine has other users.
 HEADROOM_FRACTION = 0.05
 # 4-bit layers are unpacked for each use, forward and backward.
 RELATIVE_SECONDS = {"full": 1.0, "lora": 1.0, "qlora": 1.3}
+# Gathering shards before each block; paged states cross the bus when they are needed.
+FSDP_RELATIVE_SECONDS = 1.15
+PAGED_RELATIVE_SECONDS = 1.05
 LARGEST_MICRO_BATCH = 16
 # Tokens at once that use half of what the arithmetic units can do: on a CPU a sequence is enough, a GPU wants more.
 HALF_SPEED_TOKENS = {"cpu": 8, "cuda": 1024}
-# A longer time is worth less memory only beyond this difference.
-SAME_SPEED_FRACTION = 0.05
+# What takes the place of AdamW's float32 states where they don't fit; bitsandbytes has them on CUDA only.
+SMALLER_OPTIMIZERS = ("adamw_8bit", "paged_adamw_8bit")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What needs a simulation of its own.
+
+    Attributes:
+        method: full, lora or qlora.
+        optimizer: Name as in the simulation.
+        sharding: "none"; "data-parallel", each device has all weights; "fsdp", each holds a part.
+    """
+
+    method: str
+    optimizer: str
+    sharding: str
 
 
 @dataclass(frozen=True)
@@ -34,10 +55,12 @@ class Candidate:
     Attributes:
         method: lora, qlora or full.
         dtype: dtype of frozen weights and of computation.
-        micro_batch_size: Packed sequences at once.
-        gradient_accumulation_steps: Micro-batches behind each optimizer step.
+        optimizer: adamw, or one with smaller or paged states.
+        sharding: "none", "data-parallel" or "fsdp".
+        micro_batch_size: Packed sequences at once, on each device.
+        gradient_accumulation_steps: Micro-batches of a device behind each optimizer step.
         gradient_checkpointing: Whether blocks are computed again in the backward pass.
-        peak_bytes: Expected peak of the training process.
+        peak_bytes: Expected peak of the training process, of each device.
         relative_seconds: Expected time against the fastest candidate of the plan.
         fits: Whether the peak leaves the head-room free.
         why_not: Why it wasn't chosen; "" for the one that was.
@@ -45,6 +68,8 @@ class Candidate:
 
     method: str
     dtype: str
+    optimizer: str
+    sharding: str
     micro_batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
@@ -52,6 +77,11 @@ class Candidate:
     relative_seconds: float
     fits: bool
     why_not: str = ""
+
+    @property
+    def variant(self) -> Variant:
+        """What it shares a simulated model with."""
+        return Variant(self.method, self.optimizer, self.sharding)
 
 
 @dataclass(frozen=True)
@@ -80,9 +110,11 @@ class Search:
         config: The base's config.
         methods: Methods from the most to the least wanted.
         settings: Rank, targets, dtype and optimizer; the method in it is replaced.
+        any_optimizer: Whether smaller optimizer states may be chosen where those of `settings` don't fit.
         sequence_tokens: Tokens of the longest packed sequence.
-        sequences: Packed sequences behind an optimizer step.
-        budget: What the process may take.
+        sequences: Packed sequences behind an optimizer step, on each device.
+        devices: Devices that share a step.
+        budget: What the process may take on each device.
         weight_files: The base's weights; only their sizes are used.
         process: Where a CPU step's allocations are replayed; None for a CUDA budget.
     """
@@ -93,8 +125,10 @@ class Search:
         config: Any,
         methods: tuple[str, ...],
         settings: StepSettings,
+        any_optimizer: bool,
         sequence_tokens: int,
         sequences: int,
+        devices: int,
         budget: Budget,
         weight_files: list[Path],
         process: TrainingProcess | None,
@@ -102,95 +136,138 @@ class Search:
         self._config = config
         self._methods = methods
         self._settings = settings
+        self._any_optimizer = any_optimizer
         self._tokens = sequence_tokens
         self._sequences = sequences
+        self._devices = devices
         self._budget = budget
         self._process = process
-        self._baseline_bytes = 0
         self._file_bytes = sum(path.stat().st_size for path in weight_files)
         self._file_dtype = getattr(config, "dtype", None)
         self._limit_bytes = round(budget.budget_bytes * (1 - HEADROOM_FRACTION))
-        self._estimators: dict[str, PeakEstimator] = {}
-        self._whole: dict[str, StepModel] = {}
+        self._estimators: dict[Variant, PeakEstimator] = {}
+        self._whole: dict[Variant, StepModel] = {}
 
     def run(self) -> Outcome:
         """Return the fastest candidate of the most wanted method that fits, verified."""
-        candidates = self._candidates()
-        for place, candidate in enumerate(candidates):
-            if candidate.fits:
-                outcome = self._verify(candidate)
-                candidates[place] = outcome.chosen
-                if outcome.chosen.fits:
-                    return self._with_alternatives(outcome, candidates, place)
-        place = min(range(len(candidates)), key=lambda index: candidates[index].peak_bytes)
-        return self._with_alternatives(self._verify(candidates[place]), candidates, place)
+        seen: list[Candidate] = []
+        for number, method in enumerate(self._methods):
+            for variant in self._variants(method):
+                found = self._candidates(variant)
+                seen += found
+                for place, candidate in enumerate(found):
+                    if not candidate.fits:
+                        continue
+                    outcome = self._verify(candidate)
+                    seen[len(seen) - len(found) + place] = outcome.chosen
+                    if outcome.chosen.fits:
+                        # of methods that are wanted less one shape each, to be told of
+                        others = [self._glance(other) for other in self._methods[number + 1 :]]
+                        return self._with_alternatives(outcome, [*seen, *others])
+        nearest = min(seen, key=lambda candidate: candidate.peak_bytes)
+        outcome = self._verify(nearest)
+        seen[seen.index(nearest)] = outcome.chosen
+        return self._with_alternatives(outcome, seen)
 
-    def _candidates(self) -> list[Candidate]:
-        sizes = [n for n in range(1, min(self._sequences, LARGEST_MICRO_BATCH) + 1) if self._sequences % n == 0]
-        shapes = [
-            (method, size, checkpointing)
-            for method in self._methods
-            for checkpointing in (False, True)
-            for size in sizes
-        ]
-        estimates = [self._estimate(*shape) for shape in shapes]
-        if self._process is not None:
-            # asked after the simulations, since it imports meanwhile
-            self._baseline_bytes = self._process.baseline_bytes()
-        found = [self._candidate(*shape, estimate) for shape, estimate in zip(shapes, estimates, strict=True)]
+    def smallest(self, variant: Variant, sequence_tokens: int) -> int:
+        """Estimate the least that a variant takes: one sequence at a time, with checkpointing.
+
+        Args:
+            variant: Method, optimizer and sharding; any that the simulation knows.
+            sequence_tokens: Tokens of the longest sequence.
+
+        Returns:
+            Peak bytes of the process.
+        """
+        estimator = PeakEstimator(self._config, self._settings_of(variant), sequence_tokens)
+        return self._candidate(variant, 1, True, estimator).peak_bytes
+
+    def _variants(self, method: str) -> Iterator[Variant]:
+        """Yield a method's variants; those that come later only matter where earlier ones don't fit."""
+        plain = "data-parallel" if self._devices > 1 else "none"
+        optimizer = self._settings.optimizer
+        yield Variant(method, optimizer, plain)
+        if self._any_optimizer and self._budget.device == "cuda" and optimizer == "adamw":
+            yield from (Variant(method, name, plain) for name in SMALLER_OPTIMIZERS)
+        if self._devices > 1:
+            yield Variant(method, optimizer, "fsdp")
+
+    def _sizes(self) -> list[int]:
+        return [n for n in range(1, min(self._sequences, LARGEST_MICRO_BATCH) + 1) if self._sequences % n == 0]
+
+    def _candidates(self, variant: Variant) -> list[Candidate]:
+        """Estimate a variant's shapes: the fastest first, those of about the same time by memory."""
+        found: list[Candidate] = []
+        for size in self._sizes():
+            # all of these before the training process is asked, which imports meanwhile
+            self._estimator(variant).estimate(size, False)
+        for checkpointing in (False, True):
+            if found and self._budget.device == "cpu" and any(candidate.fits for candidate in found):
+                # on a CPU a larger micro-batch doesn't make up for computing blocks twice; one shape, to be told of
+                found.append(self._candidate(variant, 1, checkpointing))
+            else:
+                found += [self._candidate(variant, size, checkpointing) for size in self._sizes()]
         fastest = min(candidate.relative_seconds for candidate in found)
-        found = [replace(c, relative_seconds=c.relative_seconds / fastest) for c in found]
-        # candidates that take about the same time are ordered by memory
         return sorted(
-            found,
-            key=lambda c: (
-                self._methods.index(c.method),
-                round((c.relative_seconds - 1) / SAME_SPEED_FRACTION),
-                c.peak_bytes,
-            ),
+            found, key=lambda c: (round((c.relative_seconds / fastest - 1) / SAME_SPEED_FRACTION), c.peak_bytes)
         )
 
-    def _estimate(self, method: str, size: int, checkpointing: bool) -> PeakEstimate:
-        if method not in self._estimators:
-            settings = replace(self._settings, method=method)
-            self._estimators[method] = PeakEstimator(self._config, settings, self._tokens)
-        return self._estimators[method].estimate(size, checkpointing)
+    def _glance(self, method: str) -> Candidate:
+        return self._candidate(next(self._variants(method)), 1, False)
 
-    def _candidate(self, method: str, size: int, checkpointing: bool, estimate: PeakEstimate) -> Candidate:
-        extra = self._estimated_overhead(method, size, checkpointing, estimate.tensor_bytes)
-        steps = self._sequences // size
-        busy = size * self._tokens / (size * self._tokens + HALF_SPEED_TOKENS[self._budget.device])
+    def _settings_of(self, variant: Variant) -> StepSettings:
+        return settings_of(self._settings, variant, self._budget.device, self._devices)
+
+    def _estimator(self, variant: Variant) -> PeakEstimator:
+        if variant not in self._estimators:
+            self._estimators[variant] = PeakEstimator(self._config, self._settings_of(variant), self._tokens)
+        return self._estimators[variant]
+
+    def _candidate(
+        self, variant: Variant, size: int, checkpointing: bool, estimator: PeakEstimator | None = None
+    ) -> Candidate:
+        estimator = estimator or self._estimator(variant)
+        estimate = estimator.estimate(size, checkpointing)
+        extra = self._estimated_overhead(estimator, size, checkpointing, estimate.tensor_bytes)
         peak = estimate.tensor_bytes + extra.total_bytes
+        steps = self._sequences // size
         return Candidate(
-            method=method,
+            method=variant.method,
             dtype=self._settings.dtype,
+            optimizer=variant.optimizer,
+            sharding=variant.sharding,
             micro_batch_size=size,
             gradient_accumulation_steps=steps,
             gradient_checkpointing=checkpointing,
             peak_bytes=peak,
-            relative_seconds=estimate.flops * steps * RELATIVE_SECONDS[method] / busy,
+            relative_seconds=self._relative_seconds(variant, size, estimate) * steps,
             fits=peak <= self._limit_bytes,
         )
 
-    def _estimated_overhead(self, method: str, size: int, checkpointing: bool, tensors: int) -> ProcessOverhead:
+    def _relative_seconds(self, variant: Variant, size: int, estimate: PeakEstimate) -> float:
+        busy = size * self._tokens / (size * self._tokens + HALF_SPEED_TOKENS[self._budget.device])
+        return estimate.flops * slowdown(variant) / busy
+
+    def _estimated_overhead(
+        self, estimator: PeakEstimator, size: int, checkpointing: bool, tensors: int
+    ) -> ProcessOverhead:
         if self._process is None:
             return cuda_overhead(tensors)
-        estimator = self._estimators[method]
         mapped = estimator.mapped_bytes(self._file_dtype)
         outside = mapped + estimator.large_bytes(size)
         plain = estimator.estimate(size, False).tensor_bytes
         holes = estimated_holes(max(0, tensors - outside), max(0, plain - outside), checkpointing)
-        return ProcessOverhead(self._baseline_bytes, holes, self._kept_mapped(mapped))
+        return ProcessOverhead(self._process.baseline_bytes(), holes, self._kept_mapped(mapped))
 
     def _kept_mapped(self, mapped_bytes: int) -> int:
         """One tensor that is read from a file's pages keeps all of the file mapped."""
         return max(0, self._file_bytes - mapped_bytes) if mapped_bytes else 0
 
     def _verify(self, candidate: Candidate) -> Outcome:
-        method = candidate.method
-        if method not in self._whole:
-            self._whole[method] = StepModel(self._config, replace(self._settings, method=method))
-        model = self._whole[method]
+        variant = candidate.variant
+        if variant not in self._whole:
+            self._whole[variant] = StepModel(self._config, self._settings_of(variant))
+        model = self._whole[variant]
         shape = StepShape(
             candidate.micro_batch_size,
             self._tokens,
@@ -204,38 +281,44 @@ class Search:
         else:
             mapped = model.mapped_bytes(self._file_dtype)
             grown = self._process.replay_bytes(model.allocations(self._file_dtype))
-            extra = ProcessOverhead(self._baseline_bytes, max(0, grown + mapped - tensors), self._kept_mapped(mapped))
+            extra = ProcessOverhead(
+                self._process.baseline_bytes(), max(0, grown + mapped - tensors), self._kept_mapped(mapped)
+            )
         total = tensors + extra.total_bytes
         breakdown = dict(simulation.peak.breakdown)
         breakdown["other"] += extra.total_bytes
         chosen = replace(candidate, peak_bytes=total, fits=total <= self._limit_bytes)
         return Outcome(chosen, simulation, extra, breakdown, ())
 
-    def _with_alternatives(self, outcome: Outcome, candidates: list[Candidate], place: int) -> Outcome:
-        """Keep the best of each other method and checkpointing choice, and every micro-batch of the chosen one."""
-        chosen = outcome.chosen
-        kinds: dict[tuple[str, bool], list[Candidate]] = {}
-        for index, candidate in enumerate(candidates):
-            if index != place:
-                kinds.setdefault((candidate.method, candidate.gradient_checkpointing), []).append(candidate)
+    def _with_alternatives(self, outcome: Outcome, candidates: list[Candidate]) -> Outcome:
+        """Keep the best of each other kind, and every micro-batch of the chosen one; say why each lost."""
+        fastest = min(candidate.relative_seconds for candidate in candidates)
+        scaled = [replace(c, relative_seconds=c.relative_seconds / fastest) for c in candidates]
+        chosen = scaled[candidates.index(outcome.chosen)]
+        kinds: dict[tuple[Variant, bool], list[Candidate]] = {}
+        for candidate in scaled:
+            if candidate is not chosen:
+                kinds.setdefault((candidate.variant, candidate.gradient_checkpointing), []).append(candidate)
         others: list[Candidate] = []
         for kind, members in kinds.items():
-            if kind == (chosen.method, chosen.gradient_checkpointing):
+            if kind == (chosen.variant, chosen.gradient_checkpointing):
                 others += members
             else:
                 # the first that fits is the fastest; where none does, the smallest comes nearest
                 fitting = next((member for member in members if member.fits), None)
                 others.append(fitting or min(members, key=lambda member: member.peak_bytes))
-        reasons = (replace(other, why_not=self._why_not(other, chosen)) for other in others)
-        return replace(outcome, alternatives=tuple(reasons))
+        reasons = tuple(replace(other, why_not=why_not(other, chosen, self._limit_bytes)) for other in others)
+        return replace(outcome, chosen=chosen, alternatives=reasons)
 
-    def _why_not(self, other: Candidate, chosen: Candidate) -> str:
-        if not other.fits:
-            over = other.peak_bytes - self._limit_bytes
-            return f"needs {over / 2**30:.2f} GiB more than the budget leaves"
-        if other.method != chosen.method:
-            return f"{chosen.method} fits, and 4-bit weights cost quality and time"
-        slower = other.relative_seconds / chosen.relative_seconds - 1
-        if slower > SAME_SPEED_FRACTION:
-            return f"takes {slower:.0%} longer"
-        return f"is no faster and takes {(other.peak_bytes - chosen.peak_bytes) / 2**30:+.2f} GiB"
+
+def slowdown(variant: Variant) -> float:
+    """Return a variant's time against the same operations in plain layers on one device."""
+    paged = PAGED_RELATIVE_SECONDS if variant.optimizer.startswith("paged_") else 1.0
+    sharded = FSDP_RELATIVE_SECONDS if variant.sharding == "fsdp" else 1.0
+    return RELATIVE_SECONDS[variant.method] * paged * sharded
+
+
+def settings_of(settings: StepSettings, variant: Variant, device: str, devices: int) -> StepSettings:
+    """Return the simulation's settings of a variant."""
+    shards = devices if variant.sharding == "fsdp" else 1
+    return replace(settings, method=variant.method, optimizer=variant.optimizer, device=device, world_size=shards)

@@ -7,14 +7,14 @@ is freed. Works on fake tensors (no memory is touched) and on real ones alike, w
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CATEGORIES", "Peak", "StorageLog", "tracking"]
+__all__ = ["CATEGORIES", "Moment", "Peak", "StorageLog", "tracking"]
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "other")
 
@@ -38,75 +38,141 @@ class Peak:
     phase_peaks: dict[str, int]
 
 
+class Moment(NamedTuple):
+    """What was alive after one change.
+
+    Attributes:
+        operation: Operators run so far.
+        sizes: Bytes by category.
+        phase: Phase that the moment lies in.
+        module: Module at work.
+    """
+
+    operation: int
+    sizes: dict[str, float]
+    phase: str
+    module: str
+
+
+class _Event(NamedTuple):
+    serial: int
+    change: int
+    phase: str
+    module: str
+    operation: int
+
+
 class StorageLog:
     """The history of live storages.
+
+    Args:
+        device: cpu or cuda: whose operators are followed, for what they take for themselves.
 
     Attributes:
         phase: Set by the caller as the step goes on.
         module: Set by hooks as modules start.
         flops: Floating-point operations of matrix products so far (a multiply-add counts as two).
+        operations: Operators run so far.
         live_bytes: What is alive now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
         self.phase = "setup"
         self.module = ""
         self.flops = 0
+        self.operations = 0
         self.live_bytes = 0
         self._serial = 0
         # address of the storage -> its serial number; addresses are used again once a storage is freed
         self._live: dict[int, int] = {}
         self._bytes: dict[int, int] = {}
         self._category: dict[int, str] = {}
-        # (serial, change in bytes, phase, module); serial -1 is scratch that comes and goes within one operator
-        self._events: list[tuple[int, int, str, str]] = []
+        # part of a storage that this device holds, where it isn't all of it
+        self._share: dict[int, float] = {}
+        # serial -1 is scratch that comes and goes within one operator
+        self._events: list[_Event] = []
 
     def restart(self) -> None:
         """Forget the history; what is alive now stands at its beginning, with its categories."""
         alive = set(self._bytes)
         self._category = {serial: name for serial, name in self._category.items() if serial in alive}
-        self._events = [(serial, size, "setup", "") for serial, size in self._bytes.items()]
-        self.phase, self.module, self.flops = "setup", "", 0
+        self._share = {serial: part for serial, part in self._share.items() if serial in alive}
+        self._events = [_Event(serial, size, "setup", "", 0) for serial, size in self._bytes.items()]
+        self.phase, self.module, self.flops, self.operations = "setup", "", 0, 0
 
-    def add(self, tensors: Iterable[Tensor], category: str | None = None) -> None:
-        """Note storages, new ones as born now; a category given later wins over an earlier one."""
+    def add(self, tensors: Iterable[Tensor], category: str | None = None, share: float | None = None) -> None:
+        """Note storages, new ones as born now; a category given later wins over an earlier one.
+
+        Args:
+            tensors: Whose storages.
+            category: What they are for.
+            share: The part of them that this device holds, against what the simulation holds; all when not given.
+        """
         for tensor in tensors:
             storage = tensor.untyped_storage()
             address = storage._cdata
             serial = self._live.get(address)
             if serial is None:
-                serial = self._serial = self._serial + 1
-                size = storage.nbytes()
+                serial = self.take(storage.nbytes())
                 self._live[address] = serial
-                self._bytes[serial] = size
-                self.live_bytes += size
-                self._events.append((serial, size, self.phase, self.module))
                 weakref.finalize(storage, self._freed, address, serial)
             if category is not None:
                 self._category[serial] = category
+            if share is not None:
+                self._share[serial] = share
+
+    def take(self, size: int, category: str | None = None) -> int:
+        """Note memory that no storage stands for, such as a gathered block; return its serial number."""
+        serial = self._serial = self._serial + 1
+        self._bytes[serial] = size
+        self.live_bytes += size
+        self._event(serial, size)
+        if category is not None:
+            self._category[serial] = category
+        return serial
+
+    def give_back(self, serial: int) -> None:
+        """Note that what `take` took is free again."""
+        size = self._bytes.pop(serial)
+        self.live_bytes -= size
+        self._event(serial, -size)
 
     def scratch(self, size: int) -> None:
         """Note memory that an operator takes and gives back by itself."""
-        self._events.append((-1, size, self.phase, self.module))
-        self._events.append((-1, -size, self.phase, self.module))
+        self._event(-1, size)
+        self._event(-1, -size)
 
     def peak(self, phases: Iterable[str]) -> Peak:
         """Replay the history and return its greatest moment within the given phases."""
         wanted = set(phases)
-        level, best, at = 0, -1, -1
-        phase_peaks: dict[str, int] = {}
-        for place, (_, change, phase, _) in enumerate(self._events):
-            level += change
-            if phase not in wanted:
+        level, best, at = 0.0, -1.0, -1
+        phase_peaks: dict[str, float] = {}
+        for place, event in enumerate(self._events):
+            level += event.change * self._share.get(event.serial, 1.0)
+            if event.phase not in wanted:
                 continue
-            phase_peaks[phase] = max(phase_peaks.get(phase, 0), level)
+            phase_peaks[event.phase] = max(phase_peaks.get(event.phase, 0.0), level)
             if level > best:
                 best, at = level, place
-        breakdown = dict.fromkeys(CATEGORIES, 0)
-        for serial, change, _, _ in self._events[: at + 1]:
-            breakdown[self._category.get(serial, "activations")] += change
-        _, _, phase, module = self._events[at] if at >= 0 else (0, 0, "", "")
-        return Peak(max(best, 0), breakdown, phase, module, phase_peaks)
+        sizes: dict[str, float] = dict.fromkeys(CATEGORIES, 0.0)
+        for event in self._events[: at + 1]:
+            name = self._category.get(event.serial, "activations")
+            sizes[name] = sizes.get(name, 0.0) + event.change * self._share.get(event.serial, 1.0)
+        breakdown = {name: round(size) for name, size in sizes.items()}
+        phase, module = (self._events[at].phase, self._events[at].module) if at >= 0 else ("", "")
+        return Peak(
+            sum(breakdown.values()), breakdown, phase, module, {name: round(size) for name, size in phase_peaks.items()}
+        )
+
+    def moments(self) -> Iterator[Moment]:
+        """Replay the history after its beginning, change by change."""
+        sizes: dict[str, float] = dict.fromkeys(CATEGORIES, 0.0)
+        for event in self._events:
+            name = self._category.get(event.serial, "activations")
+            sizes[name] = sizes.get(name, 0.0) + event.change * self._share.get(event.serial, 1.0)
+            if event.phase != "setup":
+                yield Moment(event.operation, dict(sizes), event.phase, event.module)
 
     def serials(self, tensors: Iterable[Tensor]) -> set[int]:
         """Return the serial numbers of storages that are alive."""
@@ -114,15 +180,16 @@ class StorageLog:
 
     def changes(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Return (serial, bytes) of what was alive at the beginning, and of what came and went after."""
-        before = [(serial, size) for serial, size, phase, _ in self._events if phase == "setup"]
-        after = [(serial, size) for serial, size, phase, _ in self._events if phase != "setup"]
+        before = [(event.serial, event.change) for event in self._events if event.phase == "setup"]
+        after = [(event.serial, event.change) for event in self._events if event.phase != "setup"]
         return before, after
+
+    def _event(self, serial: int, change: int) -> None:
+        self._events.append(_Event(serial, change, self.phase, self.module, self.operations))
 
     def _freed(self, address: int, serial: int) -> None:
         del self._live[address]
-        size = self._bytes.pop(serial)
-        self.live_bytes -= size
-        self._events.append((serial, -size, self.phase, self.module))
+        self.give_back(serial)
 
 
 def tracking(log: StorageLog) -> Any:
@@ -137,6 +204,8 @@ def tracking(log: StorageLog) -> Any:
     from torch.utils._pytree import tree_leaves
     from torch.utils.flop_counter import flop_registry
 
+    from components.memory.bitsandbytes_scratch import scratch_and_flops
+
     device_of = torch.ops.prim.device.default
     masked_index = torch.ops.aten.index.Tensor
 
@@ -147,6 +216,7 @@ def tracking(log: StorageLog) -> Any:
             if func is masked_index and isinstance(args[0], FakeTensor):
                 args = (args[0], _all_places(args[1]))
             result = func(*args, **(kwargs or {}))
+            log.operations += 1
             if type(result) is tuple or type(result) is list:
                 log.add(leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
             elif isinstance(result, torch.Tensor):
@@ -155,15 +225,10 @@ def tracking(log: StorageLog) -> Any:
             if count is not None:
                 log.flops += int(count(*args, **(kwargs or {}), out_val=result))
             elif func.namespace == "bitsandbytes":
-                self._four_bit(func, args)
+                scratch, flops = scratch_and_flops(func._opname, args, log.device)
+                log.scratch(scratch)
+                log.flops += flops
             return result
-
-        def _four_bit(self, func: Any, args: Any) -> None:
-            # one fused operator outwards; inside, the layer's weights are unpacked to the dtype of the input
-            if func._opname == "gemm_4bit":
-                states, (rows, columns) = args[0], args[2]
-                log.scratch(rows * columns * states.element_size() + rows * columns // args[4] * 4)
-                log.flops += 2 * states.numel() * rows
 
     def _all_places(indices: Any) -> list[Any]:
         places: list[Any] = []

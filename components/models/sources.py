@@ -18,7 +18,7 @@ from components.models.fingerprint import file_digest
 from components.models.safety import check_base, check_is_base
 from components.paths import cache_dir
 
-__all__ = ["CATALOGUE", "BaseSource", "check_base_name", "locate_base"]
+__all__ = ["CATALOGUE", "BaseSource", "check_base_name", "config_folder", "locate_base"]
 
 RECORD_FILE = "source.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
@@ -116,6 +116,19 @@ def check_base_name(name: str) -> None:
             allowed=f"{', '.join(sorted(CATALOGUE))}; a local folder; a .gguf file; or a hub id org/name",
             next_step="name one of these: `base` in a recipe, --base on the command line",
         )
+
+
+def config_folder(name: str) -> Path:
+    """Return a folder with a base's config, for questions that need no weights.
+
+    Args:
+        name: A folder with a config.json, which is enough; or what `locate_base` takes.
+
+    Raises:
+        InputError: As `locate_base`.
+    """
+    folder = Path(name)
+    return folder if (folder / "config.json").is_file() else locate_base(name).folder
 
 
 def _from_catalogue(name: str, entry: PackageFile, cache: Path) -> BaseSource:

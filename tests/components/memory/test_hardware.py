@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import InputError
+from components.memory.gpus import GPUS
 from components.memory.hardware import (
-    GPUS,
     DtypeSpeed,
     cgroup_headroom_bytes,
     detect_budget,

@@ -88,6 +88,59 @@ def test_when_nothing_fits_the_nearest_is_named(base: Path) -> None:
     assert found.chosen.peak_bytes <= min(other.peak_bytes for other in found.alternatives) * 1.2
 
 
+def test_what_would_fit_is_told_with_its_cost(base: Path) -> None:
+    cuda = Budget(680_000_000, "test", "cuda")
+    found = plan(base, method="lora", sequence_tokens=4000, dtype="float32", budget=cuda)
+    assert not found.fits
+    changes = {remedy.change: remedy for remedy in found.would_fit}
+    assert changes["gpu"].value == "t4-16"
+    shorter = changes["sequence_tokens"]
+    assert isinstance(shorter.value, int)
+    assert shorter.value < 4000
+    # planning again with the change does fit
+    assert plan(base, method="lora", sequence_tokens=shorter.value, dtype="float32", budget=cuda).fits
+    limit = cuda.budget_bytes * (1 - HEADROOM_FRACTION)
+    assert all(remedy.peak_bytes <= limit for name, remedy in changes.items() if name != "gpu")
+    assert found.duration is None
+
+
+def test_methods_are_tried_in_their_order(base: Path) -> None:
+    cuda = Budget(16 * GIB, "test", "cuda")
+    found = plan(base, methods=("full", "lora"), sequence_tokens=64, budget=cuda)
+    assert found.chosen.method == "full"
+    assert next(other.why_not for other in found.alternatives if other.method == "lora").startswith("not needed: full")
+
+
+def test_a_named_gpu_brings_its_memory_dtype_and_an_assumed_time(base: Path) -> None:
+    old, new = (
+        plan(base, method="lora", gpu=name, dtype="auto", sequence_tokens=64, budget_bytes=None, price_per_hour=2.0)
+        for name in ("t4-16", "h100-80")
+    )
+    assert (old.chosen.dtype, new.chosen.dtype) == ("float16", "bfloat16")
+    assert old.budget.budget_bytes < new.budget.budget_bytes
+    assert old.duration.seconds > new.duration.seconds
+    time = new.to_dict()["time"]
+    assert time["measured"] is False
+    assert time["cost"]["cost"] == pytest.approx(time["seconds"] / 3600 * 2, abs=1e-4)
+
+
+def test_devices_share_the_sequences_of_a_step(base: Path) -> None:
+    cuda = Budget(16 * GIB, "test", "cuda")
+    two = plan(base, method="lora", sequence_tokens=64, devices=2, budget=cuda)
+    assert two.chosen.sharding == "data-parallel"
+    assert two.chosen.micro_batch_size * two.chosen.gradient_accumulation_steps * 2 == 4
+    with pytest.raises(InputError, match="shared by 3 devices"):
+        plan(base, method="lora", devices=3, budget=cuda)
+
+
+def test_a_plan_for_this_device_has_a_measured_time(ample: Any) -> None:
+    time = ample.to_dict()["time"]
+    assert time["measured"] is True
+    assert time["steps"] == 1
+    assert time["tokens"] == 4 * 1500
+    assert sum(time["parts"].values()) == pytest.approx(time["seconds"], rel=1e-3)
+
+
 def test_one_sequence_a_step_leaves_one_micro_batch(base: Path) -> None:
     cuda = Budget(16 * GIB, "test", "cuda")
     found = plan(base, method="lora", effective_rows=4, sequence_tokens=64, budget=cuda)

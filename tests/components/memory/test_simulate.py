@@ -13,7 +13,8 @@ from components.finetuning import lora, qlora
 from components.finetuning.lora import LoraSettings
 from components.finetuning.loss import forward_loss
 from components.memory.estimate import PeakEstimator
-from components.memory.fake_model import four_bit_tensors, read_config
+from components.memory.fake_model import read_config
+from components.memory.quantized_layers import scale_tensors
 from components.memory.simulate import StepModel, StepSettings, StepShape, simulate
 from components.memory.storages import Peak, StorageLog, tracking
 from components.models.load import load_model
@@ -54,7 +55,7 @@ def measured(base: Path, settings: StepSettings, shape: StepShape) -> Peak:
         "attention_mask": torch.ones(tokens, tokens, dtype=torch.bool).tril().expand(rows, 1, tokens, tokens).clone(),
     }
     log = StorageLog()
-    for tensors in (model.parameters(), model.buffers(), four_bit_tensors(model)):
+    for tensors in (model.parameters(), model.buffers(), scale_tensors(model)):
         log.add(tensors, "weights")
     log.add((value for state in optimizer.state.values() for value in state.values()), "optimizer")
     log.add((parameter.grad for parameter in trained if parameter.grad is not None), "gradients")

@@ -1,0 +1,235 @@
+"""What a run does when the device has no memory left: smaller micro-batches, then checkpointing, then a clear error.
+
+The effective batch stays as it is. Weights and optimizer states change only when a whole effective batch has been seen,
+so its beginning is the last good state: gradients are dropped and the batch is seen again in smaller parts. The loss is
+normalised over the effective batch, so that the split doesn't show in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from components.data.packing import PackedSequence, collate
+from components.errors import VerdictError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["EffectiveBatch", "Split", "is_out_of_memory", "smaller", "told_clearly"]
+
+# what torch's allocators and the C library say; cuBLAS has a workspace of its own
+_SIGNS = (
+    "can't allocate memory",
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+_LESS = (
+    "lower finetune.max_tokens, finetune.rows_per_sequence or finetune.rank, set finetune.method to qlora, choose a "
+    "smaller base, or give more memory; with the same settings and more memory the run goes on from its last checkpoint"
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How an effective batch is cut into parts that fit.
+
+    Attributes:
+        micro_batch_size: Packed sequences in one forward pass.
+        gradient_checkpointing: Whether activations are computed again in the backward pass.
+    """
+
+    micro_batch_size: int
+    gradient_checkpointing: bool
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether an error says that an allocator had nothing left.
+
+    Args:
+        error: What was raised: torch's OutOfMemoryError, MemoryError, a RuntimeError in an allocator's words, or an
+            error that one of these caused.
+
+    Returns:
+        Whether trying again with less can help.
+    """
+    import torch
+
+    if error is None:
+        return False
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS):
+        return True
+    return is_out_of_memory(error.__cause__)
+
+
+def smaller(split: Split) -> Split | None:
+    """Return the next split to try, None when there is none.
+
+    Args:
+        split: The one that didn't fit.
+
+    Returns:
+        Half the micro-batch, rounded down; at micro-batch 1 the same with checkpointing.
+    """
+    if split.micro_batch_size > 1:
+        return Split(split.micro_batch_size // 2, split.gradient_checkpointing)
+    return None if split.gradient_checkpointing else Split(1, True)
+
+
+@contextlib.contextmanager
+def told_clearly(what: str) -> Iterator[None]:
+    """Turn an allocator's error that nothing can be done about here into a verdict.
+
+    Args:
+        what: What was under way, such as "loading the base".
+
+    Raises:
+        VerdictError: Memory ran out.
+    """
+    try:
+        yield
+    except VerdictError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise VerdictError(f"out of memory {what}", next_step=_LESS) from error
+
+
+class EffectiveBatch:
+    """Run the micro-batches of each optimizer step, in smaller parts from the moment on that memory runs out.
+
+    Args:
+        steps: For each optimizer step its micro-batches, as planned.
+        split: Micro-batch and checkpointing as planned.
+        pad_id: Token id for padding.
+        checkpoint_activations: Switches gradient checkpointing on.
+        say: Called with a line for the person.
+
+    Attributes:
+        split: What is in use.
+        splits: For each time that memory ran out the step, and what is in use from there on.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Sequence[Sequence[PackedSequence]]],
+        split: Split,
+        pad_id: int,
+        checkpoint_activations: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self.split = split
+        self.splits: list[dict[str, Any]] = []
+        self._steps = steps
+        self._pad_id = pad_id
+        self._checkpoint_activations = checkpoint_activations
+        self._say = say
+        self._place = 0
+        self._random: Tensor | None = None
+
+    def restore(self, splits: list[dict[str, Any]]) -> None:
+        """Go on with what a killed run had come to, so that memory doesn't run out once more."""
+        self.splits = splits
+        if splits:
+            self._use(Split(splits[-1]["micro_batch_size"], splits[-1]["gradient_checkpointing"]))
+
+    def begin(self) -> None:
+        """Note that the next micro-batch is the first of an optimizer step."""
+        self._place = 0
+
+    def run(
+        self,
+        step: int,
+        collated: dict[str, Tensor],
+        forward_backward: Callable[[dict[str, Tensor]], Tensor],
+        drop_gradients: Callable[[], None],
+    ) -> Tensor:
+        """Run the next micro-batch of a step; when memory runs out, the step again up to there, in smaller parts.
+
+        Args:
+            step: Optimizer steps done.
+            collated: The micro-batch as it was planned.
+            forward_backward: Adds the gradients of a batch and returns its share of the loss.
+            drop_gradients: Sets the gradients to nothing.
+
+        Returns:
+            The micro-batch's share of the loss, a scalar.
+
+        Raises:
+            VerdictError: Not even a single sequence with checkpointing fits.
+        """
+        import torch
+
+        if self._place == 0:
+            self._random = torch.get_rng_state()
+        place, self._place = self._place, self._place + 1
+        loss = self._attempt(step, [place], None if self.splits else collated, forward_backward)
+        while loss is None:
+            self._make_smaller(step)
+            drop_gradients()
+            assert self._random is not None
+            torch.set_rng_state(self._random)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            loss = self._attempt(step, list(range(place + 1)), None, forward_backward)
+        return loss
+
+    def _attempt(
+        self,
+        step: int,
+        places: Sequence[int],
+        collated: dict[str, Tensor] | None,
+        forward_backward: Callable[[dict[str, Tensor]], Tensor],
+    ) -> Tensor | None:
+        """Return the loss of the last of some micro-batches, or None when memory ran out."""
+        loss: Tensor | None = None
+        try:
+            for place in places:
+                loss = None
+                for part in self._parts(step, place) if collated is None else [collated]:
+                    share = forward_backward(part)
+                    loss = share if loss is None else loss + share
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # its traceback holds the tensors of the pass, and is gone once this block is left
+            return None
+        return loss
+
+    def _parts(self, step: int, place: int) -> Iterator[dict[str, Tensor]]:
+        micro_batch, size = self._steps[step][place], self.split.micro_batch_size
+        for start in range(0, len(micro_batch), size):
+            yield collate(micro_batch[start : start + size], self._pad_id)
+
+    def _make_smaller(self, step: int) -> None:
+        found = smaller(self.split)
+        if found is None:
+            raise VerdictError(
+                f"out of memory in step {step + 1}, with one sequence at a time and gradient checkpointing",
+                next_step=_LESS,
+            )
+        before = self.split
+        self._use(found)
+        sequences = sum(len(micro_batch) for micro_batch in self._steps[0])
+        accumulation = -(-sequences // found.micro_batch_size)
+        self.splits.append({"step": step + 1, **vars(found), "gradient_accumulation_steps": accumulation})
+        if found.micro_batch_size == before.micro_batch_size:
+            self._say(f"out of memory in step {step + 1}: begun again with gradient checkpointing, and so from here on")
+        else:
+            self._say(
+                f"out of memory in step {step + 1} with micro-batch {before.micro_batch_size}: begun again with "
+                f"micro-batch {found.micro_batch_size} x accumulation {accumulation}, and so from here on; the "
+                "effective batch stays as it is"
+            )
+
+    def _use(self, split: Split) -> None:
+        if split.gradient_checkpointing and not self.split.gradient_checkpointing:
+            self._checkpoint_activations()
+        self.split = split

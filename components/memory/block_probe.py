@@ -1,0 +1,327 @@
+"""Time what a training step consists of on the device at hand: a few real blocks, the output layer, the optimizer.
+
+The blocks are the base's own class at its own shapes, prepared by the method, with arbitrary weights, run forward and
+backward one after the other. A single small one would find its weights and activations in the processor's cache, which
+in training they have long left: it ran a tenth faster on a 135M model. Matrix products alone are timed as well, to say
+how much of a step is anything else. The plan's time is made of these measurements and of the operations.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from components.memory.settings import StepSettings
+
+__all__ = ["BlockRate", "StepSpeed", "measure_step_speed"]
+
+# About how long one timing may take; a block of a large model takes longer in a single pass.
+TIMING_SECONDS = 0.25
+LONGEST_PASS_SECONDS = 0.15
+REPETITIONS = (2, 9)
+SHORTEST_TOKENS = 32
+# Time of the output layer is in proportion to the tokens that go through it.
+OUTPUT_TOKENS = 64
+# What the probe allocates for an output layer, at most; a larger vocabulary is cut and its time scaled up.
+LARGEST_OUTPUT_BYTES = 256 * 2**20
+PRODUCT_TOKENS = 128
+# Blocks that are run in a row: as many as hold so many weights, but no more than a few.
+COLD_BYTES = 256 * 2**20
+MOST_BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class BlockRate:
+    """A block, forward and backward, at one length; the mean of the blocks that ran in a row.
+
+    Attributes:
+        sequences: Sequences at once.
+        tokens: Tokens of each.
+        seconds: Median time.
+        forward_seconds: Median time of the forward pass without gradients.
+        flops: Operations of the pass, recomputation included.
+        spread: Half the distance between the fastest and the slowest pass, against the median.
+    """
+
+    sequences: int
+    tokens: int
+    seconds: float
+    forward_seconds: float
+    flops: int
+    spread: float
+
+    @property
+    def flops_per_second(self) -> float:
+        """Operations a second of the whole pass."""
+        return self.flops / self.seconds
+
+
+@dataclass(frozen=True)
+class StepSpeed:
+    """What was measured.
+
+    Attributes:
+        device: cpu or cuda.
+        dtype: dtype of computation.
+        rates: One or two lengths, the shorter first.
+        output_seconds: Time of the output layer and the loss for one labelled token, forward and backward.
+        optimizer_seconds: Time of the optimizer and of clipping for one trained parameter.
+        product_flops_per_second: Rate of a matrix product of the model's own shape.
+        seconds: How long the measurement took.
+    """
+
+    device: str
+    dtype: str
+    rates: tuple[BlockRate, ...]
+    output_seconds: float
+    optimizer_seconds: float
+    product_flops_per_second: float
+    seconds: float
+
+    @property
+    def spread(self) -> float:
+        """How far passes differed, as a fraction."""
+        return max(rate.spread for rate in self.rates)
+
+    @property
+    def non_matmul_factor(self) -> float:
+        """Time of a block against that of its matrix products alone."""
+        rate = self.rates[-1]
+        return self.product_flops_per_second / rate.flops_per_second
+
+
+def measure_step_speed(
+    config: Any,
+    settings: StepSettings,
+    *,
+    sequences: int,
+    lengths: tuple[int, ...],
+    labelled: int,
+    gradient_checkpointing: bool,
+) -> StepSpeed | None:
+    """Measure the parts of a training step.
+
+    Args:
+        config: The base's config.
+        settings: Method, rank, targets, dtype.
+        sequences: Sequences of a micro-batch.
+        lengths: One or two lengths of sequences to measure at, the shorter first.
+        labelled: Tokens of a micro-batch that go through the output layer.
+        gradient_checkpointing: Whether blocks are computed again.
+
+    Returns:
+        The measurement; None for an architecture whose blocks don't stand in a list.
+    """
+    import torch
+
+    started = time.perf_counter()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, depth, vocabulary = _shallow_model(config, settings, device)
+    blocks = next((m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth), None)
+    if blocks is None:
+        return None
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    dtype = getattr(torch, settings.dtype)
+    product = _product_rate(config.hidden_size, dtype, device)
+    weights = _block_weights(blocks[0])
+    rates: dict[tuple[int, int], BlockRate] = {}
+    for length in lengths:
+        # forward, backward to the input and, where weights are trained, to them; more when blocks are computed again
+        passes = (3 if settings.method == "full" else 2) + gradient_checkpointing
+        most = max(SHORTEST_TOKENS, int(LONGEST_PASS_SECONDS * product / (2 * passes * weights)))
+        rows = max(1, min(sequences, most // length))
+        shape = rows, min(length, most)
+        if shape not in rates:
+            rates[shape] = _block_rate(model, list(blocks), *shape, dtype, device)
+    output = _output_seconds(config.hidden_size, vocabulary, min(max(1, labelled), OUTPUT_TOKENS), dtype, device)
+    return StepSpeed(
+        device=device,
+        dtype=settings.dtype,
+        rates=tuple(rates.values()),
+        output_seconds=output * config.vocab_size / vocabulary,
+        optimizer_seconds=_optimizer_seconds(blocks[0], device),
+        product_flops_per_second=product,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _shallow_model(config: Any, settings: StepSettings, device: str) -> tuple[Any, int, int]:
+    """Build a model of a few blocks on the device, prepared for training; return it, its blocks and its vocabulary."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from components.finetuning import lora, qlora
+
+    dtype = torch.float32 if settings.method == "full" else getattr(torch, settings.dtype)
+    bytes_per_value = torch.empty((), dtype=dtype).element_size()
+    # attention and the gated layers of a block, as most decoders have them; only the number of blocks hangs on it
+    block_bytes = config.hidden_size * (4 * config.hidden_size + 3 * config.intermediate_size) * bytes_per_value
+    depth = max(1, min(config.num_hidden_layers, MOST_BLOCKS, COLD_BYTES // block_bytes))
+    small = copy.deepcopy(config)
+    for name, value in list(vars(small).items()):
+        if isinstance(value, list) and len(value) == config.num_hidden_layers > depth:
+            setattr(small, name, value[:depth])
+    small.num_hidden_layers = depth
+    # the embedding isn't timed; what stands for the output layer is made apart
+    small.vocab_size = min(config.vocab_size, 512)
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        setattr(small, name, None)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(small, dtype=dtype, attn_implementation="sdpa")
+    model = model.to_empty(device=device)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.fill_(0.01)
+    if settings.method == "qlora":
+        _quantize(model, dtype, device)
+        model.is_loaded_in_4bit = True
+    if settings.method != "full":
+        method = qlora if settings.method == "qlora" else lora
+        model = method.attach(model, lora.LoraSettings(rank=settings.rank, targets=settings.targets))
+    model.train()
+    largest = LARGEST_OUTPUT_BYTES // (config.hidden_size * bytes_per_value)
+    return model, depth, min(config.vocab_size, largest)
+
+
+def _quantize(model: Any, dtype: Any, device: str) -> None:
+    import bitsandbytes
+    import torch
+
+    kept = model.get_output_embeddings()
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is torch.nn.Linear and child is not kept:
+                layer = bitsandbytes.nn.Linear4bit(
+                    child.in_features, child.out_features, bias=child.bias is not None, compute_dtype=dtype,
+                    compress_statistics=True, quant_type="nf4",
+                )  # fmt: skip
+                layer.weight = bitsandbytes.nn.Params4bit(
+                    child.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
+                )
+                layer.bias = child.bias
+                setattr(parent, name, layer.to(device))
+
+
+def _block_weights(block: Any) -> int:
+    """Return the weights of a block's matrix products, a packed 4-bit one counting as two."""
+    return sum(p.numel() * (2 if type(p).__name__ == "Params4bit" else 1) for p in block.parameters() if p.dim() > 1)
+
+
+def _block_rate(model: Any, blocks: list[Any], sequences: int, tokens: int, dtype: Any, device: str) -> BlockRate:
+    import torch
+
+    from components.memory.storages import StorageLog, tracking
+    from components.models.forward import hidden_states
+
+    taken: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    hook = blocks[0].register_forward_pre_hook(lambda _, args, kwargs: taken.append((args, kwargs)), with_kwargs=True)
+    batch = {
+        "input_ids": torch.zeros(sequences, tokens, dtype=torch.int64, device=device),
+        "position_ids": torch.arange(tokens, device=device).expand(sequences, tokens),
+        "attention_mask": torch.ones(tokens, tokens, dtype=torch.bool, device=device)
+        .tril()
+        .expand(sequences, 1, tokens, tokens),
+    }
+    with torch.autocast(device, dtype=dtype, enabled=dtype is not torch.float32), torch.no_grad():
+        hidden_states(model, batch)
+    hook.remove()
+    arguments, named = taken[0]
+    states = arguments[0].detach().requires_grad_()
+
+    def forward() -> Any:
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not torch.float32):
+            found = states
+            for block in blocks:
+                output = block(found, *arguments[1:], **named)
+                found = output[0] if isinstance(output, tuple) else output
+        return found
+
+    def both() -> None:
+        output = forward()
+        output.backward(torch.ones_like(output))
+
+    def without_gradients() -> None:
+        with torch.no_grad():
+            forward()
+
+    log = StorageLog()
+    with tracking(log):
+        both()  # the first pass also pays for set-up
+    times = _times(both, device)
+    median, deep = statistics.median(times), len(blocks)
+    forward_seconds = statistics.median(_times(without_gradients, device))
+    spread = (max(times) - min(times)) / 2 / median
+    return BlockRate(sequences, tokens, median / deep, forward_seconds / deep, log.flops // deep, spread)
+
+
+def _output_seconds(hidden_size: int, vocabulary: int, labelled: int, dtype: Any, device: str) -> float:
+    """Time the output layer and the loss, for one labelled token."""
+    import torch
+
+    from components.finetuning.loss import weighted_token_loss
+
+    weight = torch.full((vocabulary, hidden_size), 0.01, dtype=dtype, device=device)
+    hidden = torch.ones(1, labelled, hidden_size, dtype=dtype, device=device, requires_grad=True)
+    labels = torch.zeros(1, labelled, dtype=torch.int64, device=device)
+    weights = torch.ones(1, labelled, device=device)
+
+    def both() -> None:
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not torch.float32):
+            loss = weighted_token_loss(
+                hidden, lambda states: (states.to(dtype) @ weight.T).float(), labels, weights, float(labelled)
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    both()
+    return statistics.median(_times(both, device)) / labelled
+
+
+def _optimizer_seconds(block: Any, device: str) -> float:
+    """Time AdamW and the clipping of gradients, for one trained parameter."""
+    import torch
+
+    trained = [parameter for parameter in block.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-9)
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+
+    def step() -> None:
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+
+    step()
+    return statistics.median(_times(step, device)) / sum(parameter.numel() for parameter in trained)
+
+
+def _product_rate(hidden_size: int, dtype: Any, device: str) -> float:
+    """Return the operations a second of a matrix product as wide as the model."""
+    import torch
+
+    layer = torch.ones(hidden_size, hidden_size, dtype=dtype, device=device)
+    states = torch.ones(PRODUCT_TOKENS, hidden_size, dtype=dtype, device=device)
+
+    def product() -> None:
+        torch.mm(states, layer)
+
+    product()
+    return 2 * PRODUCT_TOKENS * hidden_size**2 / statistics.median(_times(product, device, TIMING_SECONDS / 4))
+
+
+def _times(work: Callable[[], None], device: str, seconds: float = TIMING_SECONDS) -> list[float]:
+    """Time some passes: at least a few, more while there is time."""
+    import torch
+
+    fewest, most = REPETITIONS
+    times: list[float] = []
+    while len(times) < fewest or (sum(times) < seconds and len(times) < most):
+        started = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return times

@@ -1,0 +1,207 @@
+"""How long a run will take and what it will cost, before anything is spent: the simulation's operations at the device's
+measured rate. A GPU that isn't at hand is taken at a part of its datasheet's peak, with a wider interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from components.memory.block_probe import BlockRate, StepSpeed
+from components.memory.gpus import Gpu
+from components.memory.workload import MicroBatch, Workload
+
+__all__ = ["Duration", "assumed_duration", "measured_duration", "with_price"]
+
+# Half the interval's width against the prediction: neighbours on the machine, the trainer's own work, checkpoints.
+MEASURED_UNCERTAINTY = 0.25
+# Training reaches between a fifth and a half of the dense peak, depending on shapes and kernels.
+ASSUMED_UTILISATION = 0.35
+ASSUMED_UNCERTAINTY = 0.45
+
+
+@dataclass(frozen=True)
+class Duration:
+    """The predicted time of a run; seconds.
+
+    Attributes:
+        seconds: All of training, with the dev losses.
+        uncertainty_fraction: Half the interval's width against `seconds`.
+        measured: Whether the rate was measured on this device, or assumed from a datasheet.
+        steps: Optimizer steps.
+        tokens: Tokens that go through the model, without padding.
+        flops: Floating-point operations of the run.
+        flops_per_second: Rate behind the prediction.
+        parts: Seconds by what they go to.
+        how: Where the rate comes from, in words.
+    """
+
+    seconds: float
+    uncertainty_fraction: float
+    measured: bool
+    steps: int
+    tokens: int
+    flops: int
+    flops_per_second: float
+    parts: dict[str, float]
+    how: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `time` of a plan's document."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "low_seconds": round(self.seconds * (1 - self.uncertainty_fraction), 3),
+            "high_seconds": round(self.seconds * (1 + self.uncertainty_fraction), 3),
+            "uncertainty_fraction": round(self.uncertainty_fraction, 3),
+            "tokens_per_second": round(self.tokens / self.seconds, 3),
+            "seconds_per_step": round(self.seconds / self.steps, 4),
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "flops": self.flops,
+            "flops_per_second": round(self.flops_per_second),
+            "measured": self.measured,
+            "parts": {name: round(seconds, 3) for name, seconds in self.parts.items()},
+            "how": self.how,
+        }
+
+
+def with_price(time: dict[str, Any], price_per_hour: float | None, devices: int) -> dict[str, Any]:
+    """Add what the run costs to a plan's `time`, where a price is known.
+
+    Args:
+        time: As `Duration.to_dict` gives it.
+        price_per_hour: Price of one device for an hour, in any currency.
+        devices: How many are paid for.
+
+    Returns:
+        The document with `cost`, None without a price.
+    """
+    if price_per_hour is None:
+        return {**time, "cost": None}
+    hourly = price_per_hour * devices
+    cost = {name: round(time[f"{key}seconds"] / 3600 * hourly, 4) for name, key in _COSTS.items()}
+    return {**time, "cost": {"price_per_hour": price_per_hour, "devices": devices, **cost}}
+
+
+_COSTS = {"cost": "", "low": "low_", "high": "high_"}
+
+
+def measured_duration(
+    workload: Workload,
+    speed: StepSpeed,
+    *,
+    blocks: int,
+    trainable_parameters: int,
+    micro_batch_size: int,
+    sequences_per_step: int,
+) -> Duration:
+    """Predict a run on the device that was measured.
+
+    Args:
+        workload: The sequences of the run.
+        speed: The measurement, at the planned micro-batch, checkpointing and dtype.
+        blocks: Blocks of the base.
+        trainable_parameters: Parameters that are trained.
+        micro_batch_size: Sequences at once.
+        sequences_per_step: Sequences behind each optimizer step.
+
+    Returns:
+        The prediction.
+    """
+    curve = _Curve(speed.rates)
+    batches = list(workload.micro_batches(micro_batch_size, sequences_per_step))
+    steps = workload.steps(sequences_per_step)
+    flops = blocks * sum(curve.flops(batch) for batch in batches)
+    dev = [MicroBatch(1, tokens, 0) for tokens in workload.dev_lengths]
+    parts = {
+        "blocks": blocks * sum(curve.seconds(batch) for batch in batches),
+        "output layer and loss": speed.output_seconds * sum(batch.labelled for batch in batches),
+        "optimizer": speed.optimizer_seconds * trainable_parameters * steps,
+        "dev loss": workload.dev_passes * blocks * curve.forward_share * sum(curve.seconds(batch) for batch in dev),
+    }
+    seconds = sum(parts.values())
+    return Duration(
+        seconds=seconds,
+        uncertainty_fraction=max(MEASURED_UNCERTAINTY, speed.spread),
+        measured=True,
+        steps=steps,
+        tokens=workload.tokens,
+        flops=round(flops),
+        flops_per_second=flops / parts["blocks"],
+        parts=parts,
+        how=(
+            f"blocks forward and backward at {' and '.join(f'{r.sequences} x {r.tokens}' for r in speed.rates)} "
+            f"tokens on this device: {speed.rates[-1].flops_per_second / 1e9:,.0f} GFLOP/s, matrix products alone "
+            f"{speed.product_flops_per_second / 1e9:,.0f}"
+        ),
+    )
+
+
+def assumed_duration(
+    workload: Workload,
+    gpu: Gpu,
+    *,
+    dtype: str,
+    flops_per_token: float,
+    slowdown: float,
+    sequences_per_step: int,
+    devices: int,
+) -> Duration:
+    """Predict a run on GPUs that are not at hand, from their datasheet.
+
+    Args:
+        workload: The sequences of the run.
+        gpu: The GPU.
+        dtype: dtype of computation.
+        flops_per_token: The simulation's operations of forward and backward, for one token.
+        slowdown: Time against the same operations in plain layers, such as for unpacking 4-bit weights.
+        sequences_per_step: Sequences behind each optimizer step.
+        devices: GPUs that share each step.
+
+    Returns:
+        The prediction.
+    """
+    peak = gpu.peak_flops(dtype) or gpu.float32_flops
+    rate = peak * ASSUMED_UTILISATION * devices / slowdown
+    flops = flops_per_token * (workload.tokens + workload.dev_passes * sum(workload.dev_lengths) / 2)
+    return Duration(
+        seconds=flops / rate,
+        uncertainty_fraction=ASSUMED_UNCERTAINTY,
+        measured=False,
+        steps=workload.steps(sequences_per_step),
+        tokens=workload.tokens,
+        flops=round(flops),
+        flops_per_second=rate,
+        parts={"all": flops / rate},
+        how=(
+            f"not measured: {ASSUMED_UTILISATION:.0%} of the {peak / 1e12:g} TFLOP/s that the {gpu.source} gives for "
+            f"{dtype}" + (f", on each of {devices} devices" if devices > 1 else "")
+        ),
+    )
+
+
+class _Curve:
+    """Operations and seconds of a block over length: one sequence takes a x tokens + b x tokens squared operations."""
+
+    def __init__(self, rates: tuple[BlockRate, ...]) -> None:
+        self._rates = sorted(rates, key=lambda rate: rate.sequences * rate.tokens)
+        self.forward_share = rates[-1].forward_seconds / rates[-1].seconds
+        first, last = self._rates[0], self._rates[-1]
+        one, two = first.flops / first.sequences, last.flops / last.sequences
+        self._square = 0.0
+        if first.tokens != last.tokens:
+            self._square = (two / last.tokens - one / first.tokens) / (last.tokens - first.tokens)
+        self._linear = one / first.tokens - self._square * first.tokens
+
+    def flops(self, batch: MicroBatch) -> float:
+        """Return the operations of one block."""
+        return batch.sequences * batch.tokens * (self._linear + self._square * batch.tokens)
+
+    def seconds(self, batch: MicroBatch) -> float:
+        """Return the time of one block, its rate taken between the measured ones."""
+        first, last = self._rates[0], self._rates[-1]
+        low, high = first.sequences * first.tokens, last.sequences * last.tokens
+        at = min(max(batch.sequences * batch.tokens, low), high)
+        part = (at - low) / (high - low) if high > low else 0.0
+        rate = first.flops_per_second + part * (last.flops_per_second - first.flops_per_second)
+        return self.flops(batch) / rate

@@ -1,0 +1,211 @@
+"""The serving plan: base, key-value caches at a concurrency, adapters; how many users or adapters a budget holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import InputError
+from components.memory import fake_model
+from components.memory.hardware import Budget
+from components.memory.kv_cache_size import KeyValueCache, read_cache
+from components.memory.process import CUDA_CONTEXT_BYTES
+from components.memory.quantized_layers import scale_tensors
+from components.memory.search import HEADROOM_FRACTION
+from components.memory.settings import StepSettings
+from components.memory.tracked_model import TrackedModel
+
+__all__ = ["ServingPlan", "plan_serving"]
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# peft keeps the factors of an adapter in float32 beside a base in 16 bits
+ADAPTER_VALUE_BYTES = 4
+# interpreter, torch, transformers and the server, as resident memory of a process that has loaded no model
+CPU_PROCESS_BYTES = 700_000_000
+QUANTIZATIONS = ("none", "nf4", "int8")
+
+
+@dataclass(frozen=True)
+class ServingPlan:
+    """What serving takes; sizes in bytes.
+
+    Attributes:
+        concurrency: Requests at once.
+        context_tokens: Tokens of a request, prompt and answer.
+        adapters: Adapters that are loaded at once.
+        rank: Their rank.
+        dtype: dtype of weights, computation and cache.
+        quantization: none, nf4 or int8.
+        weights_bytes: The base.
+        kv_bytes_per_user: The cache of one request of full length.
+        adapter_bytes: One adapter.
+        working_bytes: Logits of a step, and activations of one prompt of full length.
+        process_bytes: Frameworks, or the CUDA context.
+        budget: The budget.
+        cache: The cache's shapes.
+        positions: Longest sequence that the base knows, None where the config doesn't say.
+    """
+
+    concurrency: int
+    context_tokens: int
+    adapters: int
+    rank: int
+    dtype: str
+    quantization: str
+    weights_bytes: int
+    kv_bytes_per_user: int
+    adapter_bytes: int
+    working_bytes: int
+    process_bytes: int
+    budget: Budget
+    cache: KeyValueCache
+    positions: int | None
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self._fixed_bytes + self.concurrency * self.kv_bytes_per_user + self.adapters * self.adapter_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether the head-room stays free."""
+        return self.total_bytes <= self._limit_bytes
+
+    @property
+    def most_users(self) -> int:
+        """Requests at once that fit beside the adapters."""
+        return self._how_many(self.adapters * self.adapter_bytes, self.kv_bytes_per_user)
+
+    @property
+    def most_adapters(self) -> int:
+        """Adapters that fit beside the requests."""
+        return self._how_many(self.concurrency * self.kv_bytes_per_user, self.adapter_bytes)
+
+    @property
+    def _fixed_bytes(self) -> int:
+        return self.weights_bytes + self.working_bytes + self.process_bytes
+
+    @property
+    def _limit_bytes(self) -> int:
+        return round(self.budget.budget_bytes * (1 - HEADROOM_FRACTION))
+
+    def _how_many(self, taken: int, each: int) -> int:
+        return max(0, (self._limit_bytes - self._fixed_bytes - taken) // each)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `plan --serve`."""
+        per_token = self.cache.values(1) * BYTES[self.dtype]
+        return {
+            "concurrency": self.concurrency,
+            "context_tokens": self.context_tokens,
+            "adapters": self.adapters,
+            "rank": self.rank,
+            "dtype": self.dtype,
+            "quantization": self.quantization,
+            "weights_bytes": self.weights_bytes,
+            "kv_bytes_per_token": per_token,
+            "kv_bytes_per_user": self.kv_bytes_per_user,
+            "kv_bytes": self.kv_bytes_per_user * self.concurrency,
+            "kv_window_tokens": self.cache.window,
+            "stateful_layers": self.cache.stateful_layers,
+            "adapter_bytes": self.adapter_bytes,
+            "adapters_bytes": self.adapter_bytes * self.adapters,
+            "working_bytes": self.working_bytes,
+            "process_bytes": self.process_bytes,
+            "total_bytes": self.total_bytes,
+            "budget_bytes": self.budget.budget_bytes,
+            "budget_source": self.budget.source,
+            "headroom_fraction": HEADROOM_FRACTION,
+            "fits": self.fits,
+            "most_users": self.most_users,
+            "most_adapters": self.most_adapters,
+            "device": self.budget.device,
+        }
+
+
+def plan_serving(
+    base_folder: Path,
+    *,
+    concurrency: int,
+    context_tokens: int,
+    adapters: int,
+    rank: int,
+    targets: str,
+    dtype: str,
+    quantization: str,
+    budget: Budget,
+) -> ServingPlan:
+    """Count what serving a base takes.
+
+    Args:
+        base_folder: Folder of the base; only config.json is read.
+        concurrency: Requests at once, 1 or more.
+        context_tokens: Tokens of each, prompt and answer.
+        adapters: LoRA adapters that are loaded at once, 0 or more.
+        rank: Their rank.
+        targets: Their targets.
+        dtype: dtype of weights, computation and cache.
+        quantization: none, or nf4 or int8 for linear layers in 4 or 8 bits.
+        budget: What the server may take.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: Values out of range or unknown, or a base whose config can't be used.
+    """
+    for what, value, allowed in (
+        ("dtype", dtype, tuple(BYTES)),
+        ("quantization", quantization, QUANTIZATIONS),
+    ):
+        if value not in allowed:
+            raise InputError(f"unknown {what} {value!r}", allowed=", ".join(allowed))
+    for what, number, least in (
+        ("--concurrency", concurrency, 1),
+        ("--context", context_tokens, 1),
+        ("--adapters", adapters, 0),
+        ("--rank", rank, 1),
+    ):
+        if number < least:
+            raise InputError(f"{what} {number}", allowed=f"{least} or more")
+    config = fake_model.read_config(base_folder)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and context_tokens > positions:
+        raise InputError(
+            f"requests of {context_tokens} tokens", allowed=f"at most the {positions} positions that the base knows"
+        )
+    settings = StepSettings("lora", rank, targets, dtype, quantization=None if quantization == "none" else quantization)
+    weights, adapter_values = _weights(config, settings)
+    cache, size = read_cache(config), BYTES[dtype]
+    return ServingPlan(
+        concurrency=concurrency,
+        context_tokens=context_tokens,
+        adapters=adapters,
+        rank=rank,
+        dtype=dtype,
+        quantization=quantization,
+        weights_bytes=weights,
+        kv_bytes_per_user=cache.values(context_tokens) * size,
+        adapter_bytes=adapter_values * ADAPTER_VALUE_BYTES,
+        working_bytes=_working_bytes(config, concurrency, context_tokens, size),
+        process_bytes=CUDA_CONTEXT_BYTES if budget.device == "cuda" else CPU_PROCESS_BYTES,
+        budget=budget,
+        cache=cache,
+        positions=positions,
+    )
+
+
+def _weights(config: Any, settings: StepSettings) -> tuple[int, int]:
+    """Return the bytes of the frozen base, with the scales of quantized layers, and the values of one adapter."""
+    model = TrackedModel(config, settings, training=True).model
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*frozen, *scale_tensors(model)))
+    return weights, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _working_bytes(config: Any, concurrency: int, context_tokens: int, size: int) -> int:
+    """Return the logits of one step in float32, twice, and one block's activations for a prompt of full length."""
+    logits = 2 * concurrency * config.vocab_size * 4
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return logits + context_tokens * (3 * inner + 6 * config.hidden_size) * size

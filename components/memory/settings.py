@@ -1,0 +1,174 @@
+"""What a simulated pass is about: method, dtypes, optimizer, shape, devices. Checked here, used by every simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from components.errors import InputError
+
+__all__ = [
+    "DTYPES",
+    "METHODS",
+    "OBJECTIVES",
+    "OPTIMIZERS",
+    "QUANTIZATIONS",
+    "SIMULATED_METHODS",
+    "SOFT_PROMPTS",
+    "StepSettings",
+    "StepShape",
+    "check_settings",
+    "check_shape",
+    "is_paged",
+]
+
+# what the plan chooses between; the others are simulated when they are named
+METHODS = ("full", "lora", "qlora")
+SOFT_PROMPTS = ("prompt_tuning", "prefix_tuning")
+SIMULATED_METHODS = (*METHODS, "adapter", *SOFT_PROMPTS)
+DTYPES = ("float32", "bfloat16", "float16")
+TRAINED_DTYPES = ("float32", "bfloat16")
+QUANTIZATIONS = ("nf4", "int8")
+OPTIMIZERS = ("adamw", "momentum", "sgd", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
+OBJECTIVES = ("weighted", "logits")
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What is trained and how.
+
+    Attributes:
+        method: One of `SIMULATED_METHODS`; qlora is LoRA on linear layers in 4 bits (NF4 with double quantization).
+        rank: LoRA rank.
+        targets: LoRA targets, as in the recipe.
+        dtype: float32, bfloat16 or float16: dtype of the frozen weights, and of autocast.
+        optimizer: One of `OPTIMIZERS`; paged states may leave the device when it is full.
+        quantization: None, nf4 or int8 for the frozen linear layers; qlora means nf4.
+        trained_dtype: float32, the mixed precision in which what is trained is its own master copy; or bfloat16, pure
+            16-bit training without autocast.
+        objective: weighted, the trainer's loss over packed sequences with their mask; or logits, the loss of
+            transformers over whole sequences without a mask. Soft prompts always take the latter.
+        device: cpu or cuda: on CUDA torch's optimizers work on all tensors at once, which takes copies of them.
+        world_size: Devices over which FSDP shards parameters, gradients and optimizer states.
+        offload_optimizer: Optimizer states, a copy of what is trained and its gradients are kept in the host's memory,
+            where the step runs.
+        step_in_backward: Each parameter is updated as soon as its gradient is there, which is then dropped.
+        virtual_tokens: Length of a soft prompt.
+        bottleneck: Width of a bottleneck adapter.
+        dropout: LoRA's dropout, whose masks are kept for the backward pass.
+    """
+
+    method: str = "lora"
+    rank: int = 16
+    targets: str = "all-linear"
+    dtype: str = "float32"
+    optimizer: str = "adamw"
+    quantization: str | None = None
+    trained_dtype: str = "float32"
+    objective: str = "weighted"
+    device: str = "cpu"
+    world_size: int = 1
+    offload_optimizer: bool = False
+    step_in_backward: bool = False
+    virtual_tokens: int = 20
+    bottleneck: int = 64
+    dropout: float = 0.0
+
+    @property
+    def frozen_quantization(self) -> str | None:
+        """Quantization of the frozen linear layers, with what the method implies."""
+        return "nf4" if self.method == "qlora" else self.quantization
+
+    @property
+    def autocast(self) -> bool:
+        """Whether the forward pass runs under autocast: a 16-bit dtype beside trained weights in float32."""
+        return self.dtype != "float32" and self.trained_dtype == "float32" and self.world_size == 1
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """The shape of one micro-batch.
+
+    Attributes:
+        micro_batch_size: Sequences, B.
+        sequence_tokens: Tokens of each, T.
+        gradient_checkpointing: Keep only the input of each block and compute the rest again in the backward pass.
+        accumulating: Gradients of an earlier micro-batch are there already.
+    """
+
+    micro_batch_size: int
+    sequence_tokens: int
+    gradient_checkpointing: bool = False
+    accumulating: bool = False
+
+
+def is_paged(optimizer: str) -> bool:
+    """Tell whether an optimizer's states may leave the device."""
+    return optimizer.startswith("paged_")
+
+
+def check_settings(settings: StepSettings) -> None:
+    """Refuse what is unknown, out of range, or contradicts itself.
+
+    Raises:
+        InputError: With what was given and what is allowed.
+    """
+    for what, value, allowed in (
+        ("method", settings.method, SIMULATED_METHODS),
+        ("optimizer", settings.optimizer, OPTIMIZERS),
+        ("dtype", settings.dtype, DTYPES),
+        ("dtype of trained weights", settings.trained_dtype, TRAINED_DTYPES),
+        ("quantization", settings.quantization or "nf4", QUANTIZATIONS),
+        ("objective", settings.objective, OBJECTIVES),
+        ("device", settings.device, DEVICES),
+    ):
+        if value not in allowed:
+            raise InputError(f"unknown {what} {value!r}", allowed=", ".join(allowed))
+    for what, number in (
+        ("LoRA rank", settings.rank),
+        ("devices", settings.world_size),
+        ("virtual tokens", settings.virtual_tokens),
+        ("bottleneck", settings.bottleneck),
+    ):
+        if number < 1:
+            raise InputError(f"{what} {number}", allowed="1 or more")
+    if not 0 <= settings.dropout < 1:
+        raise InputError(f"dropout {settings.dropout}", allowed="from 0 up to, but not including, 1")
+    if settings.method == "full" and settings.quantization:
+        raise InputError(
+            f"full finetuning of weights in {settings.quantization}",
+            allowed="quantization with a method that leaves the base frozen",
+            next_step="choose lora, or leave the quantization out",
+        )
+    if settings.method == "qlora" and settings.quantization == "int8":
+        raise InputError("qlora in int8", allowed="nf4", next_step="choose lora with quantization int8")
+    if settings.trained_dtype == "bfloat16" and settings.dtype != "bfloat16":
+        raise InputError(
+            f"trained weights in bfloat16 beside computation in {settings.dtype}",
+            allowed="dtype bfloat16 for pure 16-bit training",
+        )
+    if settings.step_in_backward and settings.offload_optimizer:
+        raise InputError("a step in the backward pass with an optimizer in the host's memory", allowed="one of them")
+
+
+def check_shape(settings: StepSettings, shape: StepShape) -> None:
+    """Refuse shapes that can't be run.
+
+    Raises:
+        InputError: With what was given and what is allowed.
+    """
+    if shape.micro_batch_size < 1 or shape.sequence_tokens < 2:
+        raise InputError(
+            f"a micro-batch of {shape.micro_batch_size} sequences of {shape.sequence_tokens} tokens",
+            allowed="at least one sequence of at least two tokens",
+        )
+    if settings.method == "prefix_tuning" and shape.gradient_checkpointing:
+        raise InputError(
+            "prefix tuning with gradient checkpointing",
+            allowed="prefix tuning without it: the blocks are handed the prefix as a cache, which checkpointing drops",
+        )
+    if settings.step_in_backward and shape.accumulating:
+        raise InputError(
+            "a step in the backward pass while gradients are accumulated",
+            allowed="one micro-batch a step: gradients are gone before the next one could be added",
+        )

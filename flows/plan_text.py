@@ -1,0 +1,120 @@
+"""A plan in words: what was chosen, what it takes and how long, why the others lost, and what would fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["duration", "name", "render", "time_lines"]
+
+GIB = 2**30
+
+
+def name(plan: dict[str, Any]) -> str:
+    """Name a plan, or one of its alternatives, in one clause."""
+    checkpointing = ", gradient checkpointing" if plan["gradient_checkpointing"] else ""
+    optimizer = "" if plan["optimizer"] == "adamw" else f", {plan['optimizer']}"
+    sharding = {"none": "", "data-parallel": ", a copy on each device", "fsdp": ", sharded over the devices (FSDP)"}
+    return (
+        f"{plan['method']} in {plan['dtype']}, micro-batch {plan['micro_batch_size']} x accumulation "
+        f"{plan['gradient_accumulation_steps']}{checkpointing}{optimizer}{sharding[plan['sharding']]}"
+    )
+
+
+def render(plan: dict[str, Any], explain: bool) -> str:
+    """Turn a plan's document into text.
+
+    Args:
+        plan: The document of `plan RECIPE` or `plan --base`.
+        explain: Say how the peak comes about.
+    """
+    peak, budget = plan["peak_bytes"], plan["budget_bytes"]
+    lines = [
+        f"{'plan' if plan['fits'] else 'nearest'}: {name(plan)}",
+        f"peak {peak / GIB:.2f} GiB of {budget / GIB:.2f} GiB ({plan['budget_source']}); "
+        f"{plan['margin_bytes'] / GIB:.2f} GiB to spare, {plan['headroom_fraction']:.0%} is kept free",
+    ]
+    lines += [f"  {part:<12}{size / GIB:>8.2f} GiB" for part, size in plan["breakdown"].items()]
+    where = plan["peak_module"] or ("the optimizer" if plan["peak_phase"] == "step" else "the loss")
+    lines.append(f"peak in the {plan['peak_phase']} pass, at {where}; sequences of {plan['sequence_tokens']} tokens")
+    if plan["devices"] > 1:
+        lines.append(f"{plan['devices']} devices; `tunewright run` trains on one, so that this is for another trainer")
+    if plan["bfloat16_speedup"] is not None:
+        lines.append(
+            f"bfloat16 runs at {plan['bfloat16_speedup']:.2f} times the speed of float32 here, so {plan['dtype']}"
+        )
+    elif plan["gpu"] is not None and plan["dtype"] == "float16":
+        lines.append(f"{plan['gpu']} has no bfloat16: float16, with loss scaling")
+    lines += time_lines(plan)
+    lines.append("alternatives")
+    lines += [
+        f"  {name(other)}: {other['peak_bytes'] / GIB:.2f} GiB, {other['relative_seconds']:.2f} x time; "
+        f"{other['why_not']}"
+        for other in plan["alternatives"]
+    ]
+    if not plan["fits"]:
+        lines.append("what would fit (estimated)")
+        lines += [
+            f"  {remedy['words']}: peak {remedy['peak_bytes'] / GIB:.2f} GiB; "
+            f"{remedy['memory_bytes'] / GIB:.1f} GiB of memory to pay for"
+            for remedy in plan["would_fit"]
+        ] or ["  no single change"]
+    return "\n".join([*lines, *(_explanation(plan) if explain else [])])
+
+
+def time_lines(plan: dict[str, Any]) -> list[str]:
+    """Say how long the run will take and what it will cost, with the interval."""
+    time = plan["time"]
+    if time is None:
+        return []
+    lines = [
+        f"{time['steps']:,} {'step' if time['steps'] == 1 else 'steps'} over {time['tokens']:,} tokens: about "
+        f"{duration(time['seconds'])} ({duration(time['low_seconds'])} to {duration(time['high_seconds'])}), "
+        f"{time['tokens_per_second']:,.0f} tokens/s",
+        f"  {time['how']}",
+    ]
+    if time["cost"] is not None:
+        cost = time["cost"]
+        each = (
+            f"{cost['devices']} x {cost['price_per_hour']:g}" if cost["devices"] > 1 else f"{cost['price_per_hour']:g}"
+        )
+        lines.append(f"  cost at {each} an hour: {cost['cost']:,.2f} ({cost['low']:,.2f} to {cost['high']:,.2f})")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
+
+
+def _explanation(plan: dict[str, Any]) -> list[str]:
+    extra = plan["overhead"]
+    tensors = plan["peak_bytes"] - sum(extra.values())
+    trainable, total = plan["trainable_parameters"], plan["total_parameters"]
+    return [
+        "how the peak comes about",
+        f"  {tensors / GIB:.2f} GiB of tensors, from one real step under fake tensors: {trainable:,} of {total:,} "
+        "parameters are trained",
+        *_tensor_lines(plan),
+        f"  + {extra['baseline_bytes'] / GIB:.2f} GiB for interpreter and frameworks, measured in a process of its own",
+        f"  + {extra['allocator_bytes'] / GIB:.2f} GiB that the allocator keeps beyond live tensors",
+        f"  + {extra['mapped_bytes'] / GIB:.2f} GiB of the weight file that stays mapped",
+        f"  {plan['flops_per_step'] / 1e12:.2f} TFLOP an optimizer step",
+    ]
+
+
+def _tensor_lines(plan: dict[str, Any]) -> list[str]:
+    """Hold each part of the tensors against the parameters that it comes from."""
+    parts, trainable, total = plan["breakdown"], plan["trainable_parameters"], plan["total_parameters"]
+    lines = [f"    weights {parts['weights'] / GIB:.2f} GiB: {parts['weights'] / total:.2f} bytes a parameter"]
+    for part in ("gradients", "optimizer"):
+        each = f"{parts[part] / trainable:.2f} bytes a trained parameter"
+        lines.append(f"    {part} {parts[part] / GIB:.2f} GiB: {each if parts[part] else 'none at that moment'}")
+    tokens = plan["micro_batch_size"] * plan["sequence_tokens"]
+    lines.append(
+        f"    activations {parts['activations'] / GIB:.2f} GiB: {parts['activations'] / tokens / 1024:,.0f} KiB "
+        f"for each of {tokens:,} tokens"
+    )
+    return lines
