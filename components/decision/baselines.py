@@ -1,26 +1,47 @@
 """What to try before finetuning: ways of prompting, each a function from rows to prompts. Read by decide.
 
-zero-shot asks as the rows do; few-shot puts k training examples before the question, the same for every row;
-few-shot-retrieved picks for each row the k examples whose questions resemble it most (Liu et al. 2022, "What Makes
-Good In-Context Examples for GPT-3?").
+zero-shot asks as the rows do; prompt adds what somebody wrote for the task; few-shot puts k training examples before
+the question, the same for every row; few-shot-retrieved picks for each row the k examples whose questions resemble it
+most (Liu et al. 2022, "What Makes Good In-Context Examples for GPT-3?"). rag and oracle put passages before the
+question, found or gold, and before those of the examples in rag-few-shot and oracle-few-shot.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from components.data.rows import Message
+from components.decision.context import gold_ids, with_passages
+from components.decision.corpus import Passage
 from components.errors import InputError
 
 if TYPE_CHECKING:
     from components.data.rows import Row
+    from components.decision.context import ContextSource
 
-__all__ = ["CANDIDATES", "CandidatePrompts", "Fits", "build_prompts", "few_shot", "few_shot_retrieved", "zero_shot"]
+__all__ = [
+    "CANDIDATES",
+    "ORACLE_CANDIDATES",
+    "RETRIEVAL_CANDIDATES",
+    "SIMPLE_CANDIDATES",
+    "CandidatePrompts",
+    "Fits",
+    "build_prompts",
+    "few_shot",
+    "few_shot_retrieved",
+    "with_context",
+    "written_prompt",
+    "zero_shot",
+]
 
-CANDIDATES = ("zero-shot", "few-shot", "few-shot-retrieved")
+SIMPLE_CANDIDATES = ("zero-shot", "prompt", "few-shot", "few-shot-retrieved")
+RETRIEVAL_CANDIDATES = ("rag", "rag-few-shot")
+# what no request can have: the passages that are known to hold the answer
+ORACLE_CANDIDATES = ("oracle", "oracle-few-shot")
+CANDIDATES = (*SIMPLE_CANDIDATES, *RETRIEVAL_CANDIDATES, *ORACLE_CANDIDATES)
 
 Fits = Callable[[Sequence[Message]], bool]
 Prompt = tuple[Message, ...]
@@ -35,19 +56,24 @@ class CandidatePrompts:
         prompts: One a row.
         examples: Number of examples asked for.
         shortened: Number of prompts that had to drop examples to fit the model.
+        cut: Number of prompts that had to drop passages.
     """
 
     name: str
     prompts: tuple[Prompt, ...]
     examples: int
     shortened: int
+    cut: int = 0
 
     @property
     def note(self) -> str | None:
-        """Say how many prompts dropped examples, or nothing."""
-        if not self.shortened:
+        """Say how many prompts dropped examples or passages, or nothing."""
+        lost = [f"fewer than {self.examples} examples"] if self.shortened else []
+        lost += ["fewer passages than were found"] if self.cut else []
+        if not lost:
             return None
-        return f"{self.name}: {self.shortened} of {len(self.prompts)} prompts carry fewer than {self.examples} examples"
+        number = max(self.shortened, self.cut)
+        return f"{self.name}: {number} of {len(self.prompts)} prompts carry {' and '.join(lost)}"
 
 
 def build_prompts(
@@ -60,6 +86,8 @@ def build_prompts(
     max_new_tokens: int,
     examples: int,
     seed: int,
+    written: str | None = None,
+    context: ContextSource | None = None,
 ) -> CandidatePrompts:
     """Build a candidate's prompts for the rows.
 
@@ -72,12 +100,15 @@ def build_prompts(
         max_new_tokens: Tokens left free for the answer.
         examples: Examples a prompt, k.
         seed: Seed of the random examples.
+        written: The prompt written for the task; it also stands before passages.
+        context: Where passages come from.
 
     Returns:
         One prompt a row.
 
     Raises:
-        InputError: An unknown candidate, or a prompt that doesn't even fit without examples.
+        InputError: An unknown candidate, one that needs a written prompt or a corpus where there is none, or a prompt
+            that doesn't even fit without examples.
     """
     from components.data.chat import prompt_ids
 
@@ -86,18 +117,91 @@ def build_prompts(
 
     if name == "zero-shot":
         return zero_shot(rows)
+    if name == "prompt":
+        return written_prompt(rows, written)
     if name == "few-shot":
         return few_shot(rows, train_rows, examples, seed, fits)
     if name == "few-shot-retrieved":
         return few_shot_retrieved(rows, train_rows, examples, fits)
-    raise InputError(
-        f"unknown candidate {name!r}", allowed=", ".join(CANDIDATES), next_step="change `candidates` in the recipe"
-    )
+    if name not in CANDIDATES:
+        raise InputError(
+            f"unknown candidate {name!r}", allowed=", ".join(CANDIDATES), next_step="change `candidates` in the recipe"
+        )
+    if context is None:
+        raise InputError(f"candidate {name!r} needs a corpus", next_step="name data.corpus in the recipe")
+    shots = examples if name.endswith("few-shot") else 0
+    gold = name in ORACLE_CANDIDATES
+    return with_context(name, rows, train_rows, context, shots, seed, fits, gold=gold, written=written)
 
 
 def zero_shot(rows: Sequence[Row]) -> CandidatePrompts:
     """Ask every row as it stands."""
     return CandidatePrompts("zero-shot", tuple(tuple(row.prompt) for row in rows), 0, 0)
+
+
+def written_prompt(rows: Sequence[Row], written: str | None) -> CandidatePrompts:
+    """Ask with the prompt written for the task: before the row's own system message, or as one where it has none.
+
+    Raises:
+        InputError: Nothing was written.
+    """
+    if not written:
+        raise InputError("candidate 'prompt' needs a prompt", next_step="write decision.prompt in the recipe")
+    return CandidatePrompts("prompt", tuple(_instructed(row.prompt, written) for row in rows), 0, 0)
+
+
+def with_context(
+    name: str,
+    rows: Sequence[Row],
+    train_rows: Sequence[Row],
+    context: ContextSource,
+    examples: int,
+    seed: int,
+    fits: Fits,
+    *,
+    gold: bool = False,
+    written: str | None = None,
+) -> CandidatePrompts:
+    """Put passages before every question, and before the questions of k seeded examples that show how to use them.
+
+    Args:
+        name: Name of the candidate.
+        rows: Rows to be answered.
+        train_rows: Where examples are taken from.
+        context: Where passages come from.
+        examples: Examples a prompt, 0 for none.
+        seed: Seed of the examples.
+        fits: Whether a prompt leaves the model room to answer; the worst passages are dropped until it does.
+        gold: Take the gold passages, of examples too where they name them, instead of those that retrieval finds.
+        written: The prompt written for the task, used where there are no examples to show it.
+    """
+    instruction = written if written and not examples else None
+    asked, cut = [], 0
+    for row, passages in zip(rows, context.gold(rows) if gold else context.retrieved(rows), strict=True):
+        kept = list(passages)
+        while kept and not fits(_asked_with(row, kept, instruction)):
+            kept.pop()
+        cut += len(kept) < len(passages)
+        asked.append(with_passages(row, kept))
+    if not examples:
+        return CandidatePrompts(name, tuple(_asked_with(row, [], instruction) for row in asked), 0, 0, cut)
+    known = {row.messages for row in rows}
+    usable = [row for row in train_rows if row.messages not in known]
+    chosen = random.Random(f"few-shot/{seed}").sample(usable, min(examples, len(usable)))
+    source = context.gold if gold and all(map(gold_ids, chosen)) else context.retrieved
+    shown = [with_passages(row, found) for row, found in zip(chosen, source(chosen), strict=True)]
+    return replace(_with_examples(name, asked, [shown] * len(asked), examples, fits), cut=cut)
+
+
+def _asked_with(row: Row, passages: Sequence[Passage], instruction: str | None) -> Prompt:
+    prompt = tuple(with_passages(row, passages).prompt)
+    return _instructed(prompt, instruction) if instruction else prompt
+
+
+def _instructed(prompt: Sequence[Message], written: str) -> Prompt:
+    if prompt and prompt[0].role == "system":
+        return (Message("system", f"{written}\n\n{prompt[0].content}"), *prompt[1:])
+    return (Message("system", written), *prompt)
 
 
 def few_shot(rows: Sequence[Row], train_rows: Sequence[Row], examples: int, seed: int, fits: Fits) -> CandidatePrompts:
