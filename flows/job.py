@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.data.rows import Row, read_rows
 from components.data.selection import sample, sample_subsets, select_subsets
@@ -15,6 +15,9 @@ from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.sources import BaseSource, locate_base
 from components.recipe import Recipe, ResolvedRecipe
 from flows.step_store import StepStore
+
+if TYPE_CHECKING:
+    from components.decision.context import ContextSource
 
 __all__ = ["Job", "open_job"]
 
@@ -84,6 +87,43 @@ class Job:
         select_subsets(chosen, [self.recipe.gate.subset] if self.recipe.gate.subset else [], path)
         return chosen
 
+    @cached_property
+    def written_prompt(self) -> str | None:
+        """The prompt written for the task: the recipe's text, or the file that it names."""
+        named = self.recipe.decision.prompt
+        if named is None or "\n" in named or not named.strip().endswith((".md", ".txt")):
+            return named
+        path = self.repo / named.strip()
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"cannot read the prompt {path}: {error}",
+                allowed="a text, or the path of a UTF-8 .md or .txt file",
+                next_step="check decision.prompt in the recipe",
+            ) from error
+
+    @cached_property
+    def corpus_files(self) -> tuple[Path, ...]:
+        """The files of the project's corpus, relative to the repository; none where it has no corpus."""
+        from components.decision.corpus import corpus_files
+
+        corpus = self.recipe.data.corpus
+        if corpus is None:
+            return ()
+        return tuple(Path(os.path.relpath(path, self.repo)) for path in corpus_files(self.repo / corpus))
+
+    @cached_property
+    def context(self) -> ContextSource | None:
+        """Where prompts take passages from; None where the project has no corpus."""
+        from components.decision.context import ContextSource
+        from components.decision.corpus import read_corpus
+
+        corpus = self.recipe.data.corpus
+        if corpus is None:
+            return None
+        return ContextSource(read_corpus(self.repo / corpus), self.recipe.decision.passages)
+
     def check_rows(self) -> None:
         """Read the splits that are on disk already, so that what is wrong in them is told before anything is written.
 
@@ -95,12 +135,18 @@ class Job:
             # a stage of dvc.yaml may still bring a file that is missing
             if (self.repo / path).exists() or not (self.repo / "dvc.yaml").exists():
                 getattr(self, split)
+        _ = self.written_prompt
+        if data.corpus and ((self.repo / data.corpus).exists() or not (self.repo / "dvc.yaml").exists()):
+            _ = self.context
 
     @property
     def data_files(self) -> list[Path]:
         """The files that the run reads, relative to the repository."""
         data = self.recipe.data
-        return [Path(p) for p in (data.train, data.dev, data.test, data.assets) if p]
+        # a corpus that a stage makes is one file, and may be missing before the stage has run
+        corpus = data.corpus and (self.repo / data.corpus).is_dir()
+        files = [Path(p) for p in (data.train, data.dev, data.test, data.assets, None if corpus else data.corpus) if p]
+        return [*files, *(self.corpus_files if corpus else ())]
 
     @property
     def metric_options(self) -> dict[str, Any]:

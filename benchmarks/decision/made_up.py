@@ -1,4 +1,4 @@
-"""Tasks built from invented knowledge and invented notations: no base can have seen either. Seeded, the same everywhere."""
+"""Tasks built from invented knowledge and invented notations, which no base can have seen. Seeded."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ __all__ = [
     "people_as_json",
     "rooms",
     "stated_capitals",
+    "stated_rooms",
 ]
 
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
@@ -73,6 +74,15 @@ def rooms(count: int) -> tuple[list[Row], list[Passage]]:
         passages.append(Passage(f"person-{number}", f"{person} works in {department}, room {room}."))
         rows.append(make_row(f"Which room does {person} work in?", room, gold=f"person-{number}"))
     return rows, passages
+
+
+def stated_rooms(count: int) -> list[Row]:
+    """Ask the same with the directory's line in the question."""
+    rows, passages = rooms(count)
+    return [
+        make_row(f"{passage.text}\n{row.prompt[-1].content}", row.answer)
+        for row, passage in zip(rows, passages, strict=True)
+    ]
 
 
 def _date(chosen: random.Random) -> tuple[str, str]:

@@ -9,7 +9,11 @@ from benchmarks.decision.scenario import Scenario, split
 
 __all__ = ["SCENARIOS"]
 
-SHORT = {"max_new_tokens": 12, "target_score": 0.8}
+# What the recipes of these projects would say; retrieved examples cost a base of this size more than they bring here.
+PROMPTS = ("zero-shot", "few-shot")
+CONTEXT = ("rag", "rag-few-shot", "oracle-few-shot")
+SHORT = {"max_new_tokens": 12, "target_score": 0.8, "candidates": PROMPTS}
+READ = {**SHORT, "candidates": (*PROMPTS, *CONTEXT)}
 
 
 def _stated_capitals() -> Scenario:
@@ -18,49 +22,55 @@ def _stated_capitals() -> Scenario:
     return Scenario("stated-capitals", "prompt", why, train, dev, settings=SHORT)
 
 
+def _stated_rooms() -> Scenario:
+    train, dev = split(made_up.stated_rooms(224), 200)
+    why = "the question holds the answer, which only has to be read off"
+    return Scenario("stated-rooms", "prompt", why, train, dev, settings=SHORT)
+
+
 def _stated_drugs() -> Scenario:
     train, dev = split(published.stated_drug_names(224), 200)
-    why = "the question holds the answer, which only has to be read off"
-    return Scenario("stated-drugs", "prompt", why, train, dev, settings=SHORT)
+    why = "the question holds the answer; the base reads about two of three such names right, and half is asked for"
+    return Scenario("stated-drugs", "prompt", why, train, dev, settings={**SHORT, "target_score": 0.5})
 
 
 def _capitals() -> Scenario:
     rows, passages = made_up.capitals(224)
     train, dev = split(rows, 200)
     why = "invented countries: nothing but the corpus knows their capitals"
-    return Scenario("capitals", "rag", why, train, dev, passages, SHORT)
+    return Scenario("capitals", "rag", why, train, dev, passages, READ)
 
 
 def _drugs() -> Scenario:
     rows, passages = published.drug_names(224)
     train, dev = split(rows, 200)
-    return Scenario("drugs", "rag", "a small base does not know brands of medicine; the corpus lists them", train, dev,
-                    passages, SHORT)  # fmt: skip
+    why = "a small base does not know brands of medicine; the corpus lists them, and half right is asked for"
+    return Scenario("drugs", "rag", why, train, dev, passages, {**READ, "target_score": 0.5})
 
 
 def _rooms() -> Scenario:
     rows, passages = made_up.rooms(64)
     train, dev = split(rows, 40)
     why = "an invented directory: facts only, and few rows to train on don't matter"
-    return Scenario("rooms", "rag", why, train, dev, passages, SHORT)
+    return Scenario("rooms", "rag", why, train, dev, passages, READ)
 
 
 def _house_dates() -> Scenario:
     train, dev = split(made_up.dates_in_house_notation(424), 400)
     why = "the date is in the question, its notation is not: form, and 400 rows that show it"
-    return Scenario("house-dates", "finetune", why, train, dev, settings=SHORT)
+    return Scenario("house-dates", "finetune", why, train, dev, settings={**SHORT, "max_new_tokens": 16})
 
 
 def _people_json() -> Scenario:
     train, dev = split(made_up.people_as_json(424), 400)
-    settings = {"max_new_tokens": 32, "target_score": 0.8}
+    settings = {**SHORT, "max_new_tokens": 28}
     why = "everything is in the sentence, the JSON of the house is not: form, and 400 rows that show it"
     return Scenario("people-json", "finetune", why, train, dev, settings=settings)
 
 
 def _drug_labels() -> Scenario:
     train, dev = split(published.drug_labels(424), 400)
-    settings = {"max_new_tokens": 16, "target_score": 0.8}
+    settings = {**SHORT, "max_new_tokens": 16}
     why = "both names are in the question, the notation is not: form, and 400 rows that show it"
     return Scenario("drug-labels", "finetune", why, train, dev, settings=settings)
 
@@ -69,17 +79,19 @@ def _founding_dates() -> Scenario:
     rows, passages = made_up.founding_dates(424)
     train, dev = split(rows, 400)
     why = "invented facts in a corpus, to be answered in a notation that no prompt teaches: facts and form"
-    return Scenario("founding-dates", "rag_then_finetune", why, train, dev, passages, SHORT)
+    settings = {**READ, "max_new_tokens": 16}
+    return Scenario("founding-dates", "rag_then_finetune", why, train, dev, passages, settings)
 
 
 def _few_house_dates() -> Scenario:
     train, dev = split(made_up.dates_in_house_notation(424), 12)
-    return Scenario("few-house-dates", "more_data", "a matter of form, and 12 rows", train, dev, settings=SHORT)
+    settings = {**SHORT, "max_new_tokens": 16}
+    return Scenario("few-house-dates", "more_data", "a matter of form, and 12 rows", train, dev, settings=settings)
 
 
 def _few_labels() -> Scenario:
     train, dev = split(published.drug_labels(424), 20)
-    settings = {"max_new_tokens": 16, "target_score": 0.8}
+    settings = {**SHORT, "max_new_tokens": 16}
     return Scenario("few-labels", "more_data", "a matter of form, and 20 rows", train, dev, settings=settings)
 
 
@@ -87,20 +99,20 @@ def _random_base() -> Scenario:
     rows, passages = made_up.capitals(224)
     train, dev = split(rows, 200)
     why = "a random model of two layers reads no passage and learns no language from 200 rows"
-    return Scenario("random-base", "other_base", why, train, dev, passages, SHORT, base="tiny")
+    return Scenario("random-base", "other_base", why, train, dev, passages, READ, base="tiny")
 
 
 def _commonsense() -> Scenario:
-    train, dev = split(published.lettered_choices("commonsenseqa", "CommonsenseQA/validation.jsonl", 424), 400, 32)
-    settings = {"max_new_tokens": 3, "target_score": 0.8}
+    train, dev = split(published.lettered_choices("commonsenseqa", "CommonsenseQA/validation.jsonl", 432), 400, 32)
+    settings = {**SHORT, "max_new_tokens": 3}
     why = "answers by letter are at chance for models of this size, finetuned on hundreds of rows or not"
     return Scenario("commonsense", "other_base", why, train, dev, settings=settings)
 
 
 def _multiplication() -> Scenario:
-    train, dev = split(made_up.multiplications(224), 200)
-    settings = {"max_new_tokens": 8, "target_score": 0.8}
-    why = "products of three digits: beyond the base, and 200 rows don't teach them"
+    train, dev = split(made_up.multiplications(144), 120)
+    settings = {**SHORT, "max_new_tokens": 8}
+    why = "products of three digits: beyond the base, and 120 rows don't teach them"
     return Scenario("multiplication", "other_base", why, train, dev, settings=settings, probe=(0.5, 1.0))
 
 
@@ -108,6 +120,7 @@ SCENARIOS: Mapping[str, Callable[[], Scenario]] = {
     make.__name__.strip("_").replace("_", "-"): make
     for make in (
         _stated_capitals,
+        _stated_rooms,
         _stated_drugs,
         _capitals,
         _drugs,

@@ -35,6 +35,8 @@ MIN_SIGNAL_ROWS = 8
 # answers' tokens behind one question: with long answers fewer rows are used, each of them says more
 SIGNAL_TOKENS = 320
 PERMUTATIONS = 4000
+# a first look at this many rows ends the test where it is as clear as this, which spares most of its time
+FIRST_ROWS, CLEAR = 12, 0.005
 # the usual level; a base that passes by accident costs a finetuning run, which the gate then refuses
 LEVEL = 0.05
 
@@ -125,7 +127,8 @@ def answer_signal(
     Args:
         model: A causal language model.
         tokenizer: Its tokenizer, with a chat template.
-        prompts: The turns before each answer; the first 32 are used, with long answers fewer, 8 at least.
+        prompts: The turns before each answer. The first 12 are used, and where they don't decide the first 32; with
+            long answers fewer, 8 at least.
         answers: The right answer to each.
         candidate: Whose prompts these are, for the record.
         seed: Seed of the permutations.
@@ -137,15 +140,24 @@ def answer_signal(
     Raises:
         InputError: Another number of answers than of prompts, or none.
     """
-    import numpy
-
     if len(prompts) != len(answers) or not prompts:
         raise InputError(f"{len(answers)} answers for {len(prompts)} prompts", allowed="one for each, at least one")
     tokens = sum(len(tokenizer(answer, add_special_tokens=False)["input_ids"]) + 1 for answer in answers) / len(answers)
     rows = SIGNAL_ROWS
     if len(set(answers[:SIGNAL_ROWS])) * tokens > SIGNAL_TOKENS:
         rows = max(MIN_SIGNAL_ROWS, int(SIGNAL_TOKENS / tokens))
-    prompts, answers = prompts[:rows], answers[:rows]
+    for limit in (FIRST_ROWS, rows):
+        found = _signal(model, tokenizer, prompts[:limit], answers[:limit], candidate, seed)
+        if found.p_value < CLEAR or min(limit, len(prompts)) == min(rows, len(prompts)):
+            break
+    return found
+
+
+def _signal(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[Message]], answers: Sequence[str], candidate: str, seed: int
+) -> AnswerSignal:
+    import numpy
+
     distinct = sorted(set(answers))
     items = [ChoiceItem(_rendered(tokenizer, prompt), tuple(distinct), 0) for prompt in prompts]
     found = choice_log_likelihoods(model, tokenizer, items)

@@ -89,8 +89,9 @@ def learn_form(answers: Sequence[str]) -> AnswerForm:
     if all(isinstance(value, dict) for value in objects):
         return AnswerForm(json_keys=frozenset.intersection(*(frozenset(o) for o in objects)), longest_words=longest)
     patterns = frozenset(map(_pattern, texts))
-    prefix = _common(texts)
-    suffix = _common([text[len(prefix) :][::-1] for text in texts])[::-1]
+    # a word or number that begins alike in every answer is no form: a shared part ends with a sign or a space
+    prefix = re.sub(r"\w+$", "", _common(texts))
+    suffix = re.sub(r"^\w+", "", _common([text[len(prefix) :][::-1] for text in texts])[::-1])
     return AnswerForm(
         prefix=prefix,
         suffix=suffix,

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from components.evaluation import charts, planning_tables, record_tables, report_facts, result_tables
+from components.evaluation import (
+    charts,
+    decision_tables,
+    planning_tables,
+    record_tables,
+    report_facts,
+    result_tables,
+)
 from components.evaluation.formatting import ABSENT, count, number, percent, plain, ratio, size, unbroken, value
 from components.evaluation.run_document import VERDICT_TEXT, missing_reason, outcome, section
 from components.evaluation.table import rows_of
@@ -133,6 +140,9 @@ def render_html(run: Mapping[str, Any]) -> str:
     tables = {
         "candidates": planning_tables.candidates_table(run),
         "failures": planning_tables.failures_table(run),
+        "rules": decision_tables.rules_table(run),
+        "failure_examples": decision_tables.failure_examples_table(run),
+        "learning_curve": decision_tables.curve_table(run),
         "alternatives": planning_tables.alternatives_table(run),
         "task": result_tables.task_table(run),
         "tax": result_tables.tax_table(run),
