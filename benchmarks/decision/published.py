@@ -14,7 +14,15 @@ from components.data.rows import Row
 from components.decision.corpus import Passage
 from components.evaluation.suite_data import normalise_item
 
-__all__ = ["drug_labels", "drug_names", "lettered_choices", "reviews", "stated_drug_names", "word_problems"]
+__all__ = [
+    "drug_labels",
+    "drug_names",
+    "label_lookups",
+    "lettered_choices",
+    "reviews",
+    "stated_drug_names",
+    "word_problems",
+]
 
 
 def _member(path: str) -> Path:
@@ -77,6 +85,21 @@ def drug_labels(count: int) -> list[Row]:
         make_row(f"{p.text}\n{question}", f"{row.answer.upper()}/{brand[:3].upper()}")
         for row, p, brand in zip(rows, passages, brands, strict=True)
     ]
+
+
+def label_lookups(count: int) -> tuple[list[Row], list[Passage]]:
+    """Ask for the same labels without the sentence: the corpus has it."""
+    rows, passages = drug_names(count)
+    brands = [passage.text.split()[0] for passage in passages]
+    asked = [
+        make_row(
+            f"Write the label of {brand} in house notation.",
+            f"{row.answer.upper()}/{brand[:3].upper()}",
+            gold=passage.id,
+        )
+        for row, passage, brand in zip(rows, passages, brands, strict=True)
+    ]
+    return asked, passages
 
 
 def lettered_choices(suite: str, path: str, count: int) -> list[Row]:

@@ -11,7 +11,7 @@ from components.decision.corpus import Passage
 
 __all__ = ["DEV_ROWS", "Scenario", "make_row", "split"]
 
-DEV_ROWS = 24
+DEV_ROWS = 20
 
 
 @dataclass(frozen=True)

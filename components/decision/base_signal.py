@@ -3,8 +3,9 @@
 Finetuning with few weights works because the base can nearly do the task already (Aghajanyan et al. 2021, "Intrinsic
 Dimensionality Explains the Effectiveness of Language Model Fine-Tuning"). Two tests, neither with a threshold of ours:
 
-- word order: does the base find the questions likelier than the same tokens shuffled? A sign test over rows. A base
-  that doesn't has not learnt the language of the data.
+- word order: does the base find the questions likelier than the same tokens shuffled? A permutation test over few
+  questions: each shuffle moves the places of all of them alike, since questions of one template are no independent
+  samples. A base that doesn't has not learnt the language of the data.
 - answers: does the base find each question's answer likelier than it finds the answers of the other questions? A
   permutation test on the matrix of log probabilities (Fisher 1935): the sum over the rows' own answers against the
   sums over answers dealt out anew. What every answer has for itself (length, frequency) cancels.
@@ -12,6 +13,7 @@ Dimensionality Explains the Effectiveness of Language Model Fine-Tuning"). Two t
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
 from components.evaluation.likelihood import ChoiceItem, choice_log_likelihoods
-from components.evaluation.statistics import wilson
 from components.finetuning.loss import causal_model
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AnswerSignal", "WordOrder", "answer_signal", "word_order"]
 
-ORDER_ROWS = 8  # enough for a trained base; all rows are asked only where these don't decide
-MAX_ORDER_ROWS = 32
-ORDER_TOKENS = 48
+ORDER_ROWS = 3
+ORDER_TOKENS = 16
+SHUFFLES = 24  # the fewest round number of orders with which one that is never beaten is rarer than 5 %
 SIGNAL_ROWS = 32
 MIN_SIGNAL_ROWS = 8
 # answers' tokens behind one question: with long answers fewer rows are used, each of them says more
@@ -43,19 +44,33 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class WordOrder:
-    """How many of n questions the base finds likelier than their own tokens shuffled."""
+    """How much likelier the base finds questions than their own tokens shuffled.
 
-    right: int
+    Attributes:
+        nats: Mean difference of the log probability of a token.
+        beaten: Shuffles that it finds less likely.
+        shuffles: Shuffles tried.
+        n: Questions.
+    """
+
+    nats: float
+    beaten: int
+    shuffles: int
     n: int
 
     @property
+    def p_value(self) -> float:
+        """Share of orders, the real one among them, that are at least as likely; 1 where nothing was asked."""
+        return (self.shuffles - self.beaten + 1) / (self.shuffles + 1)
+
+    @property
     def known(self) -> bool:
-        """Whether the share is above one half, its 95 % interval as a whole."""
-        return wilson(self.right, self.n)[0] > 0.5
+        """Whether chance is ruled out at 5 %."""
+        return self.p_value < LEVEL
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON."""
-        return {"right": self.right, "n": self.n, "known": self.known}
+        return {"nats": self.nats, "p_value": self.p_value, "n": self.n, "known": self.known}
 
 
 @dataclass(frozen=True)
@@ -91,26 +106,26 @@ def word_order(model: Any, tokenizer: Any, rows: Sequence[Row], seed: int = 0) -
     Args:
         model: A causal language model.
         tokenizer: Its tokenizer.
-        rows: Rows of the task; those whose question has fewer than four tokens are left out.
-        seed: Seed of the shuffles.
-
-    Returns:
-        The count over the first 8 rows, or over up to 32 where those don't decide.
+        rows: Rows of the task; three questions of four tokens or more are drawn, and their first 16 tokens used.
+        seed: Seed of the draw and of the shuffles.
     """
-    random_ = random.Random(f"word order/{seed}")
-    texts = dict.fromkeys(row.prompt[-1].content for row in rows if row.prompt)
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"][:ORDER_TOKENS] for text in texts]
-    usable = [ids for ids in encoded if len(set(ids)) >= 4][:MAX_ORDER_ROWS]
-    right = n = 0
+    chosen = random.Random(f"word order/{seed}")
+    texts = list(dict.fromkeys(row.prompt[-1].content for row in rows if row.prompt))
+    chosen.shuffle(texts)
+    encoded = (tokenizer(text, add_special_tokens=False)["input_ids"][:ORDER_TOKENS] for text in texts)
+    usable = list(itertools.islice((ids for ids in encoded if len(set(ids)) >= 4), ORDER_ROWS))
+    if not usable:
+        return WordOrder(0.0, 0, 0, 0)
+    orders = [chosen.sample(range(ORDER_TOKENS), ORDER_TOKENS) for _ in range(SHUFFLES)]
+    totals = [0.0] * (1 + SHUFFLES)
     for ids in usable:
-        shuffled = list(ids)
-        while shuffled == ids:
-            random_.shuffle(shuffled)
-        right += _log_probability(model, ids) > _log_probability(model, shuffled)
-        n += 1
-        if n == ORDER_ROWS and right == n:
-            break
-    return WordOrder(right, n)
+        shuffled = [[ids[place] for place in order if place < len(ids)] for order in orders]
+        for index, value in enumerate(_log_probabilities(model, [ids, *shuffled])):
+            totals[index] += value
+    own, others = totals[0], totals[1:]
+    tokens = sum(len(ids) - 1 for ids in usable)
+    nats = (own - sum(others) / SHUFFLES) / tokens
+    return WordOrder(nats, sum(own > other for other in others), SHUFFLES, len(usable))
 
 
 def answer_signal(
@@ -183,12 +198,13 @@ def _rendered(tokenizer: Any, prompt: Sequence[Message]) -> str:
     return text
 
 
-def _log_probability(model: Any, ids: Sequence[int]) -> float:
-    """Return the log probability of a sequence's tokens behind its first one."""
+def _log_probabilities(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
+    """Return for each of some equally long sequences the log probability of its tokens behind the first one."""
     import torch
 
     inner = causal_model(model)
     with torch.inference_mode():
-        batch = torch.tensor([list(ids)], device=inner.get_input_embeddings().weight.device)
-        log_probs = torch.log_softmax(inner(input_ids=batch).logits[0, :-1].float(), dim=-1)
-        return float(log_probs.gather(1, batch[0, 1:, None]).sum())
+        batch = torch.tensor([list(ids) for ids in sequences], device=inner.get_input_embeddings().weight.device)
+        log_probs = torch.log_softmax(inner(input_ids=batch).logits[:, :-1].float(), dim=-1)
+        found: list[float] = log_probs.gather(2, batch[:, 1:, None]).sum(dim=(1, 2)).tolist()
+    return found

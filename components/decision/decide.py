@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from components.decision.base_signal import answer_signal, word_order
+from components.decision.base_signal import AnswerSignal, answer_signal, word_order
 from components.decision.baselines import (
     CANDIDATES,
     ORACLE_CANDIDATES,
@@ -198,11 +198,16 @@ def decide(
     )
     if reach_verdict(measured).verdict != "prompt":
         measured = replace(measured, word_order=word_order(model, tokenizer, dev_rows, seed))
-    if reach_verdict(measured).verdict in TRAINING_NEXT and diagnosis.capability > diagnosis.form + diagnosis.mended:
-        asked = right or simple
+    unclear = right is not None or diagnosis.capability > diagnosis.form
+    if reach_verdict(measured).verdict in TRAINING_NEXT and unclear:
         answers = [row.answer for row in dev_rows]
-        signal = answer_signal(model, tokenizer, prompts[asked].prompts, answers, candidate=asked, seed=seed)
-        measured = replace(measured, signal=signal)
+
+        def signal(name: str) -> AnswerSignal:
+            return answer_signal(model, tokenizer, prompts[name].prompts, answers, candidate=name, seed=seed)
+
+        measured = replace(measured, signal=signal(right or simple))
+        if right is not None and measured.signal and measured.signal.present:
+            measured = replace(measured, closed_signal=signal(simple))
     if probe is not None and len(train_rows) >= min_train_rows and reach_verdict(measured).verdict in TRAINING_NEXT:
         measured = replace(measured, probe=_probe(probe, train_rows, answered, results, simple, seed))
     finetuned = finetuned_tokens_per_request(tokenizer, dev_rows)
@@ -222,6 +227,7 @@ def decide(
         context.recall(dev_rows) if context and measured.retrieved else None,
         measured.word_order,
         measured.signal,
+        measured.closed_signal,
         measured.probe,
     )
 

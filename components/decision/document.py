@@ -80,7 +80,8 @@ class Decision:
         notes: What had to be done differently from what was asked.
         recall: Share of dev rows whose gold passages retrieval found; None where it can't be told.
         word_order: Test of the base's language; None where the verdict did not need it.
-        signal: Test of the base's likelihoods; None where the verdict did not need it.
+        signal: Test of the base's likelihoods, with context where there is one; None where the verdict did not need it.
+        closed_signal: The same without context.
         probe: The learning curve; None where none was asked for, or the verdict did not need it.
     """
 
@@ -98,6 +99,7 @@ class Decision:
     recall: float | None = None
     word_order: WordOrder | None = None
     signal: AnswerSignal | None = None
+    closed_signal: AnswerSignal | None = None
     probe: LearningCurve | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,6 +131,7 @@ class Decision:
             "retrieval_recall": self.recall,
             "word_order": self.word_order.to_dict() if self.word_order else None,
             "answer_signal": self.signal.to_dict() if self.signal else None,
+            "answer_signal_without_context": self.closed_signal.to_dict() if self.closed_signal else None,
             "learning_curve": self.probe.to_dict() if self.probe else None,
             "finetuned_tokens_per_request": self.finetuned_tokens_per_request,
             "n": self.n,

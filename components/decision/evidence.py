@@ -59,7 +59,9 @@ class Measured:
         context_capability: Other failures with it.
         champion: (score, low) of the registered champion; None where there is none.
         word_order: Whether the base knows the language of the data; None where it wasn't tested.
-        signal: Whether the base's likelihoods tie answers to questions; None where it wasn't tested.
+        signal: Whether the base's likelihoods tie answers to questions, with the right context where there is one; None
+            where it wasn't tested.
+        closed_signal: The same without context; None where there is no context, or it wasn't tested.
         probe: The learning curve; None without a probe.
     """
 
@@ -83,6 +85,7 @@ class Measured:
     champion: tuple[float, float] | None = None
     word_order: WordOrder | None = None
     signal: AnswerSignal | None = None
+    closed_signal: AnswerSignal | None = None
     probe: LearningCurve | None = None
 
     @property

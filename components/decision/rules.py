@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.decision.evidence import Context, Measured
+
+if TYPE_CHECKING:
+    from components.decision.base_signal import AnswerSignal
 
 __all__ = ["RULES", "Rule", "percent", "points"]
 
@@ -86,7 +89,8 @@ def _base_without_language(m: Measured) -> Rule | None:
         "the base does not know the language of the data" if holds else "the base knows the language of the data",
         holds,
         "other_base",
-        f"it finds {m.word_order.right} of {m.word_order.n} questions likelier than their tokens shuffled",
+        f"it finds {m.word_order.n} questions likelier than {m.word_order.beaten} of {m.word_order.shuffles} shuffles "
+        f"of their tokens, by {m.word_order.nats:+.2f} nats a token (p={m.word_order.p_value:.3f})",
         "a base that was pretrained on such text" if holds else "a base that finds shuffled text as likely",
     )
 
@@ -132,8 +136,36 @@ def _facts_are_missing(m: Measured) -> Rule | None:
     return Rule(name, True, "rag_then_finetune", evidence, "a context candidate that reaches the target")
 
 
+def _facts_behind_form(m: Measured) -> Rule | None:
+    """Where the form fails in any case, a score can't show what context does; the likelihood of the answers can."""
+    if m.signal is None or m.closed_signal is None:
+        return None
+    missing = m.signal.present and not m.closed_signal.present
+    enough = m.train_rows >= m.min_train_rows
+    evidence = (
+        f"likelihoods tie answers to questions by {_signal(m.closed_signal)}, and with context by {_signal(m.signal)}; "
+        f"{m.train_rows} training rows"
+    )
+    if not missing:
+        name = "the likelihoods of the answers do not show that facts are missing"
+        return Rule(name, False, "rag_then_finetune", evidence, "likelihoods that only context ties to the questions")
+    name = "facts are missing behind the form: only with context does the base prefer the right answers"
+    if not enough:
+        change = f"{m.min_train_rows - m.train_rows} more training rows (then retrieve and finetune)"
+        return Rule(f"{name}, and there is too little data to finetune for the form", True, "rag", evidence, change)
+    change = "likelihoods that prefer the right answers without context"
+    return Rule(name, True, "rag_then_finetune", evidence, change)
+
+
+def _signal(found: AnswerSignal) -> str:
+    return f"{found.nats:+.2f} nats ({found.candidate}, n={found.n}, p={found.p_value:.3f} by permutation)"
+
+
 def _nothing_to_refine(m: Measured) -> Rule | None:
     if m.signal is None:
+        return None
+    if m.capability <= m.form + m.mended:
+        # the base may prefer the right answer and still not know the form that is asked for
         return None
     lifted = m.probe is not None and m.probe.gain.low > 0
     holds = not m.signal.present and not lifted
@@ -142,8 +174,7 @@ def _nothing_to_refine(m: Measured) -> Rule | None:
         f"{name}: its answers have the right form and are wrong",
         holds,
         "other_base",
-        f"{_failures(m)}; with the prompts of {m.signal.candidate} its likelihoods tie answers to questions by "
-        f"{m.signal.nats:+.2f} nats (n={m.signal.n}, p={m.signal.p_value:.3f} by permutation)"
+        f"{_failures(m)}; its likelihoods tie answers to questions by {_signal(m.signal)}"
         + ("; the probe lifts it all the same" if lifted else ""),
         "a base whose likelihoods prefer right answers, or a probe that lifts the score"
         if holds
@@ -227,6 +258,7 @@ RULES: tuple[Callable[[Measured], Rule | None], ...] = (
     _base_without_language,
     _retrieval_solves,
     _facts_are_missing,
+    _facts_behind_form,
     _nothing_to_refine,
     _too_little_data,
     _probe,
