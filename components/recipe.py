@@ -75,7 +75,7 @@ class DecisionSection(Section):
 
     dev_rows: int = Field(48, ge=4, description="dev rows that each candidate answers")
     candidates: tuple[Candidate, ...] = Field(
-        (), description="what is tried; empty: all that the recipe, the rows and the registry have means for"
+        (), description="what is tried; empty: all that the recipe and the rows have means for"
     )
     prompt: str | None = Field(
         None, min_length=1, description="a prompt written for the task, or the path of a .md or .txt file that holds it"

@@ -47,13 +47,12 @@ class Champion:
 
 
 def find_champion(job: Job, observer: Observer) -> Champion | None:
-    """Return the adapter that the recipe's alias names, if the recipe asks for it and there is one.
+    """Return the adapter that the recipe's alias names, if the recipe's candidates name it and there is one.
 
-    Without a list of candidates in the recipe it is asked for. One on another base is told and left out: what it
-    scores says nothing about this base.
+    It has to be named: otherwise every promotion would have the next run decide anew. One on another base is told and
+    left out: what it scores says nothing about this base.
     """
-    asked = job.recipe.decision.candidates
-    if (asked and CHAMPION not in asked) or not (job.home / "registry").exists():
+    if CHAMPION not in job.recipe.decision.candidates or not (job.home / "registry").exists():
         return None
     found = _alias(job)
     if found is None or found.kind != "adapter":

@@ -37,7 +37,7 @@ MIN_SIGNAL_ROWS = 8
 SIGNAL_TOKENS = 320
 PERMUTATIONS = 4000
 # a first look at this many rows ends the test where it is as clear as this, which spares most of its time
-FIRST_ROWS, CLEAR = 12, 0.005
+FIRST_ROWS, CLEAR = 8, 0.005
 # the usual level; a base that passes by accident costs a finetuning run, which the gate then refuses
 LEVEL = 0.05
 
@@ -142,7 +142,7 @@ def answer_signal(
     Args:
         model: A causal language model.
         tokenizer: Its tokenizer, with a chat template.
-        prompts: The turns before each answer. The first 12 are used, and where they don't decide the first 32; with
+        prompts: The turns before each answer. The first 8 are used, and where they don't decide the first 32; with
             long answers fewer, 8 at least.
         answers: The right answer to each.
         candidate: Whose prompts these are, for the record.

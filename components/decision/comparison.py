@@ -131,7 +131,7 @@ def gather(
         min_train_rows: Fewest rows that finetuning is tried with.
         seed: Seed of the bootstrap.
     """
-    chosen, champion = results[simple], results.get(CHAMPION)
+    chosen = results[simple]
 
     def context(names: Sequence[str]) -> Context | None:
         if not any(name in names for name in results):
@@ -158,5 +158,4 @@ def gather(
         mended=diagnosis.mended,
         context_form=diagnosis.context_form,
         context_capability=diagnosis.context_capability,
-        champion=None if champion is None else (champion.score, champion.low),
     )

@@ -57,7 +57,6 @@ class Measured:
         mended: Failures of the best simple prompt that the right context mends.
         context_form: Failures of form with the right context.
         context_capability: Other failures with it.
-        champion: (score, low) of the registered champion; None where there is none.
         word_order: Whether the base knows the language of the data; None where it wasn't tested.
         signal: Whether the base's likelihoods tie answers to questions, with the right context where there is one; None
             where it wasn't tested.
@@ -82,7 +81,6 @@ class Measured:
     mended: int = 0
     context_form: int = 0
     context_capability: int = 0
-    champion: tuple[float, float] | None = None
     word_order: WordOrder | None = None
     signal: AnswerSignal | None = None
     closed_signal: AnswerSignal | None = None

@@ -67,20 +67,6 @@ def _probably_solved(m: Measured) -> Rule:
     )
 
 
-def _champion_solves(m: Measured) -> Rule | None:
-    if m.champion is None:
-        return None
-    score, low = m.champion
-    holds = score >= m.target_score
-    return Rule(
-        "the champion that is there solves it" if holds else "nor does the champion",
-        holds,
-        "prompt",
-        f"champion scores {percent(score)} (lower bound {percent(low)}), the target is {percent(m.target_score)}",
-        "a higher target" if holds else "a better champion",
-    )
-
-
 def _base_without_language(m: Measured) -> Rule | None:
     if m.word_order is None:
         return None
@@ -254,7 +240,6 @@ def points(difference: float) -> str:
 RULES: tuple[Callable[[Measured], Rule | None], ...] = (
     _already_solved,
     _probably_solved,
-    _champion_solves,
     _base_without_language,
     _retrieval_solves,
     _facts_are_missing,

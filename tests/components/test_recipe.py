@@ -55,7 +55,11 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
     ("section", "message"),
     [
         ({"finetune": {"effective_rows": 10, "rows_per_sequence": 4}}, "not a multiple"),
-        ({"decision": {"few_shot": 0}}, "few_shot is 0"),
+        ({"decision": {"few_shot": 0, "candidates": ["few-shot"]}}, "few_shot is 0"),
+        ({"decision": {"candidates": ["prompt"]}}, "no decision.prompt"),
+        ({"decision": {"candidates": ["zero-shot", "rag"]}}, "no data.corpus"),
+        ({"decision": {"candidates": ["zero-shot", "zero-shot"]}}, "named twice"),
+        ({"decision": {"probe": [0.0]}}, "probe"),
         ({"finetune": {"prompt_loss_weight": 1.5}}, "prompt_loss_weight"),
         ({"finetune": {"method": "magic"}}, "finetune.method"),
         ({"name": "No Spaces"}, "name"),

@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     texts = [encode(tokenizer, pair(n)).input_ids for n in range(16)]
     texts += [tokenizer(text, add_special_tokens=False)["input_ids"] for text in QUESTIONS]
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(40):
+    for _ in range(25):
         for ids in texts:
             batch = torch.tensor([ids])
             model(input_ids=batch, labels=batch).loss.backward()
@@ -63,7 +63,7 @@ def test_likelihoods_of_a_model_that_knows_tie_answers_to_questions(trained: Any
     found = answer_signal(model, tokenizer, prompts, answers, candidate="zero-shot")
     assert found.present
     assert found.nats > 0.5
-    assert (found.n, found.candidate) == (16, "zero-shot")
+    assert (found.n, found.candidate) == (8, "zero-shot"), "the first look was clear enough"
     shifted = answers[1:] + answers[:1]
     assert not answer_signal(model, tokenizer, prompts, shifted, candidate="zero-shot").present
 

@@ -156,9 +156,8 @@ def test_rows_that_only_the_context_gets_right_make_retrieval_the_answer(tiny_mo
     assert document["best_candidate"] == "rag"
     assert document["best_simple"] == "zero-shot"
     assert document["failures_with_context"] == {"mended": 8, "form": 0, "capability": 0}
-    rule = found.verdict.rules[-1]
-    # a random model is refused before retrieval is looked at
-    assert (rule.verdict, document["verdict"]) == ("other_base", "other_base")
+    assert document["word_order"] is not None, "the base is looked at before a corpus is built for it"
+    assert document["verdict"] == ("rag" if document["word_order"]["known"] else "other_base")
     everything = run(tiny_model, tiny_tokenizer, dev, context=context, candidates=())
     assert [c.name for c in everything.candidates] == list(default_candidates(few_shot=2, corpus=True, gold=True))
 
@@ -170,7 +169,7 @@ def one_hot(texts: Any) -> Any:
     return torch.eye(8)[[n % 8 for n in range(len(texts))]]
 
 
-def test_champion_that_reaches_the_target_needs_no_training(
+def test_champion_is_measured_beside_the_prompts_and_decides_nothing(
     tiny_model: Any, tiny_tokenizer: Any, tiny_folder: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
@@ -180,6 +179,7 @@ def test_champion_that_reaches_the_target_needs_no_training(
     found = run(tiny_model, tiny_tokenizer, rows(answers), champion=lambda: champion)
     assert [candidate.kind for candidate in found.candidates] == ["simple", "simple", "champion"]
     assert found.candidates[-1].score == 1.0
+    assert found.candidates[-1].delta == 1.0
     assert found.best_candidate in ("zero-shot", "few-shot"), "the champion is no way of prompting the base"
-    assert found.verdict.verdict == "prompt"
-    assert found.verdict.rules[-1].name == "the champion that is there solves it"
+    assert found.verdict.verdict != "prompt"
+    assert "champion: what is there reaches the target, with 100.0 %" in found.notes
