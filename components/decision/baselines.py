@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from components.data.rows import Message
-from components.decision.context import gold_ids, with_passages
-from components.decision.corpus import Passage
+from components.decision.context_prompts import with_context
+from components.decision.prompts import CandidatePrompts, Fits, instructed, with_examples
 from components.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,12 +26,9 @@ __all__ = [
     "ORACLE_CANDIDATES",
     "RETRIEVAL_CANDIDATES",
     "SIMPLE_CANDIDATES",
-    "CandidatePrompts",
-    "Fits",
     "build_prompts",
     "few_shot",
     "few_shot_retrieved",
-    "with_context",
     "written_prompt",
     "zero_shot",
 ]
@@ -42,38 +38,6 @@ RETRIEVAL_CANDIDATES = ("rag", "rag-few-shot")
 # what no request can have: the passages that are known to hold the answer
 ORACLE_CANDIDATES = ("oracle", "oracle-few-shot")
 CANDIDATES = (*SIMPLE_CANDIDATES, *RETRIEVAL_CANDIDATES, *ORACLE_CANDIDATES)
-
-Fits = Callable[[Sequence[Message]], bool]
-Prompt = tuple[Message, ...]
-
-
-@dataclass(frozen=True)
-class CandidatePrompts:
-    """One way of prompting, applied to every row.
-
-    Attributes:
-        name: One of CANDIDATES.
-        prompts: One a row.
-        examples: Number of examples asked for.
-        shortened: Number of prompts that had to drop examples to fit the model.
-        cut: Number of prompts that had to drop passages.
-    """
-
-    name: str
-    prompts: tuple[Prompt, ...]
-    examples: int
-    shortened: int
-    cut: int = 0
-
-    @property
-    def note(self) -> str | None:
-        """Say how many prompts dropped examples or passages, or nothing."""
-        lost = [f"fewer than {self.examples} examples"] if self.shortened else []
-        lost += ["fewer passages than were found"] if self.cut else []
-        if not lost:
-            return None
-        number = max(self.shortened, self.cut)
-        return f"{self.name}: {number} of {len(self.prompts)} prompts carry {' and '.join(lost)}"
 
 
 def build_prompts(
@@ -147,61 +111,7 @@ def written_prompt(rows: Sequence[Row], written: str | None) -> CandidatePrompts
     """
     if not written:
         raise InputError("candidate 'prompt' needs a prompt", next_step="write decision.prompt in the recipe")
-    return CandidatePrompts("prompt", tuple(_instructed(row.prompt, written) for row in rows), 0, 0)
-
-
-def with_context(
-    name: str,
-    rows: Sequence[Row],
-    train_rows: Sequence[Row],
-    context: ContextSource,
-    examples: int,
-    seed: int,
-    fits: Fits,
-    *,
-    gold: bool = False,
-    written: str | None = None,
-) -> CandidatePrompts:
-    """Put passages before every question, and before the questions of k seeded examples that show how to use them.
-
-    Args:
-        name: Name of the candidate.
-        rows: Rows to be answered.
-        train_rows: Where examples are taken from.
-        context: Where passages come from.
-        examples: Examples a prompt, 0 for none.
-        seed: Seed of the examples.
-        fits: Whether a prompt leaves the model room to answer; the worst passages are dropped until it does.
-        gold: Take the gold passages, of examples too where they name them, instead of those that retrieval finds.
-        written: The prompt written for the task, used where there are no examples to show it.
-    """
-    instruction = written if written and not examples else None
-    asked, cut = [], 0
-    for row, passages in zip(rows, context.gold(rows) if gold else context.retrieved(rows), strict=True):
-        kept = list(passages)
-        while kept and not fits(_asked_with(row, kept, instruction)):
-            kept.pop()
-        cut += len(kept) < len(passages)
-        asked.append(with_passages(row, kept))
-    if not examples:
-        return CandidatePrompts(name, tuple(_asked_with(row, [], instruction) for row in asked), 0, 0, cut)
-    known = {row.messages for row in rows}
-    usable = [row for row in train_rows if row.messages not in known]
-    chosen = random.Random(f"few-shot/{seed}").sample(usable, min(examples, len(usable)))
-    source = context.gold if gold and all(map(gold_ids, chosen)) else context.retrieved
-    shown = [with_passages(row, found) for row, found in zip(chosen, source(chosen), strict=True)]
-    return replace(_with_examples(name, asked, [shown] * len(asked), examples, fits), cut=cut)
-
-
-def _asked_with(row: Row, passages: Sequence[Passage], instruction: str | None) -> Prompt:
-    prompt = tuple(with_passages(row, passages).prompt)
-    return _instructed(prompt, instruction) if instruction else prompt
-
-
-def _instructed(prompt: Sequence[Message], written: str) -> Prompt:
-    if prompt and prompt[0].role == "system":
-        return (Message("system", f"{written}\n\n{prompt[0].content}"), *prompt[1:])
-    return (Message("system", written), *prompt)
+    return CandidatePrompts("prompt", tuple(instructed(row.prompt, written) for row in rows), 0, 0)
 
 
 def few_shot(rows: Sequence[Row], train_rows: Sequence[Row], examples: int, seed: int, fits: Fits) -> CandidatePrompts:
@@ -217,7 +127,7 @@ def few_shot(rows: Sequence[Row], train_rows: Sequence[Row], examples: int, seed
     asked = {row.messages for row in rows}
     usable = [row for row in train_rows if row.messages not in asked]
     chosen = random.Random(f"few-shot/{seed}").sample(usable, min(examples, len(usable)))
-    return _with_examples("few-shot", rows, [chosen] * len(rows), examples, fits)
+    return with_examples("few-shot", rows, [chosen] * len(rows), examples, fits)
 
 
 def few_shot_retrieved(
@@ -241,7 +151,7 @@ def few_shot_retrieved(
 
         embed = minilm
     if not train_rows or not rows:
-        return _with_examples("few-shot-retrieved", rows, [[] for _ in rows], examples, fits)
+        return with_examples("few-shot-retrieved", rows, [[] for _ in rows], examples, fits)
     vectors = embed([_question(row) for row in (*train_rows, *rows)])
     similarity = (vectors[len(train_rows) :] @ vectors[: len(train_rows)].T).tolist()
     chosen = []
@@ -249,49 +159,8 @@ def few_shot_retrieved(
         order = sorted(range(len(train_rows)), key=lambda index: (-similar[index], index))
         nearest = [train_rows[index] for index in order if train_rows[index].messages != row.messages][:examples]
         chosen.append(nearest[::-1])
-    return _with_examples("few-shot-retrieved", rows, chosen, examples, fits)
+    return with_examples("few-shot-retrieved", rows, chosen, examples, fits)
 
 
 def _question(row: Row) -> str:
     return row.prompt[-1].content if row.prompt else ""
-
-
-def _with_examples(
-    name: str, rows: Sequence[Row], chosen: Sequence[Sequence[Row]], examples: int, fits: Fits
-) -> CandidatePrompts:
-    prompts, shortened = [], 0
-    for row, before in zip(rows, chosen, strict=True):
-        kept = list(before)
-        # the first is the least similar one, or as good as any
-        while kept and not fits(_conversation(kept, row)):
-            kept.pop(0)
-        shortened += len(kept) < len(before)
-        prompt = _conversation(kept, row)
-        if not kept and not fits(prompt):
-            raise InputError(
-                f"line {row.line}: the prompt does not fit the model's positions, even without examples",
-                next_step="shorten the row, or lower max_new_tokens",
-            )
-        prompts.append(prompt)
-    return CandidatePrompts(name, tuple(prompts), examples, shortened)
-
-
-def _conversation(examples: Sequence[Row], row: Row) -> Prompt:
-    """Return the examples as earlier turns, then the row; without examples just the row's own prompt.
-
-    A conversation has one system message, but each example has its own (its schema): it goes before its question.
-    """
-    if not examples:
-        return tuple(row.prompt)
-    turns: list[Message] = []
-    for example in examples:
-        turns += [*_without_system(example.prompt), Message("assistant", example.answer)]
-    return (*turns, *_without_system(row.prompt))
-
-
-def _without_system(messages: Sequence[Message]) -> list[Message]:
-    turns = list(messages)
-    if len(turns) > 1 and turns[0].role == "system" and turns[1].role == "user":
-        merged = Message("user", f"{turns[0].content}\n\n{turns[1].content}")
-        return [merged, *turns[2:]]
-    return turns

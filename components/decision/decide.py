@@ -15,7 +15,6 @@ from components.decision.baselines import (
     CANDIDATES,
     ORACLE_CANDIDATES,
     SIMPLE_CANDIDATES,
-    CandidatePrompts,
     build_prompts,
 )
 from components.decision.comparison import (
@@ -34,6 +33,7 @@ from components.decision.diagnosis import ContextAnswers, diagnose, malformed
 from components.decision.document import Decision
 from components.decision.form import learn_form
 from components.decision.probe import LearningCurve, run_probe
+from components.decision.prompts import CandidatePrompts
 from components.decision.verdict import reach_verdict
 from components.errors import InputError
 from components.evaluation.task import TaskResult, evaluate_task

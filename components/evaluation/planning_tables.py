@@ -46,7 +46,7 @@ def candidates_table(run: Mapping[str, Any]) -> Table:
             paired = interval(row.get("delta_low"), row.get("delta_high"), signed=True)
             gain = f"{points(row['delta'])} ({paired})"
         subset, score = plain(row.get("subset") or "all"), percent(row.get("score"))
-        rows.append((name, subset, strip, score, span, count(n), gain, *cost))
+        rows.append((name, subset, strip, score, span, count(n), *cost, gain))
     return Table(
         "Candidates on the dev sample",
         (
@@ -56,9 +56,9 @@ def candidates_table(run: Mapping[str, Any]) -> Table:
             Column("score", "number"),
             Column("95 % interval", "number"),
             Column("n", "number"),
-            Column("points against the best simple prompt", "number"),
             Column("tokens / request", "number"),
             Column("time / request", "number"),
+            Column("points against the best simple prompt", "number"),
         ),
         tuple(rows),
     )
