@@ -73,6 +73,28 @@ def test_corpus_and_written_prompt_of_the_recipe_are_tried_and_kept_by_content(
     assert not decide(recipe).cached
 
 
+def test_decide_command_prints_text_for_a_person_and_the_contract_as_json(project: Project) -> None:
+    from flows.cli import cli
+
+    recipe = str(project())
+    text = CliRunner().invoke(cli, ["decide", recipe], standalone_mode=False)
+    assert text.exception is None
+    document = json.loads(CliRunner().invoke(cli, ["decide", recipe, "--json"], standalone_mode=False).stdout)
+    assert document["verdict"] in ("prompt", "rag", "finetune", "rag_then_finetune", "other_base", "more_data")
+    assert set(document["failures"]) == {"form", "facts", "capability"}
+    lines = text.stdout.splitlines()
+    assert f"verdict: {document['verdict']}" in lines
+    assert [line.strip() for line in lines if line.lstrip()[:1].isdigit()] == [
+        f"{number}. {reason}" for number, reason in enumerate(document["reasons"], start=1)
+    ]
+    for candidate in document["candidates"]:
+        assert {"name", "score", "low", "high", "tokens_per_request"} <= set(candidate)
+        assert any(line.startswith(candidate["name"]) for line in lines)
+    assert sum(line.lstrip().startswith(("form:", "facts:", "capability:")) for line in lines) == len(
+        document["failure_examples"]
+    )
+
+
 def test_probe_gives_a_learning_curve_where_the_verdict_needs_one(project: Project, monkeypatch: Any) -> None:
     from components.decision import decide as module
     from components.decision.base_signal import WordOrder
@@ -101,7 +123,7 @@ def test_verdict_other_than_finetune_ends_the_run_before_training(project: Proje
 def test_run_command_ends_with_3_and_retrieval_before_finetuning_is_no_finetuning(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.cli import main
+    from flows.cli import cli
 
     recipe = str(project(decision={"override_reason": None}))
     original = steps.decide
@@ -112,8 +134,8 @@ def test_run_command_ends_with_3_and_retrieval_before_finetuning_is_no_finetunin
         return found
 
     monkeypatch.setattr(steps, "decide", as_rag_first)
-    result = CliRunner().invoke(main, ["run", recipe, "--no-prefect", "--json"], standalone_mode=False)
-    assert getattr(result.exception, "exit_status", getattr(result.exception, "code", None)) == 3
+    result = CliRunner().invoke(cli, ["run", recipe, "--no-prefect", "--json"], standalone_mode=False)
+    assert getattr(result.exception, "exit_status", None) == 3
     assert json.loads(result.stdout)["decision"]["verdict"] == "rag_then_finetune"
 
 
