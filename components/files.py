@@ -16,12 +16,14 @@ from components.errors import InputError
 __all__ = [
     "canonical_json",
     "digest_of",
+    "existing_part",
     "fsync_folder",
     "place_folder",
     "sha256_file",
     "sha256_tree",
     "write_atomic",
     "write_json",
+    "write_problem",
 ]
 
 
@@ -70,6 +72,32 @@ def place_folder(aside: Path, final: Path) -> None:
     shutil.rmtree(final, ignore_errors=True)
     os.replace(aside, final)
     fsync_folder(final.parent)
+
+
+def existing_part(path: Path) -> Path:
+    """Return the path itself if it is there, else the nearest folder above it that is."""
+    whole = path.absolute()
+    return next(part for part in (whole, *whole.parents) if os.path.lexists(part))
+
+
+def write_problem(path: Path) -> str | None:
+    """Say why nothing can be written under a path that may not be there yet, or None where it can.
+
+    A real temporary file is tried in the nearest folder that exists: modes tell neither of a read-only or virtual file
+    system nor, to root, of anything.
+
+    Args:
+        path: A folder, there or to be made.
+
+    Returns:
+        "FOLDER: reason", FOLDER being what exists of the path.
+    """
+    existing = existing_part(path)
+    try:
+        with tempfile.TemporaryFile(dir=existing, prefix=".tunewright-"):
+            return None
+    except OSError as error:
+        return f"{existing}: {error.strerror}"
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

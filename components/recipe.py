@@ -23,6 +23,7 @@ from pydantic import (
 
 from components.errors import InputError
 from components.memory.hardware import parse_size
+from components.recipe_errors import COMMAND_LINE, Origins, refusal, shown
 
 __all__ = ["Recipe", "ResolvedRecipe", "json_schema", "load_recipe"]
 
@@ -114,7 +115,7 @@ class MemorySection(Section):
             try:
                 parse_size(value)
             except InputError as error:
-                raise ValueError(str(error.problem)) from error
+                raise ValueError(f"{error.problem}; allowed: auto, or {error.allowed}") from error
         return value
 
 
@@ -176,14 +177,20 @@ class GateSection(Section):
     min_task_delta: float = Field(0.0, ge=-1, le=1, description="tuned minus the best prompting baseline")
     task_interval_excludes_zero: bool = Field(True, description="the paired interval of that delta lies above zero")
     max_suite_drop: Fraction = Field(0.1, description="no suite's paired interval may reach below minus this")
-    min_rows: int = Field(30, ge=1, description="test rows behind the task score")
+    min_rows: int = Field(
+        30, ge=1, description="test rows behind the task score; no more than evaluation.test_rows draws"
+    )
     subset: str | None = Field(None, description="the task score is that of this subset; the others are reported apart")
 
 
 class ReleaseSection(Section):
     """Where a proven version goes."""
 
-    alias: str = Field("champion", pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    alias: str = Field(
+        "champion",
+        pattern=r"^[a-z][a-z0-9_-]{0,62}$",
+        json_schema_extra={"x-allowed": "a lower-case letter, then letters, digits, '_' and '-', at most 63 in all"},
+    )
     bundle: bool = Field(True, description="package the promoted version with BentoML")
     try_question: bool = Field(True, description="serve the bundle, ask one held-out question, stop")
 
@@ -191,9 +198,18 @@ class ReleaseSection(Section):
 class Recipe(Section):
     """What a project wants; see the sections."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="the registered model's name")
-    base: str = Field(min_length=1, description="catalogue name, local folder, or hub id org/name")
-    seed: int = Field(17, ge=0, lt=2**31)
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
+        description="the registered model's name",
+        json_schema_extra={"x-allowed": "lower-case letters, digits, '.', '_' and '-', at most 63, none of "
+                           "the signs first"},
+    )  # fmt: skip
+    base: str = Field(
+        min_length=1,
+        description="catalogue name, local folder, or hub id org/name",
+        json_schema_extra={"x-allowed": "a catalogue name, a local folder, or a hub id org/name"},
+    )
+    seed: int = Field(17, ge=0, le=2**31 - 1)
     data: DataSection
     task: TaskSection = TaskSection()
     decision: DecisionSection = DecisionSection()
@@ -269,20 +285,17 @@ def load_recipe(path: Path, profile: str | None = None, overrides: tuple[str, ..
             )
         layers.append((f"profile {profile}", profiles[profile] or {}))
     if overrides:
-        layers.append(("command line", _parse_overrides(overrides)))
+        layers.append((COMMAND_LINE, _parse_overrides(overrides)))
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    origins = Origins(path, overrides)
     for source, layer in layers:
-        _check_keys(layer, Recipe, path)
+        _check_keys(layer, Recipe, source, origins)
         _lay_over(merged, layer, source, sources, ())
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
-        raise InputError(
-            f"{path}: " + "; ".join(_explain(detail) for detail in error.errors()),
-            allowed="see `tunewright schema`",
-            next_step="correct the recipe and run again",
-        ) from error
+        raise refusal(error, Recipe.model_json_schema(), merged, sources, origins) from error
     complete = {key: sources.get(key, "default") for key, _ in _flatten(recipe.model_dump(mode="json"))}
     return ResolvedRecipe(recipe, path, profile if profile != "full" else None, complete)
 
@@ -330,35 +343,52 @@ def _parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:
-            raise InputError(f"override {text!r} is not of the form key=value", allowed="such as finetune.rank=8")
+            raise InputError(
+                f"--set {text} is not of the form section.key=value",
+                allowed="a key of the recipe and its value, such as finetune.rank=8",
+                next_step="see docs/recipe.md or `tunewright schema` for the keys",
+            )
         place = layer
         *parents, last = key.split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
-                raise InputError(f"override {text!r} goes below a value that another override set")
+                raise InputError(
+                    f"--set {text} sets a key below {parent}, which another --set gave a value",
+                    allowed="one of the two",
+                    next_step="leave one of them out",
+                )
         try:
             place[last] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise InputError(f"override {text!r}: the value is not YAML: {error}") from error
+            raise InputError(
+                f"--set {text}: the value is not YAML: {error}",
+                allowed="a value as it stands in a recipe, such as 8, auto or [piqa, siqa]",
+                next_step="quote it for the shell",
+            ) from error
     return layer
 
 
-def _check_keys(layer: Any, section: type[BaseModel], path: Path, prefix: str = "") -> None:
+def _check_keys(layer: Any, section: type[BaseModel], source: str, origins: Origins, prefix: str = "") -> None:
     """Refuse unknown keys before values are looked at, naming the nearest known one."""
     if not isinstance(layer, dict):
-        raise InputError(f"{path}: {prefix or 'a profile'} must be a mapping, not {type(layer).__name__}")
+        name = prefix.rstrip(".")
+        raise InputError(
+            f"{origins.place(source, name)}: {name or 'a profile'} must be a mapping, not {shown(layer)}",
+            allowed=", ".join(prefix + key for key in section.model_fields),
+            next_step="set the keys that are in it",
+        )
     for key, value in layer.items():
         if key not in section.model_fields:
             nearest = difflib.get_close_matches(str(key), section.model_fields, n=1, cutoff=0.4)
             raise InputError(
-                f"{path}: unknown key {prefix}{key}",
+                f"{origins.place(source, f'{prefix}{key}')}: unknown key {prefix}{key}",
                 allowed=", ".join(prefix + name for name in section.model_fields),
                 next_step=f"did you mean {prefix}{nearest[0]}?" if nearest else "see `tunewright schema`",
             )
         kind = section.model_fields[key].annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            _check_keys(value, kind, path, f"{prefix}{key}.")
+            _check_keys(value, kind, source, origins, f"{prefix}{key}.")
 
 
 def _lay_over(
@@ -381,11 +411,3 @@ def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{key}.{name}", item
         else:
             yield key, value
-
-
-def _explain(detail: Any) -> str:
-    place = ".".join(str(part) for part in detail["loc"])
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    given = detail.get("input")
-    shown = "" if isinstance(given, dict) or detail["type"] == "missing" else f" (given {given!r})"
-    return f"{place}: {message}{shown}"

@@ -14,19 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from components.errors import TunewrightError
 from components.files import digest_of, sha256_file, write_atomic
 from deploy.model import DESCRIPTION_FILE, ServedModel
 from deploy.requirements import pinned_requirements
-from deploy.staging import link_tree, stage_model
-
-if TYPE_CHECKING:
-    from components.data.rows import Message
+from deploy.staging import link_tree
 
 __all__ = ["Bundle", "bento_environment", "build_bundle"]
 
@@ -55,58 +51,28 @@ class Bundle:
     reused: bool
 
 
-def build_bundle(
-    *,
-    name: str,
-    version: int,
-    digest: str,
-    base_folder: Path,
-    adapter_folder: Path | None,
-    manifest: Mapping[str, Any],
-    out_home: Path,
-    canary_messages: Sequence[Message] | None = None,
-    dtype: str = "float32",
-) -> Bundle:
-    """Bundle a version, or return the bundle that is there for its digest and this code.
+def build_bundle(model: ServedModel, *, out_home: Path) -> Bundle:
+    """Bundle a staged version, or return the bundle that is there for its digest and this code.
 
     Args:
-        name: The model's name.
-        version: Its version number.
-        digest: The version's digest.
-        base_folder: Verified files of the base, or of the whole model when there is no adapter.
-        adapter_folder: Verified files of the adapter.
-        manifest: The version's manifest as plain JSON.
-        out_home: Folder for everything that is served or bundled.
-        canary_messages: The probe's turns; a general question when not given.
-        dtype: What the weights are loaded as.
+        model: What `stage_model` laid out.
+        out_home: Folder for everything that is served or bundled; the model is staged in it.
 
     Returns:
         The bundle.
 
     Raises:
-        ConflictError: The base is not the version's, or a file is not what the manifest lists.
-        InputError: A folder is unsafe or can't be written.
+        InputError: The folder can't be written.
         TunewrightError: BentoML's build failed; carries its last lines.
     """
     from filelock import FileLock
 
     started = time.monotonic()
     out_home = out_home.absolute()
-    model = stage_model(
-        name=name,
-        version=version,
-        digest=digest,
-        base_folder=base_folder,
-        adapter_folder=adapter_folder,
-        manifest=manifest,
-        out_home=out_home,
-        canary_messages=canary_messages,
-        dtype=dtype,
-    )
     code = _code_files()
     revision = digest_of({str(path): sha256_file(source) for path, source in code.items()})
-    bento_name = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._") or "model"
-    bento_version = f"v{version}-{digest[:12]}-{revision[:8]}"
+    bento_name = re.sub(r"[^a-z0-9_.-]+", "-", model.name.lower()).strip("-._") or "model"
+    bento_version = f"v{model.version}-{model.digest[:12]}-{revision[:8]}"
     home = out_home / "bentoml"
     target = home / "bentos" / bento_name / bento_version
     with FileLock(str(out_home / ".bundle.lock")):
@@ -118,7 +84,7 @@ def build_bundle(
                 os.replace(bento, target)
             write_atomic(target.parent / "latest", bento_version)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    return Bundle(f"{bento_name}:{bento_version}", target, size, digest, time.monotonic() - started, reused)
+    return Bundle(f"{bento_name}:{bento_version}", target, size, model.digest, time.monotonic() - started, reused)
 
 
 def bento_environment(home: Path) -> dict[str, str]:

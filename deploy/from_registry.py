@@ -1,29 +1,46 @@
-"""What a registered version consists of on disk: its own files and its base's, checked out and verified."""
+"""What a registered version consists of on disk, checked out and verified, and whether it may be served."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
-from components.errors import InputError
+from components.errors import InputError, VerdictError
 
 if TYPE_CHECKING:
     from registry.store import Registry
 
-__all__ = ["VersionFiles", "version_files"]
+__all__ = ["VersionFiles", "require_proven", "version_files"]
 
 WHOLE_KINDS = ("base", "merged", "full")
 
 
-class VersionFiles(TypedDict):
-    """The arguments of `stage_model` and `build_bundle` that come from the registry."""
+@dataclass(frozen=True)
+class VersionFiles:
+    """A version as it is staged: who it is, and where its files lie.
+
+    Attributes:
+        name: The model's name.
+        version: Its version number.
+        digest: The version's digest.
+        base_folder: Verified files of the base, or of the whole model when there is no adapter.
+        adapter_folder: Verified files of the adapter.
+        manifest: The version's manifest as plain JSON; its fingerprints and file digests are enforced.
+    """
 
     name: str
     version: int
     digest: str
     base_folder: Path
     adapter_folder: Path | None
-    manifest: dict[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The version as people write it, `name:vN`."""
+        return f"{self.name}:v{self.version}"
 
 
 def version_files(registry: Registry, ref: str) -> VersionFiles:
@@ -34,7 +51,7 @@ def version_files(registry: Registry, ref: str) -> VersionFiles:
         ref: `name`, `name:vN`, `name@alias` or a digest prefix.
 
     Returns:
-        Arguments for `build_bundle(**files, out_home=...)`.
+        What `stage_model` lays out.
 
     Raises:
         InputError: A kind of version that can't be served.
@@ -61,3 +78,24 @@ def version_files(registry: Registry, ref: str) -> VersionFiles:
         adapter_folder=adapter_folder,
         manifest=manifest.to_dict(),
     )
+
+
+def require_proven(registry: Registry, ref: str) -> None:
+    """Refuse a version that is not proven, before any of its files are read.
+
+    Args:
+        registry: An open registry.
+        ref: `name`, `name:vN`, `name@alias` or a digest prefix.
+
+    Raises:
+        VerdictError: No alias points at it, and its newest report doesn't satisfy its policy, or there is none.
+        Registry errors: Unknown or ambiguous REF, a policy that can't be used.
+    """
+    standing = registry.standing(ref)
+    if not standing.proven:
+        label = registry.resolve(ref).label
+        raise VerdictError(
+            f"{label} is not proven: " + "; ".join(standing.reasons),
+            allowed="a version that an alias points at, or whose newest evaluation satisfies its policy",
+            next_step=f"tunewright registry show {label} shows what was measured; --unproven serves it all the same",
+        )

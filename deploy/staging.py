@@ -21,18 +21,14 @@ from deploy.model import ADAPTER, BASE, DESCRIPTION_FILE, ServedModel, check_bas
 
 if TYPE_CHECKING:
     from components.data.rows import Message
+    from deploy.from_registry import VersionFiles
 
 __all__ = ["link_tree", "stage_model"]
 
 
 def stage_model(
+    files: VersionFiles,
     *,
-    name: str,
-    version: int,
-    digest: str,
-    base_folder: Path,
-    adapter_folder: Path | None,
-    manifest: Mapping[str, Any],
     out_home: Path,
     canary_messages: Sequence[Message] | None = None,
     dtype: str = "float32",
@@ -40,12 +36,7 @@ def stage_model(
     """Lay a version out for serving, or return the folder that is there for its digest.
 
     Args:
-        name: The model's name.
-        version: Its version number.
-        digest: The version's digest.
-        base_folder: Verified files of the base, or of the whole model when there is no adapter.
-        adapter_folder: Verified files of the adapter.
-        manifest: The version's manifest as plain JSON; its fingerprints and file digests are enforced.
+        files: The version.
         out_home: Folder for everything that is served or bundled.
         canary_messages: The probe's turns; a general question when not given.
         dtype: What the weights are loaded as.
@@ -60,30 +51,30 @@ def stage_model(
     """
     from filelock import FileLock
 
-    folder = out_home / "models" / digest
+    folder = out_home.absolute() / "models" / files.digest
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder.parent / f".{digest}.lock")):
+        with FileLock(str(folder.parent / f".{files.digest}.lock")):
             if folder.is_dir():
                 return ServedModel.read(folder)
             wait_politely()
-            expected = _expected(manifest)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{digest[:12]}-") as temporary:
+            expected = _expected(files.manifest)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{files.digest[:12]}-") as temporary:
                 partial = Path(temporary) / "model"
-                _collect(partial, base_folder, adapter_folder)
+                _collect(partial, files.base_folder, files.adapter_folder)
                 model = ServedModel(
                     folder=partial,
-                    name=name,
-                    version=version,
-                    digest=digest,
+                    name=files.name,
+                    version=files.version,
+                    digest=files.digest,
                     fingerprint=expected,
                     files=_digests(partial),
                     dtype=dtype,
-                    quantization="nf4" if manifest.get("quantization") else None,
+                    quantization="nf4" if files.manifest.get("quantization") else None,
                     canary=Canary((), (), (), 0, ""),
                     created=int(time.time()),
                 )
-                _check(model, manifest)
+                _check(model, files.manifest)
                 with one_thread():
                     weights, tokenizer = model.load()
                     probe = record_canary(weights, tokenizer, canary_messages or DEFAULT_PROBE, dtype=dtype)

@@ -8,6 +8,9 @@ import traceback
 
 import click
 
+from flows.commands.group import VerbGroup
+from flows.commands.output import begin, emit_error
+
 __all__ = ["main"]
 
 # verb -> (module in flows.commands, one line for --help); the modules are imported only when their verb is called,
@@ -27,7 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(VerbGroup):
     """A group that knows its verbs' names and help lines without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -59,25 +62,34 @@ def main() -> None:
     """Run the command line; an error says what was given, what is allowed and what to do next."""
     debug = "--debug" in sys.argv[1:]
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    begin()
+    raised: BaseException
     try:
         # outside its standalone mode click returns the status of ctx.exit()
-        sys.exit(cli.main(args=arguments, standalone_mode=False) or 0)
+        sys.exit(cli.main(args=arguments, prog_name="tunewright", standalone_mode=False) or 0)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        status, raised = 2, error
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        status, raised = 130, InterruptedError("interrupted")
     except Exception as error:
-        # registry and components have error trees of their own; both carry an exit_status
-        status = getattr(error, "exit_status", None)
         if debug:
             traceback.print_exc()
-        if status is None:
-            click.echo(f"error: internal failure: {type(error).__name__}: {error}", err=True)
-            click.echo("  next: run again with --debug for the traceback", err=True)
-            sys.exit(1)
+        status, raised = _tell(error), error
+    emit_error(raised, status, arguments)
+    sys.exit(status)
+
+
+def _tell(error: Exception) -> int:
+    """Say on standard error what went wrong, and return the exit status."""
+    # registry and components have error trees of their own; both carry an exit_status
+    status = getattr(error, "exit_status", None)
+    if status is not None:
         click.echo(f"error: {error}", err=True)
-        sys.exit(int(status))
+        return int(status)
+    click.echo(f"error: internal failure: {type(error).__name__}: {error}", err=True)
+    click.echo("  next: run again with --debug for the traceback", err=True)
+    return 1

@@ -27,7 +27,7 @@ from flows.dvc_workspace import (
     stored,
 )
 
-__all__ = ["DataFile", "DataVersion", "materialise"]
+__all__ = ["DataFile", "DataVersion", "can_be_brought", "materialise", "relative_path"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def materialise(
         else:
             source = _bring(repo, locked, tell)
             locked = locked_outputs(repo)
-        wanted = sorted({_relative(repo, f) for f in files}) if files is not None else sorted(locked)
+        wanted = sorted({relative_path(repo, f) for f in files}) if files is not None else sorted(locked)
         described = tuple(_describe(repo, path, locked.get(path)) for path in wanted)
         stale = tuple(stale_reasons(repo))
         for file in described:
@@ -116,6 +116,20 @@ def materialise(
             tell(f"{line} since dvc.lock was written: `dvc repro` brings the data up to date")
         pushed = _push(repo, locked)
     return DataVersion(described, stale, source, pushed)
+
+
+def can_be_brought(repo: Path, file: Path) -> bool:
+    """Say whether a file that is missing may still come from a stage of dvc.yaml.
+
+    Args:
+        repo: Root of the repository.
+        file: The file, absolute or relative to the repository.
+    """
+    repo = repo.resolve()
+    if not (repo / "dvc.yaml").is_file():
+        return False
+    locked = locked_outputs(repo)
+    return not locked or relative_path(repo, file) in locked
 
 
 @contextmanager
@@ -130,7 +144,8 @@ def _alone(repo: Path) -> Iterator[None]:
         yield
 
 
-def _relative(repo: Path, file: Path) -> str:
+def relative_path(repo: Path, file: Path) -> str:
+    """Return how a data document names a file: relative to the repository, absolute where it lies outside."""
     absolute = Path(os.path.normpath(repo / file))
     return absolute.relative_to(repo).as_posix() if absolute.is_relative_to(repo) else str(absolute)
 

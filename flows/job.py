@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,14 @@ from typing import TYPE_CHECKING, Any
 from components.data.rows import Row, read_rows
 from components.data.selection import sample, sample_subsets, select_subsets
 from components.errors import InputError
+from components.evaluation.metrics import check_metric, check_metric_name
+from components.evaluation.suites import check_suites
+from components.files import digest_of, write_problem
 from components.models.fingerprint import Fingerprint, fingerprint
-from components.models.sources import BaseSource, locate_base
+from components.models.sources import BaseSource, check_base_name, locate_base
 from components.recipe import Recipe, ResolvedRecipe
+from components.runtime import prepare_process
+from flows.data_version import can_be_brought
 from flows.step_store import StepStore
 
 if TYPE_CHECKING:
@@ -30,15 +36,11 @@ class Job:
         resolved: The recipe with the origin of its values.
         repo: Folder that the data paths are relative to: the nearest one above the recipe with dvc.yaml, else its own.
         home: State folder.
-        base: The base model's folder, licence and origin.
-        binding: The base's fingerprint, tokenizer and template digests.
     """
 
     resolved: ResolvedRecipe
     repo: Path
     home: Path
-    base: BaseSource
-    binding: Fingerprint
 
     @property
     def recipe(self) -> Recipe:
@@ -51,6 +53,16 @@ class Job:
         return _last_part(self.recipe.base)
 
     @cached_property
+    def base(self) -> BaseSource:
+        """The base model's folder, licence and origin; fetched where it isn't there yet."""
+        return locate_base(self.recipe.base)
+
+    @cached_property
+    def binding(self) -> Fingerprint:
+        """The base's fingerprint, tokenizer and template digests."""
+        return fingerprint(self.base.folder)
+
+    @cached_property
     def store(self) -> StepStore:
         """Results of earlier steps."""
         return StepStore(self.home / "steps")
@@ -58,13 +70,15 @@ class Job:
     @cached_property
     def train_rows(self) -> list[Row]:
         """The training rows of the recipe's subsets."""
-        return self._rows("train", self.recipe.data.train_subsets)
+        return self._rows("train", self.recipe.data.train_subsets, "data.train_subsets")
 
     @cached_property
     def dev_rows(self) -> list[Row]:
         """The dev rows of the subset that the gate reads, or of those that are scored."""
         gated = self.recipe.gate.subset
-        return self._rows("dev", (gated,) if gated else self.recipe.data.test_subsets)
+        if gated:
+            return self._rows("dev", (gated,), "gate.subset")
+        return self._rows("dev", self.recipe.data.test_subsets, "data.test_subsets")
 
     @cached_property
     def decision_rows(self) -> list[Row]:
@@ -80,11 +94,10 @@ class Job:
     @cached_property
     def test_rows(self) -> list[Row]:
         """The held-out rows that are scored."""
-        rows = self._rows("test", self.recipe.data.test_subsets)
+        rows = self._rows("test", self.recipe.data.test_subsets, "data.test_subsets")
         path = self.repo / self.recipe.data.test
         chosen = sample_subsets(rows, self.recipe.evaluation.test_rows, self.recipe.seed, path)
-        # the gate's subset must be among what is scored
-        select_subsets(chosen, [self.recipe.gate.subset] if self.recipe.gate.subset else [], path)
+        self._check_gate(chosen, path)
         return chosen
 
     @cached_property
@@ -124,20 +137,44 @@ class Job:
             return None
         return ContextSource(read_corpus(self.repo / corpus), self.recipe.decision.passages)
 
+    @property
+    def test_rows_digest(self) -> str:
+        """Which rows are scored, in their order: kept scores are one number a row."""
+        return digest_of([row.to_dict() for row in self.test_rows])
+
     def check_rows(self) -> None:
-        """Read the splits that are on disk already, so that what is wrong in them is told before anything is written.
+        """Read what is on disk already, so that what is wrong in it is told before anything costly is done.
 
         Raises:
-            InputError: A file that can't be used, or a subset that no row has.
+            InputError: A file that is missing and that no stage brings, or that can't be used; a subset that no row
+                has; fewer test rows than the gate wants.
         """
         data = self.recipe.data
         for split, path in (("train_rows", data.train), ("dev_rows", data.dev), ("test_rows", data.test)):
-            # a stage of dvc.yaml may still bring a file that is missing
-            if (self.repo / path).exists() or not (self.repo / "dvc.yaml").exists():
+            if (self.repo / path).exists() or not can_be_brought(self.repo, Path(path)):
                 getattr(self, split)
         _ = self.written_prompt
-        if data.corpus and ((self.repo / data.corpus).exists() or not (self.repo / "dvc.yaml").exists()):
+        if data.corpus and ((self.repo / data.corpus).exists() or not can_be_brought(self.repo, Path(data.corpus))):
             _ = self.context
+        if data.assets and not (self.repo / data.assets).exists() and not can_be_brought(self.repo, Path(data.assets)):
+            raise InputError(
+                f"no data file {self.repo / data.assets}",
+                allowed="a file, or an output of a stage in dvc.yaml",
+                next_step="check data.assets in the recipe",
+            )
+
+    def forget_rows(self) -> None:
+        """Drop what was read for checking: what is materialised afterwards may hold other rows and passages."""
+        for name in (
+            "train_rows",
+            "dev_rows",
+            "test_rows",
+            "decision_rows",
+            "dev_loss_rows",
+            "corpus_files",
+            "context",
+        ):
+            self.__dict__.pop(name, None)
 
     @property
     def data_files(self) -> list[Path]:
@@ -155,25 +192,39 @@ class Job:
         options = self.recipe.task.metric_options
         return {k: str(self.repo / v) if assets and v == assets else v for k, v in options.items()}
 
-    def _rows(self, split: str, subsets: tuple[str, ...]) -> list[Row]:
+    def _check_gate(self, chosen: list[Row], path: Path) -> None:
+        """Refuse a gate that these rows can't satisfy, whatever the model scores on them."""
+        gate = self.recipe.gate
+        rows = chosen
+        if gate.subset:
+            rows = [row for row in chosen if row.metadata.get("subset") == gate.subset]
+            if not rows:
+                found = sorted({str(row.metadata["subset"]) for row in chosen if "subset" in row.metadata})
+                raise InputError(
+                    f"gate.subset is {gate.subset!r}, which none of the {len(chosen)} test rows to be scored has",
+                    allowed=", ".join(found) or "nothing: no test row names a subset",
+                    next_step="set gate.subset to one of these, or name its rows in data.test_subsets and "
+                    f"evaluation.test_rows; `tunewright data stats {path}` counts the subsets",
+                )
+        if len(rows) < gate.min_rows:
+            of = f" of gate.subset {gate.subset!r}" if gate.subset else ""
+            raise InputError(
+                f"gate.min_rows is {gate.min_rows}, but only {len(rows)} test rows{of} will be scored "
+                f"(evaluation.test_rows is {json.dumps(self.recipe.evaluation.model_dump(mode='json')['test_rows'])})",
+                allowed=f"gate.min_rows of at most {len(rows)}, or more rows to score",
+                next_step="lower gate.min_rows, raise evaluation.test_rows (0: all), or add rows to data.test",
+            )
+
+    def _rows(self, split: str, subsets: tuple[str, ...], key: str) -> list[Row]:
         path = self.repo / getattr(self.recipe.data, split)
-        found = read_rows(path)
-        for row in found:
-            for key in ("subset", "database"):
-                if not isinstance(row.metadata.get(key, ""), str):
-                    raise InputError(
-                        f"{path}, line {row.line}: metadata.{key} is {row.metadata[key]!r}",
-                        allowed="text",
-                        next_step="correct the row",
-                    )
-        rows = select_subsets(found, subsets, path)
+        rows = select_subsets(read_rows(path), subsets, path, key)
         if not rows:
             raise InputError(f"{path} has no rows", next_step=f"check data.{split} in the recipe")
         return rows
 
 
 def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
-    """Find the base and the folders of a recipe.
+    """Find the base and the folders of a recipe, check what can be checked, and set this process up for computing.
 
     Args:
         resolved: The recipe.
@@ -183,26 +234,25 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
         The job.
 
     Raises:
-        InputError: An unknown base, metric or suite, an unsafe base folder, a base without a chat template, or a state
-            folder that can't be written.
+        InputError: Rows that can't be used, an unknown base, metric or suite, an unsafe base folder, a base without a
+            chat template, or a state folder that can't be written.
     """
-    from components.evaluation.metrics import check_metric
-    from components.evaluation.suites import known_suites
-
     recipe = resolved.recipe
-    check_metric(recipe.task.metric, recipe.task.metric_options)
-    for suite in recipe.evaluation.suites:
-        if suite not in known_suites():
-            raise InputError(
-                f"unknown suite {suite!r}", allowed=", ".join(known_suites()), next_step="change evaluation.suites"
-            )
-    if _last_part(recipe.base) == recipe.name:
+    job = Job(resolved, _repository(resolved.path), home)
+    # from cheap to dear: frameworks, metric modules and the base take seconds, and most mistakes need none of them
+    check_metric_name(recipe.task.metric)
+    check_suites(recipe.evaluation.suites)
+    if job.base_name == recipe.name:
         raise InputError(
             f"the recipe's name {recipe.name!r} is the base's own", next_step="give the tuned model a name of its own"
         )
-    base = locate_base(recipe.base)
+    check_base_name(recipe.base)
     _check_writable(home)
-    return Job(resolved, _repository(resolved.path), home, base, fingerprint(base.folder))
+    job.check_rows()
+    prepare_process(recipe.memory.threads)
+    check_metric(recipe.task.metric, recipe.task.metric_options)
+    _ = job.binding
+    return job
 
 
 def _last_part(base: str) -> str:
@@ -210,10 +260,10 @@ def _last_part(base: str) -> str:
 
 
 def _check_writable(home: Path) -> None:
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    problem = write_problem(home)
+    if problem is not None:
         raise InputError(
-            f"cannot write {home}: {existing} is not a folder that this user may write",
+            f"cannot write the state folder {home} ({problem})",
             allowed="a folder that this user may write",
             next_step="choose another with --home or $TUNEWRIGHT_HOME",
         )

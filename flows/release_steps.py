@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import ConflictError, TunewrightError
-from components.files import digest_of, sha256_tree
+from components.files import digest_of, sha256_file, sha256_tree
 from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, library_versions, source_digest
@@ -33,7 +33,11 @@ def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, 
     """Compare base and tuned model: task with its subsets, and the alignment tax by suite.
 
     Returns:
-        `task` and `tax` as in the run document.
+        `task` and `tax` as in the run document. `task.test_digest` says what was scored and how: scores with the same
+        one can be compared.
+
+    Raises:
+        TunewrightError: Kept scores are of other rows, or of the same in another order.
     """
     from components.evaluation.suites import SuiteResult
     from components.evaluation.task import compare_task
@@ -42,6 +46,13 @@ def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, 
     def suites(document: dict[str, Any]) -> list[SuiteResult]:
         fields = ("suite", "digest", "metric", "score", "low", "high", "seconds")
         return [SuiteResult(**{k: s[k] for k in fields}, correct=tuple(s["correct"])) for s in document["suites"]]
+
+    for document in (base, tuned):
+        if document["task"]["rows_digest"] != job.test_rows_digest:
+            raise TunewrightError(
+                "the kept scores are not those of the present test rows",
+                next_step=f"remove {job.home / 'steps'} and run again",
+            )
 
     def compared(subset: str | None) -> dict[str, Any]:
         chosen = [i for i, row in enumerate(job.test_rows) if subset in (None, row.metadata.get("subset"))]
@@ -61,7 +72,23 @@ def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, 
         for side, document in (("base", base), ("tuned", tuned))
     }
     tax = compare_suites(suites(base), suites(tuned), max_drop=job.recipe.gate.max_suite_drop)
-    return {"task": {**task, "cost": cost, "test_digest": tuned["test_digest"]}, "tax": tax}
+    return {"task": {**task, "cost": cost, "test_digest": _test_digest(job, subset)}, "tax": tax}
+
+
+def _test_digest(job: Job, subset: str | None) -> str:
+    """Digest everything that a task score depends on but the model: rows, metric, its options and code, answer length.
+
+    The seed is not in it: it matters only through the rows that it chose.
+    """
+    task, assets = job.recipe.task, job.recipe.data.assets
+    return digest_of(
+        {
+            "rows": [row.to_dict() for row in job.test_rows if subset in (None, row.metadata.get("subset"))],
+            "task": task.model_dump(mode="json"),
+            "assets": sha256_file(job.repo / assets) if assets else None,
+            "metric code": source_digest((f"components/evaluation/metric_modules/{task.metric}",)),
+        }
+    )
 
 
 def register(
@@ -178,14 +205,13 @@ def bundle(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str
     """Package the version with BentoML, from files that the registry has verified."""
     from deploy.bundle import build_bundle
     from deploy.from_registry import version_files
+    from deploy.staging import stage_model
     from registry.store import Registry
 
     with Registry.open(job.home / "registry") as registry:
-        built = build_bundle(
-            **version_files(registry, registered["digest"]),
-            out_home=job.home,
-            canary_messages=job.test_rows[0].prompt,
-        )
+        files = version_files(registry, registered["digest"])
+    model = stage_model(files, out_home=job.home, canary_messages=job.test_rows[0].prompt)
+    built = build_bundle(model, out_home=job.home)
     observer.say(f"  {built.tag}: {'already there' if built.reused else f'built in {built.seconds:.0f} s'}")
     return {"tag": built.tag, "path": str(built.path), "bytes": built.bytes}
 

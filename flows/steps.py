@@ -7,7 +7,6 @@ that a step whose inputs haven't changed isn't done again.
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -37,6 +36,7 @@ def data(job: Job, observer: Observer) -> dict[str, Any]:
     from flows.data_version import materialise
 
     version = materialise(job.repo, job.data_files, observer.say)
+    job.forget_rows()
     if version.modified:
         observer.say("the data on disk differ from dvc.lock; the run uses what is on disk and records its digests")
     check_splits(job.train_rows, job.dev_rows, job.test_rows)
@@ -88,7 +88,7 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
 
     reads = {
         **_task_reads(job, data),
-        "splits": [_sha(data, recipe.data.train), _sha(data, recipe.data.dev)],
+        "splits": [_sha(job, data, recipe.data.train), _sha(job, data, recipe.data.dev)],
         "subsets": [list(recipe.data.train_subsets), list(recipe.data.test_subsets), recipe.gate.subset],
         "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason"}),
         "prompting": _prompting_reads(job, data),
@@ -132,7 +132,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
              "prompt_loss_weight")  # fmt: skip
     reads = {
         **_model_reads(job),
-        "train": [_sha(data, recipe.data.train), list(recipe.data.train_subsets)],
+        "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
         "finetune": {name: getattr(recipe.finetune, name) for name in shape},
         "memory": recipe.memory.model_dump(mode="json"),
         # what is free at the moment is not among these: the same machine gets the same plan
@@ -140,7 +140,9 @@ def plan(job: Job, data: dict[str, Any], observer: Observer) -> Step:
         "seed": recipe.seed,
         "code": source_digest(("components/memory", "components/finetuning", "components/data")),
     }
-    return job.store.run("plan", reads, make)
+    # memory that was short when nothing fitted may be there now; a given budget stays what it is
+    asked_again = recipe.memory.budget == "auto"
+    return job.store.run("plan", reads, make, lambda document: document["fits"] or not asked_again)
 
 
 def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
@@ -153,9 +155,10 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         "base": job.binding.base,
         "tokenizer": job.binding.tokenizer,
         "template": job.binding.template,
-        "train": digest_of([_sha(data, recipe.data.train), list(recipe.data.train_subsets)]),
-        "dev loss": digest_of([row.to_dict() for row in job.dev_loss_rows]),
+        "train": digest_of([_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)]),
     }
+    # dev rows are watched, not trained on: other ones leave the weights what they are
+    dev_loss_digest = digest_of([row.to_dict() for row in job.dev_loss_rows])
 
     def make(key: str) -> dict[str, Any]:
         def tell(log: Any) -> None:
@@ -181,6 +184,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
             "adapter_digest": sha256_tree(result.adapter),
             "predicted_peak_bytes": plan.get("peak_bytes"),
             "epochs": recipe.finetune.epochs,
+            "dev_loss_digest": dev_loss_digest,
         }
 
     def adapter_is_there(document: dict[str, Any]) -> bool:
@@ -193,7 +197,10 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         "settings": asdict(settings),
         "code": source_digest(("components/finetuning", "components/data")),
     }
-    return _released(job.store.run("finetune", reads, make, adapter_is_there))
+    step = job.store.run("finetune", reads, make, adapter_is_there)
+    if step.document["dev_loss_digest"] != dev_loss_digest:
+        observer.say("  the dev losses are of the dev rows at the time of training, which differ from today's")
+    return _released(step)
 
 
 def measure_base(job: Job, data: dict[str, Any], decision: dict[str, Any], observer: Observer) -> Step:
@@ -255,7 +262,7 @@ def _measure(
             batch_size=recipe.evaluation.batch_size,
             progress=_progress(observer, f"evaluate {side}: {candidate}"),
         )
-        return found.to_dict()
+        return {**found.to_dict(), "rows_digest": job.test_rows_digest}
 
     def measure_suites(_: str) -> dict[str, Any]:
         from components.evaluation.suites import load_suite, run_suite
@@ -270,7 +277,7 @@ def _measure(
 
     adapter = None if training is None else training["adapter_digest"]
     model_reads = {"adapter": adapter, "quantization": quantization}
-    examples = [_sha(data, recipe.data.train), list(recipe.data.train_subsets), recipe.decision.few_shot]
+    examples = [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets), recipe.decision.few_shot]
     task = job.store.run(
         f"measure-{side}-task",
         {
@@ -300,7 +307,6 @@ def _measure(
         "candidate": candidate,
         "task": task.document,
         "suites": suites.document["suites"],
-        "test_digest": digest_of(_test_reads(job, data)),
     }
     both = digest_of([task.key, suites.key])
     cached = task.cached and suites.cached
@@ -368,7 +374,7 @@ def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
     return {
         **_model_reads(job),
         "task": recipe.task.model_dump(mode="json"),
-        "assets": _sha(data, recipe.data.assets) if recipe.data.assets else None,
+        "assets": _sha(job, data, recipe.data.assets) if recipe.data.assets else None,
         "seed": recipe.seed,
     }
 
@@ -377,7 +383,7 @@ def _prompting_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
     """Return what prompts are made of besides rows: what was written, and the corpus."""
     return {
         "written": job.written_prompt,
-        "corpus": [_sha(data, str(path)) for path in job.corpus_files],
+        "corpus": [_sha(job, data, str(path)) for path in job.corpus_files],
         "passages": job.recipe.decision.passages if job.corpus_files else None,
     }
 
@@ -386,13 +392,17 @@ def _test_reads(job: Job, data: dict[str, Any]) -> list[Any]:
     """Return what decides which held-out rows are scored."""
     recipe = job.recipe
     rows = [recipe.evaluation.model_dump(mode="json")["test_rows"], recipe.seed]
-    return [_sha(data, recipe.data.test), list(recipe.data.test_subsets), rows]
+    return [_sha(job, data, recipe.data.test), list(recipe.data.test_subsets), rows]
 
 
-def _sha(data: dict[str, Any], path: str) -> str:
-    normal = os.path.normpath(path)
+def _sha(job: Job, data: dict[str, Any], path: str) -> str:
+    """Return the digest of a materialised file that the recipe names."""
+    from flows.data_version import relative_path
+
+    repo = job.repo.resolve()
+    name = relative_path(repo, Path(path))
     for file in data["files"]:
-        if file["path"] == normal or (Path(normal).is_absolute() and normal.endswith(f"/{file['path']}")):
+        if file["path"] == name:
             return str(file["sha256"])
     raise TunewrightError(f"{path} is not among the materialised files")
 

@@ -92,14 +92,14 @@ def resolve_digest(query: Query, digest: str) -> Version:
 
 
 def _raise_missing(query: Query, reference: Reference) -> NoReturn:
+    import difflib  # only a mistake needs it
+
     listing = "`tunewright registry ls` shows every version"
     if reference.digest_prefix is not None:
         raise VersionNotFound(f"no version has a digest that starts with {reference.text}", next_step=listing)
     numbers = [row[0] for row in query("SELECT number FROM versions WHERE name = ? ORDER BY number", (reference.name,))]
     if not numbers:
         names = [row[0] for row in query("SELECT DISTINCT name FROM versions ORDER BY name", ())]
-        import difflib  # only a mistake needs it
-
         near = difflib.get_close_matches(str(reference.name), names, n=3)
         shown = near + [name for name in names if name not in near][: 10 - len(near)]
         raise VersionNotFound(
@@ -109,10 +109,19 @@ def _raise_missing(query: Query, reference: Reference) -> NoReturn:
         )
     if reference.alias is not None:
         aliases = [alias.alias for alias in query_aliases(query, reference.name)]
+        near = difflib.get_close_matches(reference.alias, aliases, n=1, cutoff=0.5)
+        if near:
+            step = f"did you mean {reference.name}@{near[0]}? {listing}, with its aliases"
+        elif aliases:
+            step = f"{listing}, with its aliases"
+        else:
+            step = (
+                f"tunewright registry promote {reference.name}:v{numbers[-1]} --alias {reference.alias} makes the first"
+            )
         raise AliasNotFound(
             f"{reference.name!r} has no alias {reference.alias!r}",
             allowed=", ".join(f"{reference.name}@{a}" for a in aliases) or f"none yet; {reference.name}:v{numbers[-1]}",
-            next_step=f"tunewright registry promote {reference.name}:v{numbers[-1]} --alias {reference.alias}",
+            next_step=step,
         )
     raise VersionNotFound(
         f"{reference.name!r} has no version {reference.number}",

@@ -38,6 +38,7 @@ from registry.names import check_alias, check_name
 from registry.registration import find_existing, find_parents, insert_version
 from registry.scan import scan
 from registry.schema import evaluations
+from registry.standing import Standing, standing_of
 from registry.verification import Verification, verify
 
 __all__ = ["Registry"]
@@ -359,6 +360,15 @@ class Registry:
         query = self._lookup.query
         state = None if alias is None else promotion.current_state(query, version.name, check_alias(alias))
         return promotion.judge(query, version, state, policy).verdict
+
+    def standing(self, ref: str) -> Standing:
+        """Say whether a version is proven: by an alias that points at it, or by its newest report.
+
+        Raises:
+            PolicyInvalid: The policy in the evaluation can't be used.
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
+        """
+        return standing_of(self._lookup.query, self.resolve(ref))
 
     def lineage(self, ref: str) -> Lineage:
         """Return everything that a version was made from and everything made from it."""

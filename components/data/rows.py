@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from components.files import write_atomic
 __all__ = ["ROLES", "Message", "Row", "RowProblem", "parse_row", "read_lines", "read_rows", "write_rows"]
 
 ROLES = ("system", "user", "assistant")
+KEYS = ("messages", "metadata")
+# What steps read out of the metadata: names that rows are chosen and kept apart by. Other keys are the user's own.
+TEXT_METADATA = ("subset", "database")
 SHAPE = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}], "metadata": {}}'
 
 
@@ -76,12 +80,16 @@ def parse_row(text: str, line: int) -> Row:
         raise RowProblem("malformed_json", f"malformed JSON: {error}") from error
     if not isinstance(value, dict):
         raise RowProblem("not_an_object", f"a JSON object is expected, not {type(value).__name__}")
+    _check_keys(value)
     messages = value.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RowProblem("no_messages", "`messages` is missing or empty")
     metadata = value.get("metadata", {})
     if not isinstance(metadata, dict):
         raise RowProblem("bad_metadata", f"`metadata` must be an object, not {type(metadata).__name__}")
+    for key in TEXT_METADATA:
+        if not isinstance(metadata.get(key, ""), str):
+            raise RowProblem("bad_metadata", f"metadata.{key} must be text, not {json.dumps(metadata[key])}")
     parsed = tuple(_parse_message(message, index) for index, message in enumerate(messages, start=1))
     if any(m.role == "system" for m in parsed[1:]):
         raise RowProblem("late_system", "a system message stands only at the beginning")
@@ -92,6 +100,15 @@ def parse_row(text: str, line: int) -> Row:
     if not any(m.role == "user" for m in parsed):
         raise RowProblem("no_question", "there is no user message")
     return Row(messages=parsed, metadata=metadata, line=line)
+
+
+def _check_keys(row: Mapping[str, Any]) -> None:
+    """Refuse a key that nothing reads: a misspelt `metadata` would be passed over without a word."""
+    for key in row:
+        if key not in KEYS:
+            nearest = difflib.get_close_matches(key, KEYS, n=1)
+            advice = f"did you mean `{nearest[0]}`?" if nearest else "what else is known of a row goes into `metadata`"
+            raise RowProblem("unknown_key", f"unknown key {json.dumps(key)}; allowed: {', '.join(KEYS)}; {advice}")
 
 
 def _parse_message(message: Any, index: int) -> Message:

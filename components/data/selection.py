@@ -12,13 +12,14 @@ from components.errors import InputError
 __all__ = ["sample", "sample_subsets", "select_subsets"]
 
 
-def select_subsets(rows: Sequence[Row], subsets: Sequence[str], path: Path) -> list[Row]:
+def select_subsets(rows: Sequence[Row], subsets: Sequence[str], path: Path, key: str) -> list[Row]:
     """Keep the rows of some subsets.
 
     Args:
         rows: Rows whose metadata may name a subset.
         subsets: Names to keep; none keeps all.
         path: Where the rows are from, for the error.
+        key: The recipe's key that names the subsets, for the error.
 
     Returns:
         The rows, in their order.
@@ -28,10 +29,14 @@ def select_subsets(rows: Sequence[Row], subsets: Sequence[str], path: Path) -> l
     """
     if not subsets:
         return list(rows)
-    known = sorted({str(row.metadata.get("subset")) for row in rows})
+    known = sorted({str(row.metadata["subset"]) for row in rows if "subset" in row.metadata})
     unknown = [name for name in subsets if name not in known]
     if unknown:
-        raise InputError(f"{path} has no row of subset {unknown[0]!r}", allowed=", ".join(known))
+        raise InputError(
+            f"{path} has no row of subset {unknown[0]!r}, which {key} names",
+            allowed=", ".join(known) or "no subset: no row has one in its metadata",
+            next_step=f"correct {key}; `tunewright data stats {path}` counts the subsets",
+        )
     return [row for row in rows if row.metadata.get("subset") in subsets]
 
 
@@ -69,4 +74,9 @@ def sample_subsets(rows: Sequence[Row], counts: int | Mapping[str, int], seed: i
     """
     if isinstance(counts, int):
         return sample(rows, counts, seed)
-    return [row for name, count in counts.items() for row in sample(select_subsets(rows, [name], path), count, seed)]
+    return [
+        row
+        # by name, not by the mapping's order: mappings that are equal give the same rows in the same places
+        for name, count in sorted(counts.items())
+        for row in sample(select_subsets(rows, [name], path, "evaluation.test_rows"), count, seed)
+    ]

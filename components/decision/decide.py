@@ -224,6 +224,7 @@ def decide(
         diagnosis,
         finetuned,
         len(dev_rows),
+        tuple(sorted({str(row.metadata["subset"]) for row in dev_rows if "subset" in row.metadata})),
         seed,
         few_shot,
         (*notes, diagnosis.note),

@@ -75,6 +75,7 @@ class Decision:
         diagnosis: Failures of the best simple prompt.
         finetuned_tokens_per_request: What a request to a finetuned model would carry.
         n: Number of dev rows.
+        subsets: The subsets that these rows name, sorted; empty where they name none.
         seed: Seed of the examples.
         examples: Examples a few-shot prompt carries, k.
         notes: What had to be done differently from what was asked.
@@ -93,6 +94,7 @@ class Decision:
     diagnosis: Diagnosis
     finetuned_tokens_per_request: float
     n: int
+    subsets: tuple[str, ...]
     seed: int
     examples: int
     notes: tuple[str, ...]
@@ -135,6 +137,7 @@ class Decision:
             "learning_curve": self.probe.to_dict() if self.probe else None,
             "finetuned_tokens_per_request": self.finetuned_tokens_per_request,
             "n": self.n,
+            "subsets": list(self.subsets),
             "seed": self.seed,
             "few_shot": self.examples,
             "override_reason": None,

@@ -110,7 +110,13 @@ def _facts_are_missing(m: Measured) -> Rule | None:
     )
     if not holds:
         why = "the right context does not raise the score" if not found.gain_low > 0 else "facts are a small part"
-        return Rule(f"missing facts are not the trouble: {why}", False, "rag", evidence, "a corpus that mends failures")
+        return Rule(
+            f"the score does not show that facts are missing: {why}",
+            False,
+            "rag",
+            evidence,
+            "a corpus that mends failures",
+        )
     if found.high >= m.target_score:
         name = "missing facts dominate: with the right context the target is within reach"
         return Rule(name, True, "rag", evidence, "a larger sample that shows the context not to be enough")

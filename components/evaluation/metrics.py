@@ -20,7 +20,7 @@ from components.paths import cache_dir
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["METRIC_MODULES", "check_metric", "known_metrics", "score"]
+__all__ = ["METRIC_MODULES", "check_metric", "check_metric_name", "known_metrics", "score"]
 
 METRIC_MODULES = Path(__file__).parent / "metric_modules"
 
@@ -28,6 +28,20 @@ METRIC_MODULES = Path(__file__).parent / "metric_modules"
 def known_metrics() -> list[str]:
     """Return the names of the shipped metrics, sorted."""
     return sorted(folder.name for folder in METRIC_MODULES.iterdir() if (folder / f"{folder.name}.py").is_file())
+
+
+def check_metric_name(metric: str) -> None:
+    """Refuse a metric that doesn't exist, without loading any.
+
+    Raises:
+        InputError: No such metric.
+    """
+    if metric not in known_metrics():
+        raise InputError(
+            f"unknown metric {metric!r}",
+            allowed=", ".join(known_metrics()),
+            next_step="name one of these as the metric in the recipe",
+        )
 
 
 def check_metric(metric: str, options: Mapping[str, Any]) -> None:
@@ -40,7 +54,7 @@ def check_metric(metric: str, options: Mapping[str, Any]) -> None:
     Raises:
         InputError: No such metric, an option that it doesn't know, or one missing that it needs.
     """
-    _check_name(metric)
+    check_metric_name(metric)
     _check_options(metric, _metric_class(metric), options)
 
 
@@ -62,7 +76,7 @@ def score(metric: str, predictions: Sequence[str], rows: Sequence[Row], options:
     """
     if len(predictions) != len(rows):
         raise InputError(f"{len(predictions)} predictions for {len(rows)} rows", allowed="one prediction for each row")
-    _check_name(metric)
+    check_metric_name(metric)
     kind = _metric_class(metric)
     _check_options(metric, kind, options)
     if not rows:
@@ -78,15 +92,6 @@ def score(metric: str, predictions: Sequence[str], rows: Sequence[Row], options:
             columns[column] = [_metadata(row, column.removesuffix("s"), metric) for row in rows]
     found = module.compute(**columns, **options)
     return [float(value) for value in found["scores"]]
-
-
-def _check_name(metric: str) -> None:
-    if metric not in known_metrics():
-        raise InputError(
-            f"unknown metric {metric!r}",
-            allowed=", ".join(known_metrics()),
-            next_step="name one of these as the metric in the recipe",
-        )
 
 
 def _metric_class(metric: str) -> Any:

@@ -32,6 +32,7 @@ def candidates_table(run: Mapping[str, Any]) -> Table:
     candidates = rows_of(decision.get("candidates"))
     scale = charts.scale_for([row.get(key) for row in candidates for key in ("score", "low", "high")], include=(0.0,))
     highest = max(candidates, key=lambda row: row.get("score") or 0.0, default={})
+    measured = ", ".join(plain(name) for name in decision.get("subsets") or ()) or "all"
     best = decision.get("best_candidate") or highest.get("name")
     rows: list[tuple[Cell, ...]] = []
     for row in candidates:
@@ -45,8 +46,7 @@ def candidates_table(run: Mapping[str, Any]) -> Table:
         if row.get("delta") is not None:
             paired = interval(row.get("delta_low"), row.get("delta_high"), signed=True)
             gain = f"{points(row['delta'])} ({paired})"
-        subset, score = plain(row.get("subset") or "all"), percent(row.get("score"))
-        rows.append((name, subset, strip, score, span, count(n), *cost, gain))
+        rows.append((name, measured, strip, percent(row.get("score")), span, count(n), *cost, gain))
     return Table(
         "Candidates on the dev sample",
         (

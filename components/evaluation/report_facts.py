@@ -18,7 +18,7 @@ from components.evaluation.formatting import (
     size,
     value,
 )
-from components.evaluation.run_document import section
+from components.evaluation.run_document import alias_stayed, section
 from components.evaluation.table import rows_of
 
 __all__ = ["Fact", "headline_facts", "memory_facts", "provenance_facts", "serving_facts", "training_facts"]
@@ -116,7 +116,8 @@ def serving_facts(run: Mapping[str, Any]) -> list[Fact]:
     facts = []
     if promotion:
         before = value(promotion.get("previous")) if promotion.get("previous") else "nothing"
-        note = f"before: {before}; revision {value(promotion.get('revision'))}"
+        moved = "unchanged" if alias_stayed(run) else f"before: {before}"
+        note = f"{moved}; revision {value(promotion.get('revision'))}"
         facts.append(Fact(f"Alias {plain(promotion.get('alias'))}", value(promotion.get("current")), note))
     if bundle:
         facts.append(

@@ -11,7 +11,7 @@ from typing import Any
 
 from components.evaluation.formatting import interval, percent, plain, points
 
-__all__ = ["VERDICT_TEXT", "Outcome", "missing_reason", "outcome", "section"]
+__all__ = ["VERDICT_TEXT", "Outcome", "alias_stayed", "missing_reason", "outcome", "section"]
 
 FINETUNE_VERDICTS = ("finetune",)
 VERDICT_TEXT = {
@@ -39,6 +39,11 @@ def section(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def alias_stayed(run: Mapping[str, Any]) -> bool:
+    """Say whether the alias pointed at this very version before the run, so that nothing was moved."""
+    return section(run, "promotion").get("changed") is False
+
+
 def _task_sentence(run: Mapping[str, Any]) -> str:
     task = section(run, "task")
     if not task:
@@ -63,12 +68,14 @@ def outcome(run: Mapping[str, Any]) -> Outcome:
         run: The run document; any section may be missing or null.
 
     Returns:
-        Promoted, gate refused, not finetuned, or the last stage that it reached.
+        Promoted, still promoted, gate refused, not finetuned, or the last stage that it reached.
     """
     decision, gate, promotion = section(run, "decision"), section(run, "gate"), section(run, "promotion")
     evidence = _task_sentence(run)
     if promotion:
         alias = plain(promotion.get("alias"))
+        if alias_stayed(run):
+            return Outcome("good", f"Still {alias}", f"{plain(run.get('version'))} stays {alias}. {evidence}".strip())
         return Outcome("good", "Promoted", f"{plain(run.get('version'))} is now {alias}. {evidence}".strip())
     if gate and not gate.get("passed"):
         reasons = "; ".join(plain(reason) for reason in gate.get("reasons") or ()) or "no reason was recorded"
@@ -103,6 +110,8 @@ def missing_reason(run: Mapping[str, Any], name: str) -> str:
     if _stopped_at_decision(run):
         verdict = plain(section(run, "decision").get("verdict"))
         return f"the decision was '{verdict}' ({VERDICT_TEXT.get(verdict, verdict)}), so the run ended there"
+    if name == "tax" and run.get("task"):
+        return "the recipe names no suites (evaluation.suites)"
     if name in ("promotion", "bundle", "endpoint") and gate and not gate.get("passed"):
         return "the gate refused this version"
     if name in ("bundle", "endpoint"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.evaluation.formatting import count, duration, number, plain, ratio, short, size, value
-from components.evaluation.run_document import VERDICT_TEXT, missing_reason, section
+from components.evaluation.run_document import VERDICT_TEXT, alias_stayed, missing_reason, section
 from components.evaluation.table import rows_of
 
 __all__ = ["outcome_lines", "planning_lines"]
@@ -66,10 +66,13 @@ def _promoted(run: Mapping[str, Any]) -> str:
     promotion = section(run, "promotion")
     if not promotion:
         return f"not run: {missing_reason(run, 'promotion')}"
+    pointing = f"{plain(promotion.get('alias'))} is {plain(promotion.get('current'))}"
+    revision = value(promotion.get("revision"))
+    if alias_stayed(run):
+        return f"{pointing} as before (revision {revision}, unchanged)"
     before = promotion.get("previous")
     was = f", before {plain(before)}" if before else ", the first"
-    revision = value(promotion.get("revision"))
-    return f"{plain(promotion.get('alias'))} is {plain(promotion.get('current'))} (revision {revision}{was})"
+    return f"{pointing} (revision {revision}{was})"
 
 
 def _bundled(run: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,17 @@ from components.evaluation.statistics import wilson
 from components.evaluation.suite_data import SUITES, suite_file, suite_record
 from components.files import digest_of
 
-__all__ = ["FORMATS", "PROMPT_FORMAT", "Suite", "SuiteItem", "SuiteResult", "known_suites", "load_suite", "run_suite"]
+__all__ = [
+    "FORMATS",
+    "PROMPT_FORMAT",
+    "Suite",
+    "SuiteItem",
+    "SuiteResult",
+    "check_suites",
+    "known_suites",
+    "load_suite",
+    "run_suite",
+]
 
 # A change of a format's text is a new name: scores of different formats must not be compared.
 FORMATS = ("plain-1", "chat-1")
@@ -101,6 +111,21 @@ def known_suites() -> list[str]:
     return sorted(SUITES)
 
 
+def check_suites(names: Sequence[str]) -> None:
+    """Refuse a suite that doesn't exist, without fetching any.
+
+    Raises:
+        InputError: The first name that is none.
+    """
+    for name in names:
+        if name not in SUITES:
+            raise InputError(
+                f"unknown suite {name!r}",
+                allowed=", ".join(known_suites()),
+                next_step="name one of these: evaluation.suites in a recipe, --suite on the command line",
+            )
+
+
 def load_suite(
     name: str, rows: int, seed: int = 0, *, cache: Path | None = None, prompt_format: str = PROMPT_FORMAT
 ) -> Suite:
@@ -119,10 +144,7 @@ def load_suite(
     Raises:
         InputError: An unknown suite or format, or fewer than one row.
     """
-    if name not in SUITES:
-        raise InputError(
-            f"unknown suite {name!r}", allowed=", ".join(known_suites()), next_step="change `suites` in the recipe"
-        )
+    check_suites((name,))
     if rows < 1:
         raise InputError(f"suite {name}: {rows} rows", allowed="1 or more")
     if prompt_format not in FORMATS:

@@ -68,9 +68,7 @@ class TrainingProcess:
     """A process that has imported what training imports, started at once and asked later."""
 
     def __init__(self) -> None:
-        import psutil
-
-        self._own_bytes = psutil.Process().memory_info().rss - idle_heap_bytes()[0]
+        self._own_bytes = own_bytes()
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
@@ -123,6 +121,13 @@ class TrainingProcess:
                 next_step="set the environment up again with `make setup`",
             )
         return int(line)
+
+
+def own_bytes() -> int:
+    """Return what this process holds, without heap that stands idle in it."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss) - idle_heap_bytes()[0]
 
 
 def estimated_holes(live_bytes: int, live_bytes_without_checkpointing: int, checkpointing: bool) -> int:

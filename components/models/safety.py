@@ -16,7 +16,15 @@ from typing import Any
 
 from components.errors import InputError
 
-__all__ = ["ALLOWED_SUFFIXES", "chat_template", "check_base", "check_chat_template", "check_folder", "weight_files"]
+__all__ = [
+    "ALLOWED_SUFFIXES",
+    "chat_template",
+    "check_base",
+    "check_chat_template",
+    "check_folder",
+    "check_is_base",
+    "weight_files",
+]
 
 # `.model` is a sentencepiece vocabulary (protobuf); names without a suffix are LICENSE, NOTICE and the like.
 TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".jinja", ".txt", ".md", ".yaml", ".yml"})
@@ -94,19 +102,29 @@ def check_chat_template(folder: Path) -> None:
         ) from error
 
 
+def check_is_base(folder: Path) -> None:
+    """Refuse a folder that is no base model at all, whatever else lies in it.
+
+    Raises:
+        InputError: There is no config.json; an adapter's folder is told as that.
+    """
+    if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        raise InputError(
+            f"{folder} has no config.json, so it is not a base model",
+            allowed="a folder with config.json, *.safetensors and a tokenizer",
+            next_step="it holds an adapter: name its base" if adapter else "name the folder that the base lies in",
+        )
+
+
 def check_base(folder: Path) -> None:
     """Refuse a folder that is not a complete, safe base: config, weights, tokenizer and chat template.
 
     Raises:
-        InputError: As `check_folder` and `check_chat_template`, or a part is missing.
+        InputError: As `check_is_base`, `check_folder` and `check_chat_template`, or a part is missing.
     """
+    check_is_base(folder)
     check_folder(folder)
-    if not (folder / "config.json").is_file():
-        raise InputError(
-            f"{folder} has no config.json, so it is not a base model",
-            allowed="a folder with config.json, *.safetensors and a tokenizer",
-            next_step="an adapter is given with its base: name the base here",
-        )
     weight_files(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise InputError(f"{folder} has no tokenizer", allowed=f"one of {', '.join(TOKENIZER_FILES)}")

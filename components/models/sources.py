@@ -15,10 +15,10 @@ from components.errors import InputError, TunewrightError
 from components.files import digest_of, fsync_folder, write_json
 from components.models.convert import CONVERTER_REVISION, convert_gguf
 from components.models.fingerprint import file_digest
-from components.models.safety import check_base
+from components.models.safety import check_base, check_is_base
 from components.paths import cache_dir
 
-__all__ = ["CATALOGUE", "BaseSource", "locate_base"]
+__all__ = ["CATALOGUE", "BaseSource", "check_base_name", "locate_base"]
 
 RECORD_FILE = "source.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
@@ -96,13 +96,25 @@ def locate_base(name: str, cache: Path | None = None) -> BaseSource:
         digest = file_digest(path)
         folder = _converted(path.stem, digest, lambda: path, cache)
         return BaseSource(name, folder, "unknown", f"local GGUF file, sha256 {digest}")
-    if HUB_ID.fullmatch(name):
-        return _from_hub(name, cache)
-    raise InputError(
-        f"unknown base {name!r}",
-        allowed=f"{', '.join(sorted(CATALOGUE))}; a local folder; a .gguf file; or a hub id org/name",
-        next_step="set `base` in the recipe to one of these",
-    )
+    check_base_name(name)
+    return _from_hub(name, cache)
+
+
+def check_base_name(name: str) -> None:
+    """Refuse what can't name a base, without reading or fetching one.
+
+    Raises:
+        InputError: Neither of the catalogue, nor there, nor of the form of a hub id; or a folder that is no base.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir() and name not in CATALOGUE:
+        check_is_base(path)
+    elif name not in CATALOGUE and not (path.suffix == ".gguf" and path.is_file()) and not HUB_ID.fullmatch(name):
+        raise InputError(
+            f"unknown base {name!r}",
+            allowed=f"{', '.join(sorted(CATALOGUE))}; a local folder; a .gguf file; or a hub id org/name",
+            next_step="name one of these: `base` in a recipe, --base on the command line",
+        )
 
 
 def _from_catalogue(name: str, entry: PackageFile, cache: Path) -> BaseSource:

@@ -156,8 +156,7 @@ class TorchEngine:
     def status(self) -> EngineStatus:
         """Return the present state."""
         base = self._status
-        running = len(self._active) + (self._prefilling is not None)
-        return EngineStatus(base.state, base.reason, base.canary, running, len(self._waiting))
+        return EngineStatus(base.state, base.reason, base.canary, len(self._begun()), len(self._waiting))
 
     def context_tokens(self) -> int:
         """Return how many tokens prompt and answer may have together."""
@@ -256,7 +255,9 @@ class TorchEngine:
         self._cache = self._empty_cache()
 
     def _begun(self) -> list[_Job]:
-        return self._active + ([self._prefilling] if self._prefilling else [])
+        # another thread may ask at any moment: an answer must not seem gone, or double, on its way into a slot
+        prefilling, active = self._prefilling, list(self._active)
+        return active + ([prefilling] if prefilling and prefilling not in active else [])
 
     def _turn(self) -> bool:
         """Prefill one piece of one prompt and decode one token of everything that runs; False when nothing is left."""
@@ -286,11 +287,11 @@ class TorchEngine:
             job.prefilled_tokens += len(piece)
             if job.prefilled_tokens < len(prompt):
                 return
-            self._prefilling = None
             layers, job.prefilled = job.prefilled, []
             if not self._advance(job, logits):
                 self._cache.admit([], layers, len(prompt))
                 self._active.append(job)
+            self._prefilling = None
         except Exception as error:
             logger.exception("a prompt of %d tokens could not be read", len(prompt))
             self._prefilling = None
@@ -334,8 +335,9 @@ class TorchEngine:
 
     def _leave(self, slot: int) -> None:
         self._cache.release(slot)
-        self._active[slot] = self._active[-1]
-        self._active.pop()
+        active = list(self._active)
+        active[slot] = active[-1]
+        self._active = active[:-1]
 
     def _fail(self, jobs: Sequence[_Job], error: Exception) -> None:
         for job in jobs:

@@ -22,23 +22,28 @@ __all__ = ["command"]
     show_default="$TUNEWRIGHT_HOME, else .tunewright",
     help="The state folder that holds the registry; the bundle goes to bentoml/ in it.",
 )
+@click.option("--unproven", is_flag=True, help="Package it although the gate says no, or nothing was measured.")
 @json_option
-def command(ref: str, home: Path, as_json: bool) -> None:
+def command(ref: str, home: Path, unproven: bool, as_json: bool) -> None:
     """Package a registered version with BentoML.
 
     REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest. A version
-    that is bundled already is not bundled again.
+    that is bundled already is not bundled again; one that no alias points at and that doesn't pass its gate is refused,
+    unless --unproven is given.
     """
     from deploy.bundle import build_bundle
-    from deploy.from_registry import version_files
+    from deploy.from_registry import require_proven, version_files
+    from deploy.staging import stage_model
     from registry.store import Registry
 
     with Registry.open(home / "registry", create=False) as registry:
+        if not unproven:
+            require_proven(registry, ref)
         files = version_files(registry, ref)
-    note(f"bundling {files['name']}:v{files['version']}")
-    bundle = build_bundle(**files, out_home=home)
+    note(f"bundling {files.label}")
+    bundle = build_bundle(stage_model(files, out_home=home), out_home=home)
     document = {
-        "version": f"{files['name']}:v{files['version']}",
+        "version": files.label,
         "digest": bundle.digest,
         "tag": bundle.tag,
         "path": str(bundle.path),

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from flows.commands.group import VerbGroup
+from flows.commands.option_types import FRACTION
 from flows.commands.output import emit, json_option
 
 __all__ = ["command"]
@@ -15,7 +17,7 @@ __all__ = ["command"]
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.group(name="data", help="Check, show and count the rows of a data file.")
+@click.group(name="data", cls=VerbGroup, help="Check, show and count the rows of a data file.")
 def command() -> None:
     """Group the verbs about data files."""
 
@@ -77,8 +79,8 @@ def _render_stats(found: dict[str, Any]) -> str:
     "--prompt-loss-weight",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Loss weight of the prompt's tokens.",
+    type=FRACTION,
+    help="Loss weight of the prompt's tokens, from 0 to 1.",
 )
 @json_option
 def show(file: Path, base: str | None, count: int, line: int, prompt_loss_weight: float, as_json: bool) -> None:

@@ -51,7 +51,8 @@ def _candidate_lines(decision: dict[str, Any]) -> list[str]:
             f"{c['name']:<20}{100 * c['score']:>6.1f} %   {interval:<16}{gain:<36}{c['tokens_per_request']:>8.0f}"
             f"{c['seconds_per_request']:>9.2f}"
         )
-    return [*lines, f"n = {decision['n']} dev rows; tokens and seconds are those of a request"]
+    subsets = f" of {', '.join(decision['subsets'])}" if decision["subsets"] else ""
+    return [*lines, f"measured on {decision['n']} dev rows{subsets}; tokens and seconds are those of a request"]
 
 
 def _failure_lines(decision: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from components.files import existing_part, write_problem
 from flows.commands.output import emit, json_option
 from flows.commands.recipe_options import state_folder
 
@@ -47,12 +47,13 @@ def command(home: Path | None, as_json: bool) -> None:
 
 
 def _folder(what: str, path: Path) -> dict[str, Any]:
-    existing = next(p for p in (path, *path.parents) if p.exists())
+    problem = write_problem(path)
     return {
         "what": what,
         "path": str(path),
-        "writable": os.access(existing, os.W_OK),
-        "free_bytes": shutil.disk_usage(existing).free,
+        "writable": problem is None,
+        "problem": problem,
+        "free_bytes": shutil.disk_usage(existing_part(path)).free,
     }
 
 
@@ -64,6 +65,6 @@ def _render(d: dict[str, Any]) -> str:
         f"dtype        {d['dtype']} (bfloat16 runs at {d['bfloat16_speedup']:.2f} times float32's speed)",
     ]
     for f in d["folders"]:
-        state = "writable" if f["writable"] else "NOT writable"
-        lines.append(f"{f['what']:<12} {f['path']}  ({state}, {f['free_bytes'] / 2**30:.0f} GiB free)")
+        state = f"NOT writable: {f['problem']}" if f["problem"] else f"writable, {f['free_bytes'] / 2**30:.0f} GiB free"
+        lines.append(f"{f['what']:<12} {f['path']}  ({state})")
     return "\n".join([*lines, *(f"{name:<12} {version}" for name, version in d["versions"].items())])

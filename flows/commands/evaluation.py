@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flows.commands.option_types import FRACTION
 from flows.commands.output import emit, json_option
 from flows.commands.recipe_options import state_folder
 
@@ -17,7 +18,13 @@ from flows.commands.recipe_options import state_folder
 @click.option("--suite", "suites", multiple=True, help="Suite to run; repeat for several. [default: all]")
 @click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="Rows sampled of each suite.")
 @click.option("--seed", default=17, show_default=True, help="Seed of the sample.")
-@click.option("--max-drop", default=0.1, show_default=True, help="Largest loss of a suite that passes, as a fraction.")
+@click.option(
+    "--max-drop",
+    default=0.1,
+    show_default=True,
+    type=FRACTION,
+    help="Largest loss of a suite that passes, from 0 to 1.",
+)
 @click.option("--home", type=click.Path(path_type=Path), help="State folder; $TUNEWRIGHT_HOME or .tunewright.")
 @json_option
 def command(
@@ -31,6 +38,16 @@ def command(
     as_json: bool,
 ) -> None:
     """Score REF on general suites; with --baseline, compare both on the same rows."""
+    from components.evaluation.suites import check_suites
+
+    # what is misspelt is told before files are checked out and frameworks loaded
+    check_suites(suites)
+    from registry.lookup import Lookup
+
+    lookup = Lookup(state_folder(home) / "registry")
+    for name in (ref, *([baseline] if baseline else [])):
+        lookup.resolve(name)
+    lookup.close()
     from registry.store import Registry
 
     with Registry.open(state_folder(home) / "registry", create=False) as registry:
@@ -49,9 +66,9 @@ def command(
     loaded = [load_suite(name, rows, seed) for name in suites or known_suites()]
     found: dict[str, list[Any]] = {}
     for name, files in models.items():
-        adapter = files["adapter_folder"]
-        model = load_model(files["base_folder"], adapter=adapter, merge=adapter is not None)
-        tokenizer = load_tokenizer(files["base_folder"])
+        adapter = files.adapter_folder
+        model = load_model(files.base_folder, adapter=adapter, merge=adapter is not None)
+        tokenizer = load_tokenizer(files.base_folder)
         found[name] = [
             run_suite(
                 model,
@@ -62,13 +79,13 @@ def command(
             for suite in loaded
         ]
     document: dict[str, Any] = {
-        "model": f"{models[ref]['name']}:v{models[ref]['version']}",
-        "digest": models[ref]["digest"],
+        "model": models[ref].label,
+        "digest": models[ref].digest,
         "seed": seed,
         "suites": [result.to_dict() for result in found[ref]],
     }
     if baseline:
-        document["baseline"] = f"{models[baseline]['name']}:v{models[baseline]['version']}"
+        document["baseline"] = models[baseline].label
         document["tax"] = compare(found[baseline], found[ref], max_drop=max_drop)
     emit(document, as_json, _render)
 

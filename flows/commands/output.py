@@ -1,14 +1,19 @@
-"""What every command shares: the `--json` option, and one document on standard output."""
+"""What every command shares: the `--json` option, and one document on standard output, after an error too."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-__all__ = ["emit", "json_option", "note"]
+__all__ = ["begin", "emit", "emit_error", "json_option", "note"]
+
+# Set once this command's document is printed: a verdict's no comes after its document, and adds none. An event, since
+# a server prints its document from a thread of its own.
+_printed = threading.Event()
 
 json_option = click.option(
     "--json",
@@ -32,3 +37,36 @@ def emit(document: Any, as_json: bool, render: Callable[[Any], str]) -> None:
         render: Turns the document into text for a person.
     """
     click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False) if as_json else render(document))
+    _printed.set()
+
+
+def begin() -> None:
+    """Note that a command begins, and has printed nothing."""
+    _printed.clear()
+
+
+def emit_error(error: BaseException, exit_status: int, arguments: Sequence[str]) -> None:
+    """Print an error as the command's JSON document, if `--json` was given and the command has printed none yet.
+
+    Args:
+        error: What was raised.
+        exit_status: The status that the process ends with.
+        arguments: The command line as it was typed: a usage error comes before `--json` is parsed.
+    """
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--json" in options and not _printed.is_set():
+        emit({"error": {**_described(error), "exit_status": exit_status}}, True, str)
+
+
+def _described(error: BaseException) -> dict[str, str | None]:
+    # the trees of components and registry, and click's own
+    message = getattr(error, "problem", None) or str(error)
+    next_step = getattr(error, "next_step", None)
+    if isinstance(error, click.ClickException):
+        message = error.format_message()
+        context = getattr(error, "ctx", None)
+        next_step = next_step or (f"{context.command_path} --help" if context is not None else None)
+    elif not hasattr(error, "exit_status"):
+        next_step = "run again with --debug for the traceback"
+    allowed = getattr(error, "allowed", None)
+    return {"type": type(error).__name__, "message": message, "allowed": allowed, "next_step": next_step}

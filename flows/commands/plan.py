@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from components.errors import InputError, VerdictError
 from flows.commands.output import emit, json_option
@@ -13,6 +14,15 @@ from flows.commands.output import emit, json_option
 __all__ = ["command"]
 
 GIB = 2**30
+# Options that belong to some of the three ways of planning only; given with another, they would do nothing.
+BELONGS_TO = {
+    **dict.fromkeys(("profile", "overrides", "home"), ("RECIPE",)),
+    **dict.fromkeys(
+        ("method", "rank", "targets", "sequence_tokens", "effective_rows", "rows_per_sequence", "dtype"), ("--base",)
+    ),
+    **dict.fromkeys(("optimizer", "gpu"), ("--base", "--params")),
+    **dict.fromkeys(("bytes_per_value", "trainable"), ("--params",)),
+}
 
 
 @click.command("plan")
@@ -30,18 +40,32 @@ GIB = 2**30
 @click.option("--effective-rows", type=int, default=16, show_default=True, help="With --base: rows behind each step.")
 @click.option("--rows-per-sequence", type=int, default=1, show_default=True, help="With --base: rows that are packed.")
 @click.option("--dtype", default="auto", show_default=True, help="With --base: float32, bfloat16, or auto to measure.")
-@click.option("--optimizer", default="adamw", show_default=True, help="adamw, adam, momentum or sgd.")
+@click.option(
+    "--optimizer", default="adamw", show_default=True, help="With --base or --params: adamw, adam, momentum or sgd."
+)
 @click.option("--budget", help="Memory that the run may take, such as 24GiB; by default what this machine has free.")
-@click.option("--gpu", help="With --base: a named GPU instead of a budget, such as a100-80.")
-@click.option("--params", type=float, help="The bare arithmetic: number of parameters, such as 13e9.")
+@click.option("--gpu", help="With --base or --params: a named GPU instead of a budget, such as a100-80.")
+@click.option(
+    "--params",
+    type=float,
+    help="The bare arithmetic, held against --budget or --gpu if given: number of parameters, such as 13e9.",
+)
 @click.option(
     "--bytes", "bytes_per_value", type=float, default=2, show_default=True, help="With --params: bytes a value."
 )
 @click.option("--trainable", type=float, help="With --params: trainable parameters; all by default.")
 @click.option("--explain", is_flag=True, help="Show the arithmetic line by line.")
 @json_option
+@click.pass_context
 def command(
-    recipe: Path | None, base: str | None, params: float | None, explain: bool, as_json: bool, **options: Any
+    context: click.Context,
+    /,
+    recipe: Path | None,
+    base: str | None,
+    params: float | None,
+    explain: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Plan memory for RECIPE, for a base (--base), or by arithmetic alone (--params).
 
@@ -54,6 +78,7 @@ def command(
             allowed="one of RECIPE, --base or --params",
             next_step="tunewright plan examples/text2sql/recipe.yaml, or tunewright plan --params 13e9 --bytes 2",
         )
+    _refuse_idle_options(context, given[0])
     if params is not None:
         _formula(params, options, explain, as_json)
         return
@@ -67,12 +92,45 @@ def command(
         )
 
 
+def _refuse_idle_options(context: click.Context, way: str) -> None:
+    """Refuse options that do nothing in this way of planning, by the names that were typed."""
+    names = {option.name: option.opts[0] for option in context.command.params}
+    typed = [name for name in BELONGS_TO if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    idle = [name for name in typed if way not in BELONGS_TO[name]]
+    if idle:
+        taken = [label for name, label in names.items() if name in BELONGS_TO and way in BELONGS_TO[name]]
+        raise InputError(
+            f"{', '.join(names[name] for name in idle)} does nothing with {way}",
+            allowed=f"with {way}: {', '.join(sorted([*taken, '--budget', '--explain', '--json']))}",
+            next_step="; ".join(f"{names[name]} goes with {' or '.join(BELONGS_TO[name])}" for name in idle),
+        )
+    if context.params["gpu"] and context.params["budget"]:
+        raise InputError("--gpu and --budget were both given", allowed="one of them")
+
+
 def _formula(params: float, options: dict[str, Any], explain: bool, as_json: bool) -> None:
     from components.memory.formula import estimate
+    from components.memory.hardware import gpu_budget, parse_size
 
     found = estimate(params, options["bytes_per_value"], options["optimizer"], options["trainable"])
-    document = found.to_dict() | ({"explanation": found.explain()} if explain else {})
-    emit(document, as_json, lambda _: "\n".join(found.explain() if explain else _formula_lines(found)))
+    budget = parse_size(options["budget"]) if options["budget"] else None
+    if options["gpu"]:
+        budget = gpu_budget(options["gpu"]).budget_bytes
+    needed = found.training_bytes_without_activations
+    compared = {} if budget is None else {"budget_bytes": budget, "fits": needed <= budget}
+    document = found.to_dict() | compared | ({"explanation": found.explain()} if explain else {})
+    lines = found.explain() if explain else _formula_lines(found)
+    if budget is not None:
+        lines += [
+            f"budget                  {budget / 1e9:>10,.2f} GB: {'fits' if needed <= budget else 'does not fit'}"
+        ]
+    emit(document, as_json, lambda _: "\n".join(lines))
+    if budget is not None and needed > budget:
+        raise VerdictError(
+            f"training does not fit {budget / GIB:.2f} GiB: weights, gradients and optimizer need {needed / GIB:.2f} "
+            "GiB before any activations",
+            next_step="train fewer parameters (--trainable), or plan adapters: tunewright plan --base",
+        )
 
 
 def _formula_lines(found: Any) -> list[str]:
@@ -90,8 +148,6 @@ def _of_base(base: str | None, options: dict[str, Any]) -> dict[str, Any]:
     from components.models.sources import locate_base
     from components.runtime import prepare_process
 
-    if options["gpu"] and options["budget"]:
-        raise InputError("--gpu and --budget were both given", allowed="one of them")
     budget = gpu_budget(options["gpu"]) if options["gpu"] else None
     size = parse_size(options["budget"]) if options["budget"] else None
     folder = Path(base or "")
@@ -123,8 +179,6 @@ def _of_base(base: str | None, options: dict[str, Any]) -> dict[str, Any]:
 def _of_recipe(recipe: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     from flows.commands.recipe_options import open_recipe
 
-    if options["gpu"]:
-        raise InputError("--gpu goes with --base", allowed="--budget with a recipe", next_step="give its memory in GiB")
     overrides = options["overrides"]
     if options["budget"]:
         from components.memory.hardware import parse_size

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from components.recipe import ResolvedRecipe
     from flows.job import Job
 
-__all__ = ["open_recipe", "prepare", "recipe_options", "state_folder"]
+__all__ = ["open_recipe", "recipe_options", "state_folder"]
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,20 +36,11 @@ def state_folder(home: Path | None) -> Path:
     return folder
 
 
-def prepare(recipe: Path, profile: str | None, overrides: tuple[str, ...]) -> ResolvedRecipe:
-    """Parse the recipe, which is told at once when it is wrong, and then set this process up for computing."""
+def open_recipe(recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path | None) -> Job:
+    """Return the job of a recipe, ready for its steps."""
     from components.recipe import load_recipe
 
     resolved = load_recipe(recipe, profile, overrides)
-    from components.runtime import prepare_process
-
-    prepare_process(resolved.recipe.memory.threads)
-    return resolved
-
-
-def open_recipe(recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path | None) -> Job:
-    """Return the job of a recipe, ready for single steps."""
-    resolved = prepare(recipe, profile, overrides)
     from flows.job import open_job
 
     return open_job(resolved, state_folder(home))

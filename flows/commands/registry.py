@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from components.paths import home as default_home
+from flows.commands.group import VerbGroup
 from flows.commands.output import emit, json_option
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ revision_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=VerbGroup)
 def command() -> None:
     """Look up, promote, roll back and verify model versions.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.commands.output import emit, json_option
-from flows.commands.recipe_options import prepare, recipe_options, state_folder
+from flows.commands.recipe_options import open_recipe, recipe_options
 
 if TYPE_CHECKING:
     from flows.job import Job
@@ -27,14 +27,9 @@ def command(
     What hasn't changed since an earlier run is kept. Exit status 3 when the decision, the memory plan or the gate says
     no; the report is written all the same.
     """
-    resolved = prepare(recipe, profile, overrides)
-    state = state_folder(home)
-    from flows.job import open_job
-
     # what is wrong with the base, the metric, the folders or the rows is told before a server is started
-    job = open_job(resolved, state)
-    job.check_rows()
-    run = _plainly(job) if no_prefect else _under_prefect(recipe, profile, overrides, state)
+    job = open_recipe(recipe, profile, overrides, home)
+    run = _plainly(job) if no_prefect else _under_prefect(recipe, profile, overrides, job.home)
     from components.errors import VerdictError
     from components.evaluation.summary import render_text
     from flows.chain import exit_reason
@@ -60,5 +55,7 @@ def _under_prefect(recipe: Path, profile: str | None, overrides: tuple[str, ...]
 
     state = finetune(str(recipe), profile, overrides, str(home), return_state=True)
     # a verdict's no is a Failed state that carries the run document; any other failure carries what was raised
-    document: dict[str, Any] = state.data if isinstance(state.data, dict) else state.result(raise_on_failure=True)
+    document: dict[str, Any] | BaseException = state.result(raise_on_failure=False)
+    if isinstance(document, BaseException):
+        raise document
     return document

@@ -45,19 +45,30 @@ __all__ = ["command"]
     show_default=True,
     help="The app by itself, or inside a BentoML bundle.",
 )
+@click.option("--unproven", is_flag=True, help="Serve it although the gate says no, or nothing was measured.")
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, ref: str, host: str, port: int, home: Path, token_env: str, engine: str, as_json: bool
+    context: click.Context,
+    ref: str,
+    host: str,
+    port: int,
+    home: Path,
+    token_env: str,
+    engine: str,
+    unproven: bool,
+    as_json: bool,
 ) -> None:
     """Serve a registered version until interrupted.
 
-    REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest. The files are
-    verified, the base is compared with the one that the adapter was trained on, and a canary is asked, before the
-    endpoint is ready.
+    REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest. A version that
+    no alias points at and that doesn't pass its gate is refused, unless --unproven is given. The files are verified,
+    the base is compared with the one that the adapter was trained on, and a canary is asked, before the endpoint is
+    ready.
     """
-    from deploy.from_registry import version_files
+    from deploy.from_registry import require_proven, version_files
     from deploy.serving import check_address
+    from deploy.staging import stage_model
     from registry.store import Registry
 
     token = os.environ.get(token_env) or None
@@ -69,34 +80,34 @@ def command(
         )
     host, port = check_address(host, port, token)
     with Registry.open(home / "registry", create=False) as registry:
+        if not unproven:
+            require_proven(registry, ref)
         files = version_files(registry, ref)
-    label, digest = f"{files['name']}:v{files['version']}", files["digest"]
-    note(f"loading {label} ({digest[:12]})")
+    note(f"loading {files.label} ({files.digest[:12]})")
 
     def ready(url: str, canary: Mapping[str, Any]) -> None:
         document = {
             "url": url,
             "base_url": f"{url}/v1",
-            "model": files["name"],
-            "version": label,
-            "digest": digest,
+            "model": files.name,
+            "version": files.label,
+            "digest": files.digest,
             "engine": engine,
             "canary": dict(canary),
         }
         emit(document, as_json, _render)
 
     signal.signal(signal.SIGTERM, _leave)
+    model = stage_model(files, out_home=home)
     if engine == "plain":
         from deploy.plain import serve_plain
-        from deploy.staging import stage_model
 
-        model = stage_model(**files, out_home=home.absolute())
         serve_plain(model, host=host, port=port, token=token, on_ready=ready)
     else:
         from deploy.bundle import build_bundle
         from deploy.serving import serve_bundle
 
-        bundle = build_bundle(**files, out_home=home)
+        bundle = build_bundle(model, out_home=home)
         with serve_bundle(bundle.path, port, token, host=host) as server:
             ready(server.url, server.ready.get("canary", {}))
             try:

@@ -10,6 +10,7 @@ import yaml
 
 from components.errors import InputError
 from components.recipe import json_schema, load_recipe
+from components.recipe_errors import allowed_values
 
 MINIMAL = {"name": "sql", "base": "b", "data": {"train": "a.jsonl", "dev": "b.jsonl", "test": "c.jsonl"}}
 
@@ -75,6 +76,62 @@ def test_wrong_and_contradictory_values_are_refused(tmp_path: Path, section: dic
     with pytest.raises(InputError, match=message) as caught:
         load_recipe(write(tmp_path, **section))
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "section", "problem", "allowed"),
+    [
+        (("finetune.rank=x",), {}, "--set finetune.rank=x: finetune.rank can't be 'x'", "a whole number from 1 to 512"),
+        ((), {"finetune": {"rank": 2.5}}, "{path}: finetune.rank can't be 2.5", "a whole number from 1 to 512"),
+        ((), {"finetune": {"alpha": 0}}, "{path}: finetune.alpha can't be 0", "a number above 0"),
+        (("seed=",), {}, "--set seed=: seed can't be empty", "a whole number from 0 to 2147483647"),
+        (("release.bundle=maybe",), {}, "--set release.bundle=maybe: release.bundle can't be 'maybe'", "true or false"),
+        ((), {"finetune": {"method": "magic"}}, "{path}: finetune.method can't be 'magic'", "auto, lora or qlora"),
+        ((), {"gate": {"subset": 3}}, "{path}: gate.subset can't be 3", "text, or nothing"),
+        (
+            ("evaluation.test_rows.joined=x",), {},
+            "--set evaluation.test_rows.joined=x: evaluation.test_rows can't be {{\"joined\": \"x\"}}",
+            "a whole number of at least 0, or a mapping of names, each to a whole number of at least 0",
+        ),
+        (
+            ("gate.min_rows=0",), {"decision": {"candidates": []}},
+            "{path}: decision.candidates can't be []; --set gate.min_rows=0: gate.min_rows can't be 0",
+            "decision.candidates: a list of one or more of zero-shot, few-shot or few-shot-retrieved; "
+            "gate.min_rows: a whole number of at least 1",
+        ),
+        (
+            ("finetune.effective_rows=10",), {},
+            "{path} with --set finetune.effective_rows=10: finetune: effective_rows 10 is not a multiple of "
+            "rows_per_sequence 4: an optimizer step takes whole sequences",
+            None,
+        ),
+    ],
+)  # fmt: skip
+def test_a_refused_value_is_told_in_words_where_it_was_written(
+    overrides: tuple[str, ...], section: dict[str, object], problem: str, allowed: str | None, tmp_path: Path
+) -> None:
+    path = write(tmp_path, **section)
+    with pytest.raises(InputError) as caught:
+        load_recipe(path, None, overrides)
+    assert caught.value.problem == problem.format(path=path)
+    assert caught.value.allowed == allowed
+    assert caught.value.next_step
+
+
+def test_a_profile_and_a_misspelt_override_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, profiles={"smoke": {"finetune": {"rank": 0}}})
+    with pytest.raises(InputError, match=r"recipe\.yaml, profile smoke: finetune\.rank can't be 0"):
+        load_recipe(path, "smoke")
+    with pytest.raises(InputError, match=r"^--set finetune\.rnk=1: unknown key finetune\.rnk"):
+        load_recipe(path, None, ("finetune.rnk=1",))
+    with pytest.raises(InputError, match=r"^--set finetune=1: finetune must be a mapping"):
+        load_recipe(path, None, ("finetune=1",))
+
+
+def test_every_key_can_say_what_it_takes() -> None:
+    for section in json_schema()["$defs"].values():
+        for key, schema in section["properties"].items():
+            assert "schema" not in allowed_values(schema), key
 
 
 def test_what_is_not_a_recipe_is_refused(tmp_path: Path) -> None:

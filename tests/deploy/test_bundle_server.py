@@ -19,8 +19,10 @@ from components.errors import ConflictError, VerdictError
 from components.evaluation.generation import generate
 from components.models.fingerprint import fingerprint
 from deploy.bundle import Bundle, build_bundle
+from deploy.from_registry import VersionFiles
 from deploy.model import DESCRIPTION_FILE
 from deploy.serving import RunningServer, serve_bundle
+from deploy.staging import stage_model
 
 pytestmark = pytest.mark.integration
 
@@ -36,16 +38,9 @@ def bundle_of(home: Path, folder: Path) -> Bundle:
         "tokenizer_digest": prints.tokenizer,
         "template_digest": prints.template,
     }
-    return build_bundle(
-        name="Tiny SQL",
-        version=3,
-        digest=DIGEST,
-        base_folder=folder,
-        adapter_folder=None,
-        manifest=manifest,
-        out_home=home,
-        canary_messages=[Message("user", QUESTION)],
-    )
+    files = VersionFiles("Tiny SQL", 3, DIGEST, folder, None, manifest)
+    model = stage_model(files, out_home=home, canary_messages=[Message("user", QUESTION)])
+    return build_bundle(model, out_home=home)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 from components.errors import ConflictError, InputError
 from components.files import sha256_file
 from components.models.fingerprint import Fingerprint, fingerprint, write_binding
+from deploy.from_registry import VersionFiles
 from deploy.model import DESCRIPTION_FILE, ServedModel
 from deploy.staging import stage_model
 
@@ -46,15 +47,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path
 
 
 def stage(home: Path, base: Path, adapter: Path | None, manifest: dict[str, Any]) -> ServedModel:
-    return stage_model(
-        name="tiny",
-        version=2,
-        digest=DIGEST,
-        base_folder=base,
-        adapter_folder=adapter,
-        manifest=manifest,
-        out_home=home,
-    )
+    return stage_model(VersionFiles("tiny", 2, DIGEST, base, adapter, manifest), out_home=home)
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ pytestmark = pytest.mark.integration
 
 def run(recipe: Path, *overrides: str) -> dict[str, Any]:
     job = open_job(load_recipe(recipe, None, overrides), home())
-    job.check_rows()
     return run_chain(job, TerminalObserver(), lambda function, *arguments: function(*arguments))
 
 
@@ -81,6 +80,15 @@ def test_a_changed_test_row_measures_again_and_trains_nothing(project: Project, 
     write_rows(tmp_path / "test.jsonl", range(40, 52), answer="SELECT name FROM t{}")
     second = run(recipe)
     assert redone(second) == {"evaluate the base", "evaluate the tuned model"}
+    assert second["version"] == first["version"]
+
+
+def test_a_changed_dev_row_decides_again_and_trains_nothing(project: Project, tmp_path: Path) -> None:
+    recipe = project()
+    first = run(recipe)
+    write_rows(tmp_path / "dev.jsonl", range(30, 38), answer="SELECT name FROM t{}")
+    second = run(recipe)
+    assert redone(second) == {"decide"}
     assert second["version"] == first["version"]
 
 

@@ -13,7 +13,7 @@ import pytest
 from components.errors import InputError, TunewrightError
 from components.files import sha256_file
 from flows import data_version, dvc_workspace
-from flows.data_version import materialise
+from flows.data_version import can_be_brought, materialise
 
 STAGE = """
 stages:
@@ -237,3 +237,15 @@ def test_an_unreadable_lock_file_is_an_input_error(repo: Path) -> None:
 def test_the_committed_lock_file_belongs_to_the_committed_code_and_parameters() -> None:
     root = Path(__file__).parents[2]
     assert list(dvc_workspace.stale_reasons(root)) == [], "run `dvc repro` and commit dvc.lock"
+
+
+def test_a_missing_file_can_only_come_from_a_stage_that_makes_it(tmp_path: Path) -> None:
+    assert not can_be_brought(tmp_path, Path("data/rows.jsonl"))
+    (tmp_path / "dvc.yaml").write_text(STAGE)
+    # before the first `dvc repro` nothing says what the stages make
+    assert can_be_brought(tmp_path, Path("data/absent.jsonl"))
+    outs = [{"path": "data/rows.jsonl", "md5": "0" * 32}]
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"make": {"outs": outs}}}))
+    assert can_be_brought(tmp_path, Path("data/rows.jsonl"))
+    assert can_be_brought(tmp_path, tmp_path / "data" / "rows.jsonl")
+    assert not can_be_brought(tmp_path, Path("data/absent.jsonl"))

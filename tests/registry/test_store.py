@@ -140,6 +140,21 @@ def test_unknown_reference_says_what_exists(
         registry.resolve(ref)
 
 
+def test_misspelt_alias_names_the_nearest_and_never_a_command_that_writes(
+    registry: Registry, passing: Callable[[str], Version], policy: Policy
+) -> None:
+    passing("one")
+    registry.promote("text2sql", "champion", policy=policy, actor="ada")
+    with pytest.raises(AliasNotFound) as caught:
+        registry.resolve("text2sql@chmpion")
+    assert caught.value.next_step is not None
+    assert caught.value.next_step.startswith("did you mean text2sql@champion? `tunewright registry ls`")
+    with pytest.raises(AliasNotFound) as caught:
+        registry.resolve("text2sql@smoke")
+    assert "promote" not in str(caught.value)
+    assert "registry ls" in str(caught.value)
+
+
 def test_digest_prefix_of_two_versions_is_ambiguous(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     from registry.lookup import resolve_reference
 

@@ -43,12 +43,30 @@ def test_the_answer_is_the_last_assistant_message_and_the_prompt_all_before_it()
         (line({"role": "user", "content": "\ud800"}, ANSWER), "bad_text"),
         (line(USER, {"role": "system", "content": "s"}, ANSWER), "late_system"),
         (line(USER, ANSWER, metadata=[1]), "bad_metadata"),
+        (line(USER, ANSWER, metadata={"subset": 3}), "bad_metadata"),
+        (line(USER, ANSWER, metadata={"database": None}), "bad_metadata"),
+        (line(USER, ANSWER, metdata={"subset": "a"}), "unknown_key"),
     ],
 )
 def test_a_line_that_is_no_row_is_refused_with_a_stable_code(text: str, code: str) -> None:
     with pytest.raises(RowProblem) as caught:
         parse_row(text, 1)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"metdata": {}}, r'unknown key "metdata"; allowed: messages, metadata; did you mean `metadata`\?'),
+        ({"difficulty": 1}, 'unknown key "difficulty".* goes into `metadata`'),
+        ({"metadata": {"database": ["a"]}}, r'metadata\.database must be text, not \["a"\]'),
+    ],
+)
+def test_a_misspelt_key_and_a_subset_that_is_no_text_say_what_is_allowed(more: dict[str, object], message: str) -> None:
+    with pytest.raises(RowProblem, match=message):
+        parse_row(line(USER, ANSWER, **more), 1)
+    # the rest of the metadata is the user's own
+    assert parse_row(line(USER, ANSWER, metadata={"difficulty": 1}), 1).metadata == {"difficulty": 1}
 
 
 def test_a_problem_names_file_and_line(tmp_path: Path) -> None:

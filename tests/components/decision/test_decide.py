@@ -183,3 +183,9 @@ def test_champion_is_measured_beside_the_prompts_and_decides_nothing(
     assert found.best_candidate in ("zero-shot", "few-shot"), "the champion is no way of prompting the base"
     assert found.verdict.verdict != "prompt"
     assert "champion: what is there reaches the target, with 100.0 %" in found.notes
+
+
+def test_the_subsets_of_the_rows_measured_are_named(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    dev = [replace(row, metadata={"subset": ("joined", "single")[n % 2]}) for n, row in enumerate(rows(["42"] * 8))]
+    assert run(tiny_model, tiny_tokenizer, dev, candidates=("zero-shot",)).to_dict()["subsets"] == ["joined", "single"]
+    assert run(tiny_model, tiny_tokenizer, rows(["42"] * 8), candidates=("zero-shot",)).subsets == ()

@@ -90,7 +90,7 @@ def test_first_rule_that_holds_decides(case: Measured, verdict: str, rules: int)
 def test_context_that_flips_as_many_rows_as_it_mends_is_not_missing_facts() -> None:
     """Half of all wrong answers to a question of two choices become right by any change at all."""
     found = reach_verdict(with_context(12, 60))
-    (rule,) = [rule for rule in found.rules if "missing facts" in rule.name]
+    (rule,) = [rule for rule in found.rules if "facts are missing" in rule.name]
     assert not rule.holds
     assert "does not raise the score" in rule.name
     assert "mends 60 of them" in rule.evidence

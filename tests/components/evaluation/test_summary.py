@@ -53,6 +53,28 @@ def test_numbers_of_task_and_tax_are_told_with_their_sample_size(run: dict[str, 
     assert run["endpoint"]["answer"] in text
 
 
+def test_an_alias_that_pointed_here_already_is_said_to_be_unchanged(run: dict[str, Any]) -> None:
+    run["promotion"] |= {"changed": False, "previous": "text2sql:v1"}
+    for text in (flat(render_text(run, 100)), render_markdown(run)):
+        assert "champion is text2sql:v1 as before (revision 1, unchanged)" in text
+        assert "text2sql:v1 stays champion" in text
+        assert "is now champion" not in text
+    run["promotion"] |= {"changed": True, "previous": "text2sql:v3", "revision": 2}
+    assert "champion is text2sql:v1 (revision 2, before text2sql:v3)" in flat(render_text(run, 100))
+
+
+def test_candidates_name_the_subset_that_was_measured(run: dict[str, Any]) -> None:
+    run["decision"]["subsets"] = ["single-table"]
+    assert "| zero-shot | single-table |" in render_markdown(run)
+    run["decision"]["subsets"] = []
+    assert "| zero-shot | all |" in render_markdown(run)
+
+
+def test_a_run_without_suites_says_that_none_were_named(run: dict[str, Any]) -> None:
+    assert "Tax not run: the recipe names no suites (evaluation.suites)" in flat(render_text(run | {"tax": []}))
+    assert "Tax not run: the run ended before this stage" in flat(render_text(run | {"tax": None, "task": None}))
+
+
 def test_plain_unless_colour_is_asked_for(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b" not in render_text(run)

@@ -36,6 +36,16 @@ def test_an_unknown_base_is_refused_with_the_catalogue(name: str, tmp_path: Path
     with pytest.raises(InputError, match="unknown base") as caught:
         locate_base(name, tmp_path)
     assert "smollm2-135m-instruct" in str(caught.value)
+    assert "--base" in str(caught.value)
+
+
+def test_a_folder_that_is_no_model_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "tool.lock").write_text("")
+    with pytest.raises(InputError, match=r"has no config\.json.*\n.*\n.*name the folder that the base lies in"):
+        locate_base(str(tmp_path), tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="it holds an adapter: name its base"):
+        locate_base(str(tmp_path), tmp_path)
 
 
 def test_a_cache_that_cant_be_written_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

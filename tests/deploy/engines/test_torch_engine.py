@@ -88,6 +88,22 @@ async def _ids(engine: TorchEngine, prompt: tuple[int, ...]) -> list[int]:
     return answer.job.generated
 
 
+def test_an_answer_counts_as_running_from_its_first_token_on(
+    engine: TorchEngine, prompts: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    advance = engine._advance
+
+    def watched(job: Any, logits: Any) -> bool:
+        over = advance(job, logits)
+        seen.append(engine.status().running)
+        return over
+
+    monkeypatch.setattr(engine, "_advance", watched)
+    read_all(engine, [Generation(prompts[1], 4)])
+    assert seen[:3] == [1, 1, 1]  # the answer is out before the watcher has seen its last token
+
+
 def test_closing_an_answer_frees_its_slot(engine: TorchEngine, prompts: list[tuple[int, ...]]) -> None:
     async def leave() -> None:
         answer = engine.submit(Generation(prompts[1], 900, temperature=2.0, seed=2))

@@ -86,7 +86,7 @@ def test_a_missing_file_is_bad_input(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, err = run(monkeypatch, capsys, verb, str(tmp_path / "absent.jsonl"), "--json")
-    assert (status, out) == (2, "")
+    assert (status, json.loads(out)["error"]["exit_status"]) == (2, 2)
     assert "no data file" in err
 
 
@@ -96,3 +96,12 @@ def test_a_line_behind_the_end_is_bad_input(
     status, _, err = run(monkeypatch, capsys, "show", str(file), "--line", "9")
     assert status == 2
     assert "allowed: 1 to 3" in err
+
+
+@pytest.mark.parametrize("weight", ["nan", "-0.1", "1.5", "much"])
+def test_a_prompt_loss_weight_outside_its_range_is_refused(
+    weight: str, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(monkeypatch, capsys, "show", str(file), "--prompt-loss-weight", weight)
+    assert (status, out) == (2, "")
+    assert f"'{weight}' is not a number from 0 to 1" in err

@@ -48,6 +48,25 @@ def test_the_arithmetic_is_explained_line_by_line(
     assert "gradients + optimizer = 78.00 GB" in out
 
 
+@pytest.mark.parametrize(
+    ("budget", "status", "fits"),
+    [(("--budget", "97GiB"), 0, True), (("--budget", "96GiB"), 3, False), (("--gpu", "a100-80"), 3, False)],
+)
+def test_the_arithmetic_is_held_against_a_budget(
+    budget: tuple[str, str],
+    status: int,
+    fits: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # 104e9 bytes before activations: 96.86 GiB
+    ended, out, err = run(monkeypatch, capsys, "--params", "13e9", "--bytes", "2", *budget, "--json")
+    document = json.loads(out)
+    assert (ended, document["fits"]) == (status, fits)
+    assert document["budget_bytes"] > 0
+    assert ("96.86 GiB before any activations" in err) is not fits
+
+
 def test_a_base_needs_only_its_config(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +114,14 @@ def test_what_doesnt_fit_exits_with_3_and_still_prints_the_nearest(
         (("missing.yaml",), "no recipe"),
         (("--params", "1e9", "--optimizer", "lion"), "unknown optimizer"),
         (("--params", "many"), "not a valid float"),
+        (("--params", "nan"), "nan parameters"),
+        (("--params", "1e9", "--budget", "much"), "not a size"),
+        (("--params", "1e9", "--rank", "8", "--method", "lora"), "--method, --rank does nothing with --params"),
+        (("--params", "1e9", "--home", "x"), "--home goes with RECIPE"),
+        (("--base", "x", "--profile", "smoke"), "--profile does nothing with --base"),
+        (("missing.yaml", "--dtype", "float32"), "--dtype goes with --base"),
+        (("missing.yaml", "--gpu", "a100-80"), "--gpu goes with --base or --params"),
+        (("missing.yaml", "--trainable", "1e6"), "--trainable does nothing with RECIPE"),
     ],
 )
 def test_bad_input_exits_with_2(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import openai
 import pytest
 from click.testing import CliRunner
 
-from components.errors import InputError
+from components.errors import InputError, VerdictError
 from components.models.fingerprint import fingerprint, write_binding
 from components.models.tiny import make_tiny
 from flows.commands.bundle import command as bundle_command
@@ -60,7 +61,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files = files_of(adapter)
         parents = (Parent(found.digest, "base"),)
         manifest = Manifest(kind="adapter", files=describe_files(files), parents=parents, **common)
-        registry.register("tiny", manifest, files)
+        proven = registry.register("tiny", manifest, files)
+        task = {"metric": "exact_match", "n": 200, "tuned": 0.5, "delta": 0.4, "low": 0.3, "high": 0.5}
+        tax = [{"suite": "piqa", "low": -0.01}]
+        registry.record_evaluation(proven.digest, {"task": task, "tax": tax})
+        registry.register("unmeasured", replace(manifest, seed=3), files)
     return folder / "state"
 
 
@@ -75,6 +80,16 @@ def test_unknown_version_is_not_found(home: Path) -> None:
         error = run(command, *arguments)
         assert isinstance(error, VersionNotFound)
         assert error.exit_status == 4
+
+
+def test_a_version_that_nothing_was_measured_of_is_refused(home: Path) -> None:
+    for command in (serve_command, bundle_command):
+        arguments = ("unmeasured", "--home", home, *(("--port", 0) if command is serve_command else ()))
+        error = run(command, *arguments)
+        assert isinstance(error, VerdictError)
+        assert error.exit_status == 3
+        assert "no evaluation" in str(error)
+        assert "--unproven" in str(error)
 
 
 def test_folder_without_a_registry_is_not_found_and_stays_empty(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""What a version may claim when somebody wants to serve it: proven, by an alias or by its newest report, or not.
+
+The same gate as in a promotion (`registry/gate.py`), without a champion: serving a version beside the champion takes
+nothing away from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from registry.entities import Version
+from registry.lookup import Query, query_aliases
+from registry.promotion import judge
+
+__all__ = ["Standing", "standing_of"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Whether a version is proven.
+
+    Attributes:
+        proven: An alias points at it, or its newest report satisfies the policy that it was recorded with, or nothing
+            was trained into it.
+        basis: What that rests on: `alias champion`, `gate`, `base`, or "" where it is not proven.
+        reasons: Why it is not proven; empty where it is.
+    """
+
+    proven: bool
+    basis: str
+    reasons: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the standing as plain JSON."""
+        return {"proven": self.proven, "basis": self.basis, "reasons": list(self.reasons)}
+
+
+def standing_of(query: Query, version: Version) -> Standing:
+    """Judge a version by its aliases and by its newest report.
+
+    An alias that points at it counts first: it got there through the gate, or by a roll-back that somebody answers for.
+    An alias that has moved on doesn't count, since a later report may have shown why.
+
+    Raises:
+        PolicyInvalid: The policy in the newest report can't be used.
+    """
+    held = [state.alias for state in query_aliases(query, version.name) if state.digest == version.digest]
+    if held:
+        return Standing(True, f"alias {held[0]}", ())
+    if version.kind == "base":
+        return Standing(True, "base", ())
+    verdict = judge(query, version, None, None).verdict
+    return Standing(verdict.passed, "gate" if verdict.passed else "", verdict.reasons)

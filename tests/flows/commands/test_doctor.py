@@ -1,0 +1,27 @@
+"""`tunewright doctor`: what it says of the folders."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+
+
+def test_a_folder_that_cant_be_written_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TUNEWRIGHT_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr(sys, "argv", ["tunewright", "doctor", "--home", str(tmp_path / "file" / "home"), "--json"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    state, cache = json.loads(capsys.readouterr().out)["folders"]
+    assert (state["writable"], cache["writable"], cache["problem"]) == (False, True, None)
+    assert state["problem"].startswith(str(tmp_path / "file"))
+    assert not (tmp_path / "cache").exists()

@@ -1,0 +1,103 @@
+"""The command line as a whole: unknown commands, and one JSON document on standard output whatever happens."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.data import check
+from flows.cli import main
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["tunewright", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    captured = capsys.readouterr()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("plam",), "Did you mean 'tunewright plan'?"),
+        (("data", "chek", "rows.jsonl"), "Did you mean 'tunewright data check'?"),
+        (("registry", "resolv"), "Did you mean 'tunewright registry resolve'?"),
+        (("quux",), "Commands: run, data, decide,"),
+    ],
+)
+def test_an_unknown_command_names_the_nearest_or_all(
+    arguments: tuple[str, ...], advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(monkeypatch, capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert advice in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "kind", "next_step"),
+    [
+        (("data", "check", "absent.jsonl"), 2, "InputError", "check the path"),
+        (("registry", "resolve", "a@b", "--home", "absent"), 4, "RegistryNotFound", "tunewright run RECIPE"),
+        (("data", "chek"), 2, "UnknownCommand", "tunewright data check"),
+        (("data", "check"), 2, "MissingParameter", "tunewright data check --help"),
+        (("serve", "x", "--port", "many"), 2, "BadParameter", "tunewright serve --help"),
+        (("plan", "--nope"), 2, "NoSuchOption", "tunewright plan --help"),
+    ],
+)
+def test_an_error_is_one_json_document_and_the_same_in_words(
+    arguments: tuple[str, ...],
+    status: int,
+    kind: str,
+    next_step: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended, out, err = run(monkeypatch, capsys, *arguments, "--json")
+    error: dict[str, Any] = json.loads(out)["error"]
+    assert (ended, error["exit_status"], error["type"]) == (status, status, kind)
+    assert set(error) == {"type", "message", "allowed", "next_step", "exit_status"}
+    assert error["next_step"].startswith(next_step)
+    assert error["message"] in err
+    assert run(monkeypatch, capsys, *arguments)[1] == ""
+
+
+def test_json_after_the_end_of_options_is_a_file_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(monkeypatch, capsys, "data", "check", "--", "--json")
+    assert (status, out) == (2, "")
+    assert "no data file --json" in err
+
+
+def test_a_command_that_ends_badly_after_its_document_prints_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(monkeypatch, capsys, "plan", "--params", "13e9", "--budget", "8GiB", "--json")
+    assert status == 3
+    assert json.loads(out)["fits"] is False
+    assert "8.00 GiB" in err
+    # and the next command of the same process starts afresh
+    assert "error" in json.loads(run(monkeypatch, capsys, "data", "check", str(tmp_path / "no"), "--json")[1])
+
+
+def test_a_failure_of_ours_is_a_document_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: Path) -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(check, "check_file", broken)
+    status, out, err = run(monkeypatch, capsys, "data", "check", "x", "--json")
+    error = json.loads(out)["error"]
+    assert (status, error["exit_status"], error["type"], error["message"]) == (1, 1, "RuntimeError", "out of order")
+    assert "--debug" in error["next_step"]
+    assert "Traceback" not in err

@@ -1,0 +1,60 @@
+"""The steps by themselves: which rows they take, what they keep, and what they find by the recipe's paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from components.recipe import load_recipe
+from flows import steps
+from flows.job import Job, open_job
+from flows.observer import TerminalObserver
+from tests.flows.conftest import write_rows
+
+Project = Callable[..., Path]
+
+
+def job_of(recipe: Path, tmp_path: Path) -> Job:
+    return open_job(load_recipe(recipe), tmp_path / "home")
+
+
+def test_rows_are_those_that_were_materialised_not_those_that_were_checked(project: Project, tmp_path: Path) -> None:
+    job = job_of(project(), tmp_path)
+    assert len(job.train_rows) == 24
+    # as when a checkout brings a newer file after the checks
+    write_rows(tmp_path / "train.jsonl", range(12))
+    data = steps.data(job, TerminalObserver())
+    assert data["splits"]["train"]["rows"] == len(job.train_rows) == 12
+
+
+def test_a_path_out_of_the_folder_finds_its_own_digest(project: Project, tmp_path: Path) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-beside"
+    outside.mkdir()
+    write_rows(outside / "train.jsonl", range(16))
+    job = job_of(project(data={"train": f"../{outside.name}/train.jsonl"}), tmp_path)
+    data = steps.data(job, TerminalObserver())
+    by_name = {file["path"]: file["sha256"] for file in data["files"]}
+    assert steps._sha(job, data, job.recipe.data.train) == by_name[str(outside / "train.jsonl")]
+    assert steps._sha(job, data, "dev.jsonl") == by_name["dev.jsonl"]
+
+
+@pytest.mark.parametrize(("budget", "times"), [("auto", 2), ("1GiB", 1)])
+def test_what_did_not_fit_is_asked_again_where_memory_is_what_is_free(
+    budget: str, times: int, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def never_fits(*arguments: Any, **_: Any) -> Any:
+        asked.append(arguments)
+        return SimpleNamespace(to_dict=lambda: {"fits": False})
+
+    monkeypatch.setattr("components.memory.plan.make_plan", never_fits)
+    job = job_of(project(memory={"budget": budget}), tmp_path)
+    data = steps.data(job, TerminalObserver())
+    for _ in range(2):
+        steps.plan(job, data, TerminalObserver())
+    assert len(asked) == times
