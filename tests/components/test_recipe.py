@@ -94,9 +94,10 @@ def test_wrong_and_contradictory_values_are_refused(tmp_path: Path, section: dic
             "a whole number of at least 0, or a mapping of names, each to a whole number of at least 0",
         ),
         (
-            ("gate.min_rows=0",), {"decision": {"candidates": []}},
-            "{path}: decision.candidates can't be []; --set gate.min_rows=0: gate.min_rows can't be 0",
-            "decision.candidates: a list of one or more of zero-shot, few-shot or few-shot-retrieved; "
+            ("gate.min_rows=0",), {"decision": {"candidates": ["guess"]}},
+            "{path}: decision.candidates can't be [\"guess\"]; --set gate.min_rows=0: gate.min_rows can't be 0",
+            "decision.candidates: a list of one or more of zero-shot, prompt, few-shot, few-shot-retrieved, rag, "
+            "rag-few-shot, oracle, oracle-few-shot or champion; "
             "gate.min_rows: a whole number of at least 1",
         ),
         (
