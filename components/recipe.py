@@ -28,8 +28,19 @@ from components.recipe_errors import COMMAND_LINE, Origins, refusal, shown
 __all__ = ["Recipe", "ResolvedRecipe", "json_schema", "load_recipe"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Candidate = Literal["zero-shot", "few-shot", "few-shot-retrieved"]
 Auto = Literal["auto"]
+Candidate = Literal[
+    "zero-shot",
+    "prompt",
+    "few-shot",
+    "few-shot-retrieved",
+    "rag",
+    "rag-few-shot",
+    "oracle",
+    "oracle-few-shot",
+    "champion",
+]
+NEED_CORPUS = ("rag", "rag-few-shot", "oracle", "oracle-few-shot")
 
 
 class Section(BaseModel):
@@ -45,6 +56,9 @@ class DataSection(Section):
     dev: str = Field(description="JSONL of rows for the decision and the dev loss; no group of it is in train or test")
     test: str = Field(description="JSONL of held-out rows for the score that the gate reads")
     assets: str | None = Field(None, description="file that the metric reads, named again in its options")
+    corpus: str | None = Field(
+        None, description="passages that hold the facts: JSONL of {id, text}, or a folder of .md and .txt files"
+    )
     train_subsets: tuple[str, ...] = Field((), description="train on these values of metadata.subset only; empty: all")
     test_subsets: tuple[str, ...] = Field((), description="score these values of metadata.subset only; empty: all")
     licence: str = Field("unknown", description="licence of the data, for the model card")
@@ -61,11 +75,20 @@ class TaskSection(Section):
 class DecisionSection(Section):
     """How the question "should we finetune?" is measured."""
 
-    dev_rows: int = Field(48, ge=4, description="dev rows that each prompting candidate answers")
-    candidates: tuple[Candidate, ...] = Field(("zero-shot", "few-shot", "few-shot-retrieved"), min_length=1)
+    dev_rows: int = Field(48, ge=4, description="dev rows that each candidate answers")
+    candidates: tuple[Candidate, ...] = Field(
+        (), description="what is tried; empty: all that the recipe and the rows have means for"
+    )
+    prompt: str | None = Field(
+        None, min_length=1, description="a prompt written for the task, or the path of a .md or .txt file that holds it"
+    )
     few_shot: int = Field(3, ge=0, description="examples in a few-shot prompt")
+    passages: int = Field(3, ge=1, description="passages that retrieval puts into a prompt")
     target_score: float = Field(0.9, gt=0, le=1, description="a prompt whose interval lies above this is good enough")
     min_train_rows: int = Field(100, ge=1, description="fewer training rows than this: more data first")
+    probe: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="fractions of the training rows that a short finetune is tried on; empty: none"
+    )
     override_reason: str | None = Field(None, description="finetune whatever the verdict; kept in lineage")
     bases: tuple[str, ...] = Field((), description="bases to compare on the same dev rows; empty: none")
 
@@ -77,9 +100,13 @@ class DecisionSection(Section):
         return value
 
     @model_validator(mode="after")
-    def _few_shot_needs_examples(self) -> DecisionSection:
-        if self.few_shot == 0 and any(name != "zero-shot" for name in self.candidates):
+    def _candidates_have_what_they_need(self) -> DecisionSection:
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ValueError("a candidate is named twice")
+        if self.few_shot == 0 and any("few-shot" in name for name in self.candidates):
             raise ValueError("few_shot is 0 but candidates has few-shot prompts: raise few_shot, or drop them")
+        if "prompt" in self.candidates and not self.prompt:
+            raise ValueError("candidates has 'prompt' but there is no decision.prompt: write one, or drop it")
         return self
 
 
@@ -254,6 +281,13 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     gate: GateSection = GateSection()
     release: ReleaseSection = ReleaseSection()
+
+    @model_validator(mode="after")
+    def _passages_need_a_corpus(self) -> Recipe:
+        needing = [name for name in self.decision.candidates if name in NEED_CORPUS]
+        if needing and not self.data.corpus:
+            raise ValueError(f"decision.candidates has {needing[0]!r} but there is no data.corpus")
+        return self
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,11 @@ def refusal(
     problems: dict[str, str] = {}
     allowed: dict[str, str] = {}
     for detail in error.errors(include_url=False):
+        if not detail["loc"]:
+            # sections that contradict each other: no place of their own
+            place = " with ".join([origins.place("recipe", ""), *(f"--set {text}" for text in origins.overrides)])
+            problems["recipe"] = f"{place}: {detail['ctx']['error']}"
+            continue
         parts = [str(part) for part in detail["loc"]]
         parts = parts[: 2 if parts[0] in schema["properties"] and "$ref" in schema["properties"][parts[0]] else 1]
         key = ".".join(parts)

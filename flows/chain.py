@@ -93,7 +93,9 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
 def exit_reason(run: dict[str, Any]) -> str | None:
     """Say why a run ended without a promoted version, or None when it has one."""
     if run["decision"] and not _goes_on(run["decision"]):
-        return f"the decision is {run['decision']['verdict']}, not finetune: " + "; ".join(run["decision"]["reasons"])
+        # the rule that decided; the report has all of them
+        decided = run["decision"]["rules"][-1]
+        return f"the decision is {run['decision']['verdict']}, not finetune: {decided['name']}: {decided['evidence']}"
     if run["plan"] and not run["plan"]["fits"]:
         return f"no method fits the memory budget of {run['plan']['budget_bytes']} bytes"
     if run["gate"] and not run["gate"]["passed"]:
@@ -188,7 +190,8 @@ def _say_decision(observer: Observer, decision: dict[str, Any]) -> None:
             f"  {found['name']}: {100 * found['score']:.1f} % ({100 * found['low']:.1f} to {100 * found['high']:.1f}, "
             f"n={found['n']}), {found['tokens_per_request']:.0f} tokens a request"
         )
-    observer.say(f"  verdict: {decision['verdict']}; " + "; ".join(decision["reasons"][:2]))
+    decided = decision["rules"][-1]
+    observer.say(f"  verdict: {decision['verdict']}; {decided['name']}: {decided['evidence']}")
     if decision["override_reason"]:
         observer.say(f"  overridden: {decision['override_reason']}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from flows.state_folder import make_state_folder
 from flows.step_store import StepStore
 
 if TYPE_CHECKING:
+    from components.decision.context import ContextSource
     from components.decision.tactics import Tactics
 
 __all__ = ["Job", "open_job"]
@@ -101,6 +103,43 @@ class Job:
         self._check_gate(chosen, path)
         return chosen
 
+    @cached_property
+    def written_prompt(self) -> str | None:
+        """The prompt written for the task: the recipe's text, or the file that it names."""
+        named = self.recipe.decision.prompt
+        if named is None or "\n" in named or not named.strip().endswith((".md", ".txt")):
+            return named
+        path = self.repo / named.strip()
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"cannot read the prompt {path}: {error}",
+                allowed="a text, or the path of a UTF-8 .md or .txt file",
+                next_step="check decision.prompt in the recipe",
+            ) from error
+
+    @cached_property
+    def corpus_files(self) -> tuple[Path, ...]:
+        """The files of the project's corpus, relative to the repository; none where it has no corpus."""
+        from components.decision.corpus import corpus_files
+
+        corpus = self.recipe.data.corpus
+        if corpus is None:
+            return ()
+        return tuple(Path(os.path.relpath(path, self.repo)) for path in corpus_files(self.repo / corpus))
+
+    @cached_property
+    def context(self) -> ContextSource | None:
+        """Where prompts take passages from; None where the project has no corpus."""
+        from components.decision.context import ContextSource
+        from components.decision.corpus import read_corpus
+
+        corpus = self.recipe.data.corpus
+        if corpus is None:
+            return None
+        return ContextSource(read_corpus(self.repo / corpus), self.recipe.decision.passages)
+
     @property
     def test_rows_digest(self) -> str:
         """Which rows are scored, in their order: kept scores are one number a row."""
@@ -129,6 +168,9 @@ class Job:
         for split, path in (("train_rows", data.train), ("dev_rows", data.dev), ("test_rows", data.test)):
             if (self.repo / path).exists() or not can_be_brought(self.repo, Path(path)):
                 getattr(self, split)
+        _ = self.written_prompt
+        if data.corpus and ((self.repo / data.corpus).exists() or not can_be_brought(self.repo, Path(data.corpus))):
+            _ = self.context
         if data.assets and not (self.repo / data.assets).exists() and not can_be_brought(self.repo, Path(data.assets)):
             raise InputError(
                 f"no data file {self.repo / data.assets}",
@@ -137,15 +179,27 @@ class Job:
             )
 
     def forget_rows(self) -> None:
-        """Drop the rows that were read for checking, and what hangs on them: others may be materialised afterwards."""
-        for name in ("train_rows", "dev_rows", "test_rows", "decision_rows", "dev_loss_rows", "tactics"):
+        """Drop what was read for checking: what is materialised afterwards may hold other rows and passages."""
+        for name in (
+            "train_rows",
+            "dev_rows",
+            "test_rows",
+            "decision_rows",
+            "dev_loss_rows",
+            "corpus_files",
+            "context",
+            "tactics",
+        ):
             self.__dict__.pop(name, None)
 
     @property
     def data_files(self) -> list[Path]:
         """The files that the run reads, relative to the repository."""
         data = self.recipe.data
-        return [Path(p) for p in (data.train, data.dev, data.test, data.assets) if p]
+        # a corpus that a stage makes is one file, and may be missing before the stage has run
+        corpus = data.corpus and (self.repo / data.corpus).is_dir()
+        files = [Path(p) for p in (data.train, data.dev, data.test, data.assets, None if corpus else data.corpus) if p]
+        return [*files, *(self.corpus_files if corpus else ())]
 
     @property
     def metric_options(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from components.files import digest_of, sha256_tree
 from components.finetuning import qlora
 from components.finetuning.finetune import FinetuneSettings
 from components.finetuning.lora import LoraSettings
+from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.job import Job
 from flows.observer import Observer, step_detail
 from flows.step_store import Step, library_versions, source_digest
 
 __all__ = ["data", "decide", "finetune", "measure_base", "measure_tuned", "plan"]
 
-FINETUNE_VERDICTS = ("finetune", "rag_then_finetune")
+# A run trains on the rows as they are. With rag_then_finetune they lack the passages, and training on them would teach
+# the model to invent facts: retrieval is put into the rows first, and the decision is made anew.
+FINETUNE_VERDICTS = ("finetune",)
 
 
 def data(job: Job, observer: Observer) -> dict[str, Any]:
@@ -50,13 +54,16 @@ def data(job: Job, observer: Observer) -> dict[str, Any]:
 
 
 def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
-    """Measure what prompting reaches on a dev sample, and give a verdict."""
+    """Measure every candidate on a dev sample, and give a verdict."""
     recipe = job.recipe
+    champion = find_champion(job, observer)
 
-    def make(_: str) -> dict[str, Any]:
+    def make(key: str) -> dict[str, Any]:
         from components.decision.decide import decide as measure
 
         model, tokenizer = _load(job, None)
+        section = recipe.decision
+        probe = (section.probe, probe_trainer(job, _settings(job, {}), key, observer)) if section.probe else None
         decision = measure(
             model,
             tokenizer,
@@ -65,24 +72,32 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
             metric=recipe.task.metric,
             metric_options=job.metric_options,
             max_new_tokens=recipe.task.max_new_tokens,
-            candidates=recipe.decision.candidates,
-            few_shot=recipe.decision.few_shot,
-            target_score=recipe.decision.target_score,
-            min_train_rows=recipe.decision.min_train_rows,
+            candidates=tuple(name for name in section.candidates if name != CHAMPION),
+            few_shot=section.few_shot,
+            target_score=section.target_score,
+            min_train_rows=section.min_train_rows,
             seed=recipe.seed,
             batch_size=recipe.evaluation.batch_size,
+            written=job.written_prompt,
+            context=job.context,
+            champion=None if champion is None else partial(champion.load, job),
+            probe=probe,
             progress=lambda name, done, total: observer.progress(f"decide: {name}", done, total),
         )
-        return decision.to_dict()
+        return {**decision.to_dict(), "champion": champion and {"version": champion.label, "digest": champion.digest}}
 
     reads = {
         **_task_reads(job, data),
         "splits": [_sha(job, data, recipe.data.train), _sha(job, data, recipe.data.dev)],
         "subsets": [list(recipe.data.train_subsets), list(recipe.data.test_subsets), recipe.gate.subset],
         "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason", "bases"}),
+        "prompting": _prompting_reads(job, data),
+        "champion": champion and champion.digest,
         "batch_size": recipe.evaluation.batch_size,
         "code": source_digest(("components/decision", "components/evaluation", "components/data")),
     }
+    if recipe.decision.probe:
+        reads["probe"] = [asdict(_settings(job, {})), source_digest(("components/finetuning",))]
     return _released(job.store.run("decide", reads, make))
 
 
@@ -241,7 +256,7 @@ def _measure(
         return loaded[0]
 
     def measure_task(_: str) -> dict[str, Any]:
-        from components.decision.baselines import build_prompts
+        from components.decision.baselines import RETRIEVAL_CANDIDATES, build_prompts
         from components.evaluation.task import evaluate_task
 
         model, tokenizer = model_and_tokenizer()
@@ -254,6 +269,8 @@ def _measure(
             max_new_tokens=recipe.task.max_new_tokens,
             examples=recipe.decision.few_shot,
             seed=recipe.seed,
+            written=job.written_prompt,
+            context=job.context if candidate in RETRIEVAL_CANDIDATES else None,
         )
         found = evaluate_task(
             model,
@@ -290,6 +307,7 @@ def _measure(
             "test": _test_reads(job, data),
             "candidate": candidate,
             "examples": None if candidate == "zero-shot" else examples,
+            "prompting": None if candidate == "zero-shot" else _prompting_reads(job, data),
             "batch_size": recipe.evaluation.batch_size,
             "code": source_digest(("components/evaluation", "components/decision", "components/data")),
         },
@@ -378,6 +396,15 @@ def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
         "task": recipe.task.model_dump(mode="json"),
         "assets": _sha(job, data, recipe.data.assets) if recipe.data.assets else None,
         "seed": recipe.seed,
+    }
+
+
+def _prompting_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
+    """Return what prompts are made of besides rows: what was written, and the corpus."""
+    return {
+        "written": job.written_prompt,
+        "corpus": [_sha(job, data, str(path)) for path in job.corpus_files],
+        "passages": job.recipe.decision.passages if job.corpus_files else None,
     }
 
 

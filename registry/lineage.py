@@ -18,7 +18,7 @@ _WALK = """WITH RECURSIVE reached(id) AS (
 
 @dataclass(frozen=True)
 class Node:
-    """A version, or a data file that one was trained on."""
+    """A version, or a data file that one was trained on; `decision_override` says why it was trained all the same."""
 
     id: str
     type: str
@@ -27,6 +27,7 @@ class Node:
     base: str | None = None
     direction: str = "self"
     aliases: tuple[str, ...] = ()
+    decision_override: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,14 @@ def trace(query: Query, version: Version) -> Lineage:
         aliases.setdefault(state.digest, []).append(state.alias)
     nodes = [
         Node(
-            v.digest, "version", v.label, v.kind, v.base_fingerprint, direction[v.id], tuple(aliases.get(v.digest, ()))
+            v.digest,
+            "version",
+            v.label,
+            v.kind,
+            v.base_fingerprint,
+            direction[v.id],
+            tuple(aliases.get(v.digest, ())),
+            v.manifest.metadata.get("decision_override"),
         )
         for v in found
     ]

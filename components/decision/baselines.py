@@ -1,53 +1,43 @@
 """What to try before finetuning: ways of prompting, each a function from rows to prompts. Read by decide.
 
-zero-shot asks as the rows do; few-shot puts k training examples before the question, the same for every row;
-few-shot-retrieved picks for each row the k examples whose questions resemble it most (Liu et al. 2022, "What Makes
-Good In-Context Examples for GPT-3?").
+zero-shot asks as the rows do; prompt adds what somebody wrote for the task; few-shot puts k training examples before
+the question, the same for every row; few-shot-retrieved picks for each row the k examples whose questions resemble it
+most (Liu et al. 2022, "What Makes Good In-Context Examples for GPT-3?"). rag and oracle put passages before the
+question, found or gold, and before those of the examples in rag-few-shot and oracle-few-shot.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from components.data.rows import Message
+from components.decision.context_prompts import with_context
+from components.decision.prompts import CandidatePrompts, Fits, instructed, with_examples
 from components.errors import InputError
 
 if TYPE_CHECKING:
     from components.data.rows import Row
+    from components.decision.context import ContextSource
 
-__all__ = ["CANDIDATES", "CandidatePrompts", "Fits", "build_prompts", "few_shot", "few_shot_retrieved", "zero_shot"]
+__all__ = [
+    "CANDIDATES",
+    "ORACLE_CANDIDATES",
+    "RETRIEVAL_CANDIDATES",
+    "SIMPLE_CANDIDATES",
+    "build_prompts",
+    "few_shot",
+    "few_shot_retrieved",
+    "written_prompt",
+    "zero_shot",
+]
 
-CANDIDATES = ("zero-shot", "few-shot", "few-shot-retrieved")
-
-Fits = Callable[[Sequence[Message]], bool]
-Prompt = tuple[Message, ...]
-
-
-@dataclass(frozen=True)
-class CandidatePrompts:
-    """One way of prompting, applied to every row.
-
-    Attributes:
-        name: One of CANDIDATES.
-        prompts: One a row.
-        examples: Number of examples asked for.
-        shortened: Number of prompts that had to drop examples to fit the model.
-    """
-
-    name: str
-    prompts: tuple[Prompt, ...]
-    examples: int
-    shortened: int
-
-    @property
-    def note(self) -> str | None:
-        """Say how many prompts dropped examples, or nothing."""
-        if not self.shortened:
-            return None
-        return f"{self.name}: {self.shortened} of {len(self.prompts)} prompts carry fewer than {self.examples} examples"
+SIMPLE_CANDIDATES = ("zero-shot", "prompt", "few-shot", "few-shot-retrieved")
+RETRIEVAL_CANDIDATES = ("rag", "rag-few-shot")
+# what no request can have: the passages that are known to hold the answer
+ORACLE_CANDIDATES = ("oracle", "oracle-few-shot")
+CANDIDATES = (*SIMPLE_CANDIDATES, *RETRIEVAL_CANDIDATES, *ORACLE_CANDIDATES)
 
 
 def build_prompts(
@@ -60,6 +50,8 @@ def build_prompts(
     max_new_tokens: int,
     examples: int,
     seed: int,
+    written: str | None = None,
+    context: ContextSource | None = None,
 ) -> CandidatePrompts:
     """Build a candidate's prompts for the rows.
 
@@ -72,12 +64,15 @@ def build_prompts(
         max_new_tokens: Tokens left free for the answer.
         examples: Examples a prompt, k.
         seed: Seed of the random examples.
+        written: The prompt written for the task; it also stands before passages.
+        context: Where passages come from.
 
     Returns:
         One prompt a row.
 
     Raises:
-        InputError: An unknown candidate, or a prompt that doesn't even fit without examples.
+        InputError: An unknown candidate, one that needs a written prompt or a corpus where there is none, or a prompt
+            that doesn't even fit without examples.
     """
     from components.data.chat import prompt_ids
 
@@ -86,18 +81,37 @@ def build_prompts(
 
     if name == "zero-shot":
         return zero_shot(rows)
+    if name == "prompt":
+        return written_prompt(rows, written)
     if name == "few-shot":
         return few_shot(rows, train_rows, examples, seed, fits)
     if name == "few-shot-retrieved":
         return few_shot_retrieved(rows, train_rows, examples, fits)
-    raise InputError(
-        f"unknown candidate {name!r}", allowed=", ".join(CANDIDATES), next_step="change `candidates` in the recipe"
-    )
+    if name not in CANDIDATES:
+        raise InputError(
+            f"unknown candidate {name!r}", allowed=", ".join(CANDIDATES), next_step="change `candidates` in the recipe"
+        )
+    if context is None:
+        raise InputError(f"candidate {name!r} needs a corpus", next_step="name data.corpus in the recipe")
+    shots = examples if name.endswith("few-shot") else 0
+    gold = name in ORACLE_CANDIDATES
+    return with_context(name, rows, train_rows, context, shots, seed, fits, gold=gold, written=written)
 
 
 def zero_shot(rows: Sequence[Row]) -> CandidatePrompts:
     """Ask every row as it stands."""
     return CandidatePrompts("zero-shot", tuple(tuple(row.prompt) for row in rows), 0, 0)
+
+
+def written_prompt(rows: Sequence[Row], written: str | None) -> CandidatePrompts:
+    """Ask with the prompt written for the task: before the row's own system message, or as one where it has none.
+
+    Raises:
+        InputError: Nothing was written.
+    """
+    if not written:
+        raise InputError("candidate 'prompt' needs a prompt", next_step="write decision.prompt in the recipe")
+    return CandidatePrompts("prompt", tuple(instructed(row.prompt, written) for row in rows), 0, 0)
 
 
 def few_shot(rows: Sequence[Row], train_rows: Sequence[Row], examples: int, seed: int, fits: Fits) -> CandidatePrompts:
@@ -113,7 +127,7 @@ def few_shot(rows: Sequence[Row], train_rows: Sequence[Row], examples: int, seed
     asked = {row.messages for row in rows}
     usable = [row for row in train_rows if row.messages not in asked]
     chosen = random.Random(f"few-shot/{seed}").sample(usable, min(examples, len(usable)))
-    return _with_examples("few-shot", rows, [chosen] * len(rows), examples, fits)
+    return with_examples("few-shot", rows, [chosen] * len(rows), examples, fits)
 
 
 def few_shot_retrieved(
@@ -137,7 +151,7 @@ def few_shot_retrieved(
 
         embed = minilm
     if not train_rows or not rows:
-        return _with_examples("few-shot-retrieved", rows, [[] for _ in rows], examples, fits)
+        return with_examples("few-shot-retrieved", rows, [[] for _ in rows], examples, fits)
     vectors = embed([_question(row) for row in (*train_rows, *rows)])
     similarity = (vectors[len(train_rows) :] @ vectors[: len(train_rows)].T).tolist()
     chosen = []
@@ -145,49 +159,8 @@ def few_shot_retrieved(
         order = sorted(range(len(train_rows)), key=lambda index: (-similar[index], index))
         nearest = [train_rows[index] for index in order if train_rows[index].messages != row.messages][:examples]
         chosen.append(nearest[::-1])
-    return _with_examples("few-shot-retrieved", rows, chosen, examples, fits)
+    return with_examples("few-shot-retrieved", rows, chosen, examples, fits)
 
 
 def _question(row: Row) -> str:
     return row.prompt[-1].content if row.prompt else ""
-
-
-def _with_examples(
-    name: str, rows: Sequence[Row], chosen: Sequence[Sequence[Row]], examples: int, fits: Fits
-) -> CandidatePrompts:
-    prompts, shortened = [], 0
-    for row, before in zip(rows, chosen, strict=True):
-        kept = list(before)
-        # the first is the least similar one, or as good as any
-        while kept and not fits(_conversation(kept, row)):
-            kept.pop(0)
-        shortened += len(kept) < len(before)
-        prompt = _conversation(kept, row)
-        if not kept and not fits(prompt):
-            raise InputError(
-                f"line {row.line}: the prompt does not fit the model's positions, even without examples",
-                next_step="shorten the row, or lower max_new_tokens",
-            )
-        prompts.append(prompt)
-    return CandidatePrompts(name, tuple(prompts), examples, shortened)
-
-
-def _conversation(examples: Sequence[Row], row: Row) -> Prompt:
-    """Return the examples as earlier turns, then the row; without examples just the row's own prompt.
-
-    A conversation has one system message, but each example has its own (its schema): it goes before its question.
-    """
-    if not examples:
-        return tuple(row.prompt)
-    turns: list[Message] = []
-    for example in examples:
-        turns += [*_without_system(example.prompt), Message("assistant", example.answer)]
-    return (*turns, *_without_system(row.prompt))
-
-
-def _without_system(messages: Sequence[Message]) -> list[Message]:
-    turns = list(messages)
-    if len(turns) > 1 and turns[0].role == "system" and turns[1].role == "user":
-        merged = Message("user", f"{turns[0].content}\n\n{turns[1].content}")
-        return [merged, *turns[2:]]
-    return turns

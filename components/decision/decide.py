@@ -1,123 +1,79 @@
 """Decide by measurement whether finetuning is the right answer. After the data in the flow, before the memory plan.
 
-Every way of prompting answers the same dev rows; the best one's failures are told apart; the rules of verdict.py read
-the result. Nothing is trained here.
+Every candidate answers the same dev rows; the failures of the best simple prompt are told apart; the rules of rules.py
+read the result. What costs more than prompting (tests of the base, a probe) is done only where a rule needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from components.decision.baselines import CANDIDATES, build_prompts
-from components.decision.cost import RequestTokens, finetuned_request, shared_prefix_tokens, tokens_saved
-from components.decision.diagnosis import Diagnosis, diagnose
-from components.decision.verdict import Measured, Verdict, reach_verdict
+from components.decision.base_signal import AnswerSignal, answer_signal, word_order
+from components.decision.baselines import (
+    CANDIDATES,
+    ORACLE_CANDIDATES,
+    SIMPLE_CANDIDATES,
+    build_prompts,
+)
+from components.decision.comparison import (
+    CHAMPION,
+    PROBE,
+    best_deployable,
+    best_simple,
+    compare,
+    describe,
+    gather,
+    right_context,
+)
+from components.decision.context import gold_ids
+from components.decision.cost import finetuned_request, shared_prefix_tokens, tokens_saved
+from components.decision.diagnosis import ContextAnswers, diagnose, malformed
+from components.decision.document import CandidateResult, Decision
+from components.decision.form import learn_form
+from components.decision.probe import LearningCurve, run_probe
+from components.decision.prompts import CandidatePrompts
+from components.decision.verdict import reach_verdict
 from components.errors import InputError
-from components.evaluation.statistics import paired_interval, pairs_needed, rows_needed
 from components.evaluation.task import TaskResult, evaluate_task
 from components.models.forward import causal_model
 
 if TYPE_CHECKING:
     from components.data.rows import Row
+    from components.decision.context import ContextSource
 
-__all__ = ["CandidateResult", "Comparison", "Decision", "decide"]
+__all__ = ["decide", "default_candidates"]
 
 UNLIMITED_POSITIONS = 1 << 30
 
-
-@dataclass(frozen=True)
-class CandidateResult:
-    """What one way of prompting scored on the dev rows, and what a request costs."""
-
-    name: str
-    score: float
-    low: float
-    high: float
-    n: int
-    tokens_per_request: float
-    seconds_per_request: float
-    tokens_saved_by_finetuning: float
-    prompt_tokens_per_request: float
-    shared_prefix_tokens: tuple[int, ...]
-    scores: tuple[float, ...]
+Progress = Callable[[str, int, int], None]
+# Verdicts that say that training comes next, now or later: only then are base and probe looked at.
+TRAINING_NEXT = ("finetune", "more_data")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The best candidate against another one, paired over the rows; `pairs_needed` where it is undecided."""
+def default_candidates(
+    *, written: bool = False, few_shot: int = 3, corpus: bool = False, gold: bool = False
+) -> tuple[str, ...]:
+    """Return every candidate that there are means for, in the order in which they cost.
 
-    best: str
-    other: str
-    delta: float
-    low: float
-    high: float
-    decided: bool
-    pairs_needed: int | None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The verdict and everything it rests on.
-
-    Attributes:
-        verdict: The verdict with its rules.
-        best_candidate: Highest score, then fewest tokens a request.
-        candidates: One result a candidate, in the order tried.
-        comparisons: The best candidate against each other one.
-        diagnosis: Failures of the best candidate.
-        finetuned: What requests to a finetuned model would carry.
-        n: Number of dev rows.
-        subsets: The subsets that these rows name, sorted; empty where they name none.
-        seed: Seed of the examples.
-        examples: Examples a few-shot prompt carries, k.
-        notes: What had to be done differently from what was asked.
+    Args:
+        written: A prompt was written for the task.
+        few_shot: Examples a prompt; 0 leaves few-shot prompts out.
+        corpus: There is a corpus.
+        gold: The dev rows name gold passages of it.
     """
-
-    verdict: Verdict
-    best_candidate: str
-    candidates: tuple[CandidateResult, ...]
-    comparisons: tuple[Comparison, ...]
-    diagnosis: Diagnosis
-    finetuned: RequestTokens
-    n: int
-    subsets: tuple[str, ...]
-    seed: int
-    examples: int
-    notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the `decision` part of the run document, which is also what `decide RECIPE --json` prints."""
-        undecided = [
-            f"undecided: whether {c.best} is better than {c.other} ({100 * c.delta:+.1f} points, "
-            f"{100 * c.low:+.1f} to {100 * c.high:+.1f}, n={self.n}); "
-            + (f"{c.pairs_needed} dev rows would decide" if c.pairs_needed else "no difference was seen")
-            for c in self.comparisons
-            if not c.decided
-        ]
-        return {
-            "verdict": self.verdict.verdict,
-            "reasons": [*self.verdict.reasons, *undecided, *self.notes],
-            "best_candidate": self.best_candidate,
-            "candidates": [asdict(candidate) for candidate in self.candidates],
-            "comparisons": [asdict(comparison) for comparison in self.comparisons],
-            "failures": {
-                "form": self.diagnosis.form,
-                "facts": self.diagnosis.facts,
-                "capability": self.diagnosis.capability,
-            },
-            "failure_examples": list(self.diagnosis.examples),
-            "rules": [rule.to_dict() for rule in self.verdict.rules],
-            "undecided": [*self.verdict.undecided, *undecided],
-            "finetuned_tokens_per_request": self.finetuned.tokens_per_request,
-            "finetuned_request": asdict(self.finetuned),
-            "n": self.n,
-            "subsets": list(self.subsets),
-            "seed": self.seed,
-            "few_shot": self.examples,
-            "override_reason": None,
-        }
+    possible = {
+        "zero-shot": True,
+        "prompt": written,
+        "few-shot": few_shot > 0,
+        "few-shot-retrieved": few_shot > 0,
+        "rag": corpus,
+        "rag-few-shot": corpus and few_shot > 0,
+        "oracle": corpus and gold,
+        "oracle-few-shot": corpus and gold and few_shot > 0,
+    }
+    return tuple(name for name, there in possible.items() if there)
 
 
 def decide(
@@ -129,15 +85,19 @@ def decide(
     metric: str,
     metric_options: Mapping[str, Any],
     max_new_tokens: int,
-    candidates: Sequence[str] = CANDIDATES,
+    candidates: Sequence[str] = (),
     few_shot: int = 3,
     target_score: float = 0.9,
     min_train_rows: int = 50,
     seed: int = 0,
     batch_size: int = 32,
-    progress: Callable[[str, int, int], None] | None = None,
+    written: str | None = None,
+    context: ContextSource | None = None,
+    champion: Callable[[], Any] | None = None,
+    probe: tuple[Sequence[float], Callable[[Sequence[Row]], Any]] | None = None,
+    progress: Progress | None = None,
 ) -> Decision:
-    """Measure every way of prompting on the dev rows and reach a verdict.
+    """Measure every candidate on the dev rows and reach a verdict.
 
     Args:
         model: The base model.
@@ -147,27 +107,52 @@ def decide(
         metric: Name of the task's metric.
         metric_options: Options of the metric.
         max_new_tokens: Most tokens an answer may have.
-        candidates: Names out of CANDIDATES.
+        candidates: Names out of CANDIDATES; none, all that there are means for.
         few_shot: Examples a few-shot prompt carries.
         target_score: Score at which the task counts as solved, 0 to 1.
         min_train_rows: Fewest rows that finetuning is tried with.
         seed: Seed of the examples.
         batch_size: Prompts decoded at once.
+        written: The prompt written for the task.
+        context: Where passages come from.
+        champion: Loads the model that is there already; it answers the plain prompt.
+        probe: Fractions of the training rows, and a function that trains on rows and returns the tuned model.
         progress: Called with (candidate, finished, all) after each answer.
 
     Returns:
         The decision.
 
     Raises:
-        InputError: No dev rows, no or unknown candidates, an unknown metric, or a prompt that is too long.
+        InputError: No dev rows, no or unknown candidates, one without what it needs, an unknown metric, or a prompt
+            that is too long.
     """
-    _check(candidates, dev_rows, few_shot, target_score)
+    if not dev_rows:
+        raise InputError("there are no dev rows to decide on", next_step="name a dev split in the recipe")
+    gold = context is not None and all(map(gold_ids, dev_rows))
+    names = tuple(candidates) or default_candidates(
+        written=bool(written), few_shot=few_shot, corpus=context is not None, gold=gold
+    )
+    _check(names, few_shot, target_score)
     positions = getattr(causal_model(model).config, "max_position_embeddings", None) or UNLIMITED_POSITIONS
     results: dict[str, TaskResult] = {}
-    shared: dict[str, list[int]] = {}
+    prompts: dict[str, CandidatePrompts] = {}
     notes: list[str] = []
-    for name in candidates:
-        built = build_prompts(
+
+    def answered(name: str, by: Any) -> TaskResult:
+        return evaluate_task(
+            by,
+            tokenizer,
+            dev_rows,
+            metric=metric,
+            options=metric_options,
+            max_new_tokens=max_new_tokens,
+            prompts=prompts[name].prompts if name in prompts else None,
+            batch_size=batch_size,
+            progress=_named(progress, name),
+        )
+
+    for name in names:
+        prompts[name] = build_prompts(
             name,
             dev_rows,
             train_rows,
@@ -176,50 +161,75 @@ def decide(
             max_new_tokens=max_new_tokens,
             examples=few_shot,
             seed=seed,
+            written=written,
+            context=context,
         )
-        notes += [built.note] if built.note else []
-        if name != "zero-shot" and len(train_rows) < few_shot:
+        notes += [note] if (note := prompts[name].note) else []
+        if "few-shot" in name and len(train_rows) < few_shot:
             notes.append(f"{name}: only {len(train_rows)} training rows to take {few_shot} examples from")
-        shared[name] = shared_prefix_tokens(tokenizer, built.prompts)
-        results[name] = evaluate_task(
-            model,
-            tokenizer,
-            dev_rows,
-            metric=metric,
-            options=metric_options,
-            max_new_tokens=max_new_tokens,
-            prompts=built.prompts,
-            batch_size=batch_size,
-            progress=_named(progress, name),
-        )
-    # the cheaper of two with the same score
-    best = min(results, key=lambda name: (-results[name].score, results[name].tokens_per_request))
-    chosen = results[best]
-    diagnosis = diagnose(metric, metric_options, dev_rows, chosen.predictions, chosen.scores)
-    finetuned = finetuned_request(tokenizer, dev_rows)
-    tokens = {name: found.tokens_per_request for name, found in results.items()}
-    saved = tokens_saved(tokens, finetuned.tokens_per_request)
-    verdict = reach_verdict(
-        Measured(
-            best,
-            chosen.score,
-            chosen.low,
-            chosen.high,
-            chosen.n,
-            diagnosis.form,
-            diagnosis.facts,
-            diagnosis.capability,
-            target_score,
-            len(train_rows),
-            min_train_rows,
-            rows_needed(chosen.score, target_score),
-        )
+        results[name] = answered(name, model)
+    if champion is not None:
+        results[CHAMPION] = found = answered(CHAMPION, champion())
+        # no rule: a second run of a recipe must not be refused for what the first one reached
+        reaches = "reaches" if found.score >= target_score else "does not reach"
+        notes.append(f"champion: what is there {reaches} the target, with {100 * found.score:.1f} %")
+
+    form = learn_form([row.answer for row in train_rows])
+
+    def malformed_answers(name: str) -> int:
+        found = zip(results[name].predictions, dev_rows, results[name].scores, strict=True)
+        return sum(score < 1 and malformed(metric, text, row, metric_options, form) for text, row, score in found)
+
+    simple, right = best_simple(results, malformed_answers), right_context(results)
+    diagnosis = diagnose(
+        metric,
+        metric_options,
+        dev_rows,
+        results[simple].predictions,
+        results[simple].scores,
+        form=form,
+        context=_context_answers(results, right),
     )
+    measured = gather(
+        results,
+        simple,
+        diagnosis,
+        target_score=target_score,
+        train_rows=len(train_rows),
+        min_train_rows=min_train_rows,
+        seed=seed,
+    )
+    if reach_verdict(measured).verdict != "prompt":
+        measured = replace(measured, word_order=word_order(model, tokenizer, dev_rows, seed))
+    unclear = right is not None or diagnosis.capability > diagnosis.form
+    if reach_verdict(measured).verdict in TRAINING_NEXT and unclear:
+        answers = [row.answer for row in dev_rows]
+
+        def signal(name: str) -> AnswerSignal:
+            return answer_signal(model, tokenizer, prompts[name].prompts, answers, candidate=name, seed=seed)
+
+        measured = replace(measured, signal=signal(right or simple))
+        if right is not None and measured.signal and measured.signal.present:
+            measured = replace(measured, closed_signal=signal(simple))
+    if probe is not None and len(train_rows) >= min_train_rows and reach_verdict(measured).verdict in TRAINING_NEXT:
+        measured = replace(measured, probe=_probe(probe, train_rows, answered, results, simple, seed))
+    finetuned = finetuned_request(tokenizer, dev_rows)
+    retrieving = prompts["rag"].prompts if "rag" in prompts else None
+    tokens = {name: result.tokens_per_request for name, result in results.items()}
+    saved = tokens_saved(tokens, finetuned.tokens_per_request)
+
+    def described(name: str) -> CandidateResult:
+        # a champion and a probe are asked the rows' own prompts
+        asked = prompts[name].prompts if name in prompts else [row.prompt for row in dev_rows]
+        shared = shared_prefix_tokens(tokenizer, asked)
+        return describe(name, results, simple, saved=saved[name], shared=shared, seed=seed)
+
     return Decision(
-        verdict,
-        best,
-        tuple(_candidate(name, found, saved[name], shared[name]) for name, found in results.items()),
-        tuple(_compare(best, chosen, name, found, seed) for name, found in results.items() if name != best),
+        reach_verdict(measured),
+        best_deployable(results),
+        simple,
+        tuple(described(name) for name in results),
+        tuple(compare(results, simple, name, seed) for name in results if name != simple),
         diagnosis,
         finetuned,
         len(dev_rows),
@@ -227,37 +237,61 @@ def decide(
         seed,
         few_shot,
         (*notes, diagnosis.note),
+        context.recall(dev_rows) if context and measured.retrieved else None,
+        measured.word_order,
+        measured.signal,
+        measured.closed_signal,
+        measured.probe,
+        finetuned_request(tokenizer, dev_rows, retrieving) if retrieving else None,
     )
 
 
-def _check(candidates: Sequence[str], dev_rows: Sequence[Row], few_shot: int, target_score: float) -> None:
+def _check(candidates: Sequence[str], few_shot: int, target_score: float) -> None:
     unknown = [name for name in candidates if name not in CANDIDATES]
-    if unknown or not candidates or len(set(candidates)) < len(candidates):
+    if unknown or len(set(candidates)) < len(candidates):
         problem = f"unknown candidate {unknown[0]!r}" if unknown else f"candidates {list(candidates)}"
         raise InputError(problem, allowed=f"one or more of {', '.join(CANDIDATES)}, each once")
-    if not dev_rows:
-        raise InputError("there are no dev rows to decide on", next_step="name a dev split in the recipe")
-    # zero-shot carries no examples, so that a recipe which names nothing else may say 0
-    if few_shot < 1 and any(name != "zero-shot" for name in candidates):
+    if not any(name in SIMPLE_CANDIDATES for name in candidates):
+        raise InputError(
+            f"candidates {list(candidates)} have no prompt without passages to compare with",
+            allowed=f"at least one of {', '.join(SIMPLE_CANDIDATES)}",
+        )
+    if few_shot < 1 and any("few-shot" in name for name in candidates):
         raise InputError(f"few_shot is {few_shot}", allowed="1 or more examples")
     if not 0 < target_score <= 1:
         raise InputError(f"target_score is {target_score}", allowed="a fraction above 0, at most 1")
 
 
-def _named(progress: Callable[[str, int, int], None] | None, name: str) -> Callable[[int, int], None] | None:
+def _context_answers(results: Mapping[str, TaskResult], right: str | None) -> ContextAnswers | None:
+    if right is None:
+        return None
+    found = results[right]
+    return ContextAnswers(right, right in ORACLE_CANDIDATES, found.predictions, found.scores)
+
+
+def _probe(
+    probe: tuple[Sequence[float], Callable[[Sequence[Row]], Any]],
+    train_rows: Sequence[Row],
+    answered: Callable[[str, Any], TaskResult],
+    results: dict[str, TaskResult],
+    simple: str,
+    seed: int,
+) -> LearningCurve:
+    fractions, train = probe
+
+    def train_and_measure(rows: Sequence[Row]) -> TaskResult:
+        results[PROBE] = answered(PROBE, train(rows))
+        return results[PROBE]
+
+    return run_probe(
+        fractions,
+        train_rows,
+        train_and_measure,
+        simple_name=simple,
+        simple_scores=results[simple].scores,
+        seed=seed,
+    )
+
+
+def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
     return (lambda done, total: progress(name, done, total)) if progress else None
-
-
-def _candidate(name: str, found: TaskResult, saved: float, shared: Sequence[int]) -> CandidateResult:
-    return CandidateResult(
-        name, found.score, found.low, found.high, found.n, found.tokens_per_request, found.seconds_per_request, saved,
-        found.prompt_tokens_per_request, tuple(shared), found.scores,
-    )  # fmt: skip
-
-
-def _compare(best: str, chosen: TaskResult, other: str, found: TaskResult, seed: int) -> Comparison:
-    interval = paired_interval(found.scores, chosen.scores, seed)
-    decided = interval.low > 0
-    differing = sum(a != b for a, b in zip(chosen.scores, found.scores, strict=True)) / chosen.n
-    needed = None if decided else pairs_needed(differing, interval.delta)
-    return Comparison(best, other, interval.delta, interval.low, interval.high, decided, needed)

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.evaluation import charts
-from components.evaluation.formatting import count, duration, interval, number, percent, plain, size, value
+from components.evaluation.formatting import (
+    ABSENT,
+    count,
+    duration,
+    interval,
+    number,
+    percent,
+    plain,
+    points,
+    size,
+    value,
+)
 from components.evaluation.run_document import section
 from components.evaluation.table import Cell, Column, Table, chart_column, percent_tick, rows_of
 
@@ -16,7 +27,7 @@ MEMORY_PARTS = ("weights", "gradients", "optimizer", "activations", "other")
 
 
 def candidates_table(run: Mapping[str, Any]) -> Table:
-    """Tabulate the prompting candidates on the dev sample: score, interval, sample size, cost of a request."""
+    """Tabulate the candidates on the dev sample: score, interval, gain, sample size, cost of a request."""
     decision = section(run, "decision")
     candidates = rows_of(decision.get("candidates"))
     scale = charts.scale_for([row.get(key) for row in candidates for key in ("score", "low", "high")], include=(0.0,))
@@ -31,9 +42,13 @@ def candidates_table(run: Mapping[str, Any]) -> Table:
         bars = [(row.get("score"), "best" if row.get("name") == best else "base")]
         strip = charts.bar_strip(scale, bars, description=said, whisker=(row.get("low"), row.get("high")))
         cost = (number(row.get("tokens_per_request")), duration(row.get("seconds_per_request")))
-        rows.append((name, measured, strip, percent(row.get("score")), span, count(n), *cost))
+        gain = ABSENT
+        if row.get("delta") is not None:
+            paired = interval(row.get("delta_low"), row.get("delta_high"), signed=True)
+            gain = f"{points(row['delta'])} ({paired})"
+        rows.append((name, measured, strip, percent(row.get("score")), span, count(n), *cost, gain))
     return Table(
-        "Prompting candidates on the dev sample",
+        "Candidates on the dev sample",
         (
             Column("candidate"),
             Column("subset"),
@@ -43,6 +58,7 @@ def candidates_table(run: Mapping[str, Any]) -> Table:
             Column("n", "number"),
             Column("tokens / request", "number"),
             Column("time / request", "number"),
+            Column("points against the best simple prompt", "number"),
         ),
         tuple(rows),
     )

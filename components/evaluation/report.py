@@ -15,6 +15,7 @@ from markupsafe import Markup
 from components.evaluation import (
     advice_tables,
     charts,
+    decision_tables,
     money_tables,
     planning_tables,
     record_tables,
@@ -147,6 +148,9 @@ def render_html(run: Mapping[str, Any]) -> str:
         "money": money_tables.money_tables(run),
         "bases": advice_tables.bases_table(run),
         "tactics": advice_tables.tactics_table(run),
+        "rules": decision_tables.rules_table(run),
+        "failure_examples": decision_tables.failure_examples_table(run),
+        "learning_curve": decision_tables.curve_table(run),
         "alternatives": planning_tables.alternatives_table(run),
         "task": result_tables.task_table(run),
         "tax": result_tables.tax_table(run),

@@ -13,7 +13,7 @@ from components.evaluation.formatting import interval, percent, plain, points
 
 __all__ = ["VERDICT_TEXT", "Outcome", "alias_stayed", "missing_reason", "outcome", "section"]
 
-FINETUNE_VERDICTS = ("finetune", "rag_then_finetune")
+FINETUNE_VERDICTS = ("finetune",)
 VERDICT_TEXT = {
     "prompt": "prompting is enough",
     "rag": "retrieval is the answer",

@@ -1,4 +1,4 @@
-"""`tunewright decide RECIPE`: measure what prompting reaches, say whether to finetune, what it costs, on which base."""
+"""`tunewright decide RECIPE`: what prompts and retrieval reach, whether to finetune, what it costs, on which base."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flows.commands.recipe_options import open_recipe, recipe_options
 def command(
     recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path | None, bases: str | None, as_json: bool
 ) -> None:
-    """Measure the prompting candidates of RECIPE on a dev sample and give a verdict with its reasons.
+    """Measure prompts, retrieval and champion of RECIPE on a dev sample; give a verdict with its reasons.
 
     With --bases (or decision.bases in the recipe) each of them is measured on the same rows, and it is said which to
     start with. What was measured before is kept.
@@ -40,18 +40,58 @@ def command(
 
 
 def _render(decision: dict[str, Any]) -> str:
-    lines = [f"{'candidate':<22}{'score':>8}   {'95 % interval':<18}{'n':>4}{'tokens/request':>16}"]
+    return "\n".join(
+        [
+            *_candidate_lines(decision),
+            "",
+            *_failure_lines(decision),
+            *_curve_lines(decision),
+            f"verdict: {decision['verdict']}",
+            *(f"  {number}. {reason}" for number, reason in enumerate(decision["reasons"], start=1)),
+            "",
+            _advice(decision),
+        ]
+    )
+
+
+def _candidate_lines(decision: dict[str, Any]) -> list[str]:
+    against = f"against {decision['best_simple']}, 95 %"
+    lines = [f"{'candidate':<20}{'score':>8}   {'95 % interval':<16}{against:<36}{'tokens':>8}{'seconds':>9}"]
     for c in decision["candidates"]:
         interval = f"{100 * c['low']:.1f} to {100 * c['high']:.1f} %"
+        gain = "the best simple prompt"
+        if c["delta"] is not None:
+            span = f"{100 * c['delta_low']:+.1f} to {100 * c['delta_high']:+.1f}"
+            gain = f"{100 * c['delta']:+.1f} points ({span})"
         lines.append(
-            f"{c['name']:<22}{100 * c['score']:>6.1f} %   {interval:<18}{c['n']:>4}{c['tokens_per_request']:>16.0f}"
+            f"{c['name']:<20}{100 * c['score']:>6.1f} %   {interval:<16}{gain:<36}{c['tokens_per_request']:>8.0f}"
+            f"{c['seconds_per_request']:>9.2f}"
         )
     subsets = f" of {', '.join(decision['subsets'])}" if decision["subsets"] else ""
-    lines.append(f"measured on {decision['n']} dev rows{subsets}")
+    return [*lines, f"measured on {decision['n']} dev rows{subsets}; tokens and seconds are those of a request"]
+
+
+def _failure_lines(decision: dict[str, Any]) -> list[str]:
     failures = ", ".join(f"{count} {kind}" for kind, count in decision["failures"].items())
-    lines += [f"failures of {decision['best_candidate']}: {failures}", f"verdict: {decision['verdict']}"]
-    text = "\n".join([*lines, *(f"  {reason}" for reason in decision["reasons"])])
-    return f"{text}\n\n{_advice(decision)}"
+    lines = [f"failures of {decision['best_simple']}: {failures}"]
+    for found in decision["failure_examples"]:
+        # one line each: a model's answer may hold line breaks and control characters
+        keys = [key for key in ("question", "gold", "answer", "with_context") if key in found]
+        shown = " | ".join(f"{key} {found[key]!r}" for key in keys)
+        lines.append(f"  {found['kind']}: {shown}")
+    return lines
+
+
+def _curve_lines(decision: dict[str, Any]) -> list[str]:
+    curve = decision["learning_curve"]
+    if curve is None:
+        return []
+    points = ", ".join(f"{p['rows']} rows {100 * p['score']:.1f} %" for p in curve["points"])
+    slope = curve["slope"]
+    if slope is None:
+        return [f"probe: {points}"]
+    span = f"{100 * slope['low']:+.1f} to {100 * slope['high']:+.1f}"
+    return [f"probe: {points}; {100 * slope['delta']:+.1f} points a doubling of the rows ({span})"]
 
 
 def _advice(document: dict[str, Any]) -> str:

@@ -303,6 +303,8 @@ def _render_lineage(document: dict[str, Any]) -> str:
         marks = " ".join(f"@{alias}" for alias in node["aliases"])
         where = {"self": "*", "up": "^", "down": "v"}[node["direction"]]
         lines.append(f"{where} {node['label']}  {node['kind'] or 'data'}  {node['id'][:12]}  {marks}".rstrip())
+        if node["decision_override"]:
+            lines.append(f"    trained against the verdict: {node['decision_override']}")
         incoming = [edge for edge in document["edges"] if edge["target"] == node["id"]]
         lines += [f"    <- {labels[edge['source']]} ({edge['role']}{_weight(edge)})" for edge in incoming]
     return "\n".join(lines)

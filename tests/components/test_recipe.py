@@ -67,8 +67,12 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
     ("section", "message"),
     [
         ({"finetune": {"effective_rows": 10, "rows_per_sequence": 4}}, "not a multiple"),
-        ({"decision": {"few_shot": 0}}, "few_shot is 0"),
         ({"decision": {"target_score": 0}}, "decision.target_score can't be 0"),
+        ({"decision": {"few_shot": 0, "candidates": ["few-shot"]}}, "few_shot is 0"),
+        ({"decision": {"candidates": ["prompt"]}}, "no decision.prompt"),
+        ({"decision": {"candidates": ["zero-shot", "rag"]}}, "no data.corpus"),
+        ({"decision": {"candidates": ["zero-shot", "zero-shot"]}}, "named twice"),
+        ({"decision": {"probe": [0.0]}}, "probe"),
         ({"finetune": {"prompt_loss_weight": 1.5}}, "prompt_loss_weight"),
         ({"finetune": {"method": "magic"}}, "finetune.method"),
         ({"name": "No Spaces"}, "name"),
@@ -110,9 +114,10 @@ def test_what_the_decision_takes_the_recipe_takes_too(tmp_path: Path) -> None:
             "a whole number of at least 0, or a mapping of names, each to a whole number of at least 0",
         ),
         (
-            ("gate.min_rows=0",), {"decision": {"candidates": []}},
-            "{path}: decision.candidates can't be []; --set gate.min_rows=0: gate.min_rows can't be 0",
-            "decision.candidates: a list of one or more of zero-shot, few-shot or few-shot-retrieved; "
+            ("gate.min_rows=0",), {"decision": {"candidates": ["guess"]}},
+            "{path}: decision.candidates can't be [\"guess\"]; --set gate.min_rows=0: gate.min_rows can't be 0",
+            "decision.candidates: a list of one or more of zero-shot, prompt, few-shot, few-shot-retrieved, rag, "
+            "rag-few-shot, oracle, oracle-few-shot or champion; "
             "gate.min_rows: a whole number of at least 1",
         ),
         (

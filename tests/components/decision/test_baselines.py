@@ -7,7 +7,7 @@ import pytest
 
 from components.data.chat import prompt_ids
 from components.data.rows import Message, Row
-from components.decision.baselines import build_prompts, few_shot, few_shot_retrieved, zero_shot
+from components.decision.baselines import CANDIDATES, build_prompts, few_shot, few_shot_retrieved, zero_shot
 from components.errors import InputError
 
 
@@ -90,6 +90,8 @@ def test_without_training_rows_the_plain_prompt_is_asked() -> None:
 
 
 def test_unknown_candidate_lists_the_known(tiny_tokenizer: Any) -> None:
-    with pytest.raises(InputError, match="unknown candidate 'rag'") as caught:
-        build_prompts("rag", ASKED, TRAIN, tokenizer=tiny_tokenizer, positions=99, max_new_tokens=1, examples=1, seed=0)
-    assert caught.value.allowed == "zero-shot, few-shot, few-shot-retrieved"
+    with pytest.raises(InputError, match="unknown candidate 'guess'") as caught:
+        build_prompts(
+            "guess", ASKED, TRAIN, tokenizer=tiny_tokenizer, positions=99, max_new_tokens=1, examples=1, seed=0
+        )
+    assert caught.value.allowed == ", ".join(CANDIDATES)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from components.data.rows import Message, Row
 from components.data.text2sql.schema import Column, Schema, Table
-from components.decision.diagnosis import classify_failure, diagnose
+from components.decision.diagnosis import ContextAnswers, classify_failure, diagnose
+from components.decision.form import learn_form
 
 
 def row(answer: str, **metadata: str) -> Row:
@@ -47,3 +48,27 @@ def test_right_answer_in_other_words_is_form_for_text() -> None:
     assert classify_failure("exact_match", "  ", asked, {}) == "form"
     assert classify_failure("exact_match", "twenty three", asked, {}) == "capability"
     assert classify_failure("exact_match", "onetwenty two", asked, {}) == "capability", "whole words only"
+
+
+def test_well_formed_wrong_answer_is_facts_where_context_mends_it_and_capability_where_not() -> None:
+    labels = learn_form(["yes", "no"] * 8)
+    rows = [row("yes", id=f"r{n}") for n in range(6)]
+    answers = ["yes", "no", "no", "I would say no", "I would say no", "no"]
+    with_context = ["yes", "yes", "no", "yes", "maybe", "yes"]
+    context = ContextAnswers("oracle", True, with_context, [float(text == "yes") for text in with_context])
+    scores = [float(text == "yes") for text in answers]
+    found = diagnose("exact_match", {}, rows, answers, scores, form=labels, context=context)
+    assert (found.form, found.facts, found.capability) == (2, 2, 1)
+    assert (found.form_mended, found.mended) == (1, 3), (
+        "an answer that lost its form for want of facts is counted beside"
+    )
+    assert (found.context_form, found.context_capability) == (1, 1)
+    assert found.note == "facts: tested with the gold passages (oracle)"
+    shown = {example["id"]: (example["kind"], example["with_context"]) for example in found.examples}
+    assert shown == {
+        "r1": ("facts", "yes"),
+        "r2": ("capability", "no"),
+        "r3": ("form", "yes"),
+        "r4": ("form", "maybe"),
+        "r5": ("facts", "yes"),
+    }

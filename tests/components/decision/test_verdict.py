@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from components.decision.verdict import VERDICTS, Measured, reach_verdict
-from components.evaluation.statistics import rows_needed, wilson
+from components.decision.base_signal import AnswerSignal, WordOrder
+from components.decision.probe import LearningCurve, ProbePoint
+from components.decision.verdict import VERDICTS, Context, Measured, reach_verdict
+from components.evaluation.statistics import Interval, paired_interval, rows_needed, wilson
 
 
 def measured(
@@ -20,6 +22,32 @@ def measured(
     )  # fmt: skip
 
 
+def context(name: str, right: int, n: int, simple_right: int) -> Context:
+    """A candidate with passages that is right on `right` rows, all of those among them that the simple prompt has."""
+    low, high = wilson(right, n)
+    gain = paired_interval([float(i < simple_right) for i in range(n)], [float(i < right) for i in range(n)])
+    return Context(name, right / n, low, high, gain.delta, gain.low, gain.high)
+
+
+def with_context(right: int, mended: int, n: int = 100, *, form: int = 0, train_rows: int = 500) -> Measured:
+    """A simple prompt that gets 10 % right, and an oracle that mends some of the rest."""
+    base = measured(10, n, facts=mended, train_rows=train_rows)
+    fails = n - right
+    return replace(
+        base, oracle=context("oracle", right, n, 10), mended=mended, context_form=form, context_capability=fails - form
+    )
+
+
+def curve(gain: Interval, slope: Interval | None) -> LearningCurve:
+    points = (ProbePoint(0.5, 50, 0.1, 0.0, 0.3), ProbePoint(1.0, 100, 0.2, 0.1, 0.4))
+    return LearningCurve(points, slope, gain, 200 if gain.low <= 0 <= gain.high else None, "few-shot")
+
+
+UP, FLAT, UNSURE = Interval(0.3, 0.1, 0.5), Interval(0.0, -0.1, 0.1), Interval(0.1, -0.1, 0.3)
+KNOWN, UNKNOWN = WordOrder(3.0, 24, 24, 3), WordOrder(0.1, 15, 24, 3)
+SIGNAL, NO_SIGNAL = AnswerSignal(2.0, 0.001, 24, "few-shot"), AnswerSignal(0.1, 0.4, 24, "few-shot")
+
+
 @pytest.mark.parametrize(
     ("case", "verdict", "rules"),
     [
@@ -27,11 +55,29 @@ def measured(
         (measured(99, 100, train_rows=3), "prompt", 1),
         (measured(19, 20), "prompt", 2),
         (measured(3, 100, train_rows=99), "more_data", 3),
-        (measured(3, 100, train_rows=100), "finetune", 5),
-        (measured(3, 100, form=90), "finetune", 5),
-        (measured(40, 100, facts=50), "rag", 4),
-        (measured(40, 100, form=30, facts=20), "rag_then_finetune", 4),
-        (measured(40, 100, form=50, facts=5), "finetune", 5),
+        (measured(3, 100, train_rows=100), "finetune", 4),
+        (measured(3, 100, form=90), "finetune", 4),
+        (replace(measured(3, 100), word_order=KNOWN), "finetune", 5),
+        (replace(measured(3, 100, train_rows=3), word_order=UNKNOWN), "other_base", 3),
+        (replace(measured(10, 100), retrieved=context("rag", 95, 100, 10)), "rag", 3),
+        (with_context(88, 78), "rag", 3),
+        (with_context(50, 40, form=40), "rag_then_finetune", 3),
+        (with_context(50, 40, form=40, train_rows=20), "rag", 3),
+        (with_context(25, 15), "finetune", 5),
+        (with_context(12, 60), "finetune", 5),
+        (replace(with_context(12, 2, form=88), signal=SIGNAL, closed_signal=NO_SIGNAL), "rag_then_finetune", 4),
+        (replace(with_context(12, 2, train_rows=9), signal=SIGNAL, closed_signal=NO_SIGNAL), "rag", 4),
+        (replace(with_context(12, 2), signal=SIGNAL, closed_signal=SIGNAL), "finetune", 7),
+        (replace(with_context(12, 2), signal=NO_SIGNAL), "other_base", 4),
+        (replace(measured(10, 100, form=60), signal=NO_SIGNAL), "finetune", 4),
+        (replace(measured(10, 100, train_rows=20), signal=NO_SIGNAL), "other_base", 3),
+        (replace(measured(10, 100, train_rows=20), signal=SIGNAL), "more_data", 4),
+        (replace(measured(10, 100), signal=SIGNAL), "finetune", 5),
+        (replace(measured(10, 100), probe=curve(UP, FLAT)), "finetune", 4),
+        (replace(measured(10, 100), probe=curve(UP, UP), signal=NO_SIGNAL), "finetune", 5),
+        (replace(measured(10, 100), probe=curve(FLAT, UP)), "more_data", 4),
+        (replace(measured(10, 100), probe=curve(UNSURE, None)), "finetune", 4),
+        (replace(measured(10, 100), probe=curve(FLAT, FLAT)), "other_base", 4),
     ],
 )
 def test_first_rule_that_holds_decides(case: Measured, verdict: str, rules: int) -> None:
@@ -39,6 +85,22 @@ def test_first_rule_that_holds_decides(case: Measured, verdict: str, rules: int)
     assert found.verdict == verdict
     assert found.verdict in VERDICTS
     assert [rule.holds for rule in found.rules] == [False] * (rules - 1) + [True]
+
+
+def test_context_that_flips_as_many_rows_as_it_mends_is_not_missing_facts() -> None:
+    """Half of all wrong answers to a question of two choices become right by any change at all."""
+    found = reach_verdict(with_context(12, 60))
+    (rule,) = [rule for rule in found.rules if "facts are missing" in rule.name]
+    assert not rule.holds
+    assert "does not raise the score" in rule.name
+    assert "mends 60 of them" in rule.evidence
+
+
+def test_probe_that_does_not_decide_says_how_many_rows_would() -> None:
+    found = reach_verdict(replace(measured(10, 100), probe=curve(UNSURE, None)))
+    assert found.undecided == (
+        "undecided: whether the probe is better than few-shot (n=100); 200 dev rows would decide",
+    )
 
 
 def test_every_rule_states_its_evidence_and_what_would_change_it() -> None:

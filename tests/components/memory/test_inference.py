@@ -11,10 +11,10 @@ import torch
 from benchmarks.memory.bases import folder_of
 from components.errors import InputError
 from components.evaluation.generation import generate_ids
-from components.finetuning.loss import token_log_probs
 from components.memory.inference import GenerationShape, InferenceModel
 from components.memory.settings import StepSettings, StepShape
 from components.memory.storages import Peak, StorageLog, tracking
+from components.models.forward import token_log_probs
 from components.models.load import load_model
 from components.models.tiny import make_tiny
 

@@ -1,0 +1,1 @@
+"""Scenarios with known right answers: does the decision reach them? Run with `python -m benchmarks.decision`."""

@@ -1,0 +1,97 @@
+"""What the rules of the verdict read: everything that was measured, as plain values. Filled by decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from components.decision.base_signal import AnswerSignal, WordOrder
+    from components.decision.probe import LearningCurve
+
+__all__ = ["Context", "Measured"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The best candidate with passages in its prompt.
+
+    Attributes:
+        name: Its name.
+        score: Its score.
+        low: Lower bound of the score's 95 % interval.
+        high: Upper bound.
+        gain: Its score minus that of the best simple prompt, on the same rows.
+        gain_low: Lower bound of the gain's paired interval.
+        gain_high: Upper bound.
+    """
+
+    name: str
+    score: float
+    low: float
+    high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the rules read.
+
+    Attributes:
+        best: Name of the best simple prompt.
+        score: Its score.
+        low: Lower bound of the score's 95 % interval.
+        high: Upper bound.
+        n: Number of dev rows.
+        form: Its failures of form.
+        facts: Its failures for missing facts.
+        capability: Its failures of capability.
+        target_score: Score at which the task counts as solved.
+        train_rows: Number of training rows.
+        min_train_rows: Fewest rows that finetuning is tried with.
+        rows_to_decide: Dev rows that would tell the best score from the target; None where they are equal.
+        retrieved: The best candidate with passages that retrieval found; None without a corpus.
+        oracle: The best candidate with the gold passages; None where rows name none.
+        mended: Failures of the best simple prompt that the right context mends.
+        context_form: Failures of form with the right context.
+        context_capability: Other failures with it.
+        word_order: Whether the base knows the language of the data; None where it wasn't tested.
+        signal: Whether the base's likelihoods tie answers to questions, with the right context where there is one; None
+            where it wasn't tested.
+        closed_signal: The same without context; None where there is no context, or it wasn't tested.
+        probe: The learning curve; None without a probe.
+    """
+
+    best: str
+    score: float
+    low: float
+    high: float
+    n: int
+    form: int
+    facts: int
+    capability: int
+    target_score: float
+    train_rows: int
+    min_train_rows: int
+    rows_to_decide: int | None
+    retrieved: Context | None = None
+    oracle: Context | None = None
+    mended: int = 0
+    context_form: int = 0
+    context_capability: int = 0
+    word_order: WordOrder | None = None
+    signal: AnswerSignal | None = None
+    closed_signal: AnswerSignal | None = None
+    probe: LearningCurve | None = None
+
+    @property
+    def context(self) -> Context | None:
+        """Return the candidate with the right context: the gold passages, else those that were found."""
+        return self.oracle or self.retrieved
+
+    @property
+    def failures(self) -> int:
+        """Return the number of rows that the best simple prompt fails."""
+        return self.form + self.facts + self.capability
