@@ -336,6 +336,7 @@ def _settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
             seed=recipe.seed,
         ),
         dtype=plan.get("dtype", "float32"),
+        optimizer=plan.get("optimizer", "adamw"),
         learning_rate=section.learning_rate,
         schedule=section.schedule,
         warmup_fraction=section.warmup_fraction,

@@ -37,6 +37,7 @@ class FinetuneSettings:
         method: "lora" or "qlora".
         lora: Rank, scale, dropout, targets and seed.
         dtype: Of the base's weights; the adapter's are float32.
+        optimizer: adamw, or on CUDA adamw_8bit or paged_adamw_8bit, as the plan chose.
         learning_rate: Peak of the schedule.
         schedule: "cosine", "linear" or "constant" decay after the warm-up.
         warmup_fraction: Part of the steps in which the rate rises.
@@ -55,6 +56,7 @@ class FinetuneSettings:
     method: str
     lora: LoraSettings
     dtype: str = "float32"
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     schedule: str = "cosine"
     warmup_fraction: float = 0.05
@@ -227,6 +229,7 @@ def _finetune(
             schedule,
             run_folder=run_folder,
             identity=identity,
+            optimizer=settings.optimizer,
             learning_rate=settings.learning_rate,
             scheduler={"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
             warmup_fraction=settings.warmup_fraction,

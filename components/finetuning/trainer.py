@@ -30,6 +30,14 @@ from components.finetuning.out_of_memory import EffectiveBatch, Split
 from components.finetuning.progress import ProgressWatch
 from components.finetuning.schedule import Schedule
 
+# The plan's names of optimizers, and transformers'. 8-bit and paged ones are bitsandbytes', on CUDA only.
+OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
+
 __all__ = ["DivergedError", "ProgressCallback", "ScheduledTrainer", "build_trainer", "trainable_state"]
 
 
@@ -245,6 +253,7 @@ def build_trainer(
     *,
     run_folder: Path,
     identity: dict[str, str],
+    optimizer: str,
     learning_rate: float,
     scheduler: str,
     warmup_fraction: float,
@@ -277,7 +286,7 @@ def build_trainer(
         warmup_steps=max(1, round(steps * warmup_fraction)) if warmup_fraction else 0,
         weight_decay=weight_decay,
         max_grad_norm=max_grad_norm,
-        optim="adamw_torch",
+        optim=OPTIMIZERS[optimizer],
         bf16=bf16,
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -335,13 +344,16 @@ def _tensors(found: Checkpoint, stem: str) -> dict[str, Tensor]:
 
 
 def _pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors = {f"{index}.{name}": value for index, entry in state["state"].items() for name, value in entry.items()}
-    return tensors, {"param_groups": state["param_groups"]}
+    """Part an optimizer's state into tensors, and what is none (bitsandbytes counts its steps in plain numbers)."""
+    named = {f"{index}.{name}": value for index, entry in state["state"].items() for name, value in entry.items()}
+    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
+    numbers = {key: value for key, value in named.items() if key not in tensors}
+    return tensors, {"param_groups": state["param_groups"], "numbers": numbers}
 
 
 def _unpack_optimizer(tensors: dict[str, Tensor], document: dict[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in (*tensors.items(), *document["numbers"].items()):
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
     return {"state": state, "param_groups": document["param_groups"]}

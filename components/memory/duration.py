@@ -14,7 +14,7 @@ from components.memory.workload import MicroBatch, Workload
 __all__ = ["Duration", "assumed_duration", "measured_duration", "with_price"]
 
 # Half the interval's width against the prediction: neighbours on the machine, the trainer's own work, checkpoints.
-MEASURED_UNCERTAINTY = 0.2
+MEASURED_UNCERTAINTY = 0.25
 # Training reaches between a fifth and a half of the dense peak, depending on shapes and kernels.
 ASSUMED_UTILISATION = 0.35
 ASSUMED_UNCERTAINTY = 0.45
@@ -130,7 +130,7 @@ def measured_duration(
         flops_per_second=flops / parts["blocks"],
         parts=parts,
         how=(
-            f"one block forward and backward at {' and '.join(f'{r.sequences} x {r.tokens}' for r in speed.rates)} "
+            f"blocks forward and backward at {' and '.join(f'{r.sequences} x {r.tokens}' for r in speed.rates)} "
             f"tokens on this device: {speed.rates[-1].flops_per_second / 1e9:,.0f} GFLOP/s, matrix products alone "
             f"{speed.product_flops_per_second / 1e9:,.0f}"
         ),

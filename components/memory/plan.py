@@ -11,12 +11,12 @@ from typing import Any
 
 from components.errors import InputError
 from components.memory import fake_model
-from components.memory.block_probe import measure_step_speed
-from components.memory.duration import Duration, assumed_duration, measured_duration, with_price
-from components.memory.gpus import Gpu, find_gpu
+from components.memory.duration import Duration, with_price
+from components.memory.gpus import find_gpu
 from components.memory.hardware import Budget, DtypeSpeed, detect_budget, gpu_budget, measure_dtype
+from components.memory.predicted_time import predict_duration
 from components.memory.process import ProcessOverhead, TrainingProcess
-from components.memory.search import HEADROOM_FRACTION, Candidate, Outcome, Search, settings_of, slowdown
+from components.memory.search import HEADROOM_FRACTION, Candidate, Search
 from components.memory.settings import DTYPES, METHODS, OPTIMIZERS, StepSettings
 from components.memory.workload import Workload, uniform_workload
 from components.memory.would_fit import Remedy, remedies
@@ -25,8 +25,6 @@ __all__ = ["AUTO_METHODS", "Plan", "make_plan"]
 
 # From the best quality on; full finetuning is planned only when it is asked for.
 AUTO_METHODS = ("lora", "qlora")
-# Places between which half of a run's sequences lie: blocks are timed at these lengths.
-QUARTILES = (0.25, 0.75)
 
 
 @dataclass(frozen=True)
@@ -232,7 +230,17 @@ def make_plan(
         total_parameters=outcome.simulation.parameters,
         alternatives=outcome.alternatives,
         would_fit=tuple(would_fit),
-        duration=_duration(config, settings, outcome, work, named, budget, devices, sequence_tokens, sequences),
+        duration=predict_duration(
+            config,
+            settings,
+            outcome,
+            work,
+            gpu=named,
+            budget=budget,
+            devices=devices,
+            sequence_tokens=sequence_tokens,
+            sequences_per_step=sequences,
+        ),
         price_per_hour=price_per_hour,
         gpu=gpu,
         devices=devices,
@@ -254,59 +262,6 @@ def _budget(budget_bytes: int | None, gpu: str | None) -> Budget:
             allowed=f"at most its {found.budget_bytes / 2**30:.1f} GiB",
         )
     return Budget(budget_bytes, f"given, on {gpu}", "cuda")
-
-
-def _duration(
-    config: Any,
-    settings: StepSettings,
-    outcome: Outcome,
-    workload: Workload,
-    gpu: Gpu | None,
-    budget: Budget,
-    devices: int,
-    sequence_tokens: int,
-    sequences: int,
-) -> Duration | None:
-    """Predict the run's time: measured where the device is at hand, else from the named GPU's datasheet."""
-    import torch
-
-    chosen = outcome.chosen
-    if not chosen.fits:
-        return None
-    if gpu is not None:
-        tokens = chosen.micro_batch_size * sequence_tokens
-        return assumed_duration(
-            workload,
-            gpu,
-            dtype=chosen.dtype,
-            flops_per_token=outcome.simulation.flops / tokens,
-            slowdown=slowdown(chosen.variant),
-            sequences_per_step=sequences,
-            devices=devices,
-        )
-    if devices > 1 or budget.device != ("cuda" if torch.cuda.is_available() else "cpu"):
-        return None
-    batches = list(workload.micro_batches(chosen.micro_batch_size, sequences))
-    lengths = sorted(batch.tokens for batch in batches)
-    probed = tuple(sorted({lengths[int(part * (len(lengths) - 1))] for part in QUARTILES}))
-    speed = measure_step_speed(
-        config,
-        settings_of(settings, chosen.variant, budget.device, 1),
-        sequences=chosen.micro_batch_size,
-        lengths=probed,
-        labelled=round(sum(batch.labelled for batch in batches) / len(batches)),
-        gradient_checkpointing=chosen.gradient_checkpointing,
-    )
-    if speed is None:
-        return None
-    return measured_duration(
-        workload,
-        speed,
-        blocks=config.num_hidden_layers,
-        trainable_parameters=outcome.simulation.trainable_parameters,
-        micro_batch_size=chosen.micro_batch_size,
-        sequences_per_step=sequences,
-    )
 
 
 def _check_devices(devices: int, sequences: int) -> None:

@@ -18,7 +18,7 @@ def command(recipe: Path, profile: str | None, overrides: tuple[str, ...], home:
     """Plan and train RECIPE; go on where a killed run stopped. Nothing is registered."""
     job = open_recipe(recipe, profile, overrides, home)
     from components.errors import VerdictError
-    from flows import steps
+    from flows import plan_text, steps
     from flows.observer import TerminalObserver
 
     observer = TerminalObserver()
@@ -29,6 +29,8 @@ def command(recipe: Path, profile: str | None, overrides: tuple[str, ...], home:
             f"no method fits the memory budget of {plan['budget_bytes']} bytes",
             next_step="see `tunewright plan` for the nearest that does",
         )
+    for line in plan_text.time_lines(plan):
+        observer.say(line)
     step = steps.finetune(job, data, plan, observer)
     adapter = str(job.home / step.document["adapter"])
     emit({**step.document, "adapter": adapter, "trained": not step.cached, "plan": plan}, as_json, _render)

@@ -45,6 +45,7 @@ def of_base(base: str, options: dict[str, Any]) -> Planned:
     from components.runtime import prepare_process
 
     size = parse_size(options["budget"]) if options["budget"] else None
+    target, price = _target(options), _price(options)
     sequences = options["sequences"]
     if sequences is not None and sequences < 1:
         raise InputError(f"--sequences {sequences}", allowed="1 or more")
@@ -62,8 +63,8 @@ def of_base(base: str, options: dict[str, Any]) -> Planned:
         dtype=options["dtype"],
         optimizer="adamw" if options["optimizer"] == "adam" else options["optimizer"],
         workload=uniform_workload(sequences, options["sequence_tokens"]) if sequences else None,
-        **_target(options),
-        price_per_hour=_price(options),
+        **target,
+        price_per_hour=price,
     )
     return Planned(plan.to_dict(), folder, options["rank"], options["targets"])
 
@@ -105,6 +106,10 @@ def of_recipe(recipe: Path, options: dict[str, Any]) -> Planned:
 
 
 def _target(options: dict[str, Any]) -> dict[str, Any]:
+    if options["gpu"] is not None:
+        from components.memory.gpus import find_gpu
+
+        find_gpu(options["gpu"])
     methods = tuple(name.strip() for name in options["methods"].split(",") if name.strip())
     if not methods:
         raise InputError("--methods names none", allowed="such as full,lora,qlora")

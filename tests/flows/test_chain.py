@@ -50,6 +50,11 @@ def test_a_run_leaves_a_promoted_version_and_a_report(project: Project) -> None:
         assert {parent.role for parent in manifest.parents} == {"base"}
         assert manifest.base_fingerprint == found["base"]["fingerprint"]
         assert set(manifest.data_digests) == {"train.jsonl", "dev.jsonl", "test.jsonl"}
+        memory, time = manifest.metadata["memory"], manifest.metadata["time"]
+        assert memory["predicted_bytes"] == found["plan"]["peak_bytes"]
+        assert memory["measured_bytes"] == found["training"]["peak_bytes"]
+        assert time["predicted_seconds"] == found["plan"]["time"]["seconds"]
+        assert time["measured_seconds"] == pytest.approx(found["training"]["seconds"], abs=1e-3)
         assert registry.verify().intact
     assert {subset["subset"] for subset in found["task"]["subsets"]} == {"even", "odd"}
     report = Path(found["report"])

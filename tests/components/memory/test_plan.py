@@ -89,7 +89,7 @@ def test_when_nothing_fits_the_nearest_is_named(base: Path) -> None:
 
 
 def test_what_would_fit_is_told_with_its_cost(base: Path) -> None:
-    cuda = Budget(round(1.02 * GIB), "test", "cuda")
+    cuda = Budget(680_000_000, "test", "cuda")
     found = plan(base, method="lora", sequence_tokens=4000, dtype="float32", budget=cuda)
     assert not found.fits
     changes = {remedy.change: remedy for remedy in found.would_fit}
@@ -131,6 +131,23 @@ def test_devices_share_the_sequences_of_a_step(base: Path) -> None:
     assert two.chosen.micro_batch_size * two.chosen.gradient_accumulation_steps * 2 == 4
     with pytest.raises(InputError, match="shared by 3 devices"):
         plan(base, method="lora", devices=3, budget=cuda)
+
+
+def test_smaller_optimizer_states_and_shards_come_in_where_copies_dont_fit(base: Path) -> None:
+    shape: dict[str, Any] = {"method": "full", "sequence_tokens": 64, "devices": 2}
+    ample = plan(base, **shape, budget=Budget(16 * GIB, "test", "cuda"))
+    assert (ample.chosen.optimizer, ample.chosen.sharding) == ("adamw", "data-parallel")
+    least = min(candidate.peak_bytes for candidate in (ample.chosen, *ample.alternatives))
+    tight = Budget(round((least - 500_000) / (1 - HEADROOM_FRACTION)), "test", "cuda")
+    smaller = plan(base, **shape, budget=tight)
+    assert smaller.fits
+    assert smaller.chosen.optimizer == "adamw_8bit"
+    sharded = plan(base, **shape, budget=tight, optimizer="adamw")
+    assert sharded.fits
+    assert (sharded.chosen.optimizer, sharded.chosen.sharding) == ("adamw", "fsdp")
+    reasons = [other.why_not for other in sharded.alternatives if other.sharding == "data-parallel"]
+    assert reasons
+    assert all(reason.startswith("doesn't fit") for reason in reasons)
 
 
 def test_a_plan_for_this_device_has_a_measured_time(ample: Any) -> None:

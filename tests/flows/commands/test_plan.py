@@ -101,7 +101,38 @@ def test_what_doesnt_fit_exits_with_3_and_still_prints_the_nearest(
     assert status == 3
     assert json.loads(out)["fits"] is False
     assert "nothing fits 0.06 GiB" in err
-    assert "next: give more memory" in err
+    assert "next: what would fit: 1 GiB of memory" in err
+    assert [remedy["change"] for remedy in json.loads(out)["would_fit"]] == ["budget"]
+
+
+def test_devices_and_price_are_planned_for_a_named_gpu(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--gpu", "t4-16", "--devices", "2", "--price-per-hour", "1.5", "--sequences", "64")
+    status, out, _ = run(
+        monkeypatch, capsys, "--base", str(base), "--method", "lora", "--sequence-tokens", "64", *options
+    )
+    assert status == 0
+    assert "lora in float16" in out
+    assert "t4-16 has no bfloat16" in out
+    assert "a copy on each device" in out
+    assert "4 steps over 4,096 tokens: about" in out
+    assert "cost at 2 x 1.5 an hour" in out
+
+
+def test_serving_is_planned_from_the_config(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = ("--serve", "--concurrency", "3", "--context", "128", "--adapters", "2", "--rank", "4")
+    status, out, _ = run(monkeypatch, capsys, "--base", str(base), *shape, "--gpu", "l4-24", "--json")
+    document = json.loads(out)
+    assert (status, document["fits"], document["dtype"]) == (0, True, "bfloat16")
+    # two layers, two key-value heads of 16 values, keys and values, 2 bytes each
+    assert document["kv_bytes"] == 3 * 128 * 2 * (2 * 2 * 16) * 2
+    status, out, err = run(monkeypatch, capsys, "--base", str(base), *shape, "--budget", "64MiB")
+    assert status == 3
+    assert "does not fit" in out
+    assert "serving takes" in err
 
 
 def test_one_named_pass_is_simulated_and_drawn(
@@ -151,7 +182,11 @@ def test_generation_is_simulated_with_its_cache(
         (("--params", "1e9", "--home", "x"), "--home goes with RECIPE"),
         (("--base", "x", "--profile", "smoke"), "--profile does nothing with --base"),
         (("missing.yaml", "--dtype", "float32"), "--dtype goes with --base"),
-        (("missing.yaml", "--gpu", "a100-80"), "--gpu goes with --base or --params"),
+        (("missing.yaml", "--serve", "--methods", "lora"), "--methods goes with RECIPE or --base"),
+        (("--base", "x", "--concurrency", "2"), "--concurrency goes with RECIPE --serve or --base --serve"),
+        (("--params", "1e9", "--serve"), "--serve does nothing with --params"),
+        (("--base", "x", "--methods", ","), "--methods names none"),
+        (("--base", "x", "--price-per-hour", "-1"), "--price-per-hour -1"),
         (("missing.yaml", "--trainable", "1e6"), "--trainable does nothing with RECIPE"),
     ],
 )

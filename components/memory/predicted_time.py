@@ -1,0 +1,88 @@
+"""The time of a planned run: measured where the device is at hand, else by a GPU's datasheet. After the search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.memory.block_probe import measure_step_speed
+from components.memory.duration import Duration, assumed_duration, measured_duration
+from components.memory.gpus import Gpu
+from components.memory.hardware import Budget
+from components.memory.search import Outcome, settings_of, slowdown
+from components.memory.settings import StepSettings
+from components.memory.workload import Workload
+
+__all__ = ["predict_duration"]
+
+# Places between which half of a run's micro-batches lie: blocks are timed at these lengths.
+QUARTILES = (0.25, 0.75)
+
+
+def predict_duration(
+    config: Any,
+    settings: StepSettings,
+    outcome: Outcome,
+    workload: Workload,
+    *,
+    gpu: Gpu | None,
+    budget: Budget,
+    devices: int,
+    sequence_tokens: int,
+    sequences_per_step: int,
+) -> Duration | None:
+    """Predict the time of the chosen way to train.
+
+    Args:
+        config: The base's config.
+        settings: Rank, targets and dtype.
+        outcome: What the search found.
+        workload: The sequences of the run.
+        gpu: The named GPU, None for the device at hand.
+        budget: The budget, for its device.
+        devices: Devices that share each step.
+        sequence_tokens: Length that was simulated.
+        sequences_per_step: Sequences behind each optimizer step, over all devices.
+
+    Returns:
+        The prediction; None where nothing fits, for several devices that aren't named, and for an architecture whose
+        blocks can't be timed.
+    """
+    import torch
+
+    chosen = outcome.chosen
+    if not chosen.fits:
+        return None
+    if gpu is not None:
+        tokens = chosen.micro_batch_size * sequence_tokens
+        return assumed_duration(
+            workload,
+            gpu,
+            dtype=chosen.dtype,
+            flops_per_token=outcome.simulation.flops / tokens,
+            slowdown=slowdown(chosen.variant),
+            sequences_per_step=sequences_per_step,
+            devices=devices,
+        )
+    if devices > 1 or budget.device != ("cuda" if torch.cuda.is_available() else "cpu"):
+        return None
+    batches = list(workload.micro_batches(chosen.micro_batch_size, sequences_per_step))
+    lengths = sorted(batch.tokens for batch in batches)
+    probed = tuple(sorted({lengths[round(part * (len(lengths) - 1))] for part in QUARTILES}))
+    speed = measure_step_speed(
+        config,
+        settings_of(settings, chosen.variant, budget.device, 1),
+        sequences=chosen.micro_batch_size,
+        lengths=probed,
+        labelled=round(sum(batch.labelled for batch in batches) / len(batches)),
+        gradient_checkpointing=chosen.gradient_checkpointing,
+    )
+    if speed is None:
+        return None
+    return measured_duration(
+        workload,
+        speed,
+        blocks=config.num_hidden_layers,
+        trainable_parameters=outcome.simulation.trainable_parameters,
+        micro_batch_size=chosen.micro_batch_size,
+        sequences_per_step=sequences_per_step,
+    )
