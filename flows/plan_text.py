@@ -113,8 +113,6 @@ def _tensor_lines(plan: dict[str, Any]) -> list[str]:
         each = f"{parts[part] / trainable:.2f} bytes a trained parameter"
         lines.append(f"    {part} {parts[part] / GIB:.2f} GiB: {each if parts[part] else 'none at that moment'}")
     tokens = plan["micro_batch_size"] * plan["sequence_tokens"]
-    lines.append(
-        f"    activations {parts['activations'] / GIB:.2f} GiB: {parts['activations'] / tokens / 1024:,.0f} KiB "
-        f"for each of {tokens:,} tokens"
-    )
+    each = f"{parts['activations'] / tokens / 1024:,.0f} KiB for each of {tokens:,} tokens"
+    lines.append(f"    activations {parts['activations'] / GIB:.2f} GiB: {each}")
     return lines

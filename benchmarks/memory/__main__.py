@@ -32,10 +32,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="a sample of minutes")
     parser.add_argument("--only", default="", help="cases whose base and name hold this text")
+    parser.add_argument("--tokens", type=int, help="sequences of at most so many tokens, for a slow machine")
     parser.add_argument("--json", type=Path, help="write the rows here as well")
     arguments = parser.parse_args()
     _be_quiet()
     chosen = [case for case in cases(arguments.quick) if arguments.only in f"{case.base} {case.name}"]
+    if arguments.tokens:
+        chosen = [case.shortened(arguments.tokens) for case in chosen]
     rows: list[dict[str, Any]] = []
     print(_HEADING)
     started = time.perf_counter()

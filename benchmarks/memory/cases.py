@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from components.memory.settings import StepSettings, StepShape
@@ -37,6 +37,11 @@ class Case:
         extra += ["step in backward" if settings.step_in_backward else None]
         extra += ["bf16" if settings.dtype == "bfloat16" and settings.trained_dtype == "float32" else None]
         return " ".join([settings.method, *filter(None, extra)])
+
+    def shortened(self, tokens: int) -> Case:
+        """Return the case with sequences of at most so many tokens."""
+        shape = replace(self.shape, sequence_tokens=min(tokens, self.shape.sequence_tokens))
+        return replace(self, shape=shape)
 
 
 # (settings, micro-batch, tokens, checkpointing) on the 135M base

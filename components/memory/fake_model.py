@@ -53,7 +53,7 @@ def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
     dtype = torch.float32 if whole else getattr(torch, settings.dtype)
     with torch.device("meta"):
         try:
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+            model = _of_class(AutoModelForCausalLM, config, dtype)
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"no causal language model can be built of {type(config).__name__}: {error}",
@@ -80,6 +80,14 @@ def materialise(model: Any) -> None:
                 if id(old) not in done:
                     done[id(old)] = (old, _fake(old, module))
                 tensors[name] = done[id(old)][1]
+
+
+def _of_class(auto_class: Any, config: Any, dtype: Any) -> Any:
+    """Build with torch's fused attention, or, where an architecture hasn't that, with the one that it has."""
+    try:
+        return auto_class.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    except ValueError:
+        return auto_class.from_config(config, dtype=dtype, attn_implementation="eager")
 
 
 def _attach(model: Any, settings: StepSettings) -> Any:

@@ -196,7 +196,8 @@ def tracking(log: StorageLog) -> Any:
     """Return a context manager in which every operator's results are noted in the log.
 
     An index with a boolean mask has a shape that depends on data, which fake tensors don't have: there the mask counts
-    as all true, which is the greatest it can be.
+    as all true, which is the greatest it can be. A branch on such a value (rotary positions that grow with the longest
+    sequence seen) counts as not taken.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensor
@@ -208,11 +209,14 @@ def tracking(log: StorageLog) -> Any:
 
     device_of = torch.ops.prim.device.default
     masked_index = torch.ops.aten.index.Tensor
+    scalar_of = torch.ops.aten._local_scalar_dense.default
 
     class Tracking(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is device_of and isinstance(args[0], FakeTensor):
                 return args[0].fake_device
+            if func is scalar_of and isinstance(args[0], FakeTensor) and args[0].dtype == torch.bool:
+                return False
             if func is masked_index and isinstance(args[0], FakeTensor):
                 args = (args[0], _all_places(args[1]))
             result = func(*args, **(kwargs or {}))

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from components.errors import InputError
 from components.memory import fake_model
 from components.memory.quantized_layers import parameter_count, scale_tensors
 from components.memory.settings import StepSettings
@@ -54,17 +55,28 @@ class TrackedModel:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Run what stands inside on fake tensors and note their storages."""
-        with self._fake, tracking(self.log), _silently(), _one_sequence_a_row():
-            yield
+        """Run what stands inside on fake tensors and note their storages.
+
+        Raises:
+            InputError: The architecture does what can't be done without data, or not in this dtype.
+        """
+        try:
+            with self._fake, tracking(self.log), _silently(), _one_sequence_a_row():
+                yield
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"a pass of {type(_base_of(self.model)).__name__} can't be simulated: {reason}",
+                allowed="decoders that take positions and a mask [B, 1, T, T]; experts only in bfloat16",
+                next_step="try --dtype bfloat16, or another base",
+            ) from error
 
 
 def _name_modules(model: Any, log: StorageLog) -> None:
     """Let the log know which part of the decoder is at work, forward and backward."""
     import torch
 
-    # names within the base, whatever wraps it
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = _base_of(model)  # names within the base, whatever wraps it
     named = {module: name for name, module in inner.named_modules()}
     blocks = [module for module in named if isinstance(module, torch.nn.ModuleList)]
     watched = [part for block in blocks for layer in block for part in layer.children()]
@@ -72,6 +84,10 @@ def _name_modules(model: Any, log: StorageLog) -> None:
     for module in watched:
         module.register_forward_pre_hook(_entering(log, named[module]))
         module.register_forward_hook(_leaving(log, named[module]))
+
+
+def _base_of(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _entering(log: StorageLog, name: str) -> Any:
