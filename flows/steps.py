@@ -93,11 +93,10 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
         "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason", "bases"}),
         "prompting": _prompting_reads(job, data),
         "champion": champion and champion.digest,
+        "probe": _probe_reads(job),
         "batch_size": recipe.evaluation.batch_size,
         "code": source_digest(("components/decision", "components/evaluation", "components/data")),
     }
-    if recipe.decision.probe:
-        reads["probe"] = [asdict(_settings(job, {})), source_digest(("components/finetuning",))]
     return _released(job.store.run("decide", reads, make))
 
 
@@ -406,6 +405,13 @@ def _prompting_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
         "corpus": [_sha(job, data, str(path)) for path in job.corpus_files],
         "passages": job.recipe.decision.passages if job.corpus_files else None,
     }
+
+
+def _probe_reads(job: Job) -> list[Any] | None:
+    """Return what a probe depends on, since it trains; without one, finetuning has no part in the decision."""
+    if not job.recipe.decision.probe:
+        return None
+    return [asdict(_settings(job, {})), source_digest(("components/finetuning", "components/memory"))]
 
 
 def _test_reads(job: Job, data: dict[str, Any]) -> list[Any]:
