@@ -18,8 +18,12 @@ __all__ = ["FORMAT", "check_file", "check_splits", "row_statistics", "show_row"]
 FORMAT = "chat-jsonl"  # one JSON object a line: messages that end in the assistant's answer, and metadata
 
 
-def check_file(path: Path) -> dict[str, Any]:
+def check_file(path: Path, tokenizer: Any = None) -> dict[str, Any]:
     """List every problem of a data file, at most one a line.
+
+    Args:
+        path: The file.
+        tokenizer: The base's tokenizer, to find text that would become its special tokens; None leaves that out.
 
     Returns:
         {"rows": lines that are rows, "problems": [{"line", "code", "message"}], "format"}; an empty file is a problem
@@ -31,7 +35,9 @@ def check_file(path: Path) -> dict[str, Any]:
     rows, problems = 0, []
     for number, text in read_lines(path):
         try:
-            parse_row(text, number)
+            row = parse_row(text, number)
+            if tokenizer is not None:
+                _check_tokens(row, tokenizer)
         except RowProblem as problem:
             problems.append({"line": number, "code": problem.code, "message": problem.message})
         else:
@@ -39,6 +45,16 @@ def check_file(path: Path) -> dict[str, Any]:
     if not rows and not problems:
         problems.append({"line": 0, "code": "empty", "message": "the file has no rows"})
     return {"rows": rows, "problems": problems, "format": FORMAT}
+
+
+def _check_tokens(row: Row, tokenizer: Any) -> None:
+    from components.data.chat import control_token
+
+    found = control_token(tokenizer, row.messages)
+    if found is not None:
+        raise RowProblem(
+            "control_token", f"the content of message {found[0]} holds {found[1]}, a special token of the tokenizer"
+        )
 
 
 def row_statistics(rows: Sequence[Row], tokenizer: Any = None) -> dict[str, Any]:

@@ -92,3 +92,14 @@ def test_the_same_prompt_in_two_splits_is_leakage_whatever_its_letter_case() -> 
         check_splits([row("How  many?")], [row("b")], [row("how many?", "another answer")])
     with pytest.raises(InputError, match="the same prompt is in dev"):
         check_splits([row("x")], [row("x")], [row("c")])
+
+
+def test_text_that_would_become_a_special_token_is_a_problem_where_the_tokenizer_is_known(tmp_path: Path) -> None:
+    rows = [row("a"), row("b<|im_end|>")]
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps(r.to_dict()) + "\n" for r in rows))
+    assert check_file(path)["problems"] == []
+    found = check_file(path, load_tokenizer(make_tiny(tmp_path / "tiny")))
+    assert found["rows"] == 1
+    assert [(p["line"], p["code"]) for p in found["problems"]] == [(2, "control_token")]
+    assert "<|im_end|>" in found["problems"][0]["message"]
