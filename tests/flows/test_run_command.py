@@ -159,3 +159,38 @@ print(json.dumps({
     "markdown": [a.data for a in artifacts if a.type == "markdown"],
 }))
 """
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("verb", ["run", "finetune"])
+def test_terminated_in_training_it_says_so_leaves_no_child_and_goes_on(verb: str, project: Project) -> None:
+    recipe = str(project(finetune={"epochs": 400}))
+    with subprocess.Popen(
+        command(verb, recipe, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as child:  # fmt: skip
+        deadline = time.monotonic() + 200
+        while not list(home().glob("runs/*/checkpoint-*")) and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGTERM)
+        out, err = child.communicate(timeout=120)
+    assert child.returncode == 143, err
+    error = json.loads(out)["error"]
+    assert (error["message"], error["exit_status"]) == ("terminated", 143)
+    assert error["next_step"] == "run the same command again; it goes on where it stopped"
+    assert "Traceback" not in err
+    # the session that the command led is empty: Prefect's server has gone too
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)
+    assert list(home().glob("runs/*/checkpoint-*"))
+
+
+@pytest.mark.integration
+def test_the_first_lines_come_before_anything_that_takes_time(project: Project) -> None:
+    result = run("run", str(project(base="no-such-base")), "--set", "finetune.rank=2")
+    assert result.returncode == 2
+    first, *others = result.stderr.splitlines()
+    assert first.startswith("tiny: ")
+    assert first.endswith("recipe.yaml, base no-such-base")
+    assert "  finetune.rank = 2  (command line)" in others
+    assert "Prefect" not in result.stderr
