@@ -42,6 +42,12 @@ class VersionFiles:
         """The version as people write it, `name:vN`."""
         return f"{self.name}:v{self.version}"
 
+    @property
+    def max_new_tokens(self) -> int | None:
+        """The longest answer that its evaluation allowed, or None where its manifest doesn't say."""
+        found = self.manifest.get("metadata", {}).get("max_new_tokens")
+        return found if type(found) is int and found > 0 else None
+
 
 def version_files(registry: Registry, ref: str) -> VersionFiles:
     """Resolve a REF and check its files out, with those of its base where it is an adapter.

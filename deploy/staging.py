@@ -73,6 +73,7 @@ def stage_model(
                     quantization="nf4" if files.manifest.get("quantization") else None,
                     canary=Canary((), (), (), 0, ""),
                     created=int(time.time()),
+                    max_new_tokens=files.max_new_tokens,
                 )
                 _check(model, files.manifest)
                 with one_thread():
