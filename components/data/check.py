@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.data.rows import Row, RowProblem, parse_row, read_lines
+from components.data.rows import Row, RowProblem, examine_row, read_lines
 from components.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ FORMAT = "chat-jsonl"  # one JSON object a line: messages that end in the assist
 
 
 def check_file(path: Path, tokenizer: Any = None) -> dict[str, Any]:
-    """List every problem of a data file, at most one a line.
+    """List every problem of a data file; a line may have several.
 
     Args:
         path: The file.
@@ -30,31 +30,30 @@ def check_file(path: Path, tokenizer: Any = None) -> dict[str, Any]:
         of line 0.
 
     Raises:
-        InputError: The file can't be read as text.
+        InputError: The file can't be read.
     """
-    rows, problems = 0, []
+    rows = 0
+    problems: list[dict[str, Any]] = []
     for number, text in read_lines(path):
-        try:
-            row = parse_row(text, number)
-            if tokenizer is not None:
-                _check_tokens(row, tokenizer)
-        except RowProblem as problem:
-            problems.append({"line": number, "code": problem.code, "message": problem.message})
-        else:
-            rows += 1
+        row, found = examine_row(text, number)
+        if row is not None and tokenizer is not None:
+            found += _token_problems(row, tokenizer)
+        problems += [{"line": number, "code": problem.code, "message": problem.message} for problem in found]
+        rows += not found
     if not rows and not problems:
         problems.append({"line": 0, "code": "empty", "message": "the file has no rows"})
     return {"rows": rows, "problems": problems, "format": FORMAT}
 
 
-def _check_tokens(row: Row, tokenizer: Any) -> None:
+def _token_problems(row: Row, tokenizer: Any) -> list[RowProblem]:
     from components.data.chat import control_token
 
     found = control_token(tokenizer, row.messages)
-    if found is not None:
-        raise RowProblem(
-            "control_token", f"the content of message {found[0]} holds {found[1]}, a special token of the tokenizer"
-        )
+    if found is None:
+        return []
+    number, token = found
+    message = f"the content of message {number} holds {token}, a special token of the tokenizer"
+    return [RowProblem("control_token", message)]
 
 
 def row_statistics(rows: Sequence[Row], tokenizer: Any = None) -> dict[str, Any]:

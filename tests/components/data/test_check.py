@@ -103,3 +103,23 @@ def test_text_that_would_become_a_special_token_is_a_problem_where_the_tokenizer
     assert found["rows"] == 1
     assert [(p["line"], p["code"]) for p in found["problems"]] == [(2, "control_token")]
     assert "<|im_end|>" in found["problems"][0]["message"]
+
+
+def test_a_line_with_several_problems_tells_all_and_one_that_is_not_utf8_is_told_by_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    bad = {
+        "messages": [{"role": "user", "content": "a", "name": "x"}, {"role": "robot", "content": 3}],
+        "metadata": {"subset": ""},
+        "extra": 1,
+    }
+    good = json.dumps(row("a").to_dict()).encode()
+    path.write_bytes(good + b"\n" + json.dumps(bad).encode() + b'\n{"messages": "\xff"}\n' + good)
+    found = check_file(path)
+    assert found["rows"] == 2
+    assert [(p["line"], p["code"]) for p in found["problems"]] == [
+        (2, "unknown_key"), (2, "bad_metadata"), (2, "unknown_key"), (2, "bad_role"), (2, "bad_content"),
+        (3, "not_utf8"),
+    ]  # fmt: skip
+    turns = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": " "}]
+    path.write_text(json.dumps({"messages": turns}))
+    assert [p["code"] for p in check_file(path)["problems"]] == ["repeated_role", "empty_answer"]
