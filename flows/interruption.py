@@ -49,7 +49,7 @@ def interruption(terminated: bool, arguments: Sequence[str]) -> Interrupted:
         terminated: By SIGTERM, not by Ctrl-C.
         arguments: The command line, which says whether the command goes on where it stopped.
     """
-    goes_on = any(verb in arguments for verb in RESUMING)
+    goes_on = next((word for word in arguments if not word.startswith("-")), None) in RESUMING
     again = "run the same command again" + ("; it goes on where it stopped" if goes_on else "")
     number = signal.SIGTERM if terminated else signal.SIGINT
     return Interrupted("terminated" if terminated else "interrupted", 128 + number, next_step=again)
