@@ -9,17 +9,20 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from components.errors import InputError
 from components.memory.hardware import parse_size
@@ -43,10 +46,69 @@ Candidate = Literal[
 NEED_CORPUS = ("rag", "rag-few-shot", "oracle", "oracle-few-shot")
 
 
+def _size_text(value: Any) -> Any:
+    """Take a number for bytes; what is no number is for the size's own validator."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _joined(value: Any) -> Any:
+    """Take a list of names for what adapters take: one text, parted by commas."""
+    several = isinstance(value, list) and value and all(isinstance(name, str) and name.strip() for name in value)
+    return ",".join(value) if several else value
+
+
+Size = Annotated[
+    str,
+    BeforeValidator(_size_text),
+    Field(json_schema_extra={
+        "type": ["string", "number"],
+        "x-allowed": "auto, a number of bytes, or a size with its unit, such as 8GiB",
+    }),
+]  # fmt: skip
+ModuleNames = Annotated[
+    str,
+    BeforeValidator(_joined),
+    Field(json_schema_extra={
+        "type": ["string", "array"],
+        "items": {"type": "string"},
+        "x-allowed": "auto, attention-qv, attention-qkvo, all-linear, or module names as a list such as [q_proj]",
+    }),
+]  # fmt: skip
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_boolean, value.values()))
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_holds_boolean, value)))
+
+
+def _takes_booleans(kind: Any) -> bool:
+    if kind in (bool, Any) or (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return True
+    return any(map(_takes_booleans, get_args(kind)))
+
+
 class Section(BaseModel):
     """A part of the recipe: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _booleans_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1
+        if _holds_boolean(value) and not _takes_booleans(cls.model_fields[str(info.field_name)].annotation):
+            raise PydanticCustomError("boolean", "a boolean is no number and no text")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _nothing_is_named_twice(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            twice = [item for place, item in enumerate(value) if item in value[:place]]
+            if twice:
+                raise ValueError(f"{shown(twice[0])} is named twice")
+        return value
 
 
 class DataSection(Section):
@@ -151,7 +213,9 @@ class TrafficSection(Section):
 class MemorySection(Section):
     """What the run may use."""
 
-    budget: str = Field("auto", description="'auto' (cgroup limit or free memory), or a size such as 8GiB")
+    budget: Size = Field(
+        "auto", description="'auto' (cgroup limit or free memory), a number of bytes, or a size such as 8GiB"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="'auto' measures both on this machine")
     threads: int = Field(0, ge=0, description="CPU threads; 0: as many as this process may use")
     price_per_hour: float | None = Field(
@@ -177,11 +241,11 @@ class FinetuneSection(Section):
         "auto", description="width of the LoRA factors; 4 to 64 is usual; 'auto': by rows and memory"
     )
     alpha: float = Field(32.0, gt=0, description="LoRA scale; the delta is multiplied by alpha / rank")
-    dropout: Fraction = 0.0
-    targets: str = Field(
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: ModuleNames = Field(
         "auto",
-        description="attention-qv, attention-qkvo, all-linear, or module names; 'auto': all-linear, attention-qv where "
-        "memory is tight",
+        description="attention-qv, attention-qkvo, all-linear, or a list of module names; 'auto': all-linear, "
+        "attention-qv where memory is tight",
     )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
         "auto", description="peak of the schedule; 'auto': from the end of pretraining, or by method and size"
@@ -224,13 +288,6 @@ class EvaluationSection(Section):
     batch_size: int = Field(24, ge=1, description="answers generated at once")
     suites: tuple[str, ...] = Field((), description="general suites that show the alignment tax")
     suite_rows: int = Field(100, ge=10, description="rows of each suite, sampled by the seed")
-
-    @field_validator("suites")
-    @classmethod
-    def _suites_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("a suite is named twice")
-        return value
 
 
 class GateSection(Section):

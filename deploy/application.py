@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
     from deploy.engines.engine import Engine
 
-__all__ = ["TOKEN_VARIABLE", "make_app", "make_engine"]
+__all__ = ["REF_VARIABLE", "TOKEN_VARIABLE", "make_app", "make_engine"]
 
 TOKEN_VARIABLE = "TUNEWRIGHT_TOKEN"
+# the REF that a bundle is served by, for its server's process
+REF_VARIABLE = "TUNEWRIGHT_SERVED_REF"
 
 
 def make_engine(model: ServedModel) -> TorchEngine:
@@ -59,13 +62,16 @@ def make_engine(model: ServedModel) -> TorchEngine:
     return TorchEngine(load, accept=accept)
 
 
-def make_app(model: ServedModel, token: str | None, engine: Engine | None = None) -> FastAPI:
+def make_app(
+    model: ServedModel, token: str | None, engine: Engine | None = None, *, other_names: Sequence[str] = ()
+) -> FastAPI:
     """Return the endpoint of a staged model.
 
     Args:
         model: The staged model.
         token: Bearer token of clients; None answers clients on this machine only.
         engine: What generates; `make_engine(model)` when not given.
+        other_names: What clients may name the model by besides its name, its version and its digest.
     """
     from deploy.openai_api.app import create_app
 
@@ -74,6 +80,7 @@ def make_app(model: ServedModel, token: str | None, engine: Engine | None = None
         model_name=model.name,
         digest=model.digest,
         token=token,
-        other_names=(model.label,),
+        other_names=(model.label, *other_names),
         created=model.created,
+        default_max_tokens=model.max_new_tokens,
     )

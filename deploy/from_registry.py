@@ -47,6 +47,12 @@ class VersionFiles:
         recipe = self.manifest.get("quantization")
         return str(recipe.get("method")) if recipe else None
 
+    @property
+    def max_new_tokens(self) -> int | None:
+        """The longest answer that its evaluation allowed, or None where its manifest doesn't say."""
+        found = self.manifest.get("metadata", {}).get("max_new_tokens")
+        return found if type(found) is int and found > 0 else None
+
 
 def version_files(registry: Registry, ref: str, *, proven: bool = False) -> VersionFiles:
     """Resolve a REF once and check its files out, with those of its base where it is an adapter.

@@ -42,6 +42,7 @@ class ServedModel:
         quantization: None or "nf4", as the adapter was trained and measured.
         canary: The recorded probe.
         created: Unix time of the staging.
+        max_new_tokens: Longest answer in the version's evaluation; None where its manifest doesn't say.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class ServedModel:
     quantization: str | None
     canary: Canary
     created: int
+    max_new_tokens: int | None = None
 
     @property
     def label(self) -> str:
@@ -90,6 +92,7 @@ class ServedModel:
         """Return the description that `read` reads."""
         document = {name: getattr(self, name) for name in ("name", "version", "digest", "dtype", "quantization")}
         document |= {"created": self.created, "fingerprint": asdict(self.fingerprint)}
+        document |= {"max_new_tokens": self.max_new_tokens}
         return {"format": FORMAT, **document, "canary": self.canary.to_dict(), "files": dict(self.files)}
 
     def verify(self) -> None:

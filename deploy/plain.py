@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from components.errors import TunewrightError, VerdictError
@@ -22,6 +22,7 @@ def serve_plain(
     port: int,
     token: str | None,
     on_ready: Callable[[str, Mapping[str, Any]], None],
+    other_names: Sequence[str] = (),
 ) -> None:
     """Serve until interrupted or terminated.
 
@@ -30,6 +31,7 @@ def serve_plain(
         host: Numeric address, or "localhost".
         port: Port; 0 picks a free one.
         token: Bearer token of clients.
+        other_names: What clients may name the model by besides its name, its version and its digest.
         on_ready: Called once, from another thread, with the URL and what the canary found.
 
     Raises:
@@ -44,7 +46,7 @@ def serve_plain(
     host, port = check_address(host, port, token)
     model.verify()
     engine = make_engine(model)
-    app = make_app(model, token, engine)
+    app = make_app(model, token, engine, other_names=other_names)
     config = uvicorn.Config(
         app,
         host=host,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 
 from components.errors import TunewrightError
-from deploy.application import TOKEN_VARIABLE, make_app
+from deploy.application import REF_VARIABLE, TOKEN_VARIABLE, make_app
 from deploy.lifeline import follow_parent
 from deploy.model import ServedModel
 
@@ -27,7 +27,8 @@ TIMEOUT_SECONDS = 3600
 
 follow_parent()
 model = ServedModel.read(MODEL_FOLDER)
-app = make_app(model, os.environ.get(TOKEN_VARIABLE) or None)
+served_by = os.environ.get(REF_VARIABLE)
+app = make_app(model, os.environ.get(TOKEN_VARIABLE) or None, other_names=(served_by,) if served_by else ())
 
 
 class Passage:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from components.errors import ConflictError, InputError, TunewrightError, VerdictError
-from deploy.application import TOKEN_VARIABLE
+from deploy.application import REF_VARIABLE, TOKEN_VARIABLE
 from deploy.bundle import bento_environment
 from deploy.lifeline import FOLLOW_VARIABLE
 
@@ -122,7 +122,8 @@ def bento_command(path: Path, host: str, port: int) -> tuple[list[str], dict[str
     """
     command = [sys.executable, "-m", "bentoml", "serve", str(path), "--host", host, "--port", str(port)]
     environment = bento_environment(path.parents[2])
-    environment.pop(TOKEN_VARIABLE, None)
+    for variable in (TOKEN_VARIABLE, REF_VARIABLE):
+        environment.pop(variable, None)
     return command, environment
 
 
@@ -133,6 +134,7 @@ def serve_bundle(
     token: str | None = None,
     *,
     host: str = "127.0.0.1",
+    served_by: str | None = None,
     timeout_seconds: float = 180.0,
 ) -> Iterator[RunningServer]:
     """Serve a bundle with BentoML while the block runs.
@@ -142,6 +144,7 @@ def serve_bundle(
         port: Port; 0 picks a free one.
         token: Bearer token of clients; handed over in the child's environment alone.
         host: Numeric address.
+        served_by: The REF that clients may name the model by, too.
         timeout_seconds: Most time until the model is ready.
 
     Yields:
@@ -158,6 +161,8 @@ def serve_bundle(
     host, port = check_address(host, port, token)
     command, environment = bento_command(path, host, port)
     environment[FOLLOW_VARIABLE] = "1"
+    if served_by:
+        environment[REF_VARIABLE] = served_by
     if token:
         environment[TOKEN_VARIABLE] = token
     with tempfile.TemporaryDirectory(prefix="tunewright-serve-") as folder:

@@ -67,6 +67,7 @@ def stage_model(files: VersionFiles, *, out_home: Path) -> ServedModel:
                     quantization=files.quantization,
                     canary=Canary((), (), (), 0, ""),
                     created=int(time.time()),
+                    max_new_tokens=files.max_new_tokens,
                 )
                 _check(model, files.manifest)
                 with one_thread():

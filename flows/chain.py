@@ -54,9 +54,6 @@ def run_chain(job: Job, observer: Observer, call: Call, flow_run_id: str | None 
 def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
     """Fill the run document, step by step, until the end or until a verdict says no."""
     job, observer, run = chain.job, chain.observer, chain.document
-    for row in run["recipe"]:
-        if row["source"] != "default":
-            observer.say(f"  {row['key']} = {row['value']}  ({row['source']})")
     revision = release_steps.alias_revision(job)
     decision_steps.open_bases(job, job.recipe.decision.bases)
     run["data"] = data = chain.do("data", steps.data)

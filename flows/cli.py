@@ -10,6 +10,7 @@ import click
 
 from flows.commands.group import VerbGroup
 from flows.commands.output import begin, emit_error
+from flows.interruption import Terminated, interruption, raise_on_sigterm, take_no_more_signals
 
 __all__ = ["main"]
 
@@ -64,6 +65,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     begin()
+    raise_on_sigterm()
     raised: BaseException
     try:
         # outside its standalone mode click returns the status of ctx.exit()
@@ -73,9 +75,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         status, raised = 2, error
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        status, raised = 130, InterruptedError("interrupted")
+    except (click.Abort, KeyboardInterrupt, Terminated) as stop:
+        take_no_more_signals()
+        raised = interruption(isinstance(stop, Terminated), arguments)
+        click.echo(str(raised), err=True)
+        status = raised.exit_status
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from components.data.rows import Row, read_rows
 from components.data.selection import sample, sample_subsets, select_subsets
 from components.errors import InputError
-from components.evaluation.metrics import check_metric, check_metric_name
+from components.evaluation.metrics import check_metric, check_option_names
 from components.evaluation.suites import check_suites
 from components.files import digest_of, write_problem
 from components.models.fingerprint import Fingerprint, fingerprint
@@ -256,7 +256,7 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
     recipe = resolved.recipe
     job = Job(resolved, _repository(resolved.path), home)
     # from cheap to dear: frameworks, metric modules and the base take seconds, and most mistakes need none of them
-    check_metric_name(recipe.task.metric)
+    check_option_names(recipe.task.metric, recipe.task.metric_options)
     check_suites(recipe.evaluation.suites)
     if job.base_name == recipe.name:
         raise InputError(

@@ -141,6 +141,7 @@ def register(
             licence=job.base.licence,
             metadata={
                 "task": recipe.task.metric,
+                "max_new_tokens": recipe.task.max_new_tokens,
                 "data_licence": recipe.data.licence,
                 "decision_override": recipe.decision.override_reason,
                 "tactics": {

@@ -32,7 +32,9 @@ FINETUNE_VERDICTS = ("finetune",)
 
 def data(job: Job, observer: Observer) -> dict[str, Any]:
     """Bring the data into the workspace, check the splits, and say what is there."""
+    from components.data.chat import check_control_tokens
     from components.data.check import check_splits
+    from components.models.load import load_tokenizer
     from flows.data_version import materialise
 
     version = materialise(job.repo, job.data_files, observer.say)
@@ -40,6 +42,9 @@ def data(job: Job, observer: Observer) -> dict[str, Any]:
     if version.modified:
         observer.say("the data on disk differ from dvc.lock; the run uses what is on disk and records its digests")
     check_splits(job.train_rows, job.dev_rows, job.test_rows)
+    tokenizer = load_tokenizer(job.base.folder)
+    for name in ("train", "dev", "test"):
+        check_control_tokens(tokenizer, getattr(job, f"{name}_rows"), job.repo / getattr(job.recipe.data, name))
 
     def described(rows: Sequence[Any]) -> dict[str, Any]:
         groups = sorted({str(r.metadata["database"]) for r in rows if "database" in r.metadata})

@@ -23,7 +23,7 @@ from registry.errors import (
     VersionNotFound,
 )
 from registry.layout import CHECKOUTS, DATABASE, SCHEMA_REVISION
-from registry.names import Reference, parse_reference
+from registry.names import DIGEST_PREFIX_LENGTH, Reference, looks_like_digest, parse_reference
 
 __all__ = [
     "Lookup",
@@ -102,10 +102,11 @@ def _raise_missing(query: Query, reference: Reference) -> NoReturn:
         names = [row[0] for row in query("SELECT DISTINCT name FROM versions ORDER BY name", ())]
         near = difflib.get_close_matches(str(reference.name), names, n=3)
         shown = near + [name for name in names if name not in near][: 10 - len(near)]
+        digits = looks_like_digest(reference.text)
         raise VersionNotFound(
             f"no model is named {reference.name!r}",
             allowed=", ".join(shown) + (", ..." if len(shown) < len(names) else "") if shown else "nothing yet",
-            next_step=listing,
+            next_step=f"a digest needs at least {DIGEST_PREFIX_LENGTH} digits; {listing}" if digits else listing,
         )
     if reference.alias is not None:
         aliases = [alias.alias for alias in query_aliases(query, reference.name)]
@@ -125,7 +126,7 @@ def _raise_missing(query: Query, reference: Reference) -> NoReturn:
         )
     raise VersionNotFound(
         f"{reference.name!r} has no version {reference.number}",
-        allowed=f"{reference.name}:v{numbers[0]} to v{numbers[-1]}",
+        allowed=f"{reference.name}:v{numbers[0]}" + (f" to v{numbers[-1]}" if len(numbers) > 1 else ""),
         next_step=listing,
     )
 

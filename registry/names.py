@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 from registry.errors import ReferenceInvalid
 
-__all__ = ["DIGEST_PREFIX_LENGTH", "Reference", "check_alias", "check_name", "is_digest", "parse_reference"]
+__all__ = [
+    "DIGEST_PREFIX_LENGTH",
+    "Reference",
+    "check_alias",
+    "check_name",
+    "is_digest",
+    "looks_like_digest",
+    "parse_reference",
+]
 
 DIGEST_PREFIX_LENGTH = 12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
@@ -37,6 +45,11 @@ class Reference:
 def is_digest(value: object) -> bool:
     """Say whether a value is a whole sha256 in lower-case hex."""
     return isinstance(value, str) and len(value) == 64 and _DIGEST_PREFIX.fullmatch(value) is not None
+
+
+def looks_like_digest(text: str) -> bool:
+    """Say whether a text may be the start of a digest, though too short to be taken for one."""
+    return len(text) < DIGEST_PREFIX_LENGTH and re.fullmatch(r"[0-9a-f]{4,}", text.lower()) is not None
 
 
 def check_name(name: str) -> str:

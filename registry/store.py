@@ -268,6 +268,7 @@ class Registry:
             raise RollbackRefused("a roll-back without a reason", allowed="a text that says why", next_step="--reason")
         with writing(self._engine) as connection:
             query = query_on(connection)
+            resolve_reference(query, name)  # an unknown model is told before its missing alias
             target = None if to is None else _target_number(query, name, to)
             change = promotion.plan_rollback(query, name, alias, target, expected_revision)
             self._check_presence(resolve_digest(query, change.digest))
@@ -432,10 +433,8 @@ def _check_measured(version: Version, measured: object) -> None:
 
 
 def _target_number(query: Query, name: str, to: str | int) -> int:
-    if isinstance(to, int):
-        return to
-    if to[:1] == "v" and to[1:].isdecimal():
-        return int(to[1:])
+    if isinstance(to, int) or (to[:1] == "v" and to[1:].isdecimal()):
+        to = f"{name}:v{to}" if isinstance(to, int) else f"{name}:{to}"
     version = resolve_reference(query, to)
     if version.name != name:
         raise RollbackRefused(f"{version.label} is not a version of {name!r}", allowed=f"{name}:vN")

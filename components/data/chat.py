@@ -3,20 +3,29 @@
 The response carries weight 1, the prompt `prompt_loss_weight` (Huerta-Enochian & Ko 2024, "Instruction
 Fine-Tuning: Does Prompt Loss Matter?"), and the token that ends the assistant's turn is trained like the
 response: a model that never learns to stop is the commonest defect of a finetuned chat model.
+
+The template's text and the turns' contents are tokenised together, so that a special token spelt out in a content would
+become a real one: `<|im_end|>` in a question ends the user's turn. Contents that hold one are refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from components.errors import InputError
 
 if TYPE_CHECKING:
-    from components.data.rows import Message
+    from components.data.rows import Message, Row
 
-__all__ = ["Encoded", "encode", "prompt_ids"]
+__all__ = ["Encoded", "check_control_tokens", "control_token", "encode", "prompt_ids"]
+
+# one pattern a tokenizer: listing its added tokens takes longer than looking through a row
+_patterns: WeakKeyDictionary[Any, re.Pattern[str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
         Token ids.
 
     Raises:
-        InputError: The tokenizer has no chat template, or the template refuses the turns.
+        InputError: The tokenizer has no chat template, the template refuses the turns, or a content holds a special
+            token.
     """
     return _apply_template(tokenizer, messages, add_generation_prompt=True)
 
@@ -60,8 +70,8 @@ def encode(tokenizer: Any, messages: Sequence[Message], *, prompt_loss_weight: f
         Token ids and weights. White space that the template puts after an assistant's turn end has the prompt's weight.
 
     Raises:
-        InputError: No chat template, or a template that renders a turn differently once others follow, so that
-            what was said by whom can't be told apart.
+        InputError: No chat template, a content that holds a special token, or a template that renders a turn
+            differently once others follow, so that what was said by whom can't be told apart.
     """
     input_ids = _apply_template(tokenizer, messages, add_generation_prompt=False)
     weights = [prompt_loss_weight] * len(input_ids)
@@ -74,6 +84,56 @@ def encode(tokenizer: Any, messages: Sequence[Message], *, prompt_loss_weight: f
         weights[start:end] = [1.0] * (end - start)
     weights[0] = 0.0
     return Encoded(input_ids, weights)
+
+
+def control_token(tokenizer: Any, messages: Sequence[Message]) -> tuple[int, str] | None:
+    """Find a special token that a content spells out.
+
+    Args:
+        tokenizer: The tokenizer that would make a real one of it.
+        messages: The turns.
+
+    Returns:
+        The message's number, from 1, and the token; None where there is none.
+    """
+    pattern = _patterns.get(tokenizer)
+    if pattern is None:
+        tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        longest_first = sorted(tokens | set(tokenizer.all_special_tokens), key=len, reverse=True)
+        # with no special tokens at all, a pattern that matches nothing
+        pattern = re.compile("|".join(map(re.escape, filter(None, longest_first))) or r"(?!)")
+        _patterns[tokenizer] = pattern
+    for number, message in enumerate(messages, start=1):
+        found = pattern.search(message.content)
+        if found is not None:
+            return number, found.group()
+    return None
+
+
+def check_control_tokens(tokenizer: Any, rows: Sequence[Row], path: Path) -> None:
+    """Refuse rows whose text would turn into special tokens.
+
+    Args:
+        tokenizer: The base's tokenizer.
+        rows: Rows of one file.
+        path: The file, for the message.
+
+    Raises:
+        InputError: A content holds a special token; names file, line and token.
+    """
+    for row in rows:
+        found = control_token(tokenizer, row.messages)
+        if found is not None:
+            raise _control_token_error(found, f"{path}, line {row.line}: ")
+
+
+def _control_token_error(found: tuple[int, str], place: str = "") -> InputError:
+    number, token = found
+    return InputError(
+        f"{place}the content of message {number} holds {token}, a special token of the tokenizer",
+        allowed="text without the tokenizer's special tokens: they mark where turns begin and end",
+        next_step="take it out of the text, or write it in another way",
+    )
 
 
 def _prefix(tokenizer: Any, messages: Sequence[Message], whole: list[int], *, add_generation_prompt: bool) -> list[int]:
@@ -105,6 +165,9 @@ def _apply_template(tokenizer: Any, messages: Sequence[Message], *, add_generati
             allowed="a base whose tokenizer carries one (chat_template.jinja, or in tokenizer_config.json)",
             next_step="choose an instruction-tuned base, or add a chat template to its folder",
         )
+    spelt_out = control_token(tokenizer, messages)
+    if spelt_out is not None:
+        raise _control_token_error(spelt_out)
     from jinja2.exceptions import TemplateError
 
     turns = [{"role": message.role, "content": message.content} for message in messages]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.data.rows import Row, RowProblem, parse_row, read_lines
+from components.data.rows import Row, RowProblem, examine_row, read_lines
 from components.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,27 +18,42 @@ __all__ = ["FORMAT", "check_file", "check_splits", "row_statistics", "show_row"]
 FORMAT = "chat-jsonl"  # one JSON object a line: messages that end in the assistant's answer, and metadata
 
 
-def check_file(path: Path) -> dict[str, Any]:
-    """List every problem of a data file, at most one a line.
+def check_file(path: Path, tokenizer: Any = None) -> dict[str, Any]:
+    """List every problem of a data file; a line may have several.
+
+    Args:
+        path: The file.
+        tokenizer: The base's tokenizer, to find text that would become its special tokens; None leaves that out.
 
     Returns:
         {"rows": lines that are rows, "problems": [{"line", "code", "message"}], "format"}; an empty file is a problem
         of line 0.
 
     Raises:
-        InputError: The file can't be read as text.
+        InputError: The file can't be read.
     """
-    rows, problems = 0, []
+    rows = 0
+    problems: list[dict[str, Any]] = []
     for number, text in read_lines(path):
-        try:
-            parse_row(text, number)
-        except RowProblem as problem:
-            problems.append({"line": number, "code": problem.code, "message": problem.message})
-        else:
-            rows += 1
+        row, found = examine_row(text, number)
+        if row is not None and tokenizer is not None:
+            found += _token_problems(row, tokenizer)
+        problems += [{"line": number, "code": problem.code, "message": problem.message} for problem in found]
+        rows += not found
     if not rows and not problems:
         problems.append({"line": 0, "code": "empty", "message": "the file has no rows"})
     return {"rows": rows, "problems": problems, "format": FORMAT}
+
+
+def _token_problems(row: Row, tokenizer: Any) -> list[RowProblem]:
+    from components.data.chat import control_token
+
+    found = control_token(tokenizer, row.messages)
+    if found is None:
+        return []
+    number, token = found
+    message = f"the content of message {number} holds {token}, a special token of the tokenizer"
+    return [RowProblem("control_token", message)]
 
 
 def row_statistics(rows: Sequence[Row], tokenizer: Any = None) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def read_corpus(path: Path) -> list[Passage]:
     return passages
 
 
-def _parse(path: Path, number: int, text: str) -> Passage:
+def _parse(path: Path, number: int, text: bytes) -> Passage:
     try:
         value = json.loads(text)
     except ValueError as error:

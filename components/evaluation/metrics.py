@@ -7,12 +7,13 @@ metadata `x`. `evaluate.load` would copy the module into a cache and may ask the
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from components.errors import InputError
 from components.paths import cache_dir
@@ -20,7 +21,7 @@ from components.paths import cache_dir
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["METRIC_MODULES", "check_metric", "check_metric_name", "known_metrics", "score"]
+__all__ = ["METRIC_MODULES", "check_metric", "check_metric_name", "check_option_names", "known_metrics", "score"]
 
 METRIC_MODULES = Path(__file__).parent / "metric_modules"
 
@@ -42,6 +43,26 @@ def check_metric_name(metric: str) -> None:
             allowed=", ".join(known_metrics()),
             next_step="name one of these as the metric in the recipe",
         )
+
+
+def check_option_names(metric: str, options: Mapping[str, Any]) -> None:
+    """Refuse a metric, or an option of it, that doesn't exist, by the module's text: importing one takes seconds.
+
+    Args:
+        metric: Name of a shipped metric.
+        options: Its options; only their names are looked at.
+
+    Raises:
+        InputError: No such metric, or an option that it doesn't know.
+    """
+    check_metric_name(metric)
+    tree = ast.parse((METRIC_MODULES / metric / f"{metric}.py").read_text(encoding="utf-8"))
+    found = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    columns = {node.value for node in ast.walk(found["_info"]) if isinstance(node, ast.Constant)}
+    known = [part.arg for part in found["_compute"].args.args[1:] if part.arg not in columns]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        _refuse_option(metric, f"unknown option {unknown[0]!r}", known)
 
 
 def check_metric(metric: str, options: Mapping[str, Any]) -> None:
@@ -121,7 +142,15 @@ def _check_options(metric: str, kind: Any, options: Mapping[str, Any]) -> None:
     missing = [name for name in needed if name not in options]
     if unknown or missing:
         problem = f"unknown option {unknown[0]!r}" if unknown else f"option {missing[0]!r} is missing"
-        raise InputError(f"metric {metric}: {problem}", allowed=", ".join(parameters) or "no options")
+        _refuse_option(metric, problem, list(parameters))
+
+
+def _refuse_option(metric: str, problem: str, known: Sequence[str]) -> NoReturn:
+    raise InputError(
+        f"metric {metric}: {problem}",
+        allowed=", ".join(known) or "no options",
+        next_step="correct task.metric_options in the recipe",
+    )
 
 
 def _metadata(row: Row, key: str, metric: str) -> Any:

@@ -32,6 +32,7 @@ def create_app(
     other_names: Sequence[str] = (),
     created: int | None = None,
     default_temperature: float = 0.0,
+    default_max_tokens: int | None = None,
     body_limit_bytes: int = 1_048_576,
 ) -> FastAPI:
     """Build the endpoint of one model.
@@ -41,9 +42,11 @@ def create_app(
         model_name: The id that clients name.
         digest: Digest of the version; in the header `x-model-digest` of every answer.
         token: Bearer token that clients must send; None serves clients on this machine only.
-        other_names: Further ids for the same model, such as `name:vN`.
+        other_names: Further ids for the same model, such as `name:vN` or the alias that it is served by.
         created: Unix time that `/v1/models` states; the app's start when not given.
         default_temperature: Used where a request names none. Greedy, because that is how the model was measured.
+        default_max_tokens: Longest answer where a request names no length, as the model was measured; None lets an
+            answer run to the context's end.
         body_limit_bytes: Largest request body.
 
     Returns:
@@ -58,9 +61,15 @@ def create_app(
 
     app = FastAPI(title="Tunewright", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     metrics = Metrics(engine, model_name, digest)
-    names = frozenset((model_name, *other_names, digest))
-    card = {"id": model_name, "object": "model", "created": created or int(time.time()), "owned_by": "tunewright"}
-    card["digest"] = digest
+    names = tuple(dict.fromkeys((model_name, *other_names, digest)))
+    card: dict[str, Any] = {
+        "id": model_name,
+        "object": "model",
+        "created": created or int(time.time()),
+        "owned_by": "tunewright",
+        "digest": digest,
+        "default_max_tokens": default_max_tokens,
+    }
 
     @app.exception_handler(ApiError)
     async def _refuse(_request: Request, error: ApiError) -> Response:
@@ -122,7 +131,8 @@ def create_app(
 
     def _require_known(name: str) -> None:
         if name not in names:
-            message = f"The model '{name}' does not exist here; this server has '{model_name}'."
+            accepted = ", ".join(f"'{one}'" for one in names)
+            message = f"The model '{name}' does not exist here; this server's model is {accepted}."
             raise ApiError(404, message, "model_not_found", "model")
 
     async def _generation(chat: ChatRequest) -> Generation:
@@ -139,7 +149,7 @@ def create_app(
             )
         return Generation(
             prompt=tuple(prompt),
-            max_tokens=wanted or context - len(prompt),
+            max_tokens=wanted or min(default_max_tokens or context, context - len(prompt)),
             temperature=default_temperature if chat.temperature is None else chat.temperature,
             top_p=1.0 if chat.top_p is None else chat.top_p,
             seed=chat.seed,

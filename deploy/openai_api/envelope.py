@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect
@@ -99,19 +100,21 @@ class Envelope:
             client = scope.get("client")
             if client and not _is_loopback(client[0]):
                 raise ApiError(401, "This server has no token, so it answers its own machine only.", "token_not_set")
+            _refuse_browsers(scope)
             return
         if scope["path"] in OPEN_PATHS:
             return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        kind, _, secret = given.partition(b" ")
+        kind, _, secret = (_header(scope, b"authorization") or b"").partition(b" ")
         if kind.lower() != b"bearer" or not hmac.compare_digest(secret.strip(), self._token):
-            raise ApiError(
-                401, "Incorrect API key provided.", "invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
-            )
+            asked = {"WWW-Authenticate": "Bearer"}
+            if not secret.strip():
+                message = "No API key provided. Send it as the header 'Authorization: Bearer KEY'."
+                raise ApiError(401, message, "missing_api_key", headers=asked)
+            raise ApiError(401, "Incorrect API key provided.", "invalid_api_key", headers=asked)
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """Return a `receive` that raises once the body is larger than the limit, whatever its length header says."""
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        declared = _header(scope, b"content-length") or b"0"
         if declared.isdigit() and int(declared) > self._limit:
             raise self._too_large()
         seen = 0
@@ -131,11 +134,48 @@ class Envelope:
         return ApiError(413, f"The request body is larger than {self._limit} bytes.", TOO_LARGE)
 
 
+def _refuse_browsers(scope: Scope) -> None:
+    """Refuse what a foreign web page can make the browser of this machine send, where no token tells it apart.
+
+    A name that resolves to loopback (DNS rebinding) shows in the Host, a page's own script in the Origin, and a
+    form, or a request that the browser sends without asking first, in the content type.
+    """
+    host = _header(scope, b"host")
+    if host is not None and not _names_loopback(f"//{host.decode('latin-1')}"):
+        raise ApiError(
+            421, "Without a token this server answers to 'localhost' and loopback addresses only.", "bad_host"
+        )
+    origin = _header(scope, b"origin")
+    if origin is not None and not _names_loopback(origin.decode("latin-1")):
+        raise ApiError(403, "Without a token this server answers no pages of other origins.", "bad_origin")
+    if scope["method"] == "POST":
+        kind = (_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            message = "The content type must be application/json."
+            raise ApiError(415, message, "unsupported_content_type")
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == wanted), None)
+
+
+def _names_loopback(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        return False
+    return host == "localhost" or (host is not None and _is_address_of_loopback(host))
+
+
 def _is_loopback(host: str) -> bool:
+    # a unix socket or a test client has no address
+    return host in ("", "testclient", "localhost") or _is_address_of_loopback(host)
+
+
+def _is_address_of_loopback(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        # a unix socket or a test client has no address
-        return host in ("", "testclient", "localhost")
+        return False
     mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    return bool((mapped or address).is_loopback)

@@ -29,7 +29,7 @@ def command(ref: str, home: Path, unproven: bool, as_json: bool) -> None:
 
     REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest. A version
     that is bundled already is not bundled again; one that no alias points at and that doesn't pass its gate is refused,
-    unless --unproven is given.
+    unless --unproven is given; a base needs no proof, since nothing was trained into it.
     """
     from deploy.bundle import build_bundle
     from deploy.from_registry import version_files

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.commands.group import VerbGroup
 from flows.commands.option_types import FRACTION
 from flows.commands.output import emit, json_option
+
+if TYPE_CHECKING:
+    from components.data.rows import Row
 
 __all__ = ["command"]
 
@@ -24,12 +28,13 @@ def command() -> None:
 
 @command.command()
 @FILE
+@click.option("--base", help="Base model, by name or folder: find text that would become its special tokens.")
 @json_option
-def check(file: Path, as_json: bool) -> None:
+def check(file: Path, base: str | None, as_json: bool) -> None:
     """List every problem of FILE by line; exit status 2 if there is one."""
     from components.data.check import check_file
 
-    document = check_file(file)
+    document = check_file(file, _tokenizer(base))
     emit(document, as_json, lambda found: _render_check(file, found))
     if document["problems"]:
         sys.exit(2)
@@ -50,7 +55,9 @@ def stats(file: Path, base: str | None, as_json: bool) -> None:
     from components.data.check import row_statistics
     from components.data.rows import read_rows
 
-    emit(row_statistics(read_rows(file), _tokenizer(base)), as_json, _render_stats)
+    rows, tokenizer = read_rows(file), _tokenizer(base)
+    _refuse_control_tokens(tokenizer, rows, file)
+    emit(row_statistics(rows, tokenizer), as_json, _render_stats)
 
 
 def _render_stats(found: dict[str, Any]) -> str:
@@ -94,6 +101,7 @@ def show(file: Path, base: str | None, count: int, line: int, prompt_loss_weight
     if not chosen:
         raise InputError(f"{file} has no row at or after line {line}", allowed=f"1 to {rows[-1].line}")
     tokenizer = _tokenizer(base)
+    _refuse_control_tokens(tokenizer, chosen, file)
     shown = [show_row(row, tokenizer, prompt_loss_weight) for row in chosen]
     emit({"rows": shown}, as_json, _render_show)
 
@@ -110,6 +118,13 @@ def _render_show(document: dict[str, Any]) -> str:
 
 def _mark(token: dict[str, Any]) -> str:
     return click.style(token["text"], bold=True, fg="green") if token["weight"] > 0 else str(token["text"])
+
+
+def _refuse_control_tokens(tokenizer: Any, rows: Sequence[Row], file: Path) -> None:
+    if tokenizer is not None:
+        from components.data.chat import check_control_tokens
+
+        check_control_tokens(tokenizer, rows, file)
 
 
 def _tokenizer(base: str | None) -> Any:

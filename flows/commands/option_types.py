@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["FRACTION"]
+__all__ = ["FRACTION", "WORDS"]
 
 
 class Fraction(click.FloatRange):
@@ -28,4 +28,19 @@ class Fraction(click.FloatRange):
         return number
 
 
+class Words(click.types.StringParamType):
+    """Text with something in it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text.
+
+        Raises:
+            click.BadParameter: It is empty, or white space.
+        """
+        if not str(value).strip():
+            self.fail("an empty text says nothing; leave the option out, or fill it in", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 FRACTION = Fraction(0, 1)
+WORDS = Words()

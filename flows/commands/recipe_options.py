@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from components.recipe import ResolvedRecipe
     from flows.job import Job
 
 __all__ = ["open_recipe", "recipe_options", "state_folder"]
@@ -36,11 +37,28 @@ def state_folder(home: Path | None) -> Path:
     return folder
 
 
-def open_recipe(recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path | None) -> Job:
-    """Return the job of a recipe, ready for its steps."""
+def open_recipe(
+    recipe: Path,
+    profile: str | None,
+    overrides: tuple[str, ...],
+    home: Path | None,
+    *,
+    begin: Callable[[ResolvedRecipe], None] | None = None,
+) -> Job:
+    """Return the job of a recipe, ready for its steps.
+
+    Args:
+        recipe: The recipe's file.
+        profile: Profile laid over it.
+        overrides: `section.key=value` texts.
+        home: State folder, or None for the default.
+        begin: Called with the recipe as soon as it is read, before anything that takes time.
+    """
     from components.recipe import load_recipe
 
     resolved = load_recipe(recipe, profile, overrides)
+    if begin is not None:
+        begin(resolved)
     from flows.job import open_job
 
     return open_job(resolved, state_folder(home))

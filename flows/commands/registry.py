@@ -10,7 +10,9 @@ import click
 
 from components.paths import home as default_home
 from flows.commands.group import VerbGroup
+from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option
+from flows.commands.version_text import gate_notes, render_version
 
 if TYPE_CHECKING:
     from registry.gate import Policy
@@ -25,7 +27,9 @@ home_option = click.option(
     show_default="$TUNEWRIGHT_HOME, else .tunewright",
     help="The state folder that holds the registry.",
 )
-actor_option = click.option("--actor", default=None, help="Who does it, for the audit trail.  [default: login name]")
+actor_option = click.option(
+    "--actor", type=WORDS, default=None, help="Who does it, for the audit trail.  [default: login name]"
+)
 revision_option = click.option(
     "--expected-revision",
     type=click.IntRange(min=0),
@@ -52,20 +56,22 @@ def _open(home: Path) -> Registry:
 
 
 @command.command("ls")
-@click.argument("name", required=False)
+@click.argument("ref", required=False)
 @home_option
 @json_option
-def list_versions(name: str | None, home: Path, as_json: bool) -> None:
-    """List versions with their aliases, of one model NAME or of all."""
+def list_versions(ref: str | None, home: Path, as_json: bool) -> None:
+    """List versions with their aliases: all, those of one model by its name, or the one that REF names."""
     from registry.lookup import Lookup
 
     lookup = Lookup(home / "registry")
+    # an unknown name is an error that says what exists
+    named = None if ref is None else lookup.resolve(ref)
+    name = None if named is None else named.name
     aliases: dict[str, list[str]] = {}
     for state in lookup.aliases(name):
         aliases.setdefault(state.digest, []).append(state.alias)
-    if name is not None:
-        lookup.resolve(name)  # an unknown name is an error that says what exists
-    rows = [{**v.to_dict(), "aliases": aliases.get(v.digest, [])} for v in lookup.versions(name)]
+    versions = [named] if named is not None and ref != name else lookup.versions(name)
+    rows = [{**v.to_dict(), "aliases": aliases.get(v.digest, [])} for v in versions]
     emit({"versions": rows}, as_json, _render_versions)
 
 
@@ -110,7 +116,7 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
             "policy": policy.to_dict(),
             "gate": registry.check_gate(version.digest, policy, alias).to_dict(),
         }
-    emit(document, as_json, _render_version)
+    emit(document, as_json, render_version)
 
 
 @command.command("promote")
@@ -124,7 +130,7 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
 )
 @revision_option
 @actor_option
-@click.option("--reason", default=None, help="Why, for the audit trail.")
+@click.option("--reason", type=WORDS, default=None, help="Why, for the audit trail.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen; write nothing. Exit status 3 if refused.")
 @home_option
 @json_option
@@ -161,7 +167,7 @@ def promote(
 @click.argument("name")
 @click.option("--alias", default="champion", show_default=True, help="The alias to move back.")
 @click.option("--to", default=None, help="vN or a REF that held the alias.  [default: the one before]")
-@click.option("--reason", required=True, help="Why, for the audit trail.")
+@click.option("--reason", type=WORDS, required=True, help="Why, for the audit trail.")
 @revision_option
 @actor_option
 @home_option
@@ -204,12 +210,12 @@ def lineage(ref: str, home: Path, as_json: bool) -> None:
 @home_option
 @json_option
 def verify(ref: str | None, home: Path, as_json: bool) -> None:
-    """Read every byte of REF, or of every version, and the whole audit chain. Exit status 1 if anything is damaged."""
+    """Read every byte of REF, or of every version, and the whole audit chain. Exit status 3 if anything is damaged."""
     with _open(home) as registry:
         found = registry.verify(ref)
     emit(found.to_dict(), as_json, _render_verification)
     if not found.intact:
-        sys.exit(1)
+        sys.exit(3)
 
 
 @command.command("audit")
@@ -261,28 +267,6 @@ def _render_resolved(document: dict[str, Any]) -> str:
     return _table([*rows, ["path", path]])
 
 
-def _render_version(document: dict[str, Any]) -> str:
-    manifest = document["manifest"]
-    lines = [f"{document['name']}:v{document['version']}  {document['kind']}  {document['digest']}"]
-    lines += [f"  @{a['alias']} since {a['changed_at'][:19]} (revision {a['revision']})" for a in document["aliases"]]
-    lines += [f"  parent  {p['role']:8} {p['digest'][:12]}" for p in manifest["parents"]]
-    lines += [f"  data    {digest[:12]}  {path}" for path, digest in manifest["data_digests"].items()]
-    lines += [f"  file    {f['sha256'][:12]}  {f['size']:>12}  {path}" for path, f in manifest["files"].items()]
-    for key in ("base_fingerprint", "licence", "seed", "code_revision", "flow_run_id", "content_key"):
-        if manifest[key] is not None:
-            lines.append(f"  {key}: {manifest[key]}")
-    lines.append(f"  evaluations: {len(document['evaluations'])}")
-    lines.append("  gate: " + ("passes" if document["gate"]["passed"] else "refuses"))
-    lines += [f"    - {reason}" for reason in document["gate"]["reasons"]]
-    lines += [f"    {note}" for note in _notes(document["gate"])]
-    return "\n".join(lines)
-
-
-def _notes(gate: dict[str, Any] | None) -> list[str]:
-    """What passed without being measured: a champion that could not be compared with."""
-    return [f"note: {c['reason']}" for c in (gate or {}).get("checks", ()) if c["passed"] and c["reason"]]
-
-
 def _render_change(document: dict[str, Any]) -> str:
     subject = f"{document['name']}@{document['alias']}"
     gate = document["gate"]
@@ -293,7 +277,7 @@ def _render_change(document: dict[str, Any]) -> str:
     verb = "would point" if document["dry_run"] else "points"
     before = f", before {document['previous']}" if document["previous"] else ""
     line = f"{subject} {verb} at {document['current']} (revision {document['revision']}{before})"
-    return "\n".join([line, *(f"  {note}" for note in _notes(gate))])
+    return "\n".join([line, *(f"  {note}" for note in gate_notes(gate))])
 
 
 def _render_lineage(document: dict[str, Any]) -> str:

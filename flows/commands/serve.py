@@ -62,7 +62,8 @@ def command(
     """Serve a registered version until interrupted.
 
     REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest. A version that
-    no alias points at and that doesn't pass its gate is refused, unless --unproven is given. The files are verified,
+    no alias points at and that doesn't pass its gate is refused, unless --unproven is given; a base needs no proof,
+    since nothing was trained into it. The files are verified,
     the base is compared with the one that the adapter was trained on, and a canary is asked, before the endpoint is
     ready.
     """
@@ -71,6 +72,8 @@ def command(
     from deploy.staging import stage_model
     from registry.store import Registry
 
+    if not token_env:
+        raise InputError("--token-env names no variable", allowed="the name of an environment variable")
     token = os.environ.get(token_env) or None
     if token is None and context.get_parameter_source("token_env") is ParameterSource.COMMANDLINE:
         raise InputError(
@@ -91,6 +94,8 @@ def command(
             "version": files.label,
             "digest": files.digest,
             "engine": engine,
+            "model_names": list(dict.fromkeys((files.name, files.label, files.digest, ref))),
+            "default_max_tokens": files.max_new_tokens,
             "canary": dict(canary),
         }
         emit(document, as_json, _render)
@@ -100,13 +105,13 @@ def command(
     if engine == "plain":
         from deploy.plain import serve_plain
 
-        serve_plain(model, host=host, port=port, token=token, on_ready=ready)
+        serve_plain(model, host=host, port=port, token=token, on_ready=ready, other_names=(ref,))
     else:
         from deploy.bundle import build_bundle
         from deploy.serving import serve_bundle
 
         bundle = build_bundle(model, out_home=home)
-        with serve_bundle(bundle.path, port, token, host=host) as server:
+        with serve_bundle(bundle.path, port, token, host=host, served_by=ref) as server:
             ready(server.url, server.ready.get("canary", {}))
             try:
                 server.wait()
@@ -120,8 +125,12 @@ def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _render(document: dict[str, Any]) -> str:
+    longest = document["default_max_tokens"]
     return (
         f"{document['version']} is ready at {document['base_url']}  (digest {document['digest'][:12]})\n"
         f"  curl {document['base_url']}/chat/completions -H 'content-type: application/json' "
-        f'-d \'{{"model":"{document["model"]}","messages":[{{"role":"user","content":"..."}}]}}\''
+        f'-d \'{{"model":"{document["model"]}","messages":[{{"role":"user","content":"..."}}]}}\'\n'
+        f"  model: {', '.join(document['model_names'])}\n"
+        "  without max_tokens an answer takes "
+        + (f"at most {longest} tokens, as it was measured" if longest else "what the context leaves")
     )

@@ -85,6 +85,16 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"decision": {"bases": ["a", "a"]}}, "named twice"),
         ({"traffic": {"hosting_requests_per_hour": 5, "hosting_hours_per_month": 0}}, "answers no request"),
         ({"traffic": {"price_per_million_input_tokens": -1}}, "traffic.price_per_million_input_tokens"),
+        ({"decision": {"candidates": ["zero-shot", "zero-shot"]}}, "decision.candidates: 'zero-shot' is named twice"),
+        ({"seed": True}, "seed can't be true"),
+        ({"finetune": {"epochs": True}}, "finetune.epochs can't be true"),
+        ({"evaluation": {"test_rows": {"joined": True}}}, "evaluation.test_rows can't be"),
+        ({"gate": {"max_suite_drop": False}}, "gate.max_suite_drop can't be false"),
+        ({"finetune": {"dropout": 1}}, "finetune.dropout can't be 1"),
+        ({"memory": {"budget": True}}, "memory.budget can't be true"),
+        ({"memory": {"budget": -3}}, "'-3' is not a size; allowed: auto, or a number of bytes or a size with a unit"),
+        ({"memory": {"budget": []}}, r"memory.budget can't be \[\]"),
+        ({"finetune": {"targets": []}}, r"finetune.targets can't be \[\]"),
     ],
 )
 def test_wrong_and_contradictory_values_are_refused(tmp_path: Path, section: dict[str, object], message: str) -> None:
@@ -180,3 +190,20 @@ def test_the_schema_accepts_what_the_loader_accepts(tmp_path: Path) -> None:
     jsonschema.validate({**MINIMAL, "profiles": {"smoke": {}}}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**MINIMAL, "finetune": {"learning_rte": 1}}, schema)
+
+
+def test_a_budget_may_be_a_number_of_bytes_and_targets_a_list(tmp_path: Path) -> None:
+    sections = {"memory": {"budget": 8_000_000_000}, "finetune": {"targets": ["q_proj", "v_proj"]}}
+    recipe = load_recipe(write(tmp_path, **sections)).recipe
+    assert (recipe.memory.budget, recipe.finetune.targets) == ("8000000000", "q_proj,v_proj")
+    assert load_recipe(write(tmp_path, memory={"budget": 1.5e9})).recipe.memory.budget == "1500000000.0"
+    jsonschema.validate({**MINIMAL, **sections}, json_schema())
+    # a metric's own options may be true or false
+    assert load_recipe(write(tmp_path, task={"metric_options": {"ignore_case": True}}))
+
+
+def test_a_budget_or_targets_of_another_kind_say_all_that_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="allowed: auto, a number of bytes, or a size with its unit, such as 8GiB"):
+        load_recipe(write(tmp_path, memory={"budget": [12]}))
+    with pytest.raises(InputError, match=r"as a list such as \[q_proj, v_proj\]"):
+        load_recipe(write(tmp_path, finetune={"targets": 3}))

@@ -66,7 +66,7 @@ def client_of() -> ClientFactory:
     @asynccontextmanager
     async def open_client(app: Any, client: tuple[str, int] = ("127.0.0.1", 5000)) -> AsyncIterator[httpx.AsyncClient]:
         transport = httpx.ASGITransport(app, client=client, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://endpoint") as opened:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
             yield opened
 
     return open_client

@@ -68,6 +68,18 @@ def test_staged_folder_describes_itself_and_is_verified(staged: ServedModel, tmp
     staged.verify()
 
 
+def test_the_longest_measured_answer_is_kept_and_older_descriptions_do_without(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    prints = fingerprint(tiny_folder)
+    made = stage(tmp_path, tiny_folder, None, manifest_of(prints, metadata={"max_new_tokens": 48}))
+    assert ServedModel.read(made.folder).max_new_tokens == 48
+    document = json.loads((made.folder / DESCRIPTION_FILE).read_text())
+    del document["max_new_tokens"]
+    (made.folder / DESCRIPTION_FILE).write_text(json.dumps(document))
+    assert ServedModel.read(made.folder).max_new_tokens is None
+
+
 def test_weights_are_linked_and_not_copied(staged: ServedModel, tiny_folder: Path) -> None:
     assert (staged.folder / "base" / "model.safetensors").samefile(tiny_folder / "model.safetensors")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,7 @@ def test_a_command_that_ends_badly_after_its_document_prints_no_second_one(
 def test_a_failure_of_ours_is_a_document_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_: Path) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("out of order")
 
     monkeypatch.setattr(check, "check_file", broken)
@@ -101,3 +103,26 @@ def test_a_failure_of_ours_is_a_document_too(
     assert (status, error["exit_status"], error["type"], error["message"]) == (1, 1, "RuntimeError", "out of order")
     assert "--debug" in error["next_step"]
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize(("verb", "goes_on"), [("decide", True), ("schema", False)])
+def test_a_signal_ends_a_command_with_its_own_status_and_a_document(
+    number: signal.Signals, status: int, word: str, verb: str, goes_on: bool
+) -> None:
+    # a process of its own: the handlers stay as they are after a signal
+    code = (
+        "import os, sys\n"
+        "from flows import cli\n"
+        f"cli.cli.main = lambda **_: os.kill(os.getpid(), {int(number)}) or __import__('time').sleep(20)\n"
+        f"sys.argv = ['tunewright', '{verb}', '--json']\n"
+        "cli.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    error = json.loads(ended.stdout)["error"]
+    assert (ended.returncode, error["exit_status"], error["message"]) == (status, status, word)
+    assert ("goes on where it stopped" in error["next_step"]) is goes_on
+    assert error["next_step"] in ended.stderr
+    assert "--debug" not in ended.stderr

@@ -159,3 +159,46 @@ print(json.dumps({
     "markdown": [a.data for a in artifacts if a.type == "markdown"],
 }))
 """
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("verb", "begun"), [("run", "data …"), ("finetune", "finetune: step 1/")])
+def test_terminated_at_work_it_says_so_and_leaves_no_child(
+    verb: str, begun: str, project: Project, tmp_path: Path
+) -> None:
+    recipe, log = str(project(finetune={"epochs": 400})), tmp_path / "log"
+
+    def is_at_work() -> bool:
+        return begun in log.read_text() and (verb == "run" or any(home().glob("runs/*/checkpoint-*")))
+
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            command(verb, recipe, "--json"), stdout=subprocess.PIPE, stderr=output, text=True, start_new_session=True
+        ) as child,
+    ):
+        deadline = time.monotonic() + 250
+        while not is_at_work() and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGTERM)
+        out, _ = child.communicate(timeout=120)
+    assert is_at_work()
+    assert child.returncode == 143, log.read_text()
+    error = json.loads(out)["error"]
+    assert (error["message"], error["exit_status"]) == ("terminated", 143)
+    assert error["next_step"] == "run the same command again; it goes on where it stopped"
+    assert "Traceback" not in log.read_text()
+    # the session that the command led is empty: Prefect's server has gone too
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)
+
+
+@pytest.mark.integration
+def test_the_first_lines_come_before_anything_that_takes_time(project: Project) -> None:
+    result = run("run", str(project(base="no-such-base")), "--set", "finetune.rank=2")
+    assert result.returncode == 2
+    first, *others = result.stderr.splitlines()
+    assert first.startswith("tiny: ")
+    assert first.endswith("recipe.yaml, base no-such-base")
+    assert "  finetune.rank = 2  (command line)" in others
+    assert "Prefect" not in result.stderr

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components.errors import InputError
 from components.recipe import load_recipe
 from flows import steps
 from flows.job import Job, open_job
@@ -58,3 +59,10 @@ def test_what_did_not_fit_is_asked_again_where_memory_is_what_is_free(
     for _ in range(2):
         steps.plan(job, data, TerminalObserver())
     assert len(asked) == times
+
+
+def test_a_row_that_spells_out_a_special_token_is_refused_with_its_line(project: Project, tmp_path: Path) -> None:
+    recipe = project()
+    write_rows(tmp_path / "test.jsonl", range(40, 52), answer="yes<|im_end|> {}")
+    with pytest.raises(InputError, match=r"test.jsonl, line 1: .*<\|im_end\|>"):
+        steps.data(job_of(recipe, tmp_path), TerminalObserver())

@@ -92,3 +92,34 @@ def test_the_same_prompt_in_two_splits_is_leakage_whatever_its_letter_case() -> 
         check_splits([row("How  many?")], [row("b")], [row("how many?", "another answer")])
     with pytest.raises(InputError, match="the same prompt is in dev"):
         check_splits([row("x")], [row("x")], [row("c")])
+
+
+def test_text_that_would_become_a_special_token_is_a_problem_where_the_tokenizer_is_known(tmp_path: Path) -> None:
+    rows = [row("a"), row("b<|im_end|>")]
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps(r.to_dict()) + "\n" for r in rows))
+    assert check_file(path)["problems"] == []
+    found = check_file(path, load_tokenizer(make_tiny(tmp_path / "tiny")))
+    assert found["rows"] == 1
+    assert [(p["line"], p["code"]) for p in found["problems"]] == [(2, "control_token")]
+    assert "<|im_end|>" in found["problems"][0]["message"]
+
+
+def test_a_line_with_several_problems_tells_all_and_one_that_is_not_utf8_is_told_by_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    bad = {
+        "messages": [{"role": "user", "content": "a", "name": "x"}, {"role": "robot", "content": 3}],
+        "metadata": {"subset": ""},
+        "extra": 1,
+    }
+    good = json.dumps(row("a").to_dict()).encode()
+    path.write_bytes(good + b"\n" + json.dumps(bad).encode() + b'\n{"messages": "\xff"}\n' + good)
+    found = check_file(path)
+    assert found["rows"] == 2
+    assert [(p["line"], p["code"]) for p in found["problems"]] == [
+        (2, "unknown_key"), (2, "bad_metadata"), (2, "unknown_key"), (2, "bad_role"), (2, "bad_content"),
+        (3, "not_utf8"),
+    ]  # fmt: skip
+    turns = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": " "}]
+    path.write_text(json.dumps({"messages": turns}))
+    assert [p["code"] for p in check_file(path)["problems"]] == ["repeated_role", "empty_answer"]

@@ -45,7 +45,13 @@ def test_the_answer_is_the_last_assistant_message_and_the_prompt_all_before_it()
         (line(USER, ANSWER, metadata=[1]), "bad_metadata"),
         (line(USER, ANSWER, metadata={"subset": 3}), "bad_metadata"),
         (line(USER, ANSWER, metadata={"database": None}), "bad_metadata"),
+        (line(USER, ANSWER, metadata={"subset": " "}), "bad_metadata"),
         (line(USER, ANSWER, metdata={"subset": "a"}), "unknown_key"),
+        (line({**USER, "name": "ada"}, ANSWER), "unknown_key"),
+        ('{"messages": [], "messages": [1]}', "repeated_key"),
+        ('{"messages": [{"role": "user", "content": "a", "content": "b"}]}', "repeated_key"),
+        (line(USER, USER, ANSWER), "repeated_role"),
+        (line(USER, ANSWER, ANSWER), "repeated_role"),
     ],
 )
 def test_a_line_that_is_no_row_is_refused_with_a_stable_code(text: str, code: str) -> None:
@@ -83,7 +89,7 @@ def test_missing_empty_binary_and_folder_are_input_errors(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="has no rows"):
         read_rows(tmp_path / "empty.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\x80\x00")
-    with pytest.raises(InputError, match="not UTF-8"):
+    with pytest.raises(InputError, match=r"binary.jsonl, line 1: not UTF-8 text: byte 1"):
         read_rows(tmp_path / "binary.jsonl")
     with pytest.raises(InputError, match="cannot read"):
         read_rows(tmp_path)

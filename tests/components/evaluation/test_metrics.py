@@ -10,7 +10,7 @@ import pytest
 
 from components.data.rows import Message, Row
 from components.errors import InputError
-from components.evaluation.metrics import METRIC_MODULES, check_metric, known_metrics, score
+from components.evaluation.metrics import METRIC_MODULES, check_metric, check_option_names, known_metrics, score
 
 
 def row(answer: str, **metadata: str) -> Row:
@@ -59,6 +59,17 @@ def test_unknown_and_missing_options_are_refused_before_anything_is_scored() -> 
         check_metric("exact_match", {"ignorecase": True})
     with pytest.raises(InputError, match="execution_match: option 'schemas' is missing"):
         check_metric("execution_match", {})
+
+
+@pytest.mark.parametrize("metric", known_metrics())
+def test_option_names_are_told_from_the_text_as_from_the_module(metric: str) -> None:
+    refusals = []
+    for check in (check_option_names, check_metric):
+        with pytest.raises(InputError) as caught:
+            check(metric, {"no_such_option": 1, "predictions": 2})
+        refusals.append(str(caught.value))
+    assert refusals[0] == refusals[1]
+    check_option_names("execution_match", {"schemas": "x", "seed": 1})
 
 
 def test_predictions_and_rows_must_be_as_many() -> None:

@@ -71,6 +71,23 @@ def test_stats_and_show_use_the_tokenizer_of_a_base(
     assert [row["line"] for row in rows] == [2, 3]
     assert "question 1" in rows[0]["text"]
     assert set(rows[0]["tokens"][0]) == {"id", "text", "weight"}
+    with file.open("a") as stream:
+        stream.write(json.dumps(Row((Message("user", "a<|im_end|>"), Message("assistant", "b"))).to_dict()) + "\n")
+    for verb in ("stats", "show"):
+        status, _, err = run(
+            monkeypatch,
+            capsys,
+            verb,
+            str(file),
+            "--base",
+            base,
+            "--line" if verb == "show" else "--json",
+            *(["4"] if verb == "show" else []),
+        )
+        assert status == 2
+        assert "line 4: the content of message 1 holds <|im_end|>" in err
+    status, out, _ = run(monkeypatch, capsys, "check", str(file), "--base", base, "--json")
+    assert (status, json.loads(out)["problems"][0]["code"]) == (2, "control_token")
 
 
 def test_people_read_text(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,6 +156,15 @@ def test_audit_says_whose_policy_decided(run: Run, home: Path) -> None:
         (("promote", "text2sql:v1", "--alias", "champion", "--policy", "/nowhere.yaml"), 2, "does not exist"),
         (("rollback", "text2sql", "--reason", "x"), 4, "no alias"),
         (("rollback", "text2sql"), 2, "--reason"),
+        (("rollback", "text2sql", "--reason", "x", "--to", "v9"), 4, "text2sql:v1 to v3"),
+        (("rollback", "nothing", "--reason", "x"), 4, "no model is named 'nothing'"),
+        (("rollback", "text2sql", "--reason", " "), 2, "--reason"),
+        (("rollback", "text2sql", "--reason", "x", "--actor", ""), 2, "--actor"),
+        (("promote", "text2sql:v1", "--alias", "champion", "--actor", ""), 2, "--actor"),
+        (("promote", "text2sql:v1", "--alias", "champion", "--reason", ""), 2, "--reason"),
+        (("resolve", "tiny:v2"), 4, "allowed: tiny:v1\n"),
+        (("show", "b817f2"), 4, "a digest needs at least 12 digits"),
+        (("ls", "text2sql:v9"), 4, "text2sql:v1 to v3"),
     ],
 )
 def test_mistake_has_its_exit_status_and_says_what_is_allowed(
@@ -195,12 +204,12 @@ def test_list_lineage_and_verify_agree(run: Run) -> None:
     assert (verified["intact"], verified["versions"]) == (True, 4)
 
 
-def test_damage_is_exit_status_1_with_the_file_named(run: Run, home: Path) -> None:
+def test_damage_is_exit_status_3_with_the_file_named(run: Run, home: Path) -> None:
     (blob,) = [p for p in (home / "registry" / "blobs" / "sha256").rglob("*") if p.is_file()]
     blob.chmod(0o644)
     blob.write_text("{ ")
     status, out, _ = run("verify")
-    assert status == 1
+    assert status == 3
     assert "text2sql:v1 config.json" in out
     status, _, err = run("resolve", "text2sql", "--checkout")
     assert status == 1
@@ -212,3 +221,28 @@ def test_text_for_people_names_what_json_names(run: Run, verb: str) -> None:
     status, out, _ = run(*verb.split())
     assert status == 0
     assert "text2sql" in out or "intact" in out or "tiny" in out
+
+
+def test_a_ref_lists_the_one_version_that_it_names(run: Run) -> None:
+    _json(run("promote", "text2sql:v2", "--alias", "champion", "--json"))
+    for ref in ("text2sql:v2", "text2sql@champion", _json(run("resolve", "text2sql:v2", "--json"))["digest"][:12]):
+        (row,) = _json(run("ls", ref, "--json"))["versions"]
+        assert (row["name"], row["version"], row["aliases"]) == ("text2sql", 2, ["champion"])
+    assert [row["version"] for row in _json(run("ls", "text2sql", "--json"))["versions"]] == [1, 2, 3]
+
+
+def test_show_tells_scores_tax_and_each_check(run: Run, home: Path) -> None:
+    _measure(home, "text2sql:v1", 0.3, base=0.1)
+    _, out, _ = run("show", "text2sql:v1")
+    assert "task execution_match, n=128: base 10.0 %, tuned 30.0 %, +20.0 points (95 % interval +10.0 to +30.0)" in out
+    assert "suite grammar, n=?: base –" in out
+    assert "gate: passes" in out
+    assert "passed  task_rows 128, at least 100 asked" in out
+    assert "passed  task_delta +20.0, at least +10.0 asked" in out
+    assert "passed  suite:grammar −1.0, at least −5.0 asked" in out
+    _measure(home, "text2sql:v1", 0.3, delta=0.05)
+    _, out, _ = run("show", "text2sql:v1")
+    assert "FAILED  task_delta +5.0, at least +10.0 asked: the task gained 5.0 points" in out
+    _, out, _ = run("show", "tiny")
+    assert "a base needs no proof to be served" in out
+    assert "refuses" not in out

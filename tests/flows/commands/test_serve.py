@@ -60,7 +60,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         found = registry.register("tiny-base", Manifest(kind="base", files=describe_files(files), **common), files)
         files = files_of(adapter)
         parents = (Parent(found.digest, "base"),)
-        manifest = Manifest(kind="adapter", files=describe_files(files), parents=parents, **common)
+        metadata = {"max_new_tokens": 3}
+        manifest = Manifest(kind="adapter", files=describe_files(files), parents=parents, metadata=metadata, **common)
         proven = registry.register("tiny", manifest, files)
         task = {"metric": "exact_match", "n": 200, "tuned": 0.5, "delta": 0.4, "low": 0.3, "high": 0.5}
         tax = [{"suite": "piqa", "low": -0.01}]
@@ -118,11 +119,16 @@ def test_named_token_variable_must_be_set(home: Path) -> None:
     error = run(serve_command, "tiny", "--home", home, "--token-env", "NO_SUCH_TOKEN")
     assert isinstance(error, InputError)
     assert "NO_SUCH_TOKEN" in str(error)
+    error = run(serve_command, "tiny", "--home", home, "--token-env", "")
+    assert isinstance(error, InputError)
+    assert "--token-env names no variable" in str(error)
 
 
 @contextmanager
-def serving(home: Path, *options: str, token: str = "") -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    command = [*ENTRY, "serve", "tiny", "--home", str(home), "--port", "0", "--json", *options]
+def serving(
+    home: Path, *options: str, token: str = "", ref: str = "tiny"
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    command = [*ENTRY, "serve", ref, "--home", str(home), "--port", "0", "--json", *options]
     environment = {**os.environ, "TUNEWRIGHT_TOKEN": token}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
@@ -138,15 +144,22 @@ def serving(home: Path, *options: str, token: str = "") -> Iterator[tuple[subpro
 @pytest.mark.integration
 @pytest.mark.parametrize("engine", ["plain", "bento"])
 def test_served_version_answers_and_ends_on_termination(home: Path, engine: str) -> None:
-    with serving(home, "--engine", engine, token="a-test-token") as (process, document):
+    with Registry.open(home / "registry") as registry:
+        ref = registry.resolve("tiny").digest[:14]
+    with serving(home, "--engine", engine, token="a-test-token", ref=ref) as (process, document):
         assert document["version"] == "tiny:v1"
         assert document["engine"] == engine
         assert document["canary"]["passed"] is True
+        assert document["model_names"] == ["tiny", "tiny:v1", document["digest"], ref]
         client = openai.OpenAI(base_url=document["base_url"], api_key="a-test-token", max_retries=0)
         messages: Any = [{"role": "user", "content": "How many?"}]
         stream = client.chat.completions.create(model="tiny", messages=messages, max_tokens=5, stream=True)
         assert stream.response.headers["x-model-digest"] == document["digest"]
         assert [chunk.choices[0].finish_reason for chunk in stream][-1] in ("length", "stop")
+        # the version's own limit where the request names none
+        whole = client.chat.completions.create(model=ref, messages=messages)
+        assert whole.usage is not None
+        assert whole.usage.completion_tokens <= document["default_max_tokens"] == 3
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         with pytest.raises(httpx.ConnectError):

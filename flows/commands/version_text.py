@@ -1,0 +1,77 @@
+"""What `registry show` tells a person of a version: where it came from, what was measured, what the gate says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.evaluation.formatting import interval, percent, points
+
+__all__ = ["gate_notes", "render_version"]
+
+# checks whose value is a number of rows or suites, and the one whose value is a score; the others gain or lose points
+COUNTED = ("task_rows", "suites")
+SCORED = "champion"
+
+
+def render_version(document: dict[str, Any]) -> str:
+    """Return the text of a version.
+
+    Args:
+        document: What `registry show --json` prints.
+    """
+    manifest = document["manifest"]
+    lines = [f"{document['name']}:v{document['version']}  {document['kind']}  {document['digest']}"]
+    lines += [f"  @{a['alias']} since {a['changed_at'][:19]} (revision {a['revision']})" for a in document["aliases"]]
+    lines += [f"  parent  {p['role']:8} {p['digest'][:12]}" for p in manifest["parents"]]
+    lines += [f"  data    {digest[:12]}  {path}" for path, digest in manifest["data_digests"].items()]
+    lines += [f"  file    {f['sha256'][:12]}  {f['size']:>12}  {path}" for path, f in manifest["files"].items()]
+    for key in ("base_fingerprint", "licence", "seed", "code_revision", "flow_run_id", "content_key"):
+        if manifest[key] is not None:
+            lines.append(f"  {key}: {manifest[key]}")
+    lines.append(f"  evaluations: {len(document['evaluations'])}")
+    if document["evaluations"]:
+        lines += _measured(document["evaluations"][0])
+    if document["kind"] == "base" and not document["evaluations"]:
+        lines.append("  gate: a base needs no proof to be served: nothing was trained into it")
+        return "\n".join(lines)
+    lines.append("  gate: " + ("passes" if document["gate"]["passed"] else "refuses"))
+    lines += [f"    {_check(check)}" for check in document["gate"]["checks"]]
+    lines += [f"    {note}" for note in gate_notes(document["gate"])]
+    return "\n".join(lines)
+
+
+def gate_notes(gate: Mapping[str, Any] | None) -> list[str]:
+    """Say what passed without being measured: a champion that could not be compared with."""
+    return [f"note: {c['reason']}" for c in (gate or {}).get("checks", ()) if c["passed"] and c["reason"]]
+
+
+def _measured(evaluation: Mapping[str, Any]) -> list[str]:
+    """Tell the newest evaluation's scores; a report may be anybody's, and lack any of them."""
+    report = evaluation["report"]
+    task = report.get("task")
+    lines = [f"  newest, of {evaluation['created_at'][:19]}:"]
+    if isinstance(task, Mapping):
+        lines.append(f"    task {task.get('metric', '')}, {_compared(task)}")
+    tax = report.get("tax")
+    for suite in tax if isinstance(tax, list) else ():
+        if isinstance(suite, Mapping):
+            lines.append(f"    suite {suite.get('suite')}, {_compared(suite)}")
+    return lines
+
+
+def _compared(found: Mapping[str, Any]) -> str:
+    between = interval(found.get("low"), found.get("high"), signed=True)
+    return (
+        f"n={found.get('n', '?')}: base {percent(found.get('base'))}, tuned {percent(found.get('tuned'))}, "
+        f"{points(found.get('delta'))} points (95 % interval {between})"
+    )
+
+
+def _check(check: Mapping[str, Any]) -> str:
+    told = points if check["name"] not in (*COUNTED, SCORED) else percent if check["name"] == SCORED else str
+    value, bound = (None if check[key] is None else told(check[key]) for key in ("value", "bound"))
+    numbers = f" {value}" if value is not None else ""
+    numbers += f", at least {bound} asked" if bound is not None else ""
+    failed = "" if check["passed"] else f": {check['reason']}"
+    return f"{'passed' if check['passed'] else 'FAILED'}  {check['name']}{numbers}{failed}"

@@ -1,0 +1,59 @@
+"""What ends a command from outside: Ctrl-C and SIGTERM take the same orderly way out, each with its exit status.
+
+Left to itself SIGTERM kills the process on the spot: child processes, Prefect's server among them, would live on, and
+`--json` would print nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from components.errors import TunewrightError
+
+__all__ = ["Interrupted", "Terminated", "interruption", "raise_on_sigterm", "take_no_more_signals"]
+
+# what they finished is kept by content, and training has checkpoints
+RESUMING = ("run", "finetune", "decide")
+
+
+class Terminated(BaseException):
+    """SIGTERM came. Like KeyboardInterrupt no Exception, so that nothing mistakes it for a failure of its own."""
+
+
+class Interrupted(TunewrightError):  # noqa: N818 - what happened, named as the field does
+    """A command was ended from outside; `exit_status` is 128 and the signal's number, as shells have it."""
+
+    def __init__(self, problem: str, exit_status: int, *, next_step: str) -> None:
+        super().__init__(problem, next_step=next_step)
+        self.exit_status = exit_status
+
+
+def raise_on_sigterm() -> None:
+    """Let SIGTERM raise `Terminated` in the main thread."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def take_no_more_signals() -> None:
+    """Ignore SIGTERM and Ctrl-C from here on: they would cut off the stopping of child processes."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def interruption(terminated: bool, arguments: Sequence[str]) -> Interrupted:
+    """Return the error of a command that was ended from outside.
+
+    Args:
+        terminated: By SIGTERM, not by Ctrl-C.
+        arguments: The command line, which says whether the command goes on where it stopped.
+    """
+    goes_on = next((word for word in arguments if not word.startswith("-")), None) in RESUMING
+    again = "run the same command again" + ("; it goes on where it stopped" if goes_on else "")
+    number = signal.SIGTERM if terminated else signal.SIGINT
+    return Interrupted("terminated" if terminated else "interrupted", 128 + number, next_step=again)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
