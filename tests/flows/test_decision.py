@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def test_decide_command_prints_text_for_a_person_and_the_contract_as_json(projec
     assert set(document["failures"]) == {"form", "facts", "capability"}
     lines = text.stdout.splitlines()
     assert f"verdict: {document['verdict']}" in lines
-    assert [line.strip() for line in lines if line.lstrip()[:1].isdigit()] == [
+    assert [line.strip() for line in lines if re.match(r"  \d+\. ", line)] == [
         f"{number}. {reason}" for number, reason in enumerate(document["reasons"], start=1)
     ]
     for candidate in document["candidates"]:
