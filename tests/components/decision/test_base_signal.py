@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     texts = [encode(tokenizer, pair(n)).input_ids for n in range(16)]
     texts += [tokenizer(text, add_special_tokens=False)["input_ids"] for text in QUESTIONS]
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(25):
+    for _ in range(50):
         for ids in texts:
             batch = torch.tensor([ids])
             model(input_ids=batch, labels=batch).loss.backward()
