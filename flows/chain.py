@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.files import write_atomic, write_json
-from flows import decision_steps, plan_text, release_steps, steps
+from flows import champion_step, decision_steps, plan_text, release_steps, steps
 from flows.job import Job
 from flows.observer import Observer
 from flows.state_folder import make_state_folder
@@ -79,6 +79,10 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
     run.update(comparison)
     registered = chain.do("register", release_steps.register, data, decision, plan, training, comparison, flow_run_id)
     run["version"], run["digest"] = registered["version"], registered["digest"]
+    if champion_step.is_unmeasured(job, comparison, registered):
+        run["champion"] = chain.do(
+            "evaluate the champion", champion_step.measure_champion, base, comparison, registered
+        )
     run.update(chain.do("promote", release_steps.promote, registered, revision))
     run["commands"] = _commands(job)
     if run["gate"]["passed"] and job.recipe.release.bundle:
@@ -122,6 +126,7 @@ class _Chain:
             "training",
             "task",
             "tax",
+            "champion",
             "gate",
             "promotion",
         )

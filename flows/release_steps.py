@@ -15,7 +15,7 @@ from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, library_versions, source_digest
 
-__all__ = ["alias_revision", "bundle", "compare", "promote", "register", "try_question"]
+__all__ = ["alias_revision", "bundle", "compare", "compare_task_scores", "promote", "register", "try_question"]
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "tunewright.json")
 
@@ -35,19 +35,38 @@ def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, 
     """Compare base and tuned model: task with its subsets, and the alignment tax by suite.
 
     Returns:
-        `task` and `tax` as in the run document. `task.test_digest` says what was scored and how: scores with the same
-        one can be compared.
+        `task` and `tax` as in the run document.
 
     Raises:
-        TunewrightError: Kept scores are of other rows, or of the same in another order.
+        TunewrightError: As `compare_task_scores`.
     """
     from components.evaluation.suites import SuiteResult
-    from components.evaluation.task import compare_task
     from components.evaluation.tax import compare as compare_suites
 
     def suites(document: dict[str, Any]) -> list[SuiteResult]:
         fields = ("suite", "digest", "metric", "score", "low", "high", "seconds")
         return [SuiteResult(**{k: s[k] for k in fields}, correct=tuple(s["correct"])) for s in document["suites"]]
+
+    tax = compare_suites(suites(base), suites(tuned), max_drop=job.recipe.gate.max_suite_drop)
+    return {"task": compare_task_scores(job, base, tuned), "tax": tax}
+
+
+def compare_task_scores(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
+    """Compare what base and a version scored on the test rows, by subset.
+
+    Args:
+        job: The recipe on this machine.
+        base: Document of `measure_base`.
+        tuned: A document whose `task` is that of the version.
+
+    Returns:
+        `task` as in the run document. `test_digest` in it says what was scored and how: scores with the same one can
+        be compared.
+
+    Raises:
+        TunewrightError: Kept scores are of other rows, or of the same in another order.
+    """
+    from components.evaluation.task import compare_task
 
     for document in (base, tuned):
         if document["task"]["rows_digest"] != job.test_rows_digest:
@@ -73,8 +92,7 @@ def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, 
         side: {key: document["task"][key] for key in ("tokens_per_request", "seconds_per_request")}
         for side, document in (("base", base), ("tuned", tuned))
     }
-    tax = compare_suites(suites(base), suites(tuned), max_drop=job.recipe.gate.max_suite_drop)
-    return {"task": {**task, "cost": cost, "test_digest": _test_digest(job, subset)}, "tax": tax}
+    return {**task, "cost": cost, "test_digest": _test_digest(job, subset)}
 
 
 def _test_digest(job: Job, subset: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import decision_steps, release_steps, steps
+from flows import champion_step, decision_steps, release_steps, steps
 
 __all__ = ["TASKS"]
 
@@ -30,6 +30,7 @@ TASKS: dict[Callable[..., Any], Any] = {
     steps.measure_tuned: _task("evaluate tuned", steps.measure_tuned),
     release_steps.compare: _task("compare", release_steps.compare),
     release_steps.register: _task("register", release_steps.register),
+    champion_step.measure_champion: _task("evaluate champion", champion_step.measure_champion),
     release_steps.promote: _task("gate and promote", release_steps.promote),
     release_steps.bundle: _task("bundle", release_steps.bundle),
     release_steps.try_question: _task("serve and ask", release_steps.try_question),

@@ -159,6 +159,24 @@ def test_a_gate_that_cannot_be_met_registers_and_leaves_the_champion(project: Pr
     assert "tiny:v2" in Path(refused["report"]).read_text()
 
 
+def test_the_champion_is_measured_where_the_test_changed_since(project: Project, tmp_path: Path) -> None:
+    first = run(project())
+    write_rows(tmp_path / "test.jsonl", range(40, 48))
+    second = run(project(finetune={"learning_rate": 5e-4}))
+    assert second["champion"]["version"] == "tiny:v1"
+    assert second["champion"]["task"]["n"] == second["task"]["n"] == 8 < first["task"]["n"]
+    assert second["champion"]["task"]["test_digest"] == second["task"]["test_digest"]
+    checks = {check["name"]: check for check in second["gate"]["checks"]}
+    # the comparison was made: a score stands against a bound
+    assert checks["champion"]["bound"] is not None
+    with Registry.open(home() / "registry") as registry:
+        newest, oldest = registry.evaluations("tiny:v1")
+        assert newest.report["tax"] == oldest.report["tax"]
+        assert newest.report["task"]["test_digest"] != oldest.report["task"]["test_digest"]
+    again = run(project(finetune={"learning_rate": 5e-4}))
+    assert again["champion"] is None
+
+
 def test_a_roll_back_is_not_undone_by_the_next_run(project: Project) -> None:
     run(project())
     second = run(project(finetune={"learning_rate": 5e-4}))

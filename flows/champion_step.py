@@ -1,0 +1,106 @@
+"""The step between registration and promotion that measures the champion on the present test, where nobody has yet.
+
+The gate compares scores of one test only. Without this step a challenger would pass unopposed whenever test rows, seed
+or metric changed since the champion was measured.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+from flows.job import Job
+from flows.observer import Observer
+from flows.release_steps import compare_task_scores
+from flows.step_store import library_versions, source_digest
+
+if TYPE_CHECKING:
+    from registry.entities import Version
+    from registry.store import Registry
+
+__all__ = ["is_unmeasured", "measure_champion"]
+
+
+def is_unmeasured(job: Job, comparison: dict[str, Any], registered: dict[str, Any]) -> bool:
+    """Tell whether the alias holds another version whose newest report is not of the present test."""
+    from registry.store import Registry
+
+    with Registry.open(job.home / "registry") as registry:
+        return _unmeasured(registry, job, comparison, registered) is not None
+
+
+def measure_champion(
+    job: Job, base: dict[str, Any], comparison: dict[str, Any], registered: dict[str, Any], observer: Observer
+) -> dict[str, Any]:
+    """Score the version that the alias holds on the present test rows, and record that as its newest report.
+
+    Its alignment tax, its policy and the rest of its report stay what they were.
+
+    Args:
+        job: The recipe on this machine.
+        base: Document of `measure_base`, which the champion is compared with as the challenger was.
+        comparison: Document of `compare`.
+        registered: Document of `register`.
+        observer: Who watches.
+
+    Returns:
+        `version`, `digest`, and `task` as in the run document; all None where there is nothing to measure.
+    """
+    from deploy.from_registry import version_files
+    from registry.store import Registry
+
+    with Registry.open(job.home / "registry") as registry:
+        holder = _unmeasured(registry, job, comparison, registered)
+        if holder is None:
+            return dict.fromkeys(("version", "digest", "task"))
+        observer.say(f"  {holder.label} was measured on another test, and is measured on this one")
+        files = version_files(registry, holder.digest)
+    recipe = job.recipe
+
+    def make(_: str) -> dict[str, Any]:
+        from components.evaluation.task import evaluate_task
+        from components.models.load import load_as_served
+
+        model, tokenizer = load_as_served(
+            files.base_folder, adapter=files.adapter_folder, quantization=files.quantization
+        )
+        found = evaluate_task(
+            model,
+            tokenizer,
+            job.test_rows,
+            metric=recipe.task.metric,
+            options=job.metric_options,
+            max_new_tokens=recipe.task.max_new_tokens,
+            batch_size=recipe.evaluation.batch_size,
+            progress=lambda done, total: observer.progress(f"evaluate the champion {holder.label}", done, total),
+        )
+        return {**found.to_dict(), "rows_digest": job.test_rows_digest}
+
+    reads = {
+        "version": holder.digest,
+        "test": comparison["task"]["test_digest"],
+        "rows": job.test_rows_digest,
+        "batch_size": recipe.evaluation.batch_size,
+        "libraries": library_versions(),
+        "code": source_digest(("components/evaluation", "components/data", "components/models", "deploy")),
+    }
+    step = job.store.run("measure-champion", reads, make)
+    gc.collect()
+    task = compare_task_scores(job, base, {"task": step.document})
+    with Registry.open(job.home / "registry") as registry:
+        known = registry.evaluations(holder.digest)
+        report = {**(known[0].report if known else {"tax": []}), "task": task, "seed": recipe.seed}
+        registry.record_evaluation(holder.digest, report)
+    return {"version": holder.label, "digest": holder.digest, "task": task}
+
+
+def _unmeasured(registry: Registry, job: Job, comparison: dict[str, Any], registered: dict[str, Any]) -> Version | None:
+    held = [a for a in registry.aliases(job.recipe.name) if a.alias == job.recipe.release.alias]
+    if not held or held[0].digest == registered["digest"]:
+        return None
+    reports = registry.evaluations(held[0].digest)
+    task = (reports[0].report.get("task") or {}) if reports else {}
+    present = comparison["task"]
+    if (task.get("metric"), task.get("test_digest")) == (present["metric"], present["test_digest"]):
+        return None
+    return registry.resolve(held[0].digest)
