@@ -22,10 +22,10 @@ demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/tunewright run examples/text2sql/recipe.yaml --profile $(PROFILE)
 
 test: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not real"
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not real"
 
 unit: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not real and not integration"
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not integration"
 
 check: setup
 	$(BIN)/ruff check .

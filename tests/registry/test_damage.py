@@ -206,7 +206,7 @@ def test_source_swapped_between_scan_and_copy_is_refused(
 
     files = write_files()
     innocent = files["config.json"].read_bytes()
-    files["config.json"].write_bytes(b'{"auto_map": {}}')
+    files["config.json"].write_bytes(b'{"auto_map": {"AutoModel": "code.Model"}}')
     manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
     files["config.json"].write_bytes(innocent)
     scan = store.scan
@@ -216,7 +216,7 @@ def test_source_swapped_between_scan_and_copy_is_refused(
         scan(path, stream, size)  # type: ignore[arg-type]
         calls.append(path)
         if len(calls) == len(files):
-            files["config.json"].write_bytes(b'{"auto_map": {}}')
+            files["config.json"].write_bytes(b'{"auto_map": {"AutoModel": "code.Model"}}')
 
     monkeypatch.setattr(store, "scan", swap_after_scan)
     with pytest.raises(FileRefused, match="auto_map"):

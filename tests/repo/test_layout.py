@@ -133,7 +133,7 @@ def test_calls_in_the_documents_name_verbs_subcommands_and_options_that_exist() 
     assert [(name, call, unknown) for name, call in calls if (unknown := unknown_in(call)[0])] == []
 
 
-@pytest.mark.parametrize("call", ["trian RECIPE", "registry audits", "plan --bugdet 8GiB", "data check FILE --base X"])
+@pytest.mark.parametrize("call", ["trian RECIPE", "registry audits", "plan --bugdet 8GiB", "data check FILE --bsae X"])
 def test_a_documented_call_that_does_not_exist_is_found(call: str) -> None:
     assert unknown_in(call)[0]
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from components.data.rows import Message, Row
 from components.errors import ConflictError, InputError, TunewrightError
 from components.finetuning import checkpoint, lora
-from components.finetuning.finetune import FinetuneResult, FinetuneSettings, finetune, longest_sequence
+from components.finetuning.finetune import FinetuneResult, FinetuneSettings, finetune, run_workload
 from components.finetuning.lora import LoraSettings
 from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
@@ -88,7 +88,8 @@ def test_the_longest_sequence_depends_on_the_seed_that_groups_the_rows(base: Pat
     answers = [Message("assistant", "SELECT 1" + ", 1" * (3 * number)) for number in range(12)]
     uneven = [replace(row, messages=(*row.prompt, answer)) for row, answer in zip(rows(), answers, strict=True)]
     tokenizer = load_tokenizer(base)
-    assert len({longest_sequence(tokenizer, uneven, settings(seed=seed, epochs=1.0)) for seed in range(6)}) > 1
+    works = [run_workload(tokenizer, uneven, [], settings(seed=seed, epochs=1.0)) for seed in range(6)]
+    assert len({work.longest for work in works}) > 1
 
 
 def run_until_killed(base: Path, folder: Path, moment: str) -> None:

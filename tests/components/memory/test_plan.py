@@ -18,6 +18,9 @@ from components.memory.process import Allocations, TrainingProcess
 from components.memory.search import HEADROOM_FRACTION
 from components.models.tiny import make_tiny
 
+# every plan for this device starts a process that imports what training imports, and most simulate several steps
+pytestmark = pytest.mark.integration
+
 GIB = 2**30
 
 
