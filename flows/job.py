@@ -17,7 +17,8 @@ from components.evaluation.suites import check_suites
 from components.files import digest_of, write_problem
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.sources import BaseSource, check_base_name, locate_base
-from components.recipe import Recipe, ResolvedRecipe
+from components.recipe import ResolvedRecipe
+from components.recipe_sections import Recipe
 from components.runtime import prepare_process
 from flows.data_version import can_be_brought
 from flows.state_folder import make_state_folder

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components.decision.money import money
-from components.recipe import TrafficSection
+from components.recipe_sections import TrafficSection
 
 DECISION: dict[str, Any] = {
     "best_candidate": "few-shot",

@@ -1,0 +1,340 @@
+"""The sections of a recipe: every key with its kind, default and meaning. `recipe.py` reads them from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from components.errors import InputError
+from components.memory.hardware import parse_size
+from components.recipe_errors import shown
+
+__all__ = ["FinetuneSection", "Recipe", "TrafficSection"]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Auto = Literal["auto"]
+Candidate = Literal[
+    "zero-shot",
+    "prompt",
+    "few-shot",
+    "few-shot-retrieved",
+    "rag",
+    "rag-few-shot",
+    "oracle",
+    "oracle-few-shot",
+    "champion",
+]
+NEED_CORPUS = ("rag", "rag-few-shot", "oracle", "oracle-few-shot")
+
+
+def _size_text(value: Any) -> Any:
+    """Take a number for bytes; what is no number is for the size's own validator."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _joined(value: Any) -> Any:
+    """Take a list of names for what adapters take: one text, parted by commas."""
+    several = isinstance(value, list) and value and all(isinstance(name, str) and name.strip() for name in value)
+    return ",".join(value) if several else value
+
+
+Size = Annotated[
+    str,
+    BeforeValidator(_size_text),
+    Field(json_schema_extra={
+        "type": ["string", "number"],
+        "x-allowed": "auto, a number of bytes, or a size with its unit, such as 8GiB",
+    }),
+]  # fmt: skip
+ModuleNames = Annotated[
+    str,
+    BeforeValidator(_joined),
+    Field(json_schema_extra={
+        "type": ["string", "array"],
+        "items": {"type": "string"},
+        "x-allowed": "auto, attention-qv, attention-qkvo, all-linear, or module names as a list such as [q_proj]",
+    }),
+]  # fmt: skip
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_boolean, value.values()))
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_holds_boolean, value)))
+
+
+def _takes_booleans(kind: Any) -> bool:
+    if kind in (bool, Any) or (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return True
+    return any(map(_takes_booleans, get_args(kind)))
+
+
+class Section(BaseModel):
+    """A part of the recipe: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _booleans_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1
+        if _holds_boolean(value) and not _takes_booleans(cls.model_fields[str(info.field_name)].annotation):
+            raise PydanticCustomError("boolean", "a boolean is no number and no text")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _nothing_is_named_twice(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            twice = [item for place, item in enumerate(value) if item in value[:place]]
+            if twice:
+                raise ValueError(f"{shown(twice[0])} is named twice")
+        return value
+
+
+class DataSection(Section):
+    """Which rows. Paths are relative to the folder that holds dvc.yaml, or else to the recipe."""
+
+    train: str = Field(description="JSONL of training rows")
+    dev: str = Field(description="JSONL of rows for the decision and the dev loss; no group of it is in train or test")
+    test: str = Field(description="JSONL of held-out rows for the score that the gate reads")
+    assets: str | None = Field(None, description="file that the metric reads, named again in its options")
+    corpus: str | None = Field(
+        None, description="passages that hold the facts: JSONL of {id, text}, or a folder of .md and .txt files"
+    )
+    train_subsets: tuple[str, ...] = Field((), description="train on these values of metadata.subset only; empty: all")
+    test_subsets: tuple[str, ...] = Field((), description="score these values of metadata.subset only; empty: all")
+    licence: str = Field("unknown", description="licence of the data, for the model card")
+
+
+class TaskSection(Section):
+    """What a right answer is."""
+
+    metric: str = Field("exact_match", description="name of a metric module; `execution_match` for SQL")
+    metric_options: Mapping[str, Any] = Field({}, description="options of the metric")
+    max_new_tokens: int = Field(64, ge=1, description="longest answer in tokens")
+
+
+class DecisionSection(Section):
+    """How the question "should we finetune?" is measured."""
+
+    dev_rows: int = Field(48, ge=4, description="dev rows that each candidate answers")
+    candidates: tuple[Candidate, ...] = Field(
+        (), description="what is tried; empty: all that the recipe and the rows have means for"
+    )
+    prompt: str | None = Field(
+        None, min_length=1, description="a prompt written for the task, or the path of a .md or .txt file that holds it"
+    )
+    few_shot: int = Field(3, ge=0, description="examples in a few-shot prompt")
+    passages: int = Field(3, ge=1, description="passages that retrieval puts into a prompt")
+    target_score: float = Field(0.9, gt=0, le=1, description="a prompt whose interval lies above this is good enough")
+    min_train_rows: int = Field(100, ge=1, description="fewer training rows than this: more data first")
+    probe: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="fractions of the training rows that a short finetune is tried on; empty: none"
+    )
+    override_reason: str | None = Field(None, description="finetune whatever the verdict; kept in lineage")
+    bases: tuple[str, ...] = Field((), description="bases to compare on the same dev rows; empty: none")
+
+    @field_validator("bases")
+    @classmethod
+    def _bases_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a base is named twice")
+        return value
+
+    @model_validator(mode="after")
+    def _candidates_have_what_they_need(self) -> DecisionSection:
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ValueError("a candidate is named twice")
+        if self.few_shot == 0 and any("few-shot" in name for name in self.candidates):
+            raise ValueError("few_shot is 0 but candidates has few-shot prompts: raise few_shot, or drop them")
+        if "prompt" in self.candidates and not self.prompt:
+            raise ValueError("candidates has 'prompt' but there is no decision.prompt: write one, or drop it")
+        return self
+
+
+class TrafficSection(Section):
+    """How much is asked, and what it costs: behind the decision's money. Prices are in one currency, before taxes."""
+
+    currency: str = Field(
+        "USD",
+        pattern=r"^[A-Z]{3}$",
+        description="what the prices are in, for display",
+        json_schema_extra={"x-allowed": "three capital letters, such as USD"},
+    )
+    requests_per_month: int = Field(100_000, ge=1, description="requests that the task gets in a month")
+    price_per_million_input_tokens: float = Field(0.15, ge=0, description="of the prompted model")
+    price_per_million_cached_input_tokens: float = Field(
+        0.075, ge=0, description="of input tokens whose prefix the provider has cached"
+    )
+    price_per_million_output_tokens: float = Field(0.60, ge=0, description="of the prompted model")
+    cache_minimum_tokens: int = Field(1024, ge=1, description="shortest prefix that the provider caches")
+    tuned_price_per_million_input_tokens: float = Field(
+        0.0, ge=0, description="of the finetuned model where it is paid by token; 0: hosted by the hour"
+    )
+    tuned_price_per_million_output_tokens: float = Field(0.0, ge=0, description="the same for output")
+    hosting_price_per_hour: float = Field(0.80, ge=0, description="of one machine that serves the finetuned model")
+    hosting_hours_per_month: float = Field(730.0, ge=0, description="hours that it is up; 730 is always")
+    hosting_requests_per_hour: int | None = Field(
+        None, ge=1, description="what one machine answers; beyond that another is paid; none: one is enough"
+    )
+    training_cost: float = Field(20.0, ge=0, description="of finetuning once: compute, data, people")
+    training_months: float = Field(12.0, gt=0, description="months over which that is spread, until it is done again")
+
+    @model_validator(mode="after")
+    def _a_machine_answers(self) -> TrafficSection:
+        if (
+            self.hosting_requests_per_hour is not None
+            and self.hosting_requests_per_hour * self.hosting_hours_per_month < 1
+        ):
+            raise ValueError("a machine that is up for hosting_hours_per_month 0 answers no request")
+        return self
+
+
+class MemorySection(Section):
+    """What the run may use."""
+
+    budget: Size = Field(
+        "auto", description="'auto' (cgroup limit or free memory), a number of bytes, or a size such as 8GiB"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="'auto' measures both on this machine")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: as many as this process may use")
+    price_per_hour: float | None = Field(
+        None, ge=0, description="price of the device for an hour, in any currency: the plan says what a run will cost"
+    )
+
+    @field_validator("budget")
+    @classmethod
+    def _budget_is_a_size(cls, value: str) -> str:
+        if value != "auto":
+            try:
+                parse_size(value)
+            except InputError as error:
+                raise ValueError(f"{error.problem}; allowed: auto, or {error.allowed}") from error
+        return value
+
+
+class FinetuneSection(Section):
+    """How the weights are changed."""
+
+    method: Literal["auto", "lora", "qlora"] = Field("auto", description="'auto': the best that fits the budget")
+    rank: Annotated[int, Field(ge=1, le=512)] | Auto = Field(
+        "auto", description="width of the LoRA factors; 4 to 64 is usual; 'auto': by rows and memory"
+    )
+    alpha: float = Field(32.0, gt=0, description="LoRA scale; the delta is multiplied by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: ModuleNames = Field(
+        "auto",
+        description="attention-qv, attention-qkvo, all-linear, or a list of module names; 'auto': all-linear, "
+        "attention-qv where memory is tight",
+    )
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
+        "auto", description="peak of the schedule; 'auto': from the end of pretraining, or by method and size"
+    )
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_fraction: Fraction = 0.05
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    epochs: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="passes over the training rows, or a part of one; 'auto': by their number"
+    )
+    effective_rows: int = Field(
+        16, ge=1, description="rows behind each optimizer step, at most: a group's last sequence may hold fewer"
+    )
+    rows_per_sequence: int = Field(4, ge=1, description="rows that share one prefix in a sequence; 1: no packing")
+    max_tokens: int = Field(1024, ge=16, description="longest packed sequence in tokens")
+    prompt_loss_weight: Fraction | Auto = Field(
+        "auto", description="weight of prompt tokens in the loss; 'auto': 0.01, or 0.1 where answers are short"
+    )
+    checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
+    dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none")
+
+    @model_validator(mode="after")
+    def _rows_divide(self) -> FinetuneSection:
+        if self.effective_rows % self.rows_per_sequence:
+            raise ValueError(
+                f"effective_rows {self.effective_rows} is not a multiple of rows_per_sequence {self.rows_per_sequence}:"
+                " an optimizer step takes whole sequences"
+            )
+        return self
+
+
+class EvaluationSection(Section):
+    """What is measured after training, on the base and on the tuned model."""
+
+    test_rows: NonNegativeInt | Mapping[str, NonNegativeInt] = Field(
+        0, description="test rows, sampled by the seed; a number, or one for each subset; 0: all"
+    )
+    batch_size: int = Field(24, ge=1, description="answers generated at once")
+    suites: tuple[str, ...] = Field((), description="general suites that show the alignment tax")
+    suite_rows: int = Field(100, ge=10, description="rows of each suite, sampled by the seed")
+
+
+class GateSection(Section):
+    """What must be proven before promotion. It is checked inside the registry's promotion transaction."""
+
+    min_task_delta: float = Field(0.0, ge=-1, le=1, description="tuned minus the best prompting baseline")
+    task_interval_excludes_zero: bool = Field(True, description="the paired interval of that delta lies above zero")
+    max_suite_drop: Fraction = Field(0.1, description="no suite's paired interval may reach below minus this")
+    min_rows: int = Field(
+        30, ge=1, description="test rows behind the task score; no more than evaluation.test_rows draws"
+    )
+    subset: str | None = Field(None, description="the task score is that of this subset; the others are reported apart")
+
+
+class ReleaseSection(Section):
+    """Where a proven version goes."""
+
+    alias: str = Field(
+        "champion",
+        pattern=r"^[a-z][a-z0-9_-]{0,62}$",
+        json_schema_extra={"x-allowed": "a lower-case letter, then letters, digits, '_' and '-', at most 63 in all"},
+    )
+    bundle: bool = Field(True, description="package the promoted version with BentoML")
+    try_question: bool = Field(True, description="serve the bundle, ask one held-out question, stop")
+
+
+class Recipe(Section):
+    """What a project wants; see the sections."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
+        description="the registered model's name",
+        json_schema_extra={"x-allowed": "lower-case letters, digits, '.', '_' and '-', at most 63, none of "
+                           "the signs first"},
+    )  # fmt: skip
+    base: str = Field(
+        min_length=1,
+        description="catalogue name, local folder, or hub id org/name",
+        json_schema_extra={"x-allowed": "a catalogue name, a local folder, or a hub id org/name"},
+    )
+    seed: int = Field(17, ge=0, le=2**31 - 1)
+    data: DataSection
+    task: TaskSection = TaskSection()
+    decision: DecisionSection = DecisionSection()
+    traffic: TrafficSection = TrafficSection()
+    memory: MemorySection = MemorySection()
+    finetune: FinetuneSection = FinetuneSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    gate: GateSection = GateSection()
+    release: ReleaseSection = ReleaseSection()
+
+    @model_validator(mode="after")
+    def _passages_need_a_corpus(self) -> Recipe:
+        needing = [name for name in self.decision.candidates if name in NEED_CORPUS]
+        if needing and not self.data.corpus:
+            raise ValueError(f"decision.candidates has {needing[0]!r} but there is no data.corpus")
+        return self
