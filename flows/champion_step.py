@@ -22,7 +22,7 @@ __all__ = ["is_unmeasured", "measure_champion"]
 
 
 def is_unmeasured(job: Job, comparison: dict[str, Any], registered: dict[str, Any]) -> bool:
-    """Tell whether the alias holds another version whose newest report is not of the present test."""
+    """Tell whether the alias holds another version that has no report on the present test."""
     from registry.store import Registry
 
     with Registry.open(job.home / "registry") as registry:
@@ -98,9 +98,8 @@ def _unmeasured(registry: Registry, job: Job, comparison: dict[str, Any], regist
     held = [a for a in registry.aliases(job.recipe.name) if a.alias == job.recipe.release.alias]
     if not held or held[0].digest == registered["digest"]:
         return None
-    reports = registry.evaluations(held[0].digest)
-    task = (reports[0].report.get("task") or {}) if reports else {}
-    present = comparison["task"]
-    if (task.get("metric"), task.get("test_digest")) == (present["metric"], present["test_digest"]):
+    tasks = [found.report.get("task") or {} for found in registry.evaluations(held[0].digest)]
+    present = (comparison["task"]["metric"], comparison["task"]["test_digest"])
+    if present in [(task.get("metric"), task.get("test_digest")) for task in tasks]:
         return None
     return registry.resolve(held[0].digest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from registry.schema import alias_events, outbox
 
 __all__ = [
     "Ruling",
+    "comparable_evaluation",
     "current_state",
     "emit",
     "judge",
@@ -59,6 +60,26 @@ def newest_evaluation(query: Query, version: Version) -> Evaluation | None:
     return Evaluation(*rows[0]) if rows else None
 
 
+def comparable_evaluation(query: Query, version: Version, report: Mapping[str, Any] | None) -> Evaluation | None:
+    """Return a version's last report on the test of another report, or its last one where it has none on that.
+
+    A version may be measured on several tests, by several recipes that share an alias: which one came last says nothing
+    about how it compares.
+    """
+    rows = query(
+        "SELECT id, ?, digest, report, created_at FROM evaluations WHERE version_id = ? ORDER BY id DESC",
+        (version.digest, version.id),
+    )
+    found = [Evaluation(*row) for row in rows]
+    same = (one for one in found if _test_of(one.report) == _test_of(report) != (None, None))
+    return next(same, found[0] if found else None)
+
+
+def _test_of(report: Mapping[str, Any] | None) -> tuple[Any, Any]:
+    task = None if report is None else report.get("task")
+    return (task.get("metric"), task.get("test_digest")) if isinstance(task, Mapping) else (None, None)
+
+
 def current_state(query: Query, name: str, alias: str) -> AliasState | None:
     """Return where an alias points now."""
     return next((state for state in query_aliases(query, name) if state.alias == alias), None)
@@ -66,6 +87,8 @@ def current_state(query: Query, name: str, alias: str) -> AliasState | None:
 
 def judge(query: Query, version: Version, state: AliasState | None, policy: Policy | None) -> Ruling:
     """Hold a version's newest report against the policy, and against the version that the alias holds now.
+
+    Of that version the newest report on the same test counts.
 
     Args:
         query: Reads the present state: inside a promotion, that of its transaction.
@@ -86,7 +109,7 @@ def judge(query: Query, version: Version, state: AliasState | None, policy: Poli
     champion = against = None
     if state is not None and state.digest != version.digest:
         holder = resolve_digest(query, state.digest)
-        against = newest_evaluation(query, holder)
+        against = comparable_evaluation(query, holder, report)
         champion = Champion(holder.label, None if against is None else against.report)
     return Ruling(check(policy, report, champion), policy, policy_from, evaluation, against)
 

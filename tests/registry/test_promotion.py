@@ -218,6 +218,25 @@ def test_champion_measured_otherwise_is_no_bar_unless_the_policy_requires_the_co
     assert "could not be compared" in str(change.gate.checks[-1].reason)
 
 
+def test_champion_counts_by_its_report_on_the_same_test_whatever_was_measured_last(
+    registry: Registry, passing: Add, add_adapter: Add, make_report: Any, policy: Policy
+) -> None:
+    champion = passing("one")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+
+    def on(test: str, delta: float) -> dict[str, Any]:
+        report: dict[str, Any] = make_report(delta)
+        report["task"]["test_digest"] = test * 64
+        return report
+
+    registry.record_evaluation(champion.digest, on("a", 0.6))
+    # another recipe measures the champion on its own test
+    registry.record_evaluation(champion.digest, on("b", 0.1))
+    registry.record_evaluation(add_adapter("two").digest, on("a", 0.3))
+    with pytest.raises(GateRefused, match="that of text2sql:v1 is 70"):
+        registry.promote("text2sql:v2", "champion", policy=policy, actor="ada")
+
+
 def test_rollback_to_a_worse_version_asks_for_no_comparison(
     registry: Registry, passing: Add, add_adapter: Add, make_report: Any, policy: Policy
 ) -> None:
