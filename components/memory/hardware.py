@@ -17,6 +17,7 @@ from components.runtime import available_cores
 __all__ = [
     "Budget",
     "DtypeSpeed",
+    "Gpus",
     "Machine",
     "detect_budget",
     "gpu_budget",
@@ -55,18 +56,37 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Gpus:
+    """The GPUs that CUDA shows; a run trains on the first.
+
+    Attributes:
+        name: Name of the first.
+        memory_bytes: Its memory, free or not.
+        compute_capability: Its architecture, such as 8.0.
+        count: How many there are.
+    """
+
+    name: str
+    memory_bytes: int
+    compute_capability: str
+    count: int
+
+
+@dataclass(frozen=True)
 class Machine:
-    """The processor and its memory.
+    """The processor and its memory, and the GPUs.
 
     Attributes:
         cpu: Name as the system gives it.
         cores: Cores that this process may use.
         memory_bytes: Memory of the machine, or of the cgroup where that is less.
+        gpus: The GPUs, None without CUDA.
     """
 
     cpu: str
     cores: int
     memory_bytes: int
+    gpus: Gpus | None
 
 
 @dataclass(frozen=True)
@@ -167,7 +187,7 @@ def cgroup_headroom_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path(
 
 
 def machine() -> Machine:
-    """Describe the processor and its memory."""
+    """Describe the processor, its memory and the GPUs, by what stays the same from run to run."""
     import psutil
 
     total = psutil.virtual_memory().total
@@ -176,7 +196,7 @@ def machine() -> Machine:
         for folder, limit_name, _ in _cgroup_folders(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
         if (limit := _number(folder / limit_name)) is not None
     ]
-    return Machine(_cpu_name(), available_cores(), min([total, *limits]))
+    return Machine(_cpu_name(), available_cores(), min([total, *limits]), _gpus())
 
 
 def measure_dtype(features: int = 512, tokens: int = 256, seconds: float = 0.3) -> DtypeSpeed:
@@ -255,6 +275,15 @@ def _inactive_file_bytes(path: Path) -> int:
         if name in {"inactive_file", "total_inactive_file"} and value.isdigit():
             return int(value)
     return 0
+
+
+def _gpus() -> Gpus | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    first = torch.cuda.get_device_properties(0)
+    return Gpus(first.name, first.total_memory, f"{first.major}.{first.minor}", torch.cuda.device_count())
 
 
 def _cpu_name() -> str:

@@ -164,7 +164,14 @@ def _train(recipe: Path | None, base: str | None, options: dict[str, Any], expla
     document = planned.document
     emit(document, as_json, lambda found: plan_text.render(found, explain))
     if options["timeline"]:
-        draw_plan(document, planned.folder, rank=planned.rank, targets=planned.targets, path=options["timeline"])
+        draw_plan(
+            document,
+            planned.folder,
+            rank=planned.rank,
+            targets=planned.targets,
+            dropout=planned.dropout,
+            path=options["timeline"],
+        )
     if not document["fits"]:
         would = [remedy["words"] for remedy in document["would_fit"]]
         raise VerdictError(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from components.errors import InputError
 from components.memory.gpus import GPUS
 from components.memory.hardware import (
     DtypeSpeed,
+    Gpus,
     cgroup_headroom_bytes,
     detect_budget,
     gpu_budget,
@@ -103,6 +106,16 @@ def test_this_machine_has_cores_memory_and_a_budget_within_it() -> None:
     assert budget.budget_bytes > 0
     if budget.device == "cpu":
         assert budget.budget_bytes <= found.memory_bytes
+
+
+def test_a_gpu_is_part_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="a card", total_memory=80_000_000_000, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert machine().gpus == Gpus("a card", 80_000_000_000, "9.0", 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert machine().gpus is None
 
 
 def test_the_dtype_is_the_one_that_was_measured_faster() -> None:

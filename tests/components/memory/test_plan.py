@@ -127,6 +127,12 @@ def test_a_named_gpu_brings_its_memory_dtype_and_an_assumed_time(base: Path) -> 
     assert time["cost"]["cost"] == pytest.approx(time["seconds"] / 3600 * 2, abs=1e-4)
 
 
+def test_masks_of_dropout_are_planned_for(base: Path) -> None:
+    cuda = Budget(16 * GIB, "test", "cuda")
+    without, dropped = (plan(base, method="lora", sequence_tokens=64, budget=cuda, dropout=part) for part in (0.0, 0.1))
+    assert dropped.breakdown["activations"] > without.breakdown["activations"]
+
+
 def test_devices_share_the_sequences_of_a_step(base: Path) -> None:
     cuda = Budget(16 * GIB, "test", "cuda")
     two = plan(base, method="lora", sequence_tokens=64, devices=2, budget=cuda)
