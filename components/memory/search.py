@@ -252,7 +252,7 @@ class Search:
         self, estimator: PeakEstimator, size: int, checkpointing: bool, tensors: int
     ) -> ProcessOverhead:
         if self._process is None:
-            return cuda_overhead(tensors)
+            return cuda_overhead(tensors, beside_context=self._budget.beside_context)
         mapped = estimator.mapped_bytes(self._file_dtype)
         outside = mapped + estimator.large_bytes(size)
         plain = estimator.estimate(size, False).tensor_bytes
@@ -277,7 +277,7 @@ class Search:
         simulation = model.run(shape)
         tensors = simulation.peak.peak_bytes
         if self._process is None:
-            extra = cuda_overhead(tensors)
+            extra = cuda_overhead(tensors, beside_context=self._budget.beside_context)
         else:
             mapped = model.mapped_bytes(self._file_dtype)
             grown = self._process.replay_bytes(model.allocations(self._file_dtype))

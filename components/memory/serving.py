@@ -189,7 +189,7 @@ def plan_serving(
         kv_bytes_per_user=cache.values(context_tokens) * size,
         adapter_bytes=adapter_values * ADAPTER_VALUE_BYTES,
         working_bytes=_working_bytes(config, concurrency, context_tokens, size),
-        process_bytes=CUDA_CONTEXT_BYTES if budget.device == "cuda" else CPU_PROCESS_BYTES,
+        process_bytes=_process_bytes(budget),
         budget=budget,
         cache=cache,
         positions=positions,
@@ -202,6 +202,12 @@ def _weights(config: Any, settings: StepSettings) -> tuple[int, int]:
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     weights = sum(tensor.numel() * tensor.element_size() for tensor in (*frozen, *scale_tensors(model)))
     return weights, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _process_bytes(budget: Budget) -> int:
+    if budget.device == "cpu":
+        return CPU_PROCESS_BYTES
+    return 0 if budget.beside_context else CUDA_CONTEXT_BYTES
 
 
 def _working_bytes(config: Any, concurrency: int, context_tokens: int, size: int) -> int:

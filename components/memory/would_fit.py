@@ -11,6 +11,7 @@ from typing import Any
 
 from components.memory.gpus import GPUS
 from components.memory.hardware import Budget
+from components.memory.process import CUDA_CONTEXT_BYTES
 from components.memory.search import HEADROOM_FRACTION, Candidate, Search, Variant
 
 __all__ = ["Remedy", "remedies"]
@@ -122,7 +123,8 @@ def _more_devices(
 
 
 def _larger(peak: int, variant: Variant, budget: Budget, devices: int) -> Iterator[Remedy]:
-    needed = peak / (1 - HEADROOM_FRACTION)
+    # of another card the whole is planned for, a context with it
+    needed = (peak + (CUDA_CONTEXT_BYTES if budget.beside_context else 0)) / (1 - HEADROOM_FRACTION)
     if budget.device == "cpu":
         gib = -(-round(needed) // GIB)
         yield Remedy("budget", f"{gib}GiB", peak, gib * GIB, f"{gib} GiB of memory ({variant.method})")

@@ -122,9 +122,7 @@ def draw(found: Any, path: Path) -> None:
     note(f"timeline: {path}")
 
 
-def draw_plan(
-    plan: dict[str, Any], folder: Path, *, rank: int, targets: str, dropout: float, path: Path
-) -> None:
+def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, dropout: float, path: Path) -> None:
     """Simulate a plan's choice once more and draw it.
 
     Args:

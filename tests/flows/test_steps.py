@@ -15,6 +15,7 @@ from components.recipe import load_recipe
 from flows import steps
 from flows.job import Job, open_job
 from flows.observer import TerminalObserver
+from flows.step_store import Step
 from tests.flows.conftest import write_rows
 
 Project = Callable[..., Path]
@@ -93,6 +94,14 @@ def test_another_price_plans_nothing_anew_and_another_dropout_or_gpu_does(
     monkeypatch.setattr("components.memory.hardware._gpus", lambda: card)
     cost(0.1, None)
     assert len(dropouts) == 3
+
+
+def test_a_released_model_gives_its_gpu_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[bool] = []
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: emptied.append(True))
+    step = Step("measure", "key", {}, False, 0.0)
+    assert steps._released(step) is step
+    assert emptied == [True]
 
 
 def test_a_row_that_spells_out_a_special_token_is_refused_with_its_line(project: Project, tmp_path: Path) -> None:
