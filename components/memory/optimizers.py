@@ -10,8 +10,9 @@ from components.memory.settings import is_paged
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["build_optimizer", "pageable_bytes", "state_tensors"]
+__all__ = ["TORCH_OPTIMIZERS", "build_optimizer", "pageable_bytes", "state_tensors"]
 
+TORCH_OPTIMIZERS = ("adamw", "momentum", "sgd")
 # bitsandbytes keeps the states of smaller parameters on the device
 SMALLEST_PAGED_ELEMENTS = 100_000
 

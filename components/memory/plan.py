@@ -210,6 +210,7 @@ def make_plan(
                 outcome.chosen,
                 methods=allowed,
                 sequence_tokens=sequence_tokens,
+                sequences=sequences,
                 budget=budget,
                 devices=devices,
             )

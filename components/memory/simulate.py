@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.memory.optimizers import build_optimizer, pageable_bytes, state_tensors
+from components.memory.optimizers import TORCH_OPTIMIZERS, build_optimizer, pageable_bytes, state_tensors
 from components.memory.process import Allocations
 from components.memory.settings import (
     DTYPES,
@@ -100,7 +100,9 @@ class StepModel:
             self._gradients_of_zeros()
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-        state_share = 0.0 if settings.offload_optimizer else self._share
+        # bitsandbytes keeps its states in 8 or 32 bits whatever the gradients are in; torch's are like them
+        self._state_share = self._share if settings.optimizer in TORCH_OPTIMIZERS else 1 / settings.world_size
+        state_share = 0.0 if settings.offload_optimizer else self._state_share
         self._log.add(state_tensors(self._optimizer), "optimizer", state_share)
         if settings.step_in_backward:
             for parameter in self._trainable:
@@ -145,7 +147,7 @@ class StepModel:
             self.trainable_parameters,
             time.perf_counter() - started,
             self._host_bytes(),
-            round(pageable_bytes(self._optimizer, self.settings.optimizer) * self._share),
+            round(pageable_bytes(self._optimizer, self.settings.optimizer) * self._state_share),
         )
 
     def moments(self) -> Iterator[Moment]:
@@ -255,7 +257,7 @@ class StepModel:
         states = {tensor.untyped_storage()._cdata: tensor for tensor in state_tensors(self._optimizer)}
         kept = sum(tensor.untyped_storage().nbytes() for tensor in states.values())
         copies = sum(2 * parameter.numel() * parameter.element_size() for parameter in self._trainable)
-        return round((kept + copies) * self._share)
+        return round(kept * self._state_share + copies * self._share)
 
     def _set_checkpointing(self, on: bool) -> None:
         if on == self._checkpointing:
