@@ -98,6 +98,7 @@ class Plan:
             "rows_per_sequence": self.rows_per_sequence,
             "sequence_tokens": self.sequence_tokens,
             "peak_bytes": chosen.peak_bytes,
+            "host_bytes": chosen.host_bytes,
             "budget_bytes": self.budget.budget_bytes,
             "budget_source": self.budget.source,
             "margin_bytes": self.margin_bytes,
