@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,20 +138,21 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
             budget_bytes=budget,
             dtype=recipe.memory.dtype,
             workload=workload,
-            price_per_hour=recipe.memory.price_per_hour,
+            dropout=recipe.finetune.dropout,
             **(target or {}),
         )
         return found.to_dict()
 
     shape = ("method", "rank", "targets", "effective_rows", "rows_per_sequence", "max_tokens", "epochs",
-             "prompt_loss_weight")  # fmt: skip
+             "prompt_loss_weight", "dropout")  # fmt: skip
     reads = {
         **_model_reads(job),
         "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
         "dev loss": digest_of([row.to_dict() for row in job.dev_loss_rows]),
         "finetune": {name: getattr(job.tactics, name, getattr(recipe.finetune, name)) for name in shape},
         "target": target,
-        "memory": recipe.memory.model_dump(mode="json"),
+        # another price plans nothing anew
+        "memory": recipe.memory.model_dump(mode="json", exclude={"price_per_hour"}),
         # what is free at the moment is not among these: the same machine gets the same plan
         "machine": _machine(),
         # planning draws nothing, but the seed groups the rows, and the longest group is what memory is planned for
@@ -160,7 +161,8 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
     }
     # memory that was short when nothing fitted may be there now; a given budget stays what it is
     asked_again = recipe.memory.budget == "auto"
-    return job.store.run("plan", reads, make, lambda document: document["fits"] or not asked_again)
+    step = job.store.run("plan", reads, make, lambda document: document["fits"] or not asked_again)
+    return _priced(step, recipe.memory.price_per_hour)
 
 
 def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
@@ -438,6 +440,17 @@ def _sha(job: Job, data: dict[str, Any], path: str) -> str:
     raise TunewrightError(f"{path} is not among the materialised files")
 
 
+def _priced(step: Step, price_per_hour: float | None) -> Step:
+    """Say what a plan's run costs at today's price, which isn't kept with the plan."""
+    from components.memory.duration import with_price
+
+    time = step.document.get("time")
+    if time is None:
+        return step
+    priced = with_price(time, price_per_hour, step.document["devices"])
+    return replace(step, document={**step.document, "time": priced})
+
+
 def _machine() -> dict[str, Any]:
     from components.memory.hardware import machine
 
@@ -446,5 +459,9 @@ def _machine() -> dict[str, Any]:
 
 def _released(step: Step) -> Step:
     """Give a step's model back before the next one loads its own."""
+    import torch
+
     gc.collect()
+    # torch keeps what tensors on a GPU held, out of the count of free memory; without CUDA this does nothing
+    torch.cuda.empty_cache()
     return step

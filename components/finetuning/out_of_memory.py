@@ -8,6 +8,7 @@ normalised over the effective batch, so that the split doesn't show in it.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,22 @@ from components.errors import VerdictError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EffectiveBatch", "Split", "is_out_of_memory", "smaller", "told_clearly"]
+__all__ = [
+    "EffectiveBatch",
+    "Split",
+    "is_out_of_memory",
+    "random_states",
+    "restore_random",
+    "smaller",
+    "told_clearly",
+]
 
-# what torch's allocators and the C library say; cuBLAS has a workspace of its own
-_SIGNS = (
-    "can't allocate memory",
-    "DefaultCPUAllocator",
-    "not enough memory",
-    "CUDA out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+# what torch's allocators, the C library and drivers say; cuBLAS has a workspace of its own, and where that can't be had
+# it says that it isn't initialised
+_SIGNS = re.compile(
+    r"can't allocate memory|DefaultCPUAllocator|not enough memory|\b(CUDA|HIP|XPU|MPS)\b.*out of memory"
+    r"|CU(BLAS|DNN|SOLVER|SPARSE)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)",
+    re.IGNORECASE,
 )
 _LESS = (
     "lower finetune.max_tokens, finetune.rows_per_sequence or finetune.rank, set finetune.method to qlora, choose a "
@@ -63,7 +71,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS):
+    if isinstance(error, RuntimeError) and _SIGNS.search(str(error)):
         return True
     return is_out_of_memory(error.__cause__)
 
@@ -102,6 +110,26 @@ def told_clearly(what: str) -> Iterator[None]:
         raise VerdictError(f"out of memory {what}", next_step=_LESS) from error
 
 
+def random_states() -> list[Tensor]:
+    """Return the states of the generators that dropout draws from: the CPU's, and that of each GPU."""
+    import torch
+
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())]
+
+
+def restore_random(states: Sequence[Tensor]) -> None:
+    """Put generators back to where they were.
+
+    Args:
+        states: As `random_states` gave them.
+    """
+    import torch
+
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
 class EffectiveBatch:
     """Run the micro-batches of each optimizer step, in smaller parts from the moment on that memory runs out.
 
@@ -132,7 +160,7 @@ class EffectiveBatch:
         self._checkpoint_activations = checkpoint_activations
         self._say = say
         self._place = 0
-        self._random: Tensor | None = None
+        self._random: list[Tensor] = []
 
     def restore(self, splits: list[dict[str, Any]]) -> None:
         """Go on with what a killed run had come to, so that memory doesn't run out once more."""
@@ -168,14 +196,13 @@ class EffectiveBatch:
         import torch
 
         if self._place == 0:
-            self._random = torch.get_rng_state()
+            self._random = random_states()
         place, self._place = self._place, self._place + 1
         loss = self._attempt(step, [place], None if self.splits else collated, forward_backward)
         while loss is None:
             self._make_smaller(step)
             drop_gradients()
-            assert self._random is not None
-            torch.set_rng_state(self._random)
+            restore_random(self._random)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             loss = self._attempt(step, list(range(place + 1)), None, forward_backward)
@@ -217,8 +244,10 @@ class EffectiveBatch:
             )
         before = self.split
         self._use(found)
-        sequences = sum(len(micro_batch) for micro_batch in self._steps[0])
-        accumulation = -(-sequences // found.micro_batch_size)
+        # each planned micro-batch is cut by itself; the last step of an epoch may have fewer than the others
+        accumulation = max(
+            sum(-(-len(micro_batch) // found.micro_batch_size) for micro_batch in one) for one in self._steps[step:]
+        )
         self.splits.append({"step": step + 1, **vars(found), "gradient_accumulation_steps": accumulation})
         if found.micro_batch_size == before.micro_batch_size:
             self._say(f"out of memory in step {step + 1}: begun again with gradient checkpointing, and so from here on")

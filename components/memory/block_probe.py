@@ -87,12 +87,6 @@ class StepSpeed:
         """How far passes differed, as a fraction."""
         return max(rate.spread for rate in self.rates)
 
-    @property
-    def non_matmul_factor(self) -> float:
-        """Time of a block against that of its matrix products alone."""
-        rate = self.rates[-1]
-        return self.product_flops_per_second / rate.flops_per_second
-
 
 def measure_step_speed(
     config: Any,

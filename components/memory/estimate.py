@@ -28,10 +28,12 @@ class PeakEstimate:
 
     Attributes:
         tensor_bytes: Live tensors at the peak.
+        least_bytes: The same once a paged optimizer's states are moved to the host's memory.
         flops: Floating-point operations of forward and backward.
     """
 
     tensor_bytes: int
+    least_bytes: int
     flops: int
 
 
@@ -90,13 +92,14 @@ class PeakEstimator:
             found = self._models[depth].run(
                 StepShape(micro_batch_size, self.sequence_tokens, checkpointing, accumulating=True)
             )
-            self._seen[key] = PeakEstimate(found.peak.peak_bytes, found.flops)
+            self._seen[key] = PeakEstimate(found.peak.peak_bytes, found.least_bytes, found.flops)
         return self._seen[key]
 
 
 def _line(one: PeakEstimate, two: PeakEstimate, at: int) -> PeakEstimate:
     return PeakEstimate(
         one.tensor_bytes + (two.tensor_bytes - one.tensor_bytes) * (at - 1),
+        one.least_bytes + (two.least_bytes - one.least_bytes) * (at - 1),
         one.flops + (two.flops - one.flops) * (at - 1),
     )
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from components.errors import InputError
 from components.memory.gpus import find_gpu
@@ -17,9 +19,11 @@ from components.runtime import available_cores
 __all__ = [
     "Budget",
     "DtypeSpeed",
+    "Gpus",
     "Machine",
     "detect_budget",
     "gpu_budget",
+    "least_seconds",
     "machine",
     "measure_dtype",
     "parse_size",
@@ -35,6 +39,18 @@ _UNITS = {
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*")
 _EXAMPLES = "a number of bytes or a size with a unit, such as 8GiB, 512MiB or 8e9"
 
+
+class TimedShape(NamedTuple):
+    """Width of the timed layer, rows of its input, and passes between two waits for the device."""
+
+    features: int
+    tokens: int
+    passes: int
+
+
+# A GPU does the CPU's layer in less time than its kernels take to launch: both dtypes would look the same.
+TIMED_SHAPES = {"cpu": TimedShape(512, 256, 1), "cuda": TimedShape(4096, 4096, 8)}
+
 # cgroup v1 writes this (page-rounded) when there is no limit
 _NO_LIMIT_BYTES = 1 << 60
 
@@ -47,26 +63,47 @@ class Budget:
         budget_bytes: The bytes.
         source: Where the number comes from, in words.
         device: "cpu" or "cuda".
+        beside_context: Measured as free beside a CUDA context, which therefore doesn't come out of it.
     """
 
     budget_bytes: int
     source: str
     device: str
+    beside_context: bool = False
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs that CUDA shows; a run trains on the first.
+
+    Attributes:
+        name: Name of the first.
+        memory_bytes: Its memory, free or not.
+        compute_capability: Its architecture, such as 8.0.
+        count: How many there are.
+    """
+
+    name: str
+    memory_bytes: int
+    compute_capability: str
+    count: int
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The processor and its memory.
+    """The processor and its memory, and the GPUs.
 
     Attributes:
         cpu: Name as the system gives it.
         cores: Cores that this process may use.
         memory_bytes: Memory of the machine, or of the cgroup where that is less.
+        gpus: The GPUs, None without CUDA.
     """
 
     cpu: str
     cores: int
     memory_bytes: int
+    gpus: Gpus | None
 
 
 @dataclass(frozen=True)
@@ -129,13 +166,16 @@ def gpu_budget(name: str) -> Budget:
 def detect_budget() -> Budget:
     """Return what is free on this machine: the GPU's memory, else the least of cgroup head-room and available RAM.
 
-    Head-room of a cgroup is its limit less what its processes hold; caches that the kernel can drop don't count.
+    On a GPU what torch's allocator keeps for this process without using it counts as free. Head-room of a cgroup is its
+    limit less what its processes hold; caches that the kernel can drop don't count.
     """
     import torch
 
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        return Budget(free, f"free of {total / 2**30:.1f} GiB on {torch.cuda.get_device_name()}", "cuda")
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        source = f"free of {total / 2**30:.1f} GiB on {torch.cuda.get_device_name()}"
+        return Budget(free + kept, source, "cuda", beside_context=True)
     import psutil
 
     memory = psutil.virtual_memory()
@@ -167,7 +207,7 @@ def cgroup_headroom_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path(
 
 
 def machine() -> Machine:
-    """Describe the processor and its memory."""
+    """Describe the processor, its memory and the GPUs, by what stays the same from run to run."""
     import psutil
 
     total = psutil.virtual_memory().total
@@ -176,16 +216,16 @@ def machine() -> Machine:
         for folder, limit_name, _ in _cgroup_folders(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
         if (limit := _number(folder / limit_name)) is not None
     ]
-    return Machine(_cpu_name(), available_cores(), min([total, *limits]))
+    return Machine(_cpu_name(), available_cores(), min([total, *limits]), _gpus())
 
 
-def measure_dtype(features: int = 512, tokens: int = 256, seconds: float = 0.3) -> DtypeSpeed:
+def measure_dtype(features: int | None = None, tokens: int | None = None, seconds: float = 0.3) -> DtypeSpeed:
     """Time a linear layer in float32 and bfloat16 on the device at hand.
 
     bfloat16 must be a fifth faster to be chosen: it costs precision, and casts that a bare layer doesn't show.
 
     Args:
-        features: Width of the layer.
+        features: Width of the layer; by default large enough for the arithmetic, not the launches, to take the time.
         tokens: Rows of its input.
         seconds: About how long the measurement may take.
 
@@ -195,24 +235,49 @@ def measure_dtype(features: int = 512, tokens: int = 256, seconds: float = 0.3) 
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = TIMED_SHAPES[device]
+    features, tokens = features or shape.features, tokens or shape.tokens
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         layer = torch.nn.Linear(features, features, bias=False, device=device, dtype=dtype)
         states = torch.randn(tokens, features, device=device, dtype=dtype, requires_grad=True)
-        best, spent, passes = float("inf"), 0.0, 0
-        # the first pass pays for set-up; the least of the others is the least disturbed by neighbours
-        while passes < 2 or (spent < seconds / 2 and passes < 50):
-            started = time.perf_counter()
-            layer(states).sum().backward()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            taken = time.perf_counter() - started
-            passes, spent = passes + 1, spent + taken
-            if passes > 1:
-                best = min(best, taken)
-        found[dtype] = best
+        found[dtype] = least_seconds(
+            lambda layer=layer, states=states: layer(states).sum().backward(),  # type: ignore[misc]
+            passes=shape.passes,
+            synchronise=torch.cuda.synchronize if device == "cuda" else None,
+            seconds=seconds / 2,
+        )
     single, half = found[torch.float32], found[torch.bfloat16]
     return DtypeSpeed("bfloat16" if half * 1.2 < single else "float32", single, half, device)
+
+
+def least_seconds(
+    run: Callable[[], object], *, passes: int, synchronise: Callable[[], object] | None, seconds: float
+) -> float:
+    """Time a pass: the least of several rounds, which is the least disturbed by neighbours.
+
+    Args:
+        run: The pass.
+        passes: How many make a round; where passes are only queued, waiting for each one would be timed too.
+        synchronise: Waits for what is queued, at the end of a round; None where a pass is done when it returns.
+        seconds: About how long all of it may take.
+
+    Returns:
+        Seconds of one pass.
+    """
+    best, spent, rounds = float("inf"), 0.0, 0
+    # the first round pays for set-up
+    while rounds < 2 or (spent < seconds and rounds < 50):
+        started = time.perf_counter()
+        for _ in range(passes):
+            run()
+        if synchronise is not None:
+            synchronise()
+        taken = time.perf_counter() - started
+        rounds, spent = rounds + 1, spent + taken
+        if rounds > 1:
+            best = min(best, taken / passes)
+    return best
 
 
 def _cgroup_folders(root: Path, own: Path) -> list[tuple[Path, str, str]]:
@@ -255,6 +320,15 @@ def _inactive_file_bytes(path: Path) -> int:
         if name in {"inactive_file", "total_inactive_file"} and value.isdigit():
             return int(value)
     return 0
+
+
+def _gpus() -> Gpus | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    first = torch.cuda.get_device_properties(0)
+    return Gpus(first.name, first.total_memory, f"{first.major}.{first.minor}", torch.cuda.device_count())
 
 
 def _cpu_name() -> str:

@@ -10,8 +10,9 @@ from components.memory.settings import is_paged
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["build_optimizer", "pageable_bytes", "state_tensors"]
+__all__ = ["TORCH_OPTIMIZERS", "build_optimizer", "pageable_sizes", "state_tensors"]
 
+TORCH_OPTIMIZERS = ("adamw", "momentum", "sgd")
 # bitsandbytes keeps the states of smaller parameters on the device
 SMALLEST_PAGED_ELEMENTS = 100_000
 
@@ -52,14 +53,14 @@ def state_tensors(optimizer: Any) -> Iterator[Tensor]:
         yield from (value for value in state.values() if isinstance(value, torch.Tensor))
 
 
-def pageable_bytes(optimizer: Any, name: str) -> int:
-    """Return the bytes of states that a paged optimizer may move to the host's memory when the device is full."""
+def pageable_sizes(optimizer: Any, name: str) -> list[int]:
+    """Return the bytes of each state that a paged optimizer may move to the host when the device is full."""
     if not is_paged(name):
-        return 0
+        return []
     states = (
         state[key]
         for parameter, state in optimizer.state.items()
         if parameter.numel() >= SMALLEST_PAGED_ELEMENTS
         for key in ("state1", "state2")
     )
-    return sum(state.numel() * state.element_size() for state in states)
+    return [state.numel() * state.element_size() for state in states]

@@ -98,6 +98,7 @@ class Plan:
             "rows_per_sequence": self.rows_per_sequence,
             "sequence_tokens": self.sequence_tokens,
             "peak_bytes": chosen.peak_bytes,
+            "host_bytes": chosen.host_bytes,
             "budget_bytes": self.budget.budget_bytes,
             "budget_source": self.budget.source,
             "margin_bytes": self.margin_bytes,
@@ -141,6 +142,7 @@ def make_plan(
     workload: Workload | None = None,
     price_per_hour: float | None = None,
     budget: Budget | None = None,
+    dropout: float = 0.0,
 ) -> Plan:
     """Choose how to train within a memory budget: the best quality that fits, then the fastest.
 
@@ -162,6 +164,7 @@ def make_plan(
             the longest.
         price_per_hour: Price of one device for an hour.
         budget: A budget with its source and device, instead of `budget_bytes`.
+        dropout: LoRA's dropout, whose masks take memory too.
 
     Returns:
         The plan. `fits` is False when nothing fits; `chosen` is then the candidate that needs least.
@@ -182,7 +185,8 @@ def make_plan(
     try:
         speed = measure_dtype() if dtype == "auto" and named is None else None
         chosen_dtype = speed.dtype if speed else named.dtype if named and dtype == "auto" else dtype
-        settings = StepSettings("lora", rank, targets, chosen_dtype, "adamw" if optimizer == "auto" else optimizer)
+        named_optimizer = "adamw" if optimizer == "auto" else optimizer
+        settings = StepSettings("lora", rank, targets, chosen_dtype, named_optimizer, dropout=dropout)
 
         def search(number: int) -> Search:
             return Search(
@@ -207,6 +211,7 @@ def make_plan(
                 outcome.chosen,
                 methods=allowed,
                 sequence_tokens=sequence_tokens,
+                sequences=sequences,
                 budget=budget,
                 devices=devices,
             )

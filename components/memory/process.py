@@ -151,6 +151,14 @@ def estimated_holes(live_bytes: int, live_bytes_without_checkpointing: int, chec
     return max(0, heap - live_bytes)
 
 
-def cuda_overhead(tensor_bytes: int) -> ProcessOverhead:
-    """Return what a CUDA process takes beyond its tensors: a context, and rounding. Not measured here."""
-    return ProcessOverhead(CUDA_CONTEXT_BYTES, round(tensor_bytes * CUDA_ROUNDING_FRACTION), 0)
+def cuda_overhead(tensor_bytes: int, *, beside_context: bool) -> ProcessOverhead:
+    """Return what a CUDA process takes of its budget beyond tensors: a context, and rounding. Not measured here.
+
+    Args:
+        tensor_bytes: Tensors at the peak.
+        beside_context: The budget was measured beside a context, which doesn't come out of it once more.
+
+    Returns:
+        The overhead.
+    """
+    return ProcessOverhead(0 if beside_context else CUDA_CONTEXT_BYTES, round(tensor_bytes * CUDA_ROUNDING_FRACTION), 0)

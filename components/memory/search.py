@@ -12,7 +12,13 @@ from typing import Any
 
 from components.memory.estimate import PeakEstimate, PeakEstimator
 from components.memory.hardware import Budget
-from components.memory.process import ProcessOverhead, TrainingProcess, cuda_overhead, estimated_holes
+from components.memory.process import (
+    CUDA_ROUNDING_FRACTION,
+    ProcessOverhead,
+    TrainingProcess,
+    cuda_overhead,
+    estimated_holes,
+)
 from components.memory.reasons import SAME_SPEED_FRACTION, why_not
 from components.memory.settings import StepSettings, StepShape
 from components.memory.simulate import Simulation, StepModel
@@ -64,6 +70,7 @@ class Candidate:
         relative_seconds: Expected time against the fastest candidate of the plan.
         fits: Whether the peak leaves the head-room free.
         why_not: Why it wasn't chosen; "" for the one that was.
+        host_bytes: What a paged optimizer moves to the host's memory for it to fit.
     """
 
     method: str
@@ -77,6 +84,7 @@ class Candidate:
     relative_seconds: float
     fits: bool
     why_not: str = ""
+    host_bytes: int = 0
 
     @property
     def variant(self) -> Variant:
@@ -228,8 +236,9 @@ class Search:
     ) -> Candidate:
         estimator = estimator or self._estimator(variant)
         estimate = estimator.estimate(size, checkpointing)
-        extra = self._estimated_overhead(estimator, size, checkpointing, estimate.tensor_bytes)
-        peak = estimate.tensor_bytes + extra.total_bytes
+        tensors = self._on_device(estimate.tensor_bytes, estimate.least_bytes)
+        extra = self._estimated_overhead(estimator, size, checkpointing, tensors)
+        peak = tensors + extra.total_bytes
         steps = self._sequences // size
         return Candidate(
             method=variant.method,
@@ -242,7 +251,16 @@ class Search:
             peak_bytes=peak,
             relative_seconds=self._relative_seconds(variant, size, estimate) * steps,
             fits=peak <= self._limit_bytes,
+            host_bytes=estimate.tensor_bytes - tensors,
         )
+
+    def _on_device(self, tensor_bytes: int, least_bytes: int) -> int:
+        """Return what stays on the device: paged states leave it as far as they must, and as far as they can."""
+        if self._process is not None:
+            return tensor_bytes
+        context = cuda_overhead(0, beside_context=self._budget.beside_context).total_bytes
+        room = int((self._limit_bytes - context) / (1 + CUDA_ROUNDING_FRACTION)) - 1
+        return min(tensor_bytes, max(least_bytes, room))
 
     def _relative_seconds(self, variant: Variant, size: int, estimate: PeakEstimate) -> float:
         busy = size * self._tokens / (size * self._tokens + HALF_SPEED_TOKENS[self._budget.device])
@@ -252,7 +270,7 @@ class Search:
         self, estimator: PeakEstimator, size: int, checkpointing: bool, tensors: int
     ) -> ProcessOverhead:
         if self._process is None:
-            return cuda_overhead(tensors)
+            return cuda_overhead(tensors, beside_context=self._budget.beside_context)
         mapped = estimator.mapped_bytes(self._file_dtype)
         outside = mapped + estimator.large_bytes(size)
         plain = estimator.estimate(size, False).tensor_bytes
@@ -275,9 +293,10 @@ class Search:
             accumulating=candidate.gradient_accumulation_steps > 1,
         )
         simulation = model.run(shape)
-        tensors = simulation.peak.peak_bytes
+        tensors = self._on_device(simulation.peak.peak_bytes, simulation.least_bytes)
+        moved = simulation.peak.peak_bytes - tensors
         if self._process is None:
-            extra = cuda_overhead(tensors)
+            extra = cuda_overhead(tensors, beside_context=self._budget.beside_context)
         else:
             mapped = model.mapped_bytes(self._file_dtype)
             grown = self._process.replay_bytes(model.allocations(self._file_dtype))
@@ -287,7 +306,8 @@ class Search:
         total = tensors + extra.total_bytes
         breakdown = dict(simulation.peak.breakdown)
         breakdown["other"] += extra.total_bytes
-        chosen = replace(candidate, peak_bytes=total, fits=total <= self._limit_bytes)
+        breakdown["optimizer"] -= moved
+        chosen = replace(candidate, peak_bytes=total, fits=total <= self._limit_bytes, host_bytes=moved)
         return Outcome(chosen, simulation, extra, breakdown, ())
 
     def _with_alternatives(self, outcome: Outcome, candidates: list[Candidate]) -> Outcome:

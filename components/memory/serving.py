@@ -40,11 +40,11 @@ class ServingPlan:
         weights_bytes: The base.
         kv_bytes_per_user: The cache of one request of full length.
         adapter_bytes: One adapter.
-        working_bytes: Logits of a step, and activations of one prompt of full length.
+        logits_bytes_per_user: The logits of one request in a step.
+        activation_bytes: One block's activations for a prompt of full length.
         process_bytes: Frameworks, or the CUDA context.
         budget: The budget.
         cache: The cache's shapes.
-        positions: Longest sequence that the base knows, None where the config doesn't say.
     """
 
     concurrency: int
@@ -56,16 +56,21 @@ class ServingPlan:
     weights_bytes: int
     kv_bytes_per_user: int
     adapter_bytes: int
-    working_bytes: int
+    logits_bytes_per_user: int
+    activation_bytes: int
     process_bytes: int
     budget: Budget
     cache: KeyValueCache
-    positions: int | None
 
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return self._fixed_bytes + self.concurrency * self.kv_bytes_per_user + self.adapters * self.adapter_bytes
+        return self._fixed_bytes + self.concurrency * self._user_bytes + self.adapters * self.adapter_bytes
+
+    @property
+    def working_bytes(self) -> int:
+        """Logits of a step, and activations of one prompt of full length."""
+        return self.concurrency * self.logits_bytes_per_user + self.activation_bytes
 
     @property
     def fits(self) -> bool:
@@ -75,16 +80,20 @@ class ServingPlan:
     @property
     def most_users(self) -> int:
         """Requests at once that fit beside the adapters."""
-        return self._how_many(self.adapters * self.adapter_bytes, self.kv_bytes_per_user)
+        return self._how_many(self.adapters * self.adapter_bytes, self._user_bytes)
 
     @property
     def most_adapters(self) -> int:
         """Adapters that fit beside the requests."""
-        return self._how_many(self.concurrency * self.kv_bytes_per_user, self.adapter_bytes)
+        return self._how_many(self.concurrency * self._user_bytes, self.adapter_bytes)
 
     @property
     def _fixed_bytes(self) -> int:
-        return self.weights_bytes + self.working_bytes + self.process_bytes
+        return self.weights_bytes + self.activation_bytes + self.process_bytes
+
+    @property
+    def _user_bytes(self) -> int:
+        return self.kv_bytes_per_user + self.logits_bytes_per_user
 
     @property
     def _limit_bytes(self) -> int:
@@ -111,6 +120,7 @@ class ServingPlan:
             "stateful_layers": self.cache.stateful_layers,
             "adapter_bytes": self.adapter_bytes,
             "adapters_bytes": self.adapter_bytes * self.adapters,
+            "logits_bytes_per_user": self.logits_bytes_per_user,
             "working_bytes": self.working_bytes,
             "process_bytes": self.process_bytes,
             "total_bytes": self.total_bytes,
@@ -170,13 +180,13 @@ def plan_serving(
         if number < least:
             raise InputError(f"{what} {number}", allowed=f"{least} or more")
     config = fake_model.read_config(base_folder)
-    positions = getattr(config, "max_position_embeddings", None)
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and context_tokens > positions:
         raise InputError(
             f"requests of {context_tokens} tokens", allowed=f"at most the {positions} positions that the base knows"
         )
     settings = StepSettings("lora", rank, targets, dtype, quantization=None if quantization == "none" else quantization)
-    weights, adapter_values = _weights(config, settings)
     cache, size = read_cache(config), BYTES[dtype]
     return ServingPlan(
         concurrency=concurrency,
@@ -185,27 +195,38 @@ def plan_serving(
         rank=rank,
         dtype=dtype,
         quantization=quantization,
-        weights_bytes=weights,
+        weights_bytes=_weights_bytes(config, settings),
         kv_bytes_per_user=cache.values(context_tokens) * size,
-        adapter_bytes=adapter_values * ADAPTER_VALUE_BYTES,
-        working_bytes=_working_bytes(config, concurrency, context_tokens, size),
-        process_bytes=CUDA_CONTEXT_BYTES if budget.device == "cuda" else CPU_PROCESS_BYTES,
+        adapter_bytes=_adapter_values(config, settings) * ADAPTER_VALUE_BYTES,
+        # as they are computed, and once more as they are chosen from
+        logits_bytes_per_user=2 * text.vocab_size * 4,
+        activation_bytes=_activation_bytes(text, context_tokens, size),
+        process_bytes=_process_bytes(budget),
         budget=budget,
         cache=cache,
-        positions=positions,
     )
 
 
-def _weights(config: Any, settings: StepSettings) -> tuple[int, int]:
-    """Return the bytes of the frozen base, with the scales of quantized layers, and the values of one adapter."""
+def _weights_bytes(config: Any, settings: StepSettings) -> int:
+    """Return the bytes of the base as it is served, with the scales of quantized layers.
+
+    Preparing a quantized base for training puts what isn't quantized into float32, which a server doesn't do.
+    """
+    model = TrackedModel(config, settings, training=False).model
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *scale_tensors(model)))
+
+
+def _adapter_values(config: Any, settings: StepSettings) -> int:
     model = TrackedModel(config, settings, training=True).model
-    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*frozen, *scale_tensors(model)))
-    return weights, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _working_bytes(config: Any, concurrency: int, context_tokens: int, size: int) -> int:
-    """Return the logits of one step in float32, twice, and one block's activations for a prompt of full length."""
-    logits = 2 * concurrency * config.vocab_size * 4
+def _process_bytes(budget: Budget) -> int:
+    if budget.device == "cpu":
+        return CPU_PROCESS_BYTES
+    return 0 if budget.beside_context else CUDA_CONTEXT_BYTES
+
+
+def _activation_bytes(config: Any, context_tokens: int, size: int) -> int:
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    return logits + context_tokens * (3 * inner + 6 * config.hidden_size) * size
+    return int(context_tokens * (3 * inner + 6 * config.hidden_size) * size)

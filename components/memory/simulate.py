@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.memory.optimizers import build_optimizer, pageable_bytes, state_tensors
+from components.memory.optimizers import TORCH_OPTIMIZERS, build_optimizer, pageable_sizes, state_tensors
 from components.memory.process import Allocations
 from components.memory.settings import (
     DTYPES,
@@ -45,6 +45,7 @@ class Simulation:
         seconds: How long the simulation took.
         host_bytes: What an offloaded optimizer keeps in the host's memory.
         pageable_bytes: The part of the peak that a paged optimizer may move to the host when the device is full.
+        least_bytes: The peak on the device once all of that is moved; in the step one paged tensor is there at a time.
     """
 
     peak: Peak
@@ -54,6 +55,7 @@ class Simulation:
     seconds: float
     host_bytes: int = 0
     pageable_bytes: int = 0
+    least_bytes: int = 0
 
 
 def simulate(config: Any, settings: StepSettings, shape: StepShape) -> Simulation:
@@ -100,7 +102,9 @@ class StepModel:
             self._gradients_of_zeros()
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-        state_share = 0.0 if settings.offload_optimizer else self._share
+        # bitsandbytes keeps its states in 8 or 32 bits whatever the gradients are in; torch's are like them
+        self._state_share = self._share if settings.optimizer in TORCH_OPTIMIZERS else 1 / settings.world_size
+        state_share = 0.0 if settings.offload_optimizer else self._state_share
         self._log.add(state_tensors(self._optimizer), "optimizer", state_share)
         if settings.step_in_backward:
             for parameter in self._trainable:
@@ -138,14 +142,19 @@ class StepModel:
                 self._optimizer.step()
             log.phase = "end"
             self._optimizer.zero_grad(set_to_none=True)
+        peak = log.peak(PHASES)
+        pageable = [size * self._state_share for size in pageable_sizes(self._optimizer, self.settings.optimizer)]
+        worked_on = {"backward" if self.settings.step_in_backward else "step": max(pageable, default=0.0)}
+        least = max(size - sum(pageable) + worked_on.get(phase, 0.0) for phase, size in peak.phase_peaks.items())
         return Simulation(
-            log.peak(PHASES),
+            peak,
             flops,
             self.parameters,
             self.trainable_parameters,
             time.perf_counter() - started,
             self._host_bytes(),
-            round(pageable_bytes(self._optimizer, self.settings.optimizer) * self._share),
+            round(sum(pageable)),
+            round(least) if pageable else peak.peak_bytes,
         )
 
     def moments(self) -> Iterator[Moment]:
@@ -255,7 +264,7 @@ class StepModel:
         states = {tensor.untyped_storage()._cdata: tensor for tensor in state_tensors(self._optimizer)}
         kept = sum(tensor.untyped_storage().nbytes() for tensor in states.values())
         copies = sum(2 * parameter.numel() * parameter.element_size() for parameter in self._trainable)
-        return round((kept + copies) * self._share)
+        return round(kept * self._state_share + copies * self._share)
 
     def _set_checkpointing(self, on: bool) -> None:
         if on == self._checkpointing:

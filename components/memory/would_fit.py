@@ -11,6 +11,7 @@ from typing import Any
 
 from components.memory.gpus import GPUS
 from components.memory.hardware import Budget
+from components.memory.process import CUDA_CONTEXT_BYTES
 from components.memory.search import HEADROOM_FRACTION, Candidate, Search, Variant
 
 __all__ = ["Remedy", "remedies"]
@@ -50,6 +51,7 @@ def remedies(
     *,
     methods: tuple[str, ...],
     sequence_tokens: int,
+    sequences: int,
     budget: Budget,
     devices: int,
 ) -> list[Remedy]:
@@ -60,6 +62,7 @@ def remedies(
         nearest: The candidate that came nearest.
         methods: Methods that were allowed.
         sequence_tokens: Longest sequence.
+        sequences: Packed sequences behind an optimizer step, over all devices.
         budget: The budget that nothing fits.
         devices: Devices that were allowed.
 
@@ -85,7 +88,10 @@ def remedies(
         )
         found.append(Remedy("sequence_tokens", tokens, peak, budget.budget_bytes * devices, words))
     if budget.device == "cuda":
-        found += _more_devices(search, variant, sequence_tokens, limit, budget, devices)
+        # a step is shared out in whole sequences
+        doubled = (devices * 2**power for power in range(1, MOST_DEVICES))
+        numbers = [number for number in doubled if number <= MOST_DEVICES and sequences % number == 0]
+        found += _more_devices(search, variant, sequence_tokens, limit, budget, numbers)
     found += _larger(here.smallest(variant, sequence_tokens), variant, budget, devices)
     return found
 
@@ -108,21 +114,25 @@ def _shorter(search: Search, variant: Variant, sequence_tokens: int, limit: floa
 
 
 def _more_devices(
-    search: Callable[[int], Search], variant: Variant, sequence_tokens: int, limit: float, budget: Budget, devices: int
+    search: Callable[[int], Search],
+    variant: Variant,
+    sequence_tokens: int,
+    limit: float,
+    budget: Budget,
+    numbers: list[int],
 ) -> Iterator[Remedy]:
     sharded = Variant(variant.method, variant.optimizer, "fsdp")
-    number = devices * 2
-    while number <= MOST_DEVICES:
+    for number in numbers:
         peak = search(number).smallest(sharded, sequence_tokens)
         if peak <= limit:
             words = f"{number} devices that each hold a part of the weights (FSDP)"
             yield Remedy("devices", number, peak, budget.budget_bytes * number, words)
             return
-        number *= 2
 
 
 def _larger(peak: int, variant: Variant, budget: Budget, devices: int) -> Iterator[Remedy]:
-    needed = peak / (1 - HEADROOM_FRACTION)
+    # of another card the whole is planned for, a context with it
+    needed = (peak + (CUDA_CONTEXT_BYTES if budget.beside_context else 0)) / (1 - HEADROOM_FRACTION)
     if budget.device == "cpu":
         gib = -(-round(needed) // GIB)
         yield Remedy("budget", f"{gib}GiB", peak, gib * GIB, f"{gib} GiB of memory ({variant.method})")

@@ -29,6 +29,8 @@ BELONGS_TO = {
     **dict.fromkeys(("effective_rows", "rows_per_sequence", "sequences"), (BASE,)),
     **dict.fromkeys(("method", "sequence_tokens"), (BASE, SIMULATED)),
     **dict.fromkeys(("rank", "targets"), (BASE, SIMULATED, "--base --serve", "--base --deliver")),
+    # a simulated pass is tensors alone, which says nothing of a budget
+    "budget": (RECIPE, BASE, PARAMS, *SERVING, *DELIVERED),
     "dtype": (BASE, SIMULATED, *SERVING, *DELIVERED),
     "optimizer": (BASE, SIMULATED, PARAMS),
     "gpu": (RECIPE, BASE, SIMULATED, PARAMS, *SERVING, *DELIVERED),
@@ -164,7 +166,14 @@ def _train(recipe: Path | None, base: str | None, options: dict[str, Any], expla
     document = planned.document
     emit(document, as_json, lambda found: plan_text.render(found, explain))
     if options["timeline"]:
-        draw_plan(document, planned.folder, rank=planned.rank, targets=planned.targets, path=options["timeline"])
+        draw_plan(
+            document,
+            planned.folder,
+            rank=planned.rank,
+            targets=planned.targets,
+            dropout=planned.dropout,
+            path=options["timeline"],
+        )
     if not document["fits"]:
         would = [remedy["words"] for remedy in document["would_fit"]]
         raise VerdictError(
@@ -185,7 +194,7 @@ def _refuse_idle_options(context: click.Context, way: str) -> None:
         taken = [label for name, label in names.items() if name in BELONGS_TO and way in BELONGS_TO[name]]
         raise InputError(
             f"{', '.join(names[name] for name in idle)} does nothing with {way}",
-            allowed=f"with {way}: {', '.join(sorted([*taken, '--budget', '--json']))}",
+            allowed=f"with {way}: {', '.join(sorted([*taken, '--json']))}",
             next_step="; ".join(f"{names[name]} goes with {' or '.join(BELONGS_TO[name])}" for name in idle),
         )
     if context.params["gpu"] and context.params["budget"]:

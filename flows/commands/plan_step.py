@@ -122,7 +122,7 @@ def draw(found: Any, path: Path) -> None:
     note(f"timeline: {path}")
 
 
-def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, path: Path) -> None:
+def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, dropout: float, path: Path) -> None:
     """Simulate a plan's choice once more and draw it.
 
     Args:
@@ -130,6 +130,7 @@ def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, pa
         folder: Folder of its base.
         rank: LoRA rank.
         targets: LoRA targets.
+        dropout: LoRA's dropout.
         path: Where the drawing goes.
     """
     from components.memory.settings import StepSettings, StepShape
@@ -138,7 +139,14 @@ def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, pa
 
     world_size = plan["devices"] if plan["sharding"] == "fsdp" else 1
     settings = StepSettings(
-        plan["method"], rank, targets, plan["dtype"], plan["optimizer"], device=plan["device"], world_size=world_size
+        plan["method"],
+        rank,
+        targets,
+        plan["dtype"],
+        plan["optimizer"],
+        device=plan["device"],
+        world_size=world_size,
+        dropout=dropout,
     )
     rows, tokens = plan["micro_batch_size"], plan["sequence_tokens"]
     accumulating = plan["gradient_accumulation_steps"] > 1

@@ -20,12 +20,14 @@ class Planned:
         folder: The base's folder.
         rank: LoRA rank.
         targets: LoRA targets.
+        dropout: LoRA's dropout.
     """
 
     document: dict[str, Any]
     folder: Path
     rank: int
     targets: str
+    dropout: float = 0.0
 
 
 def of_base(base: str, options: dict[str, Any]) -> Planned:
@@ -104,7 +106,7 @@ def of_recipe(recipe: Path, options: dict[str, Any]) -> Planned:
     # without one of these the plan is the one that a run would train by, and is kept for it
     asked = None if target == _target({"gpu": None, "devices": 1, "methods": "lora,qlora"}) else target
     document = steps.plan(job, data, observer, asked).document
-    return Planned(document, job.base.folder, job.tactics.rank, job.tactics.targets)
+    return Planned(document, job.base.folder, job.tactics.rank, job.tactics.targets, job.recipe.finetune.dropout)
 
 
 def _target(options: dict[str, Any]) -> dict[str, Any]:

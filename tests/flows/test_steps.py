@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from components.errors import InputError
+from components.memory.hardware import Gpus
 from components.recipe import load_recipe
 from flows import steps
 from flows.job import Job, open_job
 from flows.observer import TerminalObserver
+from flows.step_store import Step
 from tests.flows.conftest import write_rows
 
 Project = Callable[..., Path]
@@ -59,6 +61,47 @@ def test_what_did_not_fit_is_asked_again_where_memory_is_what_is_free(
     for _ in range(2):
         steps.plan(job, data, TerminalObserver())
     assert len(asked) == times
+
+
+TIME = {"seconds": 3600.0, "low_seconds": 1800.0, "high_seconds": 7200.0, "cost": None}
+
+
+def test_another_price_plans_nothing_anew_and_another_dropout_or_gpu_does(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropouts: list[float] = []
+
+    def fits(*_: Any, dropout: float, **others: Any) -> Any:
+        assert others.get("price_per_hour") is None
+        dropouts.append(dropout)
+        return SimpleNamespace(to_dict=lambda: {"fits": True, "devices": 1, "time": TIME})
+
+    monkeypatch.setattr("components.memory.plan.make_plan", fits)
+
+    def cost(dropout: float, price: float | None) -> Any:
+        section = {"budget": "1GiB"} | ({} if price is None else {"price_per_hour": price})
+        job = job_of(project(memory=section, finetune={"dropout": dropout}), tmp_path)
+        data = steps.data(job, TerminalObserver())
+        return steps.plan(job, data, TerminalObserver()).document["time"]["cost"]
+
+    assert cost(0.0, 2.0)["cost"] == 2.0
+    assert cost(0.0, 3.0)["high"] == 6.0
+    assert cost(0.0, None) is None
+    assert dropouts == [0.0]
+    cost(0.1, None)
+    assert dropouts == [0.0, 0.1]
+    card = Gpus("a card", 80_000_000_000, "9.0", 1)
+    monkeypatch.setattr("components.memory.hardware._gpus", lambda: card)
+    cost(0.1, None)
+    assert len(dropouts) == 3
+
+
+def test_a_released_model_gives_its_gpu_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[bool] = []
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: emptied.append(True))
+    step = Step("measure", "key", {}, False, 0.0)
+    assert steps._released(step) is step
+    assert emptied == [True]
 
 
 def test_a_row_that_spells_out_a_special_token_is_refused_with_its_line(project: Project, tmp_path: Path) -> None:

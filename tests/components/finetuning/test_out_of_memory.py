@@ -15,7 +15,15 @@ from components.errors import InputError, VerdictError
 from components.finetuning import loss
 from components.finetuning.finetune import FinetuneResult, FinetuneSettings, finetune
 from components.finetuning.lora import LoraSettings
-from components.finetuning.out_of_memory import Split, is_out_of_memory, smaller, told_clearly
+from components.finetuning.out_of_memory import (
+    EffectiveBatch,
+    Split,
+    is_out_of_memory,
+    random_states,
+    restore_random,
+    smaller,
+    told_clearly,
+)
 from components.models.tiny import make_tiny
 
 Allocate = Callable[[int, int], None]
@@ -190,6 +198,54 @@ def test_other_errors_pass(base: Path, tmp_path: Path, allocator: Callable[[Allo
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         run(base, tmp_path, [])
     assert sizes == [4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "MPS backend out of memory (MPS allocated: 9.00 GB, other allocations: 1.00 GB).",
+        "XPU out of memory. Tried to allocate 2.00 GiB",
+    ],
+)
+def test_every_device_says_it_in_its_own_words(text: str) -> None:
+    assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(ValueError(text))
+
+
+def test_other_errors_of_a_device_are_not_about_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not is_out_of_memory(RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"))
+
+
+def test_generators_of_all_devices_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = random_states()
+    drawn = torch.rand(3)
+    restore_random(before)
+    assert torch.equal(torch.rand(3), drawn)
+    cards = [torch.tensor([1]), torch.tensor([2])]
+    restored: list[Any] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_rng_state_all", lambda: list(cards))
+    monkeypatch.setattr("torch.cuda.set_rng_state_all", restored.extend)
+    restore_random(random_states())
+    assert restored == cards
+
+
+def test_the_accumulation_that_is_told_is_the_number_of_parts() -> None:
+    sequence: Any = None
+    said: list[str] = []
+    # 5 + 5 sequences in parts of at most 2 are six parts, since no part reaches over two micro-batches
+    steps = [[[sequence] * 5, [sequence] * 5], [[sequence] * 3]]
+    batch = EffectiveBatch(steps, Split(5, False), 0, lambda: None, said.append)
+    batch._make_smaller(0)
+    assert batch.splits[-1]["gradient_accumulation_steps"] == 6
+    assert "micro-batch 2 x accumulation 6" in said[-1]
+    batch._make_smaller(1)
+    assert batch.splits[-1]["gradient_accumulation_steps"] == 3
 
 
 def test_halves_down_to_one_then_checkpointing_then_nothing() -> None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import InputError
 from components.memory.gpus import GPUS
 from components.memory.hardware import (
+    TIMED_SHAPES,
     DtypeSpeed,
+    Gpus,
     cgroup_headroom_bytes,
     detect_budget,
     gpu_budget,
+    least_seconds,
     machine,
     measure_dtype,
     parse_size,
 )
+from components.memory.process import CUDA_CONTEXT_BYTES, cuda_overhead
 
 
 @pytest.mark.parametrize(
@@ -103,6 +109,40 @@ def test_this_machine_has_cores_memory_and_a_budget_within_it() -> None:
     assert budget.budget_bytes > 0
     if budget.device == "cpu":
         assert budget.budget_bytes <= found.memory_bytes
+
+
+def test_a_gpu_is_part_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="a card", total_memory=80_000_000_000, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert machine().gpus == Gpus("a card", 80_000_000_000, "9.0", 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert machine().gpus is None
+
+
+def test_what_torch_keeps_of_a_gpu_is_free_and_its_context_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "is_available": True, "mem_get_info": (60_000, 80_000), "memory_reserved": 9_000, "memory_allocated": 2_000,
+        "get_device_name": "a card",
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    found = detect_budget()
+    assert (found.budget_bytes, found.device) == (67_000, "cuda")
+    assert cuda_overhead(1_000, beside_context=found.beside_context).baseline_bytes == 0
+    whole = gpu_budget("a100-80")
+    assert cuda_overhead(1_000, beside_context=whole.beside_context).baseline_bytes == CUDA_CONTEXT_BYTES
+
+
+def test_passes_are_queued_between_two_waits_and_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    # a clock by which each pass takes a second
+    monkeypatch.setattr("time.perf_counter", lambda: float(events.count("run")))
+    taken = least_seconds(lambda: events.append("run"), passes=4, synchronise=lambda: events.append("wait"), seconds=0)
+    assert events == [*["run"] * 4, "wait"] * 2
+    assert taken == 1.0
+    assert TIMED_SHAPES["cuda"].passes > 1
+    assert TIMED_SHAPES["cuda"].features >= 4096
 
 
 def test_the_dtype_is_the_one_that_was_measured_faster() -> None:

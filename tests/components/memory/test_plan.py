@@ -107,6 +107,26 @@ def test_what_would_fit_is_told_with_its_cost(base: Path) -> None:
     assert found.duration is None
 
 
+def test_paged_states_leave_the_device_where_nothing_else_fits(tmp_path: Path) -> None:
+    # tensors of more than 100,000 values are paged
+    wide = make_tiny(tmp_path / "wide", hidden_size=384, layers=1)
+    shape: dict[str, Any] = {"method": "full", "sequence_tokens": 16, "effective_rows": 4}
+
+    def planned(budget: int, optimizer: str) -> Any:
+        return plan(wide, **shape, optimizer=optimizer, budget=Budget(budget, "test", "cuda", beside_context=True))
+
+    ample = planned(GIB, "paged_adamw_8bit")
+    assert ample.chosen.host_bytes == 0
+    tight = round((ample.chosen.peak_bytes - 600_000) / (1 - HEADROOM_FRACTION))
+    assert not planned(tight, "adamw_8bit").fits
+    found = planned(tight, "paged_adamw_8bit")
+    assert found.fits
+    assert 500_000 < found.chosen.host_bytes < ample.breakdown["optimizer"]
+    assert sum(found.breakdown.values()) == found.chosen.peak_bytes
+    assert min(found.breakdown.values()) >= 0
+    assert not planned(1_000_000, "paged_adamw_8bit").fits
+
+
 def test_methods_are_tried_in_their_order(base: Path) -> None:
     cuda = Budget(16 * GIB, "test", "cuda")
     found = plan(base, methods=("full", "lora"), sequence_tokens=64, budget=cuda)
@@ -125,6 +145,12 @@ def test_a_named_gpu_brings_its_memory_dtype_and_an_assumed_time(base: Path) -> 
     time = new.to_dict()["time"]
     assert time["measured"] is False
     assert time["cost"]["cost"] == pytest.approx(time["seconds"] / 3600 * 2, abs=1e-4)
+
+
+def test_masks_of_dropout_are_planned_for(base: Path) -> None:
+    cuda = Budget(16 * GIB, "test", "cuda")
+    without, dropped = (plan(base, method="lora", sequence_tokens=64, budget=cuda, dropout=part) for part in (0.0, 0.1))
+    assert dropped.breakdown["activations"] > without.breakdown["activations"]
 
 
 def test_devices_share_the_sequences_of_a_step(base: Path) -> None:

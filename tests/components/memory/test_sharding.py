@@ -54,6 +54,13 @@ def test_mixed_precision_gathers_16_bits_and_keeps_32(base: Path) -> None:
     assert mixed.trainable_parameters == single.trainable_parameters
 
 
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw"])
+def test_states_of_bitsandbytes_are_divided_by_the_devices_alone(base: Path, optimizer: str) -> None:
+    whole, found = (sharded(base, devices, dtype="bfloat16", optimizer=optimizer) for devices in (1, 4))
+    assert found.peak.breakdown["optimizer"] == pytest.approx(whole.peak.breakdown["optimizer"] / 4, rel=0.01)
+    assert found.pageable_bytes == pytest.approx(whole.pageable_bytes / 4, abs=1)
+
+
 def test_an_offloaded_optimizer_of_shards_is_divided_too(base: Path) -> None:
     found = sharded(base, 4, offload_optimizer=True)
     assert found.peak.breakdown["optimizer"] == 0

@@ -180,6 +180,7 @@ def test_generation_is_simulated_with_its_cache(
         (("--params", "1e9", "--budget", "much"), "not a size"),
         (("--params", "1e9", "--rank", "8", "--method", "lora"), "--method, --rank does nothing with --params"),
         (("--params", "1e9", "--home", "x"), "--home goes with RECIPE"),
+        (("--base", "x", "--simulate", "train", "--budget", "1GiB"), "--budget does nothing with --base --simulate"),
         (("--base", "x", "--profile", "smoke"), "--profile does nothing with --base"),
         (("missing.yaml", "--dtype", "float32"), "--dtype goes with --base"),
         (("--base", "no-such-base", "--deliver", "2"), "no-such-base"),
