@@ -201,14 +201,18 @@ def decide(
     )
     if reach_verdict(measured).verdict != "prompt":
         measured = replace(measured, word_order=word_order(model, tokenizer, dev_rows, seed))
+        if measured.word_order is None:
+            notes.append("order of words: not tested, for no question has four different tokens")
     unclear = right is not None or diagnosis.capability > diagnosis.form
     if reach_verdict(measured).verdict in TRAINING_NEXT and unclear:
         answers = [row.answer for row in dev_rows]
 
-        def signal(name: str) -> AnswerSignal:
+        def signal(name: str) -> AnswerSignal | None:
             return answer_signal(model, tokenizer, prompts[name].prompts, answers, candidate=name, seed=seed)
 
         measured = replace(measured, signal=signal(right or simple))
+        if measured.signal is None:
+            notes.append("likelihoods of answers: not tested, for too few of the sample's answers differ")
         if right is not None and measured.signal and measured.signal.present:
             measured = replace(measured, closed_signal=signal(simple))
     if probe is not None and len(train_rows) >= min_train_rows and reach_verdict(measured).verdict in TRAINING_NEXT:

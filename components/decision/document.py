@@ -85,8 +85,9 @@ class Decision:
         examples: Examples a few-shot prompt carries, k.
         notes: What had to be done differently from what was asked.
         recall: Share of dev rows whose gold passages retrieval found; None where it can't be told.
-        word_order: Test of the base's language; None where the verdict did not need it.
-        signal: Test of the base's likelihoods, with context where there is one; None where the verdict did not need it.
+        word_order: Test of the base's language; None where the verdict did not need it, or no question has an order.
+        signal: Test of the base's likelihoods, with context where there is one; None where the verdict did not need it,
+            or the answers differ too little to be told apart.
         closed_signal: The same without context.
         probe: The learning curve; None where none was asked for, or the verdict did not need it.
         finetuned_with_passages: The same as `finetuned` with the passages that retrieval finds; None without a corpus.

@@ -57,9 +57,9 @@ class Measured:
         mended: Failures of the best simple prompt that the right context mends.
         context_form: Failures of form with the right context.
         context_capability: Other failures with it.
-        word_order: Whether the base knows the language of the data; None where it wasn't tested.
+        word_order: Whether the base knows the language of the data; None where it wasn't tested or can't be.
         signal: Whether the base's likelihoods tie answers to questions, with the right context where there is one; None
-            where it wasn't tested.
+            where it wasn't tested or can't be, which is no sign of its absence.
         closed_signal: The same without context; None where there is no context, or it wasn't tested.
         probe: The learning curve; None without a probe.
     """

@@ -66,6 +66,19 @@ def test_random_model_is_no_base_and_the_document_holds_its_keys(tiny_model: Any
     assert seen[-1] == ("few-shot", 8, 8)
 
 
+def test_questions_of_one_word_and_equal_answers_are_no_evidence_against_the_base(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    dev = [replace(row, messages=(Message("user", f"{n}"), row.messages[-1])) for n, row in enumerate(rows(["42"] * 8))]
+    train = [
+        replace(row, messages=(row.messages[0], Message("assistant", "w x" * (n + 1)))) for n, row in enumerate(TRAIN)
+    ]
+    found = run(tiny_model, tiny_tokenizer, dev, candidates=("zero-shot",), train_rows=train)
+    assert (found.word_order, found.signal) == (None, None)
+    assert found.verdict.verdict == "finetune"
+    assert any("order of words: not tested" in note for note in found.notes)
+
+
 def test_equal_scores_go_to_the_cheaper_candidate_and_are_said_to_be_undecided(
     tiny_model: Any, tiny_tokenizer: Any
 ) -> None:
