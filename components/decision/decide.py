@@ -6,6 +6,7 @@ read the result. What costs more than prompting (tests of the base, a probe) is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from components.decision.base_signal import AnswerSignal, answer_signal, word_or
 from components.decision.baselines import (
     CANDIDATES,
     ORACLE_CANDIDATES,
+    RETRIEVAL_CANDIDATES,
     SIMPLE_CANDIDATES,
     build_prompts,
 )
@@ -50,6 +52,8 @@ UNLIMITED_POSITIONS = 1 << 30
 Progress = Callable[[str, int, int], None]
 # Verdicts that say that training comes next, now or later: only then are base and probe looked at.
 TRAINING_NEXT = ("finetune", "more_data")
+# A probe that was asked for can overrule what the likelihoods say against a base, so it runs there as well.
+PROBED = (*TRAINING_NEXT, "other_base")
 
 
 def default_candidates(
@@ -198,8 +202,10 @@ def decide(
         train_rows=len(train_rows),
         min_train_rows=min_train_rows,
         seed=seed,
+        recall=context.recall(dev_rows) if context and any(name in RETRIEVAL_CANDIDATES for name in names) else None,
+        trivial_score=max(Counter(row.answer for row in dev_rows).values()) / len(dev_rows),
     )
-    if reach_verdict(measured).verdict != "prompt":
+    if not measured.solved:
         measured = replace(measured, word_order=word_order(model, tokenizer, dev_rows, seed))
         if measured.word_order is None:
             notes.append("order of words: not tested, for no question has four different tokens")
@@ -215,7 +221,7 @@ def decide(
             notes.append("likelihoods of answers: not tested, for too few of the sample's answers differ")
         if right is not None and measured.signal and measured.signal.present:
             measured = replace(measured, closed_signal=signal(simple))
-    if probe is not None and len(train_rows) >= min_train_rows and reach_verdict(measured).verdict in TRAINING_NEXT:
+    if probe is not None and len(train_rows) >= min_train_rows and reach_verdict(measured).verdict in PROBED:
         measured = replace(measured, probe=_probe(probe, train_rows, answered, results, simple, seed))
     finetuned = finetuned_request(tokenizer, dev_rows)
     retrieving = prompts["rag"].prompts if "rag" in prompts else None
@@ -241,7 +247,7 @@ def decide(
         seed,
         few_shot,
         (*notes, diagnosis.note),
-        context.recall(dev_rows) if context and measured.retrieved else None,
+        measured.recall,
         measured.word_order,
         measured.signal,
         measured.closed_signal,
