@@ -155,8 +155,8 @@ def decide(
             progress=_named(progress, name),
         )
 
-    for name in names:
-        prompts[name] = build_prompts(
+    def built(name: str) -> CandidatePrompts:
+        return build_prompts(
             name,
             dev_rows,
             train_rows,
@@ -168,6 +168,9 @@ def decide(
             written=written,
             context=context,
         )
+
+    for name in names:
+        prompts[name] = built(name)
         notes += [note] if (note := prompts[name].note) else []
         if "few-shot" in name and len(train_rows) < few_shot:
             notes.append(f"{name}: only {len(train_rows)} training rows to take {few_shot} examples from")
@@ -224,9 +227,15 @@ def decide(
     if probe is not None and len(train_rows) >= min_train_rows and reach_verdict(measured).verdict in PROBED:
         measured = replace(measured, probe=_probe(probe, train_rows, answered, results, simple, seed))
     finetuned = finetuned_request(tokenizer, dev_rows)
-    retrieving = prompts["rag"].prompts if "rag" in prompts else None
+    # a model that is finetuned to retrieve is asked so, whether or not the base was
+    retrieving = None if context is None else (prompts["rag"] if "rag" in prompts else built("rag")).prompts
+    finetuned_with_passages = finetuned_request(tokenizer, dev_rows, retrieving) if retrieving else None
     tokens = {name: result.tokens_per_request for name, result in results.items()}
     saved = tokens_saved(tokens, finetuned.tokens_per_request)
+    if finetuned_with_passages is not None:
+        # finetuning takes the examples out of such a prompt, not its passages
+        found = {name: number for name, number in tokens.items() if name in RETRIEVAL_CANDIDATES}
+        saved |= tokens_saved(found, finetuned_with_passages.tokens_per_request)
 
     def described(name: str) -> CandidateResult:
         # a champion and a probe are asked the rows' own prompts
@@ -252,7 +261,7 @@ def decide(
         measured.signal,
         measured.closed_signal,
         measured.probe,
-        finetuned_request(tokenizer, dev_rows, retrieving) if retrieving else None,
+        finetuned_with_passages,
     )
 
 

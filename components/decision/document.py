@@ -28,7 +28,8 @@ class CandidateResult:
         n: Number of dev rows.
         tokens_per_request: Prompt and answer.
         seconds_per_request: Wall time divided by the number of rows, generation only.
-        tokens_saved_by_finetuning: Beyond what a request to a finetuned model carries.
+        tokens_saved_by_finetuning: Beyond what a request to a finetuned model carries; where passages are retrieved,
+            beyond one that carries them too.
         prompt_tokens_per_request: The prompt alone.
         shared_prefix_tokens: For each row, how many of its prompt's first tokens another prompt begins with as well.
         scores: One number a row.

@@ -181,6 +181,20 @@ def test_rows_that_only_the_context_gets_right_make_retrieval_the_answer(tiny_mo
     assert [c.name for c in everything.candidates] == list(default_candidates(few_shot=2, corpus=True, gold=True))
 
 
+def test_finetuning_saves_the_examples_of_a_retrieving_prompt_and_not_its_passages(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    context = ContextSource([Passage(f"p{n}", f"singer {n} is {'old ' * 9}") for n in range(8)], 1, one_hot)
+    names = ("zero-shot", "rag-few-shot")
+    found = run(tiny_model, tiny_tokenizer, rows(["42"] * 8), context=context, candidates=names)
+    request = found.finetuned_with_passages
+    assert request is not None, "there is a corpus, whether or not `rag` is a candidate"
+    assert request.prompt_tokens_per_request > found.finetuned.prompt_tokens_per_request + 9
+    plain, retrieving = found.candidates
+    assert retrieving.tokens_saved_by_finetuning == retrieving.tokens_per_request - request.tokens_per_request
+    assert plain.tokens_saved_by_finetuning == plain.tokens_per_request - found.finetuned.tokens_per_request
+
+
 def one_hot(texts: Any) -> Any:
     """An embedding under which the n-th text of a call is like the n-th passage."""
     import torch
