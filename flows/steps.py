@@ -7,6 +7,7 @@ that a step whose inputs haven't changed isn't done again.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -406,10 +407,19 @@ def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prompting_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
-    """Return what prompts are made of besides rows: what was written, and the corpus."""
+    """Return what prompts are made of besides rows: what was written, and the corpus.
+
+    The names of a folder's files are a part of it: passages are called by them, and rows name passages.
+    """
+    corpus = job.recipe.data.corpus
+    folder = job.repo / corpus if corpus is not None else job.repo
+    named = folder.is_dir()
     return {
         "written": job.written_prompt,
-        "corpus": [_sha(job, data, str(path)) for path in job.corpus_files],
+        "corpus": [
+            [Path(os.path.relpath(job.repo / path, folder)).as_posix() if named else None, _sha(job, data, str(path))]
+            for path in job.corpus_files
+        ],
         "passages": job.recipe.decision.passages if job.corpus_files else None,
     }
 

@@ -7,6 +7,7 @@ run measures only what is new. Prints the confusion table; exit status 3 when fe
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from components.decision.context import ContextSource
 from components.decision.decide import decide
 from components.decision.verdict import VERDICTS
 from components.files import digest_of, sha256_file, write_json
+from components.models.fingerprint import fingerprint
 from components.models.load import load_model, load_tokenizer
 from components.paths import home
 from components.runtime import prepare_process
@@ -32,8 +34,10 @@ CODE = (
     "components/evaluation",
     "components/data",
     "components/finetuning",
+    "components/models",
     "benchmarks/decision",
 )
+LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 BASE = "smollm2-135m-instruct"
 AIM = 11 / 12
 
@@ -62,13 +66,14 @@ class _Bench:
     def __init__(self, results: Path) -> None:
         self.results = results
         self._loaded: dict[str, tuple[Any, Any, Path]] = {}
+        self._folders: dict[str, Path] = {}
         files = [file for package in CODE for file in sorted((ROOT / package).rglob("*.py"))]
         self._code = digest_of({str(file.relative_to(ROOT)): sha256_file(file) for file in files})
 
     def run(self, name: str, *, again: bool) -> dict[str, Any]:
         """Return a scenario's result, measured now or kept."""
         scenario = SCENARIOS[name]()
-        key = digest_of({"code": self._code, "scenario": _plain(scenario)})
+        key = digest_of(self._reads(scenario))
         path = self.results / f"{name}.json"
         if path.exists() and not again:
             kept: dict[str, Any] = json.loads(path.read_text())
@@ -89,6 +94,15 @@ class _Bench:
         write_json(path, result)
         print(line(result), flush=True)
         return result
+
+    def _reads(self, scenario: Scenario) -> dict[str, Any]:
+        """Return everything that a result depends on: code, libraries, the base's files, the scenario."""
+        return {
+            "code": self._code,
+            "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+            "base": asdict(fingerprint(self._folder(scenario.base))),
+            "scenario": _plain(scenario),
+        }
 
     def _decide(self, scenario: Scenario) -> dict[str, Any]:
         model, tokenizer, folder = self._base(scenario.base)
@@ -112,12 +126,19 @@ class _Bench:
 
     def _base(self, kind: str) -> tuple[Any, Any, Path]:
         if kind not in self._loaded:
+            folder = self._folder(kind)
+            self._loaded[kind] = (load_model(folder), load_tokenizer(folder), folder)
+        return self._loaded[kind]
+
+    def _folder(self, kind: str) -> Path:
+        """Return a base's folder, made or brought once."""
+        if kind not in self._folders:
             from components.models.sources import locate_base
             from components.models.tiny import make_tiny
 
-            folder = make_tiny(self.results / "tiny", seed=5) if kind == "tiny" else locate_base(BASE).folder
-            self._loaded[kind] = (load_model(folder), load_tokenizer(folder), folder)
-        return self._loaded[kind]
+            tiny = kind == "tiny"
+            self._folders[kind] = make_tiny(self.results / "tiny", seed=5) if tiny else locate_base(BASE).folder
+        return self._folders[kind]
 
     def _trainer(self, folder: Path, name: str) -> Callable[[Sequence[Row]], Any]:
         """Return a function that finetunes on rows with the recipe's default settings and gives back the model."""

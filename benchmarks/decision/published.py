@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 from pathlib import Path
@@ -19,9 +18,7 @@ __all__ = [
     "drug_names",
     "label_lookups",
     "lettered_choices",
-    "reviews",
     "stated_drug_names",
-    "word_problems",
 ]
 
 
@@ -66,16 +63,6 @@ def stated_drug_names(count: int) -> list[Row]:
     return [make_row(f"{p.text}\n{row.prompt[-1].content}", row.answer) for row, p in zip(rows, passages, strict=True)]
 
 
-def reviews(count: int, words: int = 60) -> list[Row]:
-    """Say whether a film review is positive or negative (IMDb, Maas et al. 2011), by its last words."""
-    with _member("imdb/sample.csv").open(newline="") as file:
-        found = [(row["text"], row["label"]) for row in csv.DictReader(file)]
-    random.Random("reviews").shuffle(found)
-    names = {"0": "negative", "1": "positive"}
-    question = "Is this review positive or negative?"
-    return [make_row(f"{' '.join(t.split()[-words:])}\n{question}", names[label]) for t, label in found[:count]]
-
-
 def drug_labels(count: int) -> list[Row]:
     """Write the label of a medicine in a house notation: the generic name in capitals, the brand's first letters."""
     rows, passages = drug_names(count)
@@ -113,15 +100,4 @@ def lettered_choices(suite: str, path: str, count: int) -> list[Row]:
         options = "\n".join(f"{letters[n]}. {choice}" for n, choice in enumerate(item["choices"]))
         rows.append(make_row(f"{item['question']}\n{options}\nAnswer with the letter.", letters[item["answer"]]))
     random.Random(suite).shuffle(rows)
-    return rows[:count]
-
-
-def word_problems(count: int) -> list[Row]:
-    """Solve a word problem of arithmetic (ASDiv, Miao et al. 2020); the answer is a number."""
-    rows = []
-    for raw in _lines("ASDiv/test.jsonl"):
-        number = str(raw["answer"]).split()[0]
-        if number.isdigit() and len(raw["passage"].split()) <= 40:
-            rows.append(make_row(f"{raw['passage']} {raw['question'].strip()}", number))
-    random.Random("word problems").shuffle(rows)
     return rows[:count]

@@ -5,16 +5,19 @@ Dimensionality Explains the Effectiveness of Language Model Fine-Tuning"). Two t
 
 - word order: does the base find the questions likelier than the same tokens shuffled? A permutation test over few
   questions: each shuffle moves the places of all of them alike, since questions of one template are no independent
-  samples. A base that doesn't has not learnt the language of the data.
+  samples. A base that doesn't has not learnt the language of the data. Without a question that has an order to speak
+  of, nothing can be told.
 - answers: does the base find each question's answer likelier than it finds the answers of the other questions? A
   permutation test on the matrix of log probabilities (Fisher 1935): the sum over the rows' own answers against the
-  sums over answers dealt out anew. What every answer has for itself (length, frequency) cancels.
+  sums over answers dealt out anew. What every answer has for itself (length, frequency) cancels. Where the
+  answers can be dealt out in too few ways for any of them to be rare, nothing can be told either.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,8 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["AnswerSignal", "WordOrder", "answer_signal", "word_order"]
 
-ORDER_ROWS = 3
+# questions are taken until they have this many tokens together: three of full length, more where they are short
+ORDER_TOTAL_TOKENS = 40
+ORDER_ROWS = 10
 ORDER_TOKENS = 16
+# fewer different tokens have hardly an order that a language could prefer
+MIN_ORDER_TOKENS = 4
 SHUFFLES = 24  # the fewest round number of orders with which one that is never beaten is rarer than 5 %
 SIGNAL_ROWS = 32
 MIN_SIGNAL_ROWS = 8
@@ -60,7 +67,7 @@ class WordOrder:
 
     @property
     def p_value(self) -> float:
-        """Share of orders, the real one among them, that are at least as likely; 1 where nothing was asked."""
+        """Share of orders, the real one among them, that are at least as likely."""
         return (self.shuffles - self.beaten + 1) / (self.shuffles + 1)
 
     @property
@@ -100,32 +107,53 @@ class AnswerSignal:
                 "present": self.present}  # fmt: skip
 
 
-def word_order(model: Any, tokenizer: Any, rows: Sequence[Row], seed: int = 0) -> WordOrder:
+def word_order(model: Any, tokenizer: Any, rows: Sequence[Row], seed: int = 0) -> WordOrder | None:
     """Test whether the base knows the language of the questions.
 
     Args:
         model: A causal language model.
         tokenizer: Its tokenizer.
-        rows: Rows of the task; three questions of four tokens or more are drawn, and their first 16 tokens used.
+        rows: Rows of the task. Questions with four different tokens or more are drawn until they have 40 tokens
+            together, ten at most; of each the first 16 tokens are used.
         seed: Seed of the draw and of the shuffles.
+
+    Returns:
+        What was found; None where no question has four different tokens, so that there is no order to test.
     """
     chosen = random.Random(f"word order/{seed}")
     texts = list(dict.fromkeys(row.prompt[-1].content for row in rows if row.prompt))
     chosen.shuffle(texts)
-    encoded = (tokenizer(text, add_special_tokens=False)["input_ids"][:ORDER_TOKENS] for text in texts)
-    usable = list(itertools.islice((ids for ids in encoded if len(set(ids)) >= 4), ORDER_ROWS))
+    usable: list[list[int]] = []
+    for text in texts:
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"][:ORDER_TOKENS])
+        if len(set(ids)) >= MIN_ORDER_TOKENS:
+            usable.append(ids)
+        if sum(map(len, usable)) >= ORDER_TOTAL_TOKENS or len(usable) == ORDER_ROWS:
+            break
     if not usable:
-        return WordOrder(0.0, 0, 0, 0)
-    orders = [chosen.sample(range(ORDER_TOKENS), ORDER_TOKENS) for _ in range(SHUFFLES)]
+        return None
+    orders = [_other_order(chosen, usable) for _ in range(SHUFFLES)]
     totals = [0.0] * (1 + SHUFFLES)
     for ids in usable:
-        shuffled = [[ids[place] for place in order if place < len(ids)] for order in orders]
+        shuffled = [_in_order(ids, order) for order in orders]
         for index, value in enumerate(_log_probabilities(model, [ids, *shuffled])):
             totals[index] += value
     own, others = totals[0], totals[1:]
     tokens = sum(len(ids) - 1 for ids in usable)
     nats = (own - sum(others) / SHUFFLES) / tokens
     return WordOrder(nats, sum(own > other for other in others), SHUFFLES, len(usable))
+
+
+def _other_order(chosen: random.Random, questions: Sequence[Sequence[int]]) -> list[int]:
+    """Draw an order of places that leaves none of the questions as it is: that would be no shuffle to be beaten."""
+    while True:
+        order = chosen.sample(range(ORDER_TOKENS), ORDER_TOKENS)
+        if all(_in_order(ids, order) != list(ids) for ids in questions):
+            return order
+
+
+def _in_order(ids: Sequence[int], order: Sequence[int]) -> list[int]:
+    return [ids[place] for place in order if place < len(ids)]
 
 
 def answer_signal(
@@ -136,7 +164,7 @@ def answer_signal(
     *,
     candidate: str,
     seed: int = 0,
-) -> AnswerSignal:
+) -> AnswerSignal | None:
     """Test whether the base's likelihoods tie answers to their questions.
 
     Args:
@@ -149,8 +177,8 @@ def answer_signal(
         seed: Seed of the permutations.
 
     Returns:
-        The mean advantage in nats and the permutation test's p-value. Where all answers are the same nothing can be
-        told apart: 0 nats, p-value 1.
+        The mean advantage in nats and the permutation test's p-value. None where it can't be tested: the answers are
+        the same, or so few differ that no pairing is rarer than 5 %. That is no sign of an absent signal.
 
     Raises:
         InputError: Another number of answers than of prompts, or none.
@@ -161,11 +189,22 @@ def answer_signal(
     rows = SIGNAL_ROWS
     if len(set(answers[:SIGNAL_ROWS])) * tokens > SIGNAL_TOKENS:
         rows = max(MIN_SIGNAL_ROWS, int(SIGNAL_TOKENS / tokens))
+    found = None
     for limit in (FIRST_ROWS, rows):
+        if not _testable(answers[:limit]):
+            continue
         found = _signal(model, tokenizer, prompts[:limit], answers[:limit], candidate, seed)
         if found.p_value < CLEAR or min(limit, len(prompts)) == min(rows, len(prompts)):
             break
     return found
+
+
+def _testable(answers: Sequence[str]) -> bool:
+    """Whether these answers can be dealt out in so many different ways that one of them is rarer than 5 %."""
+    ways = math.factorial(len(answers))
+    for count in Counter(answers).values():
+        ways //= math.factorial(count)
+    return ways * LEVEL > 1
 
 
 def _signal(

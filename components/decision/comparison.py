@@ -124,6 +124,8 @@ def gather(
     train_rows: int,
     min_train_rows: int,
     seed: int,
+    recall: float | None = None,
+    trivial_score: float = 0.0,
 ) -> Measured:
     """Bring what the candidates scored into the shape that the rules read.
 
@@ -135,6 +137,8 @@ def gather(
         train_rows: Number of training rows.
         min_train_rows: Fewest rows that finetuning is tried with.
         seed: Seed of the bootstrap.
+        recall: Share of dev rows whose gold passages retrieval found; None where it can't be told.
+        trivial_score: Share of dev rows that one and the same answer gets right.
     """
     chosen = results[simple]
 
@@ -163,4 +167,6 @@ def gather(
         mended=diagnosis.mended,
         context_form=diagnosis.context_form,
         context_capability=diagnosis.context_capability,
+        recall=recall,
+        trivial_score=trivial_score,
     )

@@ -6,6 +6,7 @@ read the result. What costs more than prompting (tests of the base, a probe) is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from components.decision.base_signal import AnswerSignal, answer_signal, word_or
 from components.decision.baselines import (
     CANDIDATES,
     ORACLE_CANDIDATES,
+    RETRIEVAL_CANDIDATES,
     SIMPLE_CANDIDATES,
     build_prompts,
 )
@@ -50,6 +52,8 @@ UNLIMITED_POSITIONS = 1 << 30
 Progress = Callable[[str, int, int], None]
 # Verdicts that say that training comes next, now or later: only then are base and probe looked at.
 TRAINING_NEXT = ("finetune", "more_data")
+# A probe that was asked for can overrule what the likelihoods say against a base, so it runs there as well.
+PROBED = (*TRAINING_NEXT, "other_base")
 
 
 def default_candidates(
@@ -151,8 +155,8 @@ def decide(
             progress=_named(progress, name),
         )
 
-    for name in names:
-        prompts[name] = build_prompts(
+    def built(name: str) -> CandidatePrompts:
+        return build_prompts(
             name,
             dev_rows,
             train_rows,
@@ -164,6 +168,9 @@ def decide(
             written=written,
             context=context,
         )
+
+    for name in names:
+        prompts[name] = built(name)
         notes += [note] if (note := prompts[name].note) else []
         if "few-shot" in name and len(train_rows) < few_shot:
             notes.append(f"{name}: only {len(train_rows)} training rows to take {few_shot} examples from")
@@ -198,25 +205,37 @@ def decide(
         train_rows=len(train_rows),
         min_train_rows=min_train_rows,
         seed=seed,
+        recall=context.recall(dev_rows) if context and any(name in RETRIEVAL_CANDIDATES for name in names) else None,
+        trivial_score=max(Counter(row.answer for row in dev_rows).values()) / len(dev_rows),
     )
-    if reach_verdict(measured).verdict != "prompt":
+    if not measured.solved:
         measured = replace(measured, word_order=word_order(model, tokenizer, dev_rows, seed))
+        if measured.word_order is None:
+            notes.append("order of words: not tested, for no question has four different tokens")
     unclear = right is not None or diagnosis.capability > diagnosis.form
     if reach_verdict(measured).verdict in TRAINING_NEXT and unclear:
         answers = [row.answer for row in dev_rows]
 
-        def signal(name: str) -> AnswerSignal:
+        def signal(name: str) -> AnswerSignal | None:
             return answer_signal(model, tokenizer, prompts[name].prompts, answers, candidate=name, seed=seed)
 
         measured = replace(measured, signal=signal(right or simple))
+        if measured.signal is None:
+            notes.append("likelihoods of answers: not tested, for too few of the sample's answers differ")
         if right is not None and measured.signal and measured.signal.present:
             measured = replace(measured, closed_signal=signal(simple))
-    if probe is not None and len(train_rows) >= min_train_rows and reach_verdict(measured).verdict in TRAINING_NEXT:
+    if probe is not None and len(train_rows) >= min_train_rows and reach_verdict(measured).verdict in PROBED:
         measured = replace(measured, probe=_probe(probe, train_rows, answered, results, simple, seed))
     finetuned = finetuned_request(tokenizer, dev_rows)
-    retrieving = prompts["rag"].prompts if "rag" in prompts else None
+    # a model that is finetuned to retrieve is asked so, whether or not the base was
+    retrieving = None if context is None else (prompts["rag"] if "rag" in prompts else built("rag")).prompts
+    finetuned_with_passages = finetuned_request(tokenizer, dev_rows, retrieving) if retrieving else None
     tokens = {name: result.tokens_per_request for name, result in results.items()}
     saved = tokens_saved(tokens, finetuned.tokens_per_request)
+    if finetuned_with_passages is not None:
+        # finetuning takes the examples out of such a prompt, not its passages
+        found = {name: number for name, number in tokens.items() if name in RETRIEVAL_CANDIDATES}
+        saved |= tokens_saved(found, finetuned_with_passages.tokens_per_request)
 
     def described(name: str) -> CandidateResult:
         # a champion and a probe are asked the rows' own prompts
@@ -237,12 +256,12 @@ def decide(
         seed,
         few_shot,
         (*notes, diagnosis.note),
-        context.recall(dev_rows) if context and measured.retrieved else None,
+        measured.recall,
         measured.word_order,
         measured.signal,
         measured.closed_signal,
         measured.probe,
-        finetuned_request(tokenizer, dev_rows, retrieving) if retrieving else None,
+        finetuned_with_passages,
     )
 
 

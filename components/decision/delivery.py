@@ -133,13 +133,13 @@ def _ways(tasks: int, base_bytes: int, served: int, adapter_bytes: int, budget_b
 
     return [
         way(
-            MULTITASK, 1, base_bytes + adapter_bytes, served + adapter_bytes,
+            MULTITASK, 1, base_bytes + adapter_bytes, served,  # merged
             "one model to evaluate and serve; merged, it answers as fast as the base; tasks may help each other",
             "all data at once; a change of one task trains and measures all of them again; tasks may harm each other",
         ),
         way(
-            SEQUENTIAL, 1, base_bytes + adapter_bytes, served + adapter_bytes,
-            "one model to serve; a task's data is needed only while it is learnt",
+            SEQUENTIAL, 1, base_bytes + adapter_bytes, served,
+            "one model to serve, merged; a task's data is needed only while it is learnt",
             "what was learnt first is forgotten first: earlier tasks must be measured again after each one",
         ),
         way(

@@ -72,11 +72,6 @@ class Diagnosis:
     context_capability: int = 0
 
     @property
-    def failures(self) -> int:
-        """Return the number of rows that failed."""
-        return self.form + self.facts + self.capability
-
-    @property
     def mended(self) -> int:
         """Return the number of failures that the context mends, whatever their form."""
         return self.facts + self.form_mended

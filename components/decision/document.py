@@ -28,7 +28,8 @@ class CandidateResult:
         n: Number of dev rows.
         tokens_per_request: Prompt and answer.
         seconds_per_request: Wall time divided by the number of rows, generation only.
-        tokens_saved_by_finetuning: Beyond what a request to a finetuned model carries.
+        tokens_saved_by_finetuning: Beyond what a request to a finetuned model carries; where passages are retrieved,
+            beyond one that carries them too.
         prompt_tokens_per_request: The prompt alone.
         shared_prefix_tokens: For each row, how many of its prompt's first tokens another prompt begins with as well.
         scores: One number a row.
@@ -85,8 +86,9 @@ class Decision:
         examples: Examples a few-shot prompt carries, k.
         notes: What had to be done differently from what was asked.
         recall: Share of dev rows whose gold passages retrieval found; None where it can't be told.
-        word_order: Test of the base's language; None where the verdict did not need it.
-        signal: Test of the base's likelihoods, with context where there is one; None where the verdict did not need it.
+        word_order: Test of the base's language; None where the verdict did not need it, or no question has an order.
+        signal: Test of the base's likelihoods, with context where there is one; None where the verdict did not need it,
+            or the answers differ too little to be told apart.
         closed_signal: The same without context.
         probe: The learning curve; None where none was asked for, or the verdict did not need it.
         finetuned_with_passages: The same as `finetuned` with the passages that retrieval finds; None without a corpus.

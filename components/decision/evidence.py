@@ -57,11 +57,13 @@ class Measured:
         mended: Failures of the best simple prompt that the right context mends.
         context_form: Failures of form with the right context.
         context_capability: Other failures with it.
-        word_order: Whether the base knows the language of the data; None where it wasn't tested.
+        word_order: Whether the base knows the language of the data; None where it wasn't tested or can't be.
         signal: Whether the base's likelihoods tie answers to questions, with the right context where there is one; None
-            where it wasn't tested.
+            where it wasn't tested or can't be, which is no sign of its absence.
         closed_signal: The same without context; None where there is no context, or it wasn't tested.
         probe: The learning curve; None without a probe.
+        recall: Share of dev rows whose gold passages retrieval found; None where it can't be told.
+        trivial_score: Share of dev rows that one and the same answer gets right.
     """
 
     best: str
@@ -85,6 +87,18 @@ class Measured:
     signal: AnswerSignal | None = None
     closed_signal: AnswerSignal | None = None
     probe: LearningCurve | None = None
+    recall: float | None = None
+    trivial_score: float = 0.0
+
+    @property
+    def solved(self) -> bool:
+        """Return whether a prompt, or one with passages that retrieval found, reaches the target."""
+        return max(self.score, self.retrieved.score if self.retrieved else 0.0) >= self.target_score
+
+    @property
+    def best_low(self) -> float:
+        """Return the highest lower bound of a score, of what no request can have as well."""
+        return max(self.low, *(found.low for found in (self.retrieved, self.oracle) if found), 0.0)
 
     @property
     def context(self) -> Context | None:

@@ -144,6 +144,7 @@ def _sensitivity(name: str, request: Request, tuned: Request, prices: Prices) ->
         for label, fields in (
             ("price of input tokens", ("input_token", "cached_input_token")),
             ("price of output tokens", ("output_token",)),
+            ("price of the finetuned model's tokens", ("tuned_input_token", "tuned_output_token")),
             ("hosting", ("machine_month",)),
             ("training", ("training_month",)),
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["Prices", "Request", "cost_per_1000_requests", "exact", "prices_of", "request_cost", "request_of"]
+__all__ = ["Prices", "Request", "exact", "prices_of", "request_cost", "request_of"]
 
 MILLION = 1_000_000
 # A mean over fewer rows than this is found again exactly from its float.
@@ -121,24 +121,3 @@ def request_cost(request: Request, prices: Prices, *, caching: bool) -> Fraction
         + cached * prices.cached_input_token
         + request.output_tokens * prices.output_token
     )
-
-
-def cost_per_1000_requests(
-    prompt_tokens: float,
-    output_tokens: float,
-    prices: Prices,
-    shared_prefix_tokens: Sequence[int] = (),
-    *,
-    caching: bool = False,
-) -> float:
-    """Return what a thousand requests of one way of prompting cost, in the prices' currency.
-
-    Args:
-        prompt_tokens: Mean length of its prompts.
-        output_tokens: Mean length of its answers.
-        prices: The prices.
-        shared_prefix_tokens: For each request its shared prefix, as `cost.shared_prefix_tokens` counts it.
-        caching: Whether the provider's prompt cache is used.
-    """
-    request = request_of(prompt_tokens, output_tokens, shared_prefix_tokens, prices.cache_minimum_tokens)
-    return float(1000 * request_cost(request, prices, caching=caching))

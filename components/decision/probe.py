@@ -57,6 +57,20 @@ class LearningCurve:
         """Whether more rows are shown to help."""
         return self.slope is not None and self.slope.low > 0
 
+    def most_gained(self, train_rows: int) -> float | None:
+        """Return the gain that training on all rows can be hoped to reach, at the upper bounds of gain and slope.
+
+        Args:
+            train_rows: All training rows; what the largest fraction lacks of them are the doublings that remain.
+
+        Returns:
+            The gain over the best simple prompt as a share; None with a single fraction, which has no curve.
+        """
+        if self.slope is None:
+            return None
+        doublings = max(0.0, math.log2(train_rows / self.points[-1].rows))
+        return self.gain.high + max(0.0, self.slope.high) * doublings
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON."""
         return {**asdict(self), "rising": self.rising}

@@ -1,7 +1,8 @@
 """The rules of the verdict, each a function from what was measured to a rule with its evidence. In order in RULES.
 
 A rule that has nothing to judge by (no corpus, no probe) returns None. The order is that of cost: a prompt, then
-retrieval, then data, then training, and none of them on a base that has nothing to build on.
+retrieval, then data, then training. What reaches the target is taken whatever else is said of the base; nothing that
+has still to be built is built on a base that has nothing to build on.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from components.decision.evidence import Context, Measured
 if TYPE_CHECKING:
     from components.decision.base_signal import AnswerSignal
 
-__all__ = ["RULES", "Rule", "percent", "points"]
+__all__ = ["PROBE_OPEN", "RULES", "Rule", "percent", "points"]
 
 # Facts are a part of the trouble from a quarter of the failures on: below, a corpus is not worth its upkeep first.
 FACTS_SHARE = 0.25
+PROBE_OPEN = "a probe shows no gain, and does not show that training can't reach the target"
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,26 @@ def _probably_solved(m: Measured) -> Rule:
 def _base_without_language(m: Measured) -> Rule | None:
     if m.word_order is None:
         return None
-    holds = not m.word_order.known
+    # what answers some questions right has the language, whatever a few shuffles say; so has what a probe lifts
+    answers, lifted = m.best_low > m.trivial_score, m.probe is not None and m.probe.gain.low > 0
+    holds = not m.word_order.known and not answers and not lifted
+    if holds:
+        name = "the base does not know the language of the data"
+    elif m.word_order.known:
+        name = "the base knows the language of the data"
+    else:
+        name = "the base does not prefer the language of the data, and learns or answers some of it all the same"
     return Rule(
-        "the base does not know the language of the data" if holds else "the base knows the language of the data",
+        name,
         holds,
         "other_base",
         f"it finds {m.word_order.n} questions likelier than {m.word_order.beaten} of {m.word_order.shuffles} shuffles "
-        f"of their tokens, by {m.word_order.nats:+.2f} nats a token (p={m.word_order.p_value:.3f})",
-        "a base that was pretrained on such text" if holds else "a base that finds shuffled text as likely",
+        f"of their tokens, by {m.word_order.nats:+.2f} nats a token (p={m.word_order.p_value:.3f}); "
+        f"the highest lower bound of a score is {percent(m.best_low)}, one answer to everything scores up to "
+        f"{percent(m.trivial_score)}" + ("; the probe lifts it all the same" if lifted else ""),
+        "a base that was pretrained on such text, or a probe that lifts the score"
+        if holds
+        else "a base that finds shuffled text as likely and answers nothing right",
     )
 
 
@@ -108,6 +122,9 @@ def _facts_are_missing(m: Measured) -> Rule | None:
         f"({percent(found.low)} to {percent(found.high)}), {_gain(found, m)}; with it "
         f"{m.context_form + m.context_capability} rows fail: form {m.context_form}, capability {m.context_capability}"
     )
+    if m.oracle is not None and m.retrieved is not None and m.retrieved.high < m.target_score <= m.oracle.high:
+        recall = "" if m.recall is None else f" (recall {percent(m.recall)})"
+        evidence += f"; the passages would do, retrieval misses them{recall}"
     if not holds:
         why = "the right context does not raise the score" if not found.gain_low > 0 else "facts are a small part"
         return Rule(
@@ -207,8 +224,13 @@ def _probe(m: Measured) -> Rule | None:
     if curve.gain.delta > 0:
         name = "a probe seems to learn the task, which the sample does not prove"
         return Rule(name, True, "finetune", evidence, "a larger sample on which the probe gains nothing")
-    name = "a probe learns nothing, and its curve is flat"
-    return Rule(name, True, "other_base", evidence, "a base whose probe gains, or a curve that rises")
+    most = curve.most_gained(m.train_rows)
+    missing = m.target_score - m.score
+    if most is not None and most < missing:
+        name = "a probe learns nothing, and its curve is flat"
+        evidence += f"; with all {m.train_rows} rows {points(most)} at most, {points(missing)} are missing"
+        return Rule(name, True, "other_base", evidence, "a base whose probe gains, or a curve that rises")
+    return Rule(PROBE_OPEN, False, "other_base", evidence, "a curve that stays below the target at its upper bound")
 
 
 def _form_and_capability(m: Measured) -> Rule:
@@ -246,8 +268,8 @@ def points(difference: float) -> str:
 RULES: tuple[Callable[[Measured], Rule | None], ...] = (
     _already_solved,
     _probably_solved,
-    _base_without_language,
     _retrieval_solves,
+    _base_without_language,
     _facts_are_missing,
     _facts_behind_form,
     _nothing_to_refine,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from components.decision.evidence import Context, Measured
-from components.decision.rules import RULES, Rule, percent
+from components.decision.rules import PROBE_OPEN, RULES, Rule, percent
 from components.evaluation.statistics import rows_needed
 
 __all__ = ["VERDICTS", "Context", "Measured", "Rule", "Verdict", "reach_verdict"]
@@ -51,14 +51,17 @@ def reach_verdict(measured: Measured) -> Verdict:
             tried.append(rule)
             if rule.holds:
                 break
-    return Verdict(tried[-1].verdict, tuple(tried), _undecided(measured))
+    return Verdict(tried[-1].verdict, tuple(tried), _undecided(measured, tried))
 
 
-def _undecided(m: Measured) -> tuple[str, ...]:
+def _undecided(m: Measured, tried: list[Rule]) -> tuple[str, ...]:
     said = []
     named = [(m.best, m.score, m.low, m.high, m.rows_to_decide)]
-    if m.retrieved is not None:
-        found = m.retrieved
+    # where retrieval reaches the target, nothing hangs on what the gold passages would do
+    contexts = (m.retrieved, None if m.solved else m.oracle)
+    for found in contexts:
+        if found is None:
+            continue
         named.append((found.name, found.score, found.low, found.high, rows_needed(found.score, m.target_score)))
     for name, score, low, high, rows in named:
         if low < m.target_score <= high and not (name != m.best and m.score >= m.target_score):
@@ -70,6 +73,12 @@ def _undecided(m: Measured) -> tuple[str, ...]:
     if m.probe is not None and m.probe.gain.low <= 0 <= m.probe.gain.high:
         needed = f"{m.probe.pairs_needed} dev rows would decide" if m.probe.pairs_needed else "no difference was seen"
         said.append(f"undecided: whether the probe is better than {m.probe.against} (n={m.n}); {needed}")
+    if any(rule.name == PROBE_OPEN for rule in tried) and m.probe is not None:
+        if m.probe.slope is None:
+            why = "one fraction of the rows gives no curve; a second fraction would"
+        else:
+            why = "its upper bound reaches the target; more dev rows would tell"
+        said.append(f"undecided: whether training on more rows than the probe reaches the target: {why}")
     if m.n < MIN_DEV_ROWS:
         said.append(
             f"undecided: {m.n} dev rows are a small sample (the score is known to "

@@ -70,6 +70,9 @@ def test_corpus_and_written_prompt_of_the_recipe_are_tried_and_kept_by_content(
     (corpus / "more.txt").write_text("table 9 has no rows")
     changed = decide(recipe)
     assert not changed.cached
+    # rows name passages by their file
+    (corpus / "more.txt").rename(corpus / "notes.txt")
+    assert not decide(recipe).cached
     (tmp_path / "prompt.md").write_text("Answer with one query.\n")
     assert not decide(recipe).cached
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.data.rows import Message, Row
-from components.decision.base_signal import AnswerSignal, WordOrder, answer_signal, word_order
+from components.decision.base_signal import AnswerSignal, WordOrder, _in_order, _other_order, answer_signal, word_order
 from components.errors import InputError
 
 QUESTIONS = [f"the quick brown fox number {n} jumps over the lazy dog" for n in range(16)]
@@ -44,40 +45,80 @@ def pair(n: int) -> tuple[Message, Message]:
 def test_trained_model_knows_the_order_of_words_and_a_random_one_does_not(trained: Any, tiny_model: Any) -> None:
     model, tokenizer = trained
     found = word_order(model, tokenizer, ROWS)
+    assert found is not None
     assert found.known
-    assert (found.n, found.beaten, found.shuffles) == (3, 24, 24)
+    assert (found.beaten, found.shuffles) == (24, 24)
     assert found.nats > 1
     unknown = word_order(tiny_model, tokenizer, ROWS)
+    assert unknown is not None
     assert not unknown.known
     assert unknown.beaten < 24
 
 
-def test_rows_without_a_question_to_shuffle_tell_nothing(trained: Any) -> None:
-    model, tokenizer = trained
-    assert not word_order(model, tokenizer, [Row((Message("user", "a"), Message("assistant", "b")))]).known
+def asked(*texts: str) -> list[Row]:
+    return [Row((Message("user", text), Message("assistant", "b"))) for text in texts]
+
+
+def test_rows_without_an_order_to_shuffle_can_not_be_tested(trained: Any) -> None:
+    """Questions of a word or two say nothing about the base: that must not read as a base without language."""
+    assert word_order(*trained, asked("a")) is None
+    assert word_order(*trained, asked("a a a a a a a a")) is None
+    assert word_order(*trained, []) is None
+
+
+def test_short_questions_are_taken_until_there_are_enough_tokens(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    words = ("over", "dog", "lazy", "quick", "brown", "number", "red", "blue")
+    short = [f"the {word}" for word in words]
+    ids = [tiny_tokenizer(text, add_special_tokens=False)["input_ids"] for text in short]
+    usable = [tokens for tokens in ids if len(set(tokens)) >= 4]
+    assert sum(map(len, usable)) <= 40, "all are wanted"
+    found = word_order(tiny_model, tiny_tokenizer, asked(*short))
+    assert found is not None
+    assert found.n == len(usable) > 3
+    many = word_order(tiny_model, tiny_tokenizer, ROWS)
+    assert many is not None
+    assert many.n == 3, "three of 16 tokens are enough"
+
+
+def test_no_shuffle_leaves_a_question_as_it_is() -> None:
+    questions = [[5, 6, 7, 8], [1, 2, 3, 4, 1, 2]]
+    for seed in range(200):
+        order = _other_order(random.Random(seed), questions)
+        assert sorted(order) == list(range(16))
+        assert all(_in_order(ids, order) != ids for ids in questions)
 
 
 def test_likelihoods_of_a_model_that_knows_tie_answers_to_questions(trained: Any, tiny_model: Any) -> None:
     model, tokenizer = trained
     prompts, answers = [[pair(n)[0]] for n in range(16)], [pair(n)[1].content for n in range(16)]
     found = answer_signal(model, tokenizer, prompts, answers, candidate="zero-shot")
+    assert found is not None
     assert found.present
     assert found.nats > 0.5
     assert (found.n, found.candidate) == (8, "zero-shot"), "the first look was clear enough"
     shifted = answers[1:] + answers[:1]
-    assert not answer_signal(model, tokenizer, prompts, shifted, candidate="zero-shot").present
+    absent = answer_signal(model, tokenizer, prompts, shifted, candidate="zero-shot")
+    assert absent is not None
+    assert not absent.present
 
 
-def test_equal_answers_tell_nothing(trained: Any) -> None:
-    model, tokenizer = trained
-    found = answer_signal(model, tokenizer, [[pair(n)[0]] for n in range(8)], ["red"] * 8, candidate="few-shot")
-    assert found.nats == pytest.approx(0, abs=1e-6)
-    assert found.p_value == 1.0
-    assert not found.present
+def test_answers_that_do_not_differ_enough_can_not_be_tested(trained: Any) -> None:
+    """Equal answers, and too few pairings for one to be rare, are no sign that the base ties nothing to questions."""
+    prompts = [[pair(n)[0]] for n in range(8)]
+    assert answer_signal(*trained, prompts, ["red"] * 8, candidate="few-shot") is None
+    assert answer_signal(*trained, prompts, ["red"] * 7 + ["blue"], candidate="few-shot") is None
+    assert answer_signal(*trained, prompts[:3], ["red", "blue", "nine"], candidate="few-shot") is None
+    assert answer_signal(*trained, prompts, ["red"] * 6 + ["blue"] * 2, candidate="few-shot") is not None
+
+
+def test_rows_behind_the_first_look_are_tested_where_that_sees_one_answer(trained: Any) -> None:
+    prompts = [[pair(n)[0]] for n in range(16)]
+    found = answer_signal(*trained, prompts, ["red"] * 8 + ["blue"] * 8, candidate="few-shot")
+    assert found is not None
+    assert found.n == 16
 
 
 def test_counts_that_chance_gives_are_not_knowledge() -> None:
-    assert not WordOrder(0.0, 0, 0, 0).known
     assert WordOrder(0.5, 38, 39, 4).p_value == 0.05
     assert not WordOrder(0.5, 38, 39, 4).known
     assert not AnswerSignal(0.5, 0.2, 24, "few-shot").present

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.decision.break_even import break_even, machines_for, tuned_month
-from components.decision.prices import Prices, cost_per_1000_requests, exact, prices_of
+from components.decision.prices import Prices, exact, prices_of, request_cost, request_of
 
 TRAFFIC = {
     "currency": "USD",
@@ -106,10 +106,11 @@ def test_prices_are_exact_fractions_of_what_the_recipe_says() -> None:
 
 
 def test_cached_tokens_are_paid_less_only_where_the_prefix_is_long_enough() -> None:
-    plain = cost_per_1000_requests(2000, 10, prices())
-    assert plain == pytest.approx(1000 * (2000 * 0.15 + 10 * 0.6) / 1e6)
-    assert cost_per_1000_requests(2000, 10, prices(), [1500, 1500], caching=False) == plain
-    cached = cost_per_1000_requests(2000, 10, prices(), [1500, 1000], caching=True)
+    found = prices()
     # of the two requests one has a prefix of 1,024 tokens or more
-    assert cached == pytest.approx(plain - 1000 * 750 * 0.075 / 1e6)
-    assert cost_per_1000_requests(2000, 10, prices(cache_minimum_tokens=1600), [1500, 1000], caching=True) == plain
+    request = request_of(2000, 10, [1500, 1000], found.cache_minimum_tokens)
+    plain = request_cost(request, found, caching=False)
+    assert plain == (2000 * Fraction(15, 100) + 10 * Fraction(6, 10)) / 1_000_000
+    assert request_cost(request, found, caching=True) == plain - 750 * Fraction(75, 1000) / 1_000_000
+    longer = request_of(2000, 10, [1500, 1000], 1600)
+    assert request_cost(longer, found, caching=True) == plain

@@ -66,6 +66,19 @@ def test_random_model_is_no_base_and_the_document_holds_its_keys(tiny_model: Any
     assert seen[-1] == ("few-shot", 8, 8)
 
 
+def test_questions_of_one_word_and_equal_answers_are_no_evidence_against_the_base(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    dev = [replace(row, messages=(Message("user", f"{n}"), row.messages[-1])) for n, row in enumerate(rows(["42"] * 8))]
+    train = [
+        replace(row, messages=(row.messages[0], Message("assistant", "w x" * (n + 1)))) for n, row in enumerate(TRAIN)
+    ]
+    found = run(tiny_model, tiny_tokenizer, dev, candidates=("zero-shot",), train_rows=train)
+    assert (found.word_order, found.signal) == (None, None)
+    assert found.verdict.verdict == "finetune"
+    assert any("order of words: not tested" in note for note in found.notes)
+
+
 def test_equal_scores_go_to_the_cheaper_candidate_and_are_said_to_be_undecided(
     tiny_model: Any, tiny_tokenizer: Any
 ) -> None:
@@ -162,10 +175,24 @@ def test_rows_that_only_the_context_gets_right_make_retrieval_the_answer(tiny_mo
     assert document["best_candidate"] == "rag"
     assert document["best_simple"] == "zero-shot"
     assert document["failures_with_context"] == {"mended": 8, "form": 0, "capability": 0}
-    assert document["word_order"] is not None, "the base is looked at before a corpus is built for it"
-    assert document["verdict"] == ("rag" if document["word_order"]["known"] else "other_base")
+    assert document["verdict"] == "rag", "what reaches the target is not asked for its language"
+    assert document["word_order"] is None
     everything = run(tiny_model, tiny_tokenizer, dev, context=context, candidates=())
     assert [c.name for c in everything.candidates] == list(default_candidates(few_shot=2, corpus=True, gold=True))
+
+
+def test_finetuning_saves_the_examples_of_a_retrieving_prompt_and_not_its_passages(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    context = ContextSource([Passage(f"p{n}", f"singer {n} is {'old ' * 9}") for n in range(8)], 1, one_hot)
+    names = ("zero-shot", "rag-few-shot")
+    found = run(tiny_model, tiny_tokenizer, rows(["42"] * 8), context=context, candidates=names)
+    request = found.finetuned_with_passages
+    assert request is not None, "there is a corpus, whether or not `rag` is a candidate"
+    assert request.prompt_tokens_per_request > found.finetuned.prompt_tokens_per_request + 9
+    plain, retrieving = found.candidates
+    assert retrieving.tokens_saved_by_finetuning == retrieving.tokens_per_request - request.tokens_per_request
+    assert plain.tokens_saved_by_finetuning == plain.tokens_per_request - found.finetuned.tokens_per_request
 
 
 def one_hot(texts: Any) -> Any:

@@ -68,6 +68,8 @@ def test_adapters_that_are_too_many_for_memory_are_counted(tiny_folder: Path) ->
     assert "7 of 100 adapters" in found["reasons"][-1]
     none = plan(tiny_folder, 100, budget_bytes=served + adapter // 2)
     assert (none["fits"], none["recommended"]) == (True, "one multitask model")
+    assert way(none, none["recommended"])["fits"], "merged, one adapter for all takes no memory of its own"
+    assert not way(none, "one adapter a task")["fits"]
 
 
 def test_base_that_does_not_fit_says_so(tiny_folder: Path) -> None:

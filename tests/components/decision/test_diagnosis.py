@@ -30,7 +30,7 @@ def test_query_that_does_not_run_is_form_and_one_that_runs_is_capability(tmp_pat
         assert classify_failure("execution_match", prediction, asked, options) == kind, prediction
     predictions = [*kinds, "SELECT count(*) FROM item"]
     found = diagnose("execution_match", options, [asked] * 6, predictions, [0.0] * 5 + [1.0])
-    assert (found.form, found.facts, found.capability, found.n, found.failures) == (4, 0, 1, 6, 5)
+    assert (found.form, found.facts, found.capability, found.n) == (4, 0, 1, 6)
     assert "no corpus given" in found.note
     assert [example["kind"] for example in found.examples].count("form") == 3, "three of a kind are shown"
     assert found.examples[0] == {

@@ -112,6 +112,12 @@ def test_sensitivity_halves_and_doubles_what_the_break_even_is_made_of() -> None
     assert grid["requests_per_month"][-1][-1] < grid["requests_per_month"][0][0]
 
 
+def test_sensitivity_halves_and_doubles_the_price_of_the_finetuned_models_tokens() -> None:
+    found = priced(tuned_price_per_million_input_tokens=0.3, tuned_price_per_million_output_tokens=0.9)["sensitivity"]
+    (entry,) = (e for e in found["inputs"] if e["input"] == "price of the finetuned model's tokens")
+    assert entry["half"] < found["now"] < entry["double"]
+
+
 def test_sensitivity_is_about_the_best_candidate_or_the_dearest_where_the_best_saves_nothing() -> None:
     assert priced()["sensitivity"]["candidate"] == "few-shot"
     plain = money({**DECISION, "best_candidate": "zero-shot"}, TrafficSection().model_dump())

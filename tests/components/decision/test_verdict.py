@@ -58,7 +58,12 @@ SIGNAL, NO_SIGNAL = AnswerSignal(2.0, 0.001, 24, "few-shot"), AnswerSignal(0.1, 
         (measured(3, 100, train_rows=100), "finetune", 4),
         (measured(3, 100, form=90), "finetune", 4),
         (replace(measured(3, 100), word_order=KNOWN), "finetune", 5),
-        (replace(measured(3, 100, train_rows=3), word_order=UNKNOWN), "other_base", 3),
+        (replace(measured(3, 100, train_rows=3), word_order=UNKNOWN), "more_data", 4),
+        (replace(measured(0, 100, train_rows=3), word_order=UNKNOWN), "other_base", 3),
+        (replace(measured(3, 100, train_rows=3), word_order=UNKNOWN, trivial_score=0.05), "other_base", 3),
+        (replace(measured(0, 100), word_order=UNKNOWN, retrieved=context("rag", 95, 100, 0)), "rag", 3),
+        (replace(measured(0, 100), word_order=UNKNOWN, retrieved=context("rag", 50, 100, 0)), "finetune", 7),
+        (replace(measured(0, 100), word_order=UNKNOWN, probe=curve(UP, FLAT)), "finetune", 5),
         (replace(measured(10, 100), retrieved=context("rag", 95, 100, 10)), "rag", 3),
         (with_context(88, 78), "rag", 3),
         (with_context(50, 40, form=40), "rag_then_finetune", 3),
@@ -78,6 +83,8 @@ SIGNAL, NO_SIGNAL = AnswerSignal(2.0, 0.001, 24, "few-shot"), AnswerSignal(0.1, 
         (replace(measured(10, 100), probe=curve(FLAT, UP)), "more_data", 4),
         (replace(measured(10, 100), probe=curve(UNSURE, None)), "finetune", 4),
         (replace(measured(10, 100), probe=curve(FLAT, FLAT)), "other_base", 4),
+        (replace(measured(10, 100), probe=curve(FLAT, None)), "finetune", 5),
+        (replace(measured(10, 100, target=0.3), probe=curve(FLAT, FLAT)), "finetune", 5),
     ],
 )
 def test_first_rule_that_holds_decides(case: Measured, verdict: str, rules: int) -> None:
@@ -101,6 +108,24 @@ def test_probe_that_does_not_decide_says_how_many_rows_would() -> None:
     assert found.undecided == (
         "undecided: whether the probe is better than few-shot (n=100); 200 dev rows would decide",
     )
+
+
+def test_probe_without_a_curve_is_not_flat_and_is_told() -> None:
+    (_, said) = reach_verdict(replace(measured(10, 100), probe=curve(FLAT, None))).undecided
+    assert said.startswith("undecided: whether training on more rows than the probe reaches the target: one fraction")
+    assert len(reach_verdict(replace(measured(10, 100), probe=curve(FLAT, FLAT))).undecided) == 1
+
+
+def test_tie_of_the_gold_passages_with_the_target_is_told_and_so_is_that_retrieval_misses_them() -> None:
+    case = with_context(88, 78)
+    (said,) = reach_verdict(case).undecided
+    assert said.startswith("undecided: whether oracle reaches the target of 90.0 %")
+    assert f"{rows_needed(0.88, 0.9)} dev rows would decide" in said
+    missed = reach_verdict(replace(case, retrieved=context("rag", 20, 100, 10), recall=0.25))
+    assert missed.verdict == "rag"
+    assert "the passages would do, retrieval misses them (recall 25.0 %)" in missed.rules[-1].evidence
+    solved = reach_verdict(replace(case, retrieved=context("rag", 95, 100, 10)))
+    assert not any("oracle" in text for text in solved.undecided)
 
 
 def test_every_rule_states_its_evidence_and_what_would_change_it() -> None:
