@@ -234,8 +234,8 @@ def decide(
     saved = tokens_saved(tokens, finetuned.tokens_per_request)
     if finetuned_with_passages is not None:
         # finetuning takes the examples out of such a prompt, not its passages
-        found = {name: number for name, number in tokens.items() if name in RETRIEVAL_CANDIDATES}
-        saved |= tokens_saved(found, finetuned_with_passages.tokens_per_request)
+        retrieving_tokens = {name: number for name, number in tokens.items() if name in RETRIEVAL_CANDIDATES}
+        saved |= tokens_saved(retrieving_tokens, finetuned_with_passages.tokens_per_request)
 
     def described(name: str) -> CandidateResult:
         # a champion and a probe are asked the rows' own prompts
