@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.job import Job
 from flows.observer import Observer
-from flows.release_steps import compare_task_scores
+from flows.release_steps import compare_task_scores, held_alias
 from flows.step_store import library_versions, source_digest
 
 if TYPE_CHECKING:
@@ -95,11 +95,11 @@ def measure_champion(
 
 
 def _unmeasured(registry: Registry, job: Job, comparison: dict[str, Any], registered: dict[str, Any]) -> Version | None:
-    held = [a for a in registry.aliases(job.recipe.name) if a.alias == job.recipe.release.alias]
-    if not held or held[0].digest == registered["digest"]:
+    held = held_alias(registry, job)
+    if held is None or held.digest == registered["digest"]:
         return None
-    tasks = [found.report.get("task") or {} for found in registry.evaluations(held[0].digest)]
+    tasks = [found.report.get("task") or {} for found in registry.evaluations(held.digest)]
     present = (comparison["task"]["metric"], comparison["task"]["test_digest"])
     if present in [(task.get("metric"), task.get("test_digest")) for task in tasks]:
         return None
-    return registry.resolve(held[0].digest)
+    return registry.resolve(held.digest)

@@ -12,6 +12,7 @@ from components.files import digest_of
 from components.finetuning.finetune import FinetuneSettings
 from flows.job import Job
 from flows.observer import Observer, step_detail
+from flows.release_steps import held_alias
 
 if TYPE_CHECKING:
     from registry.entities import Version
@@ -37,13 +38,12 @@ class Champion:
 
     def load(self, job: Job) -> Any:
         """Return the model as it is served: merged, or apart from a base in 4 bits."""
-        from components.models.load import load_model
+        from components.models.load import load_as_served
         from registry.store import Registry
 
         with Registry.open(job.home / "registry") as registry:
             adapter = registry.checkout(self.digest)
-        quantization = "nf4" if self.nf4 else None
-        return load_model(job.base.folder, quantization=quantization, adapter=adapter, merge=not self.nf4)
+        return load_as_served(job.base.folder, adapter=adapter, quantization="nf4" if self.nf4 else None)[0]
 
 
 def find_champion(job: Job, observer: Observer) -> Champion | None:
@@ -67,8 +67,8 @@ def _alias(job: Job) -> Version | None:
     from registry.store import Registry
 
     with Registry.open(job.home / "registry") as registry:
-        states = [a for a in registry.aliases(job.recipe.name) if a.alias == job.recipe.release.alias]
-        return registry.resolve(states[0].digest) if states else None
+        held = held_alias(registry, job)
+        return registry.resolve(held.digest) if held else None
 
 
 def probe_trainer(job: Job, settings: FinetuneSettings, key: str, observer: Observer) -> Callable[[Sequence[Row]], Any]:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import ConflictError, TunewrightError
 from components.files import digest_of, sha256_file, sha256_tree
@@ -15,7 +15,20 @@ from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, library_versions, source_digest
 
-__all__ = ["alias_revision", "bundle", "compare", "compare_task_scores", "promote", "register", "try_question"]
+if TYPE_CHECKING:
+    from registry.entities import AliasState
+    from registry.store import Registry
+
+__all__ = [
+    "alias_revision",
+    "bundle",
+    "compare",
+    "compare_task_scores",
+    "held_alias",
+    "promote",
+    "register",
+    "try_question",
+]
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "tunewright.json")
 
@@ -27,8 +40,14 @@ def alias_revision(job: Job) -> int:
     if not (job.home / "registry").exists():
         return 0
     with Registry.open(job.home / "registry") as registry:
-        found = [a.revision for a in registry.aliases(job.recipe.name) if a.alias == job.recipe.release.alias]
-    return found[0] if found else 0
+        held = held_alias(registry, job)
+    return held.revision if held else 0
+
+
+def held_alias(registry: Registry, job: Job) -> AliasState | None:
+    """Return where the recipe's alias points now, or None where it points at nothing."""
+    states = registry.aliases(job.recipe.name)
+    return next((state for state in states if state.alias == job.recipe.release.alias), None)
 
 
 def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ __all__ = [
     "comparable_evaluation",
     "current_state",
     "emit",
+    "evaluations_of",
     "judge",
     "newest_evaluation",
     "plan_promotion",
@@ -53,11 +54,17 @@ class Ruling:
 
 def newest_evaluation(query: Query, version: Version) -> Evaluation | None:
     """Return the last report recorded for exactly this version's digest."""
+    return next(iter(evaluations_of(query, version, newest_only=True)), None)
+
+
+def evaluations_of(query: Query, version: Version, *, newest_only: bool = False) -> list[Evaluation]:
+    """Return the reports recorded for exactly this version's digest, newest first."""
     rows = query(
-        "SELECT id, ?, digest, report, created_at FROM evaluations WHERE version_id = ? ORDER BY id DESC LIMIT 1",
+        "SELECT id, ?, digest, report, created_at FROM evaluations WHERE version_id = ? ORDER BY id DESC"
+        + (" LIMIT 1" if newest_only else ""),
         (version.digest, version.id),
     )
-    return Evaluation(*rows[0]) if rows else None
+    return [Evaluation(*row) for row in rows]
 
 
 def comparable_evaluation(query: Query, version: Version, report: Mapping[str, Any] | None) -> Evaluation | None:
@@ -66,11 +73,7 @@ def comparable_evaluation(query: Query, version: Version, report: Mapping[str, A
     A version may be measured on several tests, by several recipes that share an alias: which one came last says nothing
     about how it compares.
     """
-    rows = query(
-        "SELECT id, ?, digest, report, created_at FROM evaluations WHERE version_id = ? ORDER BY id DESC",
-        (version.digest, version.id),
-    )
-    found = [Evaluation(*row) for row in rows]
+    found = evaluations_of(query, version)
     same = (one for one in found if _test_of(one.report) == _test_of(report) != (None, None))
     return next(same, found[0] if found else None)
 

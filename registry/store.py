@@ -337,12 +337,7 @@ class Registry:
 
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
-        version = self.resolve(ref)
-        rows = self._lookup.query(
-            "SELECT id, ?, digest, report, created_at FROM evaluations WHERE version_id = ? ORDER BY id DESC",
-            (version.digest, version.id),
-        )
-        return [Evaluation(*row) for row in rows]
+        return promotion.evaluations_of(self._lookup.query, self.resolve(ref))
 
     def check_gate(self, ref: str, policy: Policy | None = None, alias: str | None = None) -> GateResult:
         """Return the verdict that a promotion would come to now; nothing is written.
