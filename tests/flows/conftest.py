@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,20 @@ def project(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) ->
         return path
 
     return write
+
+
+def call_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """Run `tunewright` in this process; return its exit status and what it wrote to both outputs."""
+    from flows.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["tunewright", *arguments])
+    status: object = 0
+    try:
+        main()
+    except SystemExit as stop:
+        status = stop.code or 0
+    captured = capsys.readouterr()
+    assert isinstance(status, int)
+    return status, captured.out, captured.err

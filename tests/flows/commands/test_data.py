@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from components.data.rows import Message, Row, write_rows
 from components.models.tiny import make_tiny
-from flows.cli import main
+from tests.flows.conftest import call_command
 
 
 @pytest.fixture
@@ -23,15 +22,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["tunewright", "data", *arguments])
-    status: object = 0
-    try:
-        main()
-    except SystemExit as stop:
-        status = stop.code or 0
-    captured = capsys.readouterr()
-    assert isinstance(status, int)
-    return status, captured.out, captured.err
+    return call_command(monkeypatch, capsys, "data", *arguments)
 
 
 def test_check_of_good_data_ends_well(

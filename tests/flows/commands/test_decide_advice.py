@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from components.models.tiny import make_tiny
 from components.paths import home
-from flows.cli import main
+from tests.flows.conftest import call_command
 
 Project = Callable[..., Path]
 
@@ -20,15 +19,7 @@ Project = Callable[..., Path]
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tunewright", *arguments])
-        status: object = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        assert isinstance(status, int)
-        return status, captured.out, captured.err
+        return call_command(monkeypatch, capsys, *arguments)
 
     return run
 

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from components.models.tiny import make_tiny
-from flows.cli import main
+from tests.flows.conftest import call_command
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["tunewright", "plan", *arguments])
-    status: object = 0
-    try:
-        main()
-    except SystemExit as stop:
-        status = stop.code or 0
-    captured = capsys.readouterr()
-    assert isinstance(status, int)
-    return status, captured.out, captured.err
+    return call_command(monkeypatch, capsys, "plan", *arguments)
 
 
 @pytest.fixture(scope="module")
