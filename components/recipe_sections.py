@@ -36,6 +36,7 @@ Candidate = Literal[
     "oracle-few-shot",
     "champion",
 ]
+MethodName = Literal["auto", "full", "lora", "qlora", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning"]
 NEED_CORPUS = ("rag", "rag-few-shot", "oracle", "oracle-few-shot")
 
 
@@ -229,7 +230,9 @@ class MemorySection(Section):
 class FinetuneSection(Section):
     """How the weights are changed."""
 
-    method: Literal["auto", "lora", "qlora"] = Field("auto", description="'auto': the best that fits the budget")
+    method: MethodName = Field(
+        "auto", description="what is trained; 'auto': lora, or qlora where that doesn't fit the budget"
+    )
     rank: Annotated[int, Field(ge=1, le=512)] | Auto = Field(
         "auto", description="width of the LoRA factors; 4 to 64 is usual; 'auto': by rows and memory"
     )
@@ -240,6 +243,15 @@ class FinetuneSection(Section):
         description="attention-qv, attention-qkvo, all-linear, or a list of module names; 'auto': all-linear, "
         "attention-qv where memory is tight",
     )
+    rslora: bool = Field(False, description="LoRA's delta is multiplied by alpha / sqrt(rank), for high ranks")
+    dora: bool = Field(False, description="LoRA learns each weight's magnitude apart from its direction")
+    lora_start: Literal["zero", "pissa", "loftq"] = Field(
+        "zero",
+        description="what LoRA begins with: 'zero' changes nothing; 'pissa': the weights' largest singular parts; "
+        "'loftq', with qlora: what 4 bits lose of the weights",
+    )
+    bottleneck_width: int = Field(64, ge=1, description="width of bottleneck adapters; 8 to 256 is usual")
+    virtual_tokens: int = Field(20, ge=1, description="length of a soft prompt; 20 to 100 is usual")
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
         "auto", description="peak of the schedule; 'auto': from the end of pretraining, or by method and size"
     )

@@ -24,30 +24,29 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that the recipe's alias names, on this recipe's base.
+    """The version that the recipe's alias names, made from this recipe's base.
 
     Attributes:
         label: `name:vN`.
         digest: The version's digest.
-        nf4: It was trained on the base in 4 bits, and stays apart from it.
     """
 
     label: str
     digest: str
-    nf4: bool
 
     def load(self, job: Job) -> Any:
-        """Return the model as it is served: merged, or apart from a base in 4 bits."""
+        """Return the model as it is served."""
         from components.models.load import load_as_served
+        from deploy.from_registry import version_files
         from registry.store import Registry
 
         with Registry.open(job.home / "registry") as registry:
-            adapter = registry.checkout(self.digest)
-        return load_as_served(job.base.folder, adapter=adapter, quantization="nf4" if self.nf4 else None)[0]
+            files = version_files(registry, self.digest)
+        return load_as_served(files.base_folder, adapter=files.adapter_folder, quantization=files.quantization)[0]
 
 
 def find_champion(job: Job, observer: Observer) -> Champion | None:
-    """Return the adapter that the recipe's alias names, if the recipe's candidates name it and there is one.
+    """Return the version that the recipe's alias names, if the recipe's candidates name it and there is one.
 
     It has to be named: otherwise every promotion would have the next run decide anew. One on another base is told and
     left out: what it scores says nothing about this base.
@@ -55,20 +54,27 @@ def find_champion(job: Job, observer: Observer) -> Champion | None:
     if CHAMPION not in job.recipe.decision.candidates or not (job.home / "registry").exists():
         return None
     found = _alias(job)
-    if found is None or found.kind != "adapter":
+    if found is None:
         return None
-    if found.manifest.base_fingerprint != job.binding.base:
-        observer.say(f"  {found.label} is on another base and is not measured")
+    version, base = found
+    if base != job.binding.base:
+        observer.say(f"  {version.label} is on another base and is not measured")
         return None
-    return Champion(found.label, found.digest, found.manifest.quantization is not None)
+    return Champion(version.label, version.digest)
 
 
-def _alias(job: Job) -> Version | None:
+def _alias(job: Job) -> tuple[Version, str | None] | None:
+    """Return what the alias names, and the fingerprint of the base that it was made from."""
     from registry.store import Registry
 
     with Registry.open(job.home / "registry") as registry:
         held = held_alias(registry, job)
-        return registry.resolve(held.digest) if held else None
+        if held is None:
+            return None
+        version = registry.resolve(held.digest)
+        parents = [parent.digest for parent in version.manifest.parents if parent.role == "base"]
+        made_from = registry.resolve(parents[0]) if parents else version
+        return version, made_from.manifest.base_fingerprint
 
 
 def probe_trainer(job: Job, settings: FinetuneSettings, key: str, observer: Observer) -> Callable[[Sequence[Row]], Any]:
@@ -97,6 +103,6 @@ def probe_trainer(job: Job, settings: FinetuneSettings, key: str, observer: Obse
             job.base.folder, rows, [], settings, run_folder=folder, identity=identity, checkpoint_steps=10**6,
             progress=tell, say=observer.say,
         )  # fmt: skip
-        return load_model(job.base.folder, adapter=found.adapter, merge=True)
+        return load_model(job.base.folder, adapter=found.weights, merge=True)
 
     return train

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import ConflictError, TunewrightError
 from components.files import digest_of, sha256_file, sha256_tree
+from components.finetuning.methods import METHODS
+from components.models.adapters import ADAPTER_FILES
 from components.models.fingerprint import base_files, file_digest, fingerprint
 from flows.job import Job
 from flows.observer import Observer
@@ -29,8 +31,6 @@ __all__ = [
     "register",
     "try_question",
 ]
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "tunewright.json")
 
 
 def alias_revision(job: Job) -> int:
@@ -140,7 +140,7 @@ def register(
     flow_run_id: str | None,
     observer: Observer,
 ) -> dict[str, Any]:
-    """Register the base once and the adapter once, and tie the evaluation to exactly these weights.
+    """Register the base once and what was trained once, and tie the evaluation to exactly these weights.
 
     Returns:
         `version` (`name:vN`), `digest`, `base` (the base's digest).
@@ -151,21 +151,24 @@ def register(
     recipe = job.recipe
     with Registry.open(job.home / "registry") as registry:
         base = _register_base(registry, job, observer)
-        adapter = job.home / training.document["adapter"]
-        if sha256_tree(adapter) != training.document["adapter_digest"]:
+        weights, kind = job.home / training.document["weights"], training.document["kind"]
+        if sha256_tree(weights) != training.document["weights_digest"]:
             raise ConflictError(
-                f"{adapter} is not what was measured: its bytes changed since training",
-                next_step="run again: the adapter is trained and measured anew",
+                f"{weights} is not what was measured: its bytes changed since training",
+                next_step="run again: the weights are trained and measured anew",
             )
-        files = {name: adapter / name for name in ADAPTER_FILES}
+        adapter = kind == "adapter"
+        files = {name: weights / name for name in ADAPTER_FILES} if adapter else base_files(weights)
+        binding = job.binding if adapter else fingerprint(weights)
+        quantization = METHODS[plan["method"]].quantization
         manifest = Manifest(
-            kind="adapter",
+            kind=kind,
             files=describe_files(files),
-            base_fingerprint=job.binding.base,
-            tokenizer_digest=job.binding.tokenizer,
-            template_digest=job.binding.template,
-            quantization={"method": "nf4"} if plan["method"] == "qlora" else None,
-            peft_config=_json(adapter / "adapter_config.json"),
+            base_fingerprint=binding.base,
+            tokenizer_digest=binding.tokenizer,
+            template_digest=binding.template,
+            quantization={"method": quantization} if quantization else None,
+            peft_config=_json(weights / "adapter_config.json") if adapter else None,
             data_digests={file["path"]: file["sha256"] for file in data["files"]},
             parents=(Parent(base.digest, "base"),),
             seed=recipe.seed,
@@ -177,6 +180,7 @@ def register(
             content_key=training.key,
             licence=job.base.licence,
             metadata={
+                "method": plan["method"],
                 "task": recipe.task.metric,
                 "max_new_tokens": recipe.task.max_new_tokens,
                 "data_licence": recipe.data.licence,

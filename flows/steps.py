@@ -16,12 +16,11 @@ from typing import Any
 
 from components.errors import TunewrightError
 from components.files import digest_of, sha256_tree
-from components.finetuning import qlora
-from components.finetuning.finetune import FinetuneSettings
-from components.finetuning.lora import LoraSettings
+from components.finetuning.methods import METHODS
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.job import Job
 from flows.observer import Observer, step_detail
+from flows.run_settings import run_settings
 from flows.step_store import Step, library_versions, source_digest
 
 __all__ = ["data", "decide", "finetune", "measure_base", "measure_tuned", "plan"]
@@ -69,7 +68,7 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
 
         model, tokenizer = _load(job, None)
         section = recipe.decision
-        probe = (section.probe, probe_trainer(job, _settings(job, {}), key, observer)) if section.probe else None
+        probe = (section.probe, probe_trainer(job, run_settings(job, {}), key, observer)) if section.probe else None
         decision = measure(
             model,
             tokenizer,
@@ -126,7 +125,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
 
         budget = None if recipe.memory.budget == "auto" else parse_size(recipe.memory.budget)
         tokenizer = load_tokenizer(job.base.folder)
-        workload = run_workload(tokenizer, job.train_rows, job.dev_loss_rows, _settings(job, {}))
+        workload = run_workload(tokenizer, job.train_rows, job.dev_loss_rows, run_settings(job, {}))
         observer.say(f"  longest packed sequence: {workload.longest} tokens")
         found = make_plan(
             job.base.folder,
@@ -140,12 +139,15 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
             dtype=recipe.memory.dtype,
             workload=workload,
             dropout=recipe.finetune.dropout,
+            dora=recipe.finetune.dora,
+            bottleneck_width=recipe.finetune.bottleneck_width,
+            virtual_tokens=recipe.finetune.virtual_tokens,
             **(target or {}),
         )
         return found.to_dict()
 
     shape = ("method", "rank", "targets", "effective_rows", "rows_per_sequence", "max_tokens", "epochs",
-             "prompt_loss_weight", "dropout")  # fmt: skip
+             "prompt_loss_weight", "dropout", "dora", "bottleneck_width", "virtual_tokens")  # fmt: skip
     reads = {
         **_model_reads(job),
         "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
@@ -167,12 +169,12 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
 
 
 def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
-    """Train by the plan, or go on where a killed run stopped, or return the adapter that is there."""
+    """Train by the plan, or go on where a killed run stopped, or return the weights that are there."""
     from components.finetuning import finetune as finetuning
     from components.memory.misprediction import compare_peak, compare_time, report_request
 
     recipe = job.recipe
-    settings = _settings(job, plan)
+    settings = run_settings(job, plan)
     identity = {
         "base": job.binding.base,
         "tokenizer": job.binding.tokenizer,
@@ -208,16 +210,16 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
             **document,
             "memory": memory,
             "time": compare_time(plan, result.seconds),
-            "adapter": str(result.adapter.relative_to(job.home)),
-            "adapter_digest": sha256_tree(result.adapter),
+            "weights": str(result.weights.relative_to(job.home)),
+            "weights_digest": sha256_tree(result.weights),
             "predicted_peak_bytes": plan.get("peak_bytes"),
             "epochs": job.tactics.epochs,
             "dev_loss_digest": dev_loss_digest,
         }
 
-    def adapter_is_there(document: dict[str, Any]) -> bool:
-        folder = job.home / document["adapter"]
-        return folder.is_dir() and sha256_tree(folder) == document["adapter_digest"]
+    def weights_are_there(document: dict[str, Any]) -> bool:
+        folder = job.home / document["weights"]
+        return folder.is_dir() and sha256_tree(folder) == document["weights_digest"]
 
     reads = {
         **identity,
@@ -225,7 +227,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         "settings": asdict(settings),
         "code": source_digest(("components/finetuning", "components/data")),
     }
-    step = job.store.run("finetune", reads, make, adapter_is_there)
+    step = job.store.run("finetune", reads, make, weights_are_there)
     if step.document["dev_loss_digest"] != dev_loss_digest:
         observer.say("  the dev losses are of the dev rows at the time of training, which differ from today's")
     return _released(step)
@@ -240,8 +242,7 @@ def measure_tuned(
     job: Job, data: dict[str, Any], plan: dict[str, Any], training: dict[str, Any], observer: Observer
 ) -> Step:
     """Score the tuned model with the plain prompt on the held-out rows, and on the general suites."""
-    quantization = qlora.QUANTIZATION if plan["method"] == "qlora" else None
-    return _measure(job, data, observer, "tuned", "zero-shot", training, quantization)
+    return _measure(job, data, observer, "tuned", "zero-shot", training, METHODS[plan["method"]].quantization)
 
 
 def _measure(
@@ -259,7 +260,7 @@ def _measure(
 
     def model_and_tokenizer() -> tuple[Any, Any]:
         if not loaded:
-            loaded.append(_load(job, None if training is None else job.home / training["adapter"], quantization))
+            loaded.append(_load(job, training, quantization))
         return loaded[0]
 
     def measure_task(_: str) -> dict[str, Any]:
@@ -303,8 +304,8 @@ def _measure(
             results.append({**found.to_dict(), "correct": list(found.correct)})
         return {"suites": results}
 
-    adapter = None if training is None else training["adapter_digest"]
-    model_reads = {"adapter": adapter, "quantization": quantization}
+    weights = None if training is None else training["weights_digest"]
+    model_reads = {"weights": weights, "quantization": quantization}
     examples = [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets), recipe.decision.few_shot]
     task = job.store.run(
         f"measure-{side}-task",
@@ -345,42 +346,16 @@ def _progress(observer: Observer, what: str) -> Callable[[int, int], None]:
     return lambda done, total: observer.progress(what, done, total)
 
 
-def _load(job: Job, adapter: Path | None, quantization: str | None = None) -> tuple[Any, Any]:
+def _load(job: Job, training: dict[str, Any] | None, quantization: str | None = None) -> tuple[Any, Any]:
     """Load base or tuned model as it will be served."""
     from components.models.load import load_as_served
 
-    return load_as_served(job.base.folder, adapter=adapter, quantization=quantization)
-
-
-def _settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
-    """Everything that decides the weights: the recipe's values, what the rules chose for 'auto', and the plan."""
-    recipe, tactics = job.recipe, job.tactics
-    section = recipe.finetune
-    return FinetuneSettings(
-        method=plan.get("method", "lora"),
-        lora=LoraSettings(
-            rank=tactics.rank,
-            alpha=section.alpha,
-            dropout=section.dropout,
-            targets=tactics.targets,
-            seed=recipe.seed,
-        ),
-        dtype=plan.get("dtype", "float32"),
-        optimizer=plan.get("optimizer", "adamw"),
-        learning_rate=tactics.learning_rate,
-        schedule=section.schedule,
-        warmup_fraction=section.warmup_fraction,
-        weight_decay=section.weight_decay,
-        max_grad_norm=section.max_grad_norm,
-        epochs=tactics.epochs,
-        rows_per_sequence=section.rows_per_sequence,
-        micro_batch_size=plan.get("micro_batch_size", 1),
-        gradient_accumulation_steps=plan.get("gradient_accumulation_steps", 1),
-        gradient_checkpointing=plan.get("gradient_checkpointing", False),
-        max_tokens=section.max_tokens,
-        prompt_loss_weight=tactics.prompt_loss_weight,
-        seed=recipe.seed,
-    )
+    if training is None:
+        return load_as_served(job.base.folder, adapter=None, quantization=quantization)
+    weights = job.home / training["weights"]
+    if training["kind"] == "full":
+        return load_as_served(weights, adapter=None, quantization=None)
+    return load_as_served(job.base.folder, adapter=weights, quantization=quantization)
 
 
 def _model_reads(job: Job) -> dict[str, Any]:
@@ -428,7 +403,7 @@ def _probe_reads(job: Job) -> list[Any] | None:
     """Return what a probe depends on, since it trains; without one, finetuning has no part in the decision."""
     if not job.recipe.decision.probe:
         return None
-    return [asdict(_settings(job, {})), source_digest(("components/finetuning", "components/memory"))]
+    return [asdict(run_settings(job, {})), source_digest(("components/finetuning", "components/memory"))]
 
 
 def _test_reads(job: Job, data: dict[str, Any]) -> list[Any]:

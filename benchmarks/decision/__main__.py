@@ -154,7 +154,7 @@ class _Bench:
             found = finetune(
                 folder, rows, [], settings, run_folder=run_folder, identity=identity, checkpoint_steps=10**6
             )
-            return load_model(folder, adapter=found.adapter, merge=True)
+            return load_model(folder, adapter=found.weights, merge=True)
 
         return train
 

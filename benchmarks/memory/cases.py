@@ -51,7 +51,7 @@ QUICK = (
     (StepSettings("qlora"), 1, 256, False),
     (StepSettings("full"), 1, 128, False),
     (StepSettings("full", optimizer="adamw_8bit"), 1, 128, True),
-    (StepSettings("adapter"), 1, 256, False),
+    (StepSettings("bottleneck"), 1, 256, False),
     (StepSettings("prompt_tuning"), 1, 256, False),
     (StepSettings("lora", quantization="int8"), 1, 128, False),
 )
@@ -63,7 +63,7 @@ SMALL_METHODS = (
     StepSettings("full", dtype="bfloat16", trained_dtype="bfloat16"),
     StepSettings("full", optimizer="momentum"),
     StepSettings("full", step_in_backward=True),
-    StepSettings("adapter", bottleneck=16),
+    StepSettings("bottleneck", bottleneck_width=16),
     StepSettings("prompt_tuning", virtual_tokens=8),
     StepSettings("prefix_tuning", virtual_tokens=8),
 )

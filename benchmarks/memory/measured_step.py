@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.memory.settings import SOFT_PROMPTS, StepSettings, StepShape
+from components.memory.settings import StepSettings, StepShape
 from components.memory.storages import Peak, StorageLog, tracking
 
 __all__ = ["RealStep"]
@@ -103,26 +103,9 @@ class RealStep:
 
 
 def _prepared(folder: Path, settings: StepSettings) -> Any:
-    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model, prepare_model_for_kbit_training
+    from components.memory.fake_model import prepared
 
-    from components.finetuning import lora, qlora
-    from components.memory import bottleneck
-
-    model = _loaded(folder, settings)
-    quantized = settings.frozen_quantization is not None
-    if settings.method == "full":
-        model.requires_grad_(True)
-    elif settings.method in ("lora", "qlora"):
-        attach = qlora.attach if quantized else lora.attach
-        model = attach(model, lora.LoraSettings(rank=settings.rank, dropout=settings.dropout, targets=settings.targets))
-    else:
-        if quantized:
-            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        if settings.method in SOFT_PROMPTS:
-            kind = PromptTuningConfig if settings.method == "prompt_tuning" else PrefixTuningConfig
-            model = get_peft_model(model, kind(task_type="CAUSAL_LM", num_virtual_tokens=settings.virtual_tokens))
-        else:
-            bottleneck.insert(model, settings.bottleneck)
+    model = prepared(_loaded(folder, settings), settings)
     if settings.trained_dtype == "bfloat16":
         for parameter in model.parameters():
             if parameter.is_floating_point():
@@ -157,7 +140,7 @@ def _batch(model: Any, settings: StepSettings, shape: StepShape) -> dict[str, An
     rows, tokens = shape.micro_batch_size, shape.sequence_tokens
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids, labels = (torch.randint(0, vocabulary, (rows, tokens)) for _ in range(2))
-    if settings.objective == "logits" or settings.method in SOFT_PROMPTS:
+    if settings.objective == "logits":
         return {"input_ids": ids, "labels": labels}
     return {
         "input_ids": ids,

@@ -17,6 +17,7 @@ from components.evaluation.attention import has_full_attention, prefill_places
 from components.evaluation.kv_cache import Layers, PrefillCache, SlotCache, join
 from components.evaluation.prefix_tree import PrefixNode, plan_prefixes
 from components.models.forward import causal_model, logits
+from components.models.soft_prompt import virtual_layers, virtual_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,6 +153,8 @@ def _check_lengths(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens:
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}", allowed="1 or more")
     positions = getattr(causal_model(model).config, "max_position_embeddings", None)
+    if positions is not None:
+        positions -= virtual_tokens(model)
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise InputError(f"prompt {index} has no tokens")
@@ -175,7 +178,7 @@ def _run_slots(
     import torch
 
     device = causal_model(model).get_input_embeddings().weight.device
-    waiting = _prefilled(model, prompts, plan_prefixes(prompts), [], 0.0, batch_size, device)
+    waiting = _prefilled(model, prompts, plan_prefixes(prompts), virtual_layers(model), 0.0, batch_size, device)
     cache = SlotCache(min(batch_size, len(prompts)))
     active: list[_Prompt] = []
     results: list[tuple[list[int], float]] = [([], 0.0)] * len(prompts)

@@ -119,8 +119,9 @@ def latest(run_folder: Path, identity: Mapping[str, str], warn: Any) -> Checkpoi
 
 def sweep(run_folder: Path) -> None:
     """Remove what killed processes left half-written. Call it under the run's lock."""
-    for aside in (*run_folder.glob(f".{PREFIX}*"), *run_folder.glob(".adapter.*")):
-        shutil.rmtree(aside, ignore_errors=True)
+    for pattern in (f".{PREFIX}*", ".adapter.*", ".full.*", "untrained"):
+        for aside in run_folder.glob(pattern):
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_tensors(checkpoint: Checkpoint, stem: str) -> dict[str, Tensor]:

@@ -1,10 +1,9 @@
-"""Finetune: from rows and a plan to a saved, verified adapter. Called by the flow; read from top to bottom."""
+"""Finetune: from rows and a plan to saved, verified weights. Called by the flow; read from top to bottom."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.chat import encode
 from components.errors import ConflictError, InputError
-from components.finetuning import checkpoint, guards, lora, qlora
-from components.finetuning.lora import LoraSettings
+from components.finetuning import checkpoint, guards, saving
+from components.finetuning.methods import MethodSettings, find_method
 from components.finetuning.out_of_memory import told_clearly
 from components.finetuning.progress import Progress, ProgressWatch
 from components.finetuning.schedule import Schedule, build_schedule
@@ -24,19 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "run_workload"]
 
-METHODS = ("lora", "qlora")
 # How often the dev loss is measured in a run.
 DEV_PASSES = 4
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """What decides the weights, all of it: the same settings, rows and base give the same adapter.
+    """What decides the weights, all of it: the same settings, rows and base give the same weights.
 
     Attributes:
-        method: "lora" or "qlora".
-        lora: Rank, scale, dropout, targets and seed.
-        dtype: Of the base's weights; the adapter's are float32.
+        method: A name in `methods.METHODS`.
+        attachment: The method's own settings.
+        dtype: Of frozen weights and of computation; what is trained is float32.
         optimizer: adamw, or on CUDA adamw_8bit or paged_adamw_8bit, as the plan chose.
         learning_rate: Peak of the schedule.
         schedule: "cosine", "linear" or "constant" decay after the warm-up.
@@ -54,7 +52,7 @@ class FinetuneSettings:
     """
 
     method: str
-    lora: LoraSettings
+    attachment: MethodSettings
     dtype: str = "float32"
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
@@ -77,7 +75,8 @@ class FinetuneResult:
     """What a run left behind.
 
     Attributes:
-        adapter: Folder with adapter_config.json, adapter_model.safetensors and tunewright.json.
+        weights: Folder of what was trained: an adapter with the digests of its base, or a whole model.
+        kind: "adapter" or "full".
         steps: Optimizer steps of the whole run.
         rows: Rows seen, repeats counted.
         tokens: Tokens that went through the model.
@@ -89,12 +88,13 @@ class FinetuneResult:
         resumed_from: Step of the checkpoint that the run went on from, or None.
         trainable_parameters: Parameters that were trained.
         total_parameters: Parameters of base and adapter.
-        largest_logit_change: What the adapter changes on a probe, at most.
+        largest_logit_change: What training changes on a probe, at most.
         splits: For each time that memory ran out the step, and the micro-batch, accumulation and checkpointing from
             there on; empty when the plan held.
     """
 
-    adapter: Path
+    weights: Path
+    kind: str
     steps: int
     rows: int
     tokens: int
@@ -147,14 +147,14 @@ def finetune(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> FinetuneResult:
-    """Train an adapter, or go on where a killed run stopped.
+    """Train, or go on where a killed run stopped.
 
     Args:
         base_folder: A checked base.
         rows: Training rows.
         dev_rows: Rows behind the dev loss; none, no dev loss.
         settings: Everything that decides the weights.
-        run_folder: Checkpoints and the adapter go here; one process at a time.
+        run_folder: Checkpoints and weights go here; one process at a time.
         identity: Digests of what the run is made of; a checkpoint of another run is refused.
         checkpoint_steps: Steps between checkpoints.
         keep_checkpoints: Complete ones that stay.
@@ -162,7 +162,7 @@ def finetune(
         say: Called with a line for the person.
 
     Returns:
-        The adapter's folder and what the run measured.
+        The folder of what was trained and what the run measured.
 
     Raises:
         InputError: Rows or settings that can't teach anything.
@@ -172,8 +172,11 @@ def finetune(
     """
     from filelock import FileLock, Timeout
 
-    if settings.method not in METHODS:
-        raise InputError(f"unknown method {settings.method!r}", allowed=", ".join(METHODS))
+    method = find_method(settings.method, settings.attachment)
+    if settings.gradient_checkpointing and not method.recomputes:
+        raise InputError(
+            f"{method.name} with gradient checkpointing", allowed=f"{method.name} without it", next_step="plan again"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # the loss runs the decoder inside the model, past the wrapper that would reduce gradients over processes
         raise InputError("training runs in one process", next_step="start it without torchrun or accelerate launch")
@@ -215,11 +218,14 @@ def _finetune(
     if found is not None:
         say(f"resuming from the checkpoint of step {found.step} of {len(schedule.steps)}")
 
-    quantization = qlora.QUANTIZATION if settings.method == "qlora" else None
+    method = find_method(settings.method, settings.attachment)
+    # weights that are trained are kept in float32, whatever they are computed in
+    dtype = "float32" if method.kind == "full" else settings.dtype
     with MemoryWatch() as memory:
         with told_clearly("while the base was loaded"):
-            base = load_model(base_folder, dtype=settings.dtype, quantization=quantization)
-        model = (qlora if settings.method == "qlora" else lora).attach(base, settings.lora)
+            base = load_model(base_folder, dtype=dtype, quantization=method.quantization)
+        model = method.attach(base, settings.attachment)
+        untrained = saving.keep_untrained(model, settings.attachment, run_folder)
         longest = max(place for step in schedule.steps for b in step for s in b for place in s.position_ids) + 1
         guards.check_before(model, tokenizer, encoded, longest)
         trainable, total = guards.trainable_counts(model)
@@ -256,10 +262,13 @@ def _finetune(
         history = trainer.state.log_history
         # the optimizer's states are not needed again; the check below takes their place
         trainer.optimizer = trainer.lr_scheduler = None
-        adapter = _save_adapter(model, base_folder, run_folder / "adapter")
-        change = guards.check_saved_adapter(model, base_folder, adapter, schedule.steps[0][0][0], settings.dtype)
+        weights = saving.save(model, method, base_folder, run_folder / method.kind, untrained)
+        change = saving.check_saved(
+            model, method, base_folder, weights, schedule.steps[0][0][0], settings.dtype, fresh=untrained is not None
+        )
     return FinetuneResult(
-        adapter=adapter,
+        weights=weights,
+        kind=method.kind,
         steps=len(schedule.steps),
         rows=schedule.rows,
         tokens=schedule.tokens,
@@ -343,22 +352,3 @@ def _dev_loss(
         return loss
 
     return measure
-
-
-def _save_adapter(model: Any, base_folder: Path, folder: Path) -> Path:
-    """Write the adapter aside with the digests of its base, then put it in its place."""
-    from components.files import place_folder
-    from components.models.fingerprint import fingerprint, write_binding
-
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    # peft would look the base up on a hub to see whether its vocabulary was resized
-    model.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
-    (aside / "README.md").unlink(missing_ok=True)
-    config = json.loads((aside / "adapter_config.json").read_text())
-    # a path of this machine is no name for a base; the fingerprint beside it is
-    config["base_model_name_or_path"] = None
-    (aside / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    write_binding(aside, fingerprint(base_folder))
-    place_folder(aside, folder)
-    return folder

@@ -1,25 +1,18 @@
-"""Checks before time is spent and after weights are saved: what makes a finetuning run silently worthless.
+"""Checks before time is spent: what makes a finetuning run silently worthless.
 
 A run can end without an error and have taught nothing: nothing was trainable, no label counted, the turn end was never
-trained, or what was saved isn't what was trained.
+trained. That what was saved is what was trained is checked in saving.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.data.chat import Encoded
 from components.errors import InputError, TunewrightError
 
-if TYPE_CHECKING:
-    from components.data.packing import PackedSequence
-
-__all__ = ["LOGIT_TOLERANCE", "check_before", "check_gradients", "check_saved_adapter", "trainable_counts"]
-
-# reloaded float32 weights are the same bits; kernels may sum in another order
-LOGIT_TOLERANCE = 1e-4
+__all__ = ["check_before", "check_gradients", "trainable_counts"]
 
 
 def trainable_counts(model: Any) -> tuple[int, int]:
@@ -100,66 +93,3 @@ def check_gradients(model: Any) -> None:
             allowed="targets that the decoder or its head uses",
             next_step="leave these modules out of finetune.targets",
         )
-
-
-def check_saved_adapter(
-    model: Any, base_folder: Path, adapter_folder: Path, probe: PackedSequence, dtype: str
-) -> float:
-    """Load the saved adapter beside the trained one and compare what the two say.
-
-    Args:
-        model: The trained model in memory, an adapter on its base.
-        base_folder: The base that it was trained on.
-        adapter_folder: What was saved.
-        probe: A sequence to compare on.
-        dtype: Of the base's weights.
-
-    Returns:
-        The largest change of a logit that the adapter makes against the base.
-
-    Raises:
-        TunewrightError: The saved weights give other logits, or the adapter changes nothing.
-        InputError: What was saved is bound to another base.
-    """
-    import torch
-
-    from components.data.packing import collate
-    from components.models.fingerprint import check_binding
-    from components.models.forward import hidden_states, logits
-
-    check_binding(adapter_folder, base_folder)
-    batch = collate([probe], 0)
-    device = next(model.parameters()).device
-    batch = {name: value.to(device) for name, value in batch.items()}
-
-    def probed() -> Any:
-        return logits(model, hidden_states(model, batch)[0, -64:])
-
-    model.eval()
-    with torch.no_grad():
-        in_memory = probed()
-        with model.disable_adapter():
-            of_base = probed()
-        # on the same base: a second one would need the memory of the whole run again
-        trained = model.active_adapter
-        model.load_adapter(str(adapter_folder), adapter_name="saved", is_trainable=False, local_files_only=True)
-        model.set_adapter("saved")
-        saved = probed()
-        model.set_adapter(trained)
-        model.delete_adapter("saved")
-    # bfloat16 keeps 8 bits: two kernels may differ in the last of them
-    tolerance = LOGIT_TOLERANCE if dtype == "float32" else 2**-6 * float(in_memory.abs().max())
-    difference = float((saved - in_memory).abs().max())
-    if not difference <= tolerance:
-        raise TunewrightError(
-            f"the saved adapter gives other logits than the trained one: largest difference {difference:.3g}",
-            allowed=f"at most {tolerance:.3g}",
-            next_step="run again; if it stays, report it with the recipe",
-        )
-    change = float((in_memory - of_base).abs().max())
-    if change == 0.0:
-        raise TunewrightError(
-            "the adapter changes no logit: training had no effect",
-            next_step="check finetune.learning_rate, finetune.targets and the loss curve",
-        )
-    return change

@@ -1,8 +1,13 @@
 """LoRA: two low-rank factors beside each chosen linear layer (Hu et al. 2021, arXiv:2106.09685).
 
-W' = W + (alpha / rank) B A, with A [rank, in] and B [out, rank]; only A and B are trained. Costs rank x (in + out)
-parameters a layer; nothing at inference once merged. On a base loaded in 4 bits the same attachment is QLoRA
-(Dettmers et al. 2023, arXiv:2305.14314).
+W' = W + scale B A, with A [rank, in] and B [out, rank]; only A and B are trained. Costs rank x (in + out) parameters a
+layer; nothing at inference once merged. On a base loaded in 4 bits the same attachment is QLoRA (Dettmers et al. 2023,
+arXiv:2305.14314).
+
+Variants: rsLoRA scales by alpha / sqrt(rank), so that high ranks still learn (Kalajdzievski 2023, arXiv:2312.03732);
+DoRA learns each weight's magnitude apart from its direction (Liu et al. 2024, arXiv:2402.09353); PiSSA begins with the
+largest singular parts of the weights, which leave the base for it (Meng et al. 2024, arXiv:2404.02948); LoftQ begins
+with what 4 bits lose of them (Li et al. 2023, arXiv:2310.08659).
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from typing import Any
 
 from components.errors import InputError
 
-__all__ = ["TARGET_PRESETS", "LoraSettings", "attach"]
+__all__ = ["STARTS", "TARGET_PRESETS", "LoraSettings", "attach"]
 
 # The presets name the modules of Llama-like decoders; anything else is given by name.
 TARGET_PRESETS: dict[str, str | list[str]] = {
@@ -20,6 +25,9 @@ TARGET_PRESETS: dict[str, str | list[str]] = {
     "attention-qkvo": ["q_proj", "k_proj", "v_proj", "o_proj"],
     "all-linear": "all-linear",
 }
+STARTS = ("zero", "pissa", "loftq")
+# PiSSA by randomised decomposition: its exact one takes minutes for a model of billions.
+PISSA = "pissa_niter_16"
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,9 @@ class LoraSettings:
         dropout: Probability of dropping an input of A.
         targets: A preset of `TARGET_PRESETS`, or module names parted by commas.
         seed: Seed of A; B starts at zero, so that the start is the base.
+        rslora: Multiply the delta by alpha / sqrt(rank) instead.
+        dora: Learn each weight's magnitude apart from its direction.
+        start: "zero": B is zero; "pissa": the weights' largest singular parts; "loftq": what 4 bits lose.
     """
 
     rank: int = 16
@@ -39,6 +50,9 @@ class LoraSettings:
     dropout: float = 0.0
     targets: str = "all-linear"
     seed: int = 0
+    rslora: bool = False
+    dora: bool = False
+    start: str = "zero"
 
 
 def attach(model: Any, settings: LoraSettings) -> Any:
@@ -46,17 +60,19 @@ def attach(model: Any, settings: LoraSettings) -> Any:
 
     Args:
         model: A causal language model, plain or loaded in 4 bits.
-        settings: Rank, scale, dropout, targets and seed.
+        settings: Rank, scale, dropout, targets, seed and variant. A start with "loftq" is left to `qlora`.
 
     Returns:
         The peft model; its trainable parameters are float32.
 
     Raises:
-        InputError: The targets match no module.
+        InputError: The targets match no module, or a start that the base can't have.
     """
     import torch
     from peft import LoraConfig, get_peft_model
 
+    quantized = bool(getattr(model, "is_quantized", False))
+    _check_start(settings, quantized)
     preset = TARGET_PRESETS.get(settings.targets)
     names: str | list[str] = preset or [name.strip() for name in settings.targets.split(",") if name.strip()]
     config = LoraConfig(
@@ -64,6 +80,9 @@ def attach(model: Any, settings: LoraSettings) -> Any:
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=names,
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
+        init_lora_weights=PISSA if settings.start == "pissa" else True,
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -78,3 +97,26 @@ def attach(model: Any, settings: LoraSettings) -> Any:
                 next_step="set finetune.targets in the recipe",
             ) from error
     return wrapped
+
+
+def _check_start(settings: LoraSettings, quantized: bool) -> None:
+    if settings.start not in STARTS:
+        raise InputError(f"unknown start {settings.start!r}", allowed=", ".join(STARTS))
+    if settings.start == "pissa" and quantized:
+        raise InputError(
+            "PiSSA takes parts of the weights into the adapter, which weights in 4 bits can't give",
+            allowed="zero or loftq with qlora; pissa with lora",
+            next_step="set finetune.lora_start, or finetune.method",
+        )
+    if settings.start == "loftq" and not quantized:
+        raise InputError(
+            "LoftQ begins with what 4 bits lose of the weights, and this base is not in 4 bits",
+            allowed="loftq with qlora",
+            next_step="set finetune.lora_start, or finetune.method",
+        )
+    if settings.start == "pissa" and settings.dora:
+        raise InputError(
+            "PiSSA together with DoRA can't be written as an adapter on the untouched base",
+            allowed="one of them",
+            next_step="set finetune.lora_start to zero, or finetune.dora to false",
+        )

@@ -138,7 +138,7 @@ def measure_step_speed(
         dtype=settings.dtype,
         rates=tuple(rates.values()),
         output_seconds=output * config.vocab_size / vocabulary,
-        optimizer_seconds=_optimizer_seconds(blocks[0], device),
+        optimizer_seconds=_optimizer_seconds(blocks[0], model, device),
         product_flops_per_second=product,
         seconds=time.perf_counter() - started,
     )
@@ -149,7 +149,7 @@ def _shallow_model(config: Any, settings: StepSettings, device: str) -> tuple[An
     import torch
     from transformers import AutoModelForCausalLM
 
-    from components.finetuning import lora, qlora
+    from components.memory.fake_model import prepared
 
     dtype = torch.float32 if settings.method == "full" else getattr(torch, settings.dtype)
     bytes_per_value = torch.empty((), dtype=dtype).element_size()
@@ -174,9 +174,7 @@ def _shallow_model(config: Any, settings: StepSettings, device: str) -> tuple[An
     if settings.method == "qlora":
         _quantize(model, dtype, device)
         model.is_loaded_in_4bit = True
-    if settings.method != "full":
-        method = qlora if settings.method == "qlora" else lora
-        model = method.attach(model, lora.LoraSettings(rank=settings.rank, targets=settings.targets))
+    model = prepared(model, settings)
     model.train()
     largest = LARGEST_OUTPUT_BYTES // (config.hidden_size * bytes_per_value)
     return model, depth, min(config.vocab_size, largest)
@@ -211,7 +209,9 @@ def _block_rate(model: Any, blocks: list[Any], sequences: int, tokens: int, dtyp
 
     from components.memory.storages import StorageLog, tracking
     from components.models.forward import hidden_states
+    from components.models.soft_prompt import soft_prompt_of
 
+    prompt: Any = soft_prompt_of(model)
     taken: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     hook = blocks[0].register_forward_pre_hook(lambda _, args, kwargs: taken.append((args, kwargs)), with_kwargs=True)
     batch = {
@@ -228,10 +228,12 @@ def _block_rate(model: Any, blocks: list[Any], sequences: int, tokens: int, dtyp
     states = arguments[0].detach().requires_grad_()
 
     def forward() -> Any:
+        # a prefix is handed on as a cache, which every pass makes longer
+        cache = {"past_key_values": prompt.get_prompt(sequences)} if named.get("past_key_values") is not None else {}
         with torch.autocast(device, dtype=dtype, enabled=dtype is not torch.float32):
             found = states
             for block in blocks:
-                output = block(found, *arguments[1:], **named)
+                output = block(found, *arguments[1:], **{**named, **cache})
                 found = output[0] if isinstance(output, tuple) else output
         return found
 
@@ -275,11 +277,12 @@ def _output_seconds(hidden_size: int, vocabulary: int, labelled: int, dtype: Any
     return statistics.median(_times(both, device)) / labelled
 
 
-def _optimizer_seconds(block: Any, device: str) -> float:
-    """Time AdamW and the clipping of gradients, for one trained parameter."""
+def _optimizer_seconds(block: Any, model: Any, device: str) -> float:
+    """Time AdamW and the clipping of gradients, for one trained parameter: of a block, or else of a soft prompt."""
     import torch
 
     trained = [parameter for parameter in block.parameters() if parameter.requires_grad]
+    trained = trained or [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-9)
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
-from components.memory import bottleneck
+from components.finetuning.bottleneck import BottleneckSettings
+from components.finetuning.full import FullSettings
+from components.finetuning.lora import LoraSettings
+from components.finetuning.methods import METHODS, MethodSettings
+from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.memory.quantized_layers import fake_parameter, quantize_linear_layers
-from components.memory.settings import SOFT_PROMPTS, StepSettings
+from components.memory.settings import StepSettings
 
-__all__ = ["build", "materialise", "read_config"]
+__all__ = ["attachment", "build", "materialise", "prepared", "read_config"]
 
 
 def read_config(folder: Path) -> Any:
@@ -62,7 +66,7 @@ def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
         if settings.frozen_quantization:
             quantize_linear_layers(model, settings.frozen_quantization, dtype)
         if training:
-            model = _attach(model, settings)
+            model = prepared(model, settings)
         if not mixed:
             _cast(model, dtype)
     model.train(training)
@@ -90,27 +94,26 @@ def _of_class(auto_class: Any, config: Any, dtype: Any) -> Any:
         return auto_class.from_config(config, dtype=dtype, attn_implementation="eager")
 
 
-def _attach(model: Any, settings: StepSettings) -> Any:
-    """Put what is trained beside the frozen model, by the trainer's own functions where it has the method."""
-    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model, prepare_model_for_kbit_training
+def prepared(model: Any, settings: StepSettings) -> Any:
+    """Put what is trained beside a frozen model, by the trainer's own functions."""
+    from peft import prepare_model_for_kbit_training
 
-    from components.finetuning import lora, qlora
-
-    if settings.method == "full":
-        return model.requires_grad_(True)
-    if settings.method in ("lora", "qlora"):
-        method = qlora if settings.frozen_quantization else lora
-        return method.attach(
-            model, lora.LoraSettings(rank=settings.rank, dropout=settings.dropout, targets=settings.targets)
-        )
-    if settings.frozen_quantization:
+    quantized = settings.frozen_quantization is not None
+    # whatever packs the base, LoRA on it is QLoRA
+    method = METHODS["qlora" if settings.method == "lora" and quantized else settings.method]
+    if quantized and method.quantization is None:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    if settings.method in SOFT_PROMPTS:
-        kind = PromptTuningConfig if settings.method == "prompt_tuning" else PrefixTuningConfig
-        prompt = kind(task_type="CAUSAL_LM", num_virtual_tokens=settings.virtual_tokens)
-        return get_peft_model(model, prompt)
-    bottleneck.insert(model, settings.bottleneck)
-    return model
+    return method.attach(model, attachment(settings))
+
+
+def attachment(settings: StepSettings) -> MethodSettings:
+    """Return the method's own settings of a simulated step."""
+    kind = METHODS[settings.method].settings
+    if kind is LoraSettings:
+        return LoraSettings(settings.rank, dropout=settings.dropout, targets=settings.targets, dora=settings.dora)
+    if kind is BottleneckSettings:
+        return BottleneckSettings(settings.bottleneck_width)
+    return SoftPromptSettings(settings.virtual_tokens) if kind is SoftPromptSettings else FullSettings()
 
 
 def _cast(model: Any, dtype: Any) -> None:

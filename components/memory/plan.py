@@ -17,7 +17,7 @@ from components.memory.hardware import Budget, DtypeSpeed, detect_budget, gpu_bu
 from components.memory.predicted_time import predict_duration
 from components.memory.process import ProcessOverhead, TrainingProcess
 from components.memory.search import HEADROOM_FRACTION, Candidate, Search
-from components.memory.settings import DTYPES, METHODS, OPTIMIZERS, StepSettings
+from components.memory.settings import DTYPES, OPTIMIZERS, SIMULATED_METHODS, StepSettings
 from components.memory.workload import Workload, uniform_workload
 from components.memory.would_fit import Remedy, remedies
 
@@ -143,12 +143,15 @@ def make_plan(
     price_per_hour: float | None = None,
     budget: Budget | None = None,
     dropout: float = 0.0,
+    dora: bool = False,
+    bottleneck_width: int = 64,
+    virtual_tokens: int = 20,
 ) -> Plan:
     """Choose how to train within a memory budget: the best quality that fits, then the fastest.
 
     Args:
         base_folder: Folder of the base; only config.json and the size of its weights are read.
-        method: lora, qlora, full, or auto for the best of `methods` that fits.
+        method: One of `SIMULATED_METHODS`, or auto for the best of `methods` that fits.
         rank: LoRA rank.
         targets: LoRA targets.
         sequence_tokens: Tokens of the longest packed sequence.
@@ -165,6 +168,9 @@ def make_plan(
         price_per_hour: Price of one device for an hour.
         budget: A budget with its source and device, instead of `budget_bytes`.
         dropout: LoRA's dropout, whose masks take memory too.
+        dora: Whether LoRA learns each weight's magnitude apart.
+        bottleneck_width: Width of bottleneck adapters.
+        virtual_tokens: Length of a soft prompt.
 
     Returns:
         The plan. `fits` is False when nothing fits; `chosen` is then the candidate that needs least.
@@ -186,7 +192,17 @@ def make_plan(
         speed = measure_dtype() if dtype == "auto" and named is None else None
         chosen_dtype = speed.dtype if speed else named.dtype if named and dtype == "auto" else dtype
         named_optimizer = "adamw" if optimizer == "auto" else optimizer
-        settings = StepSettings("lora", rank, targets, chosen_dtype, named_optimizer, dropout=dropout)
+        settings = StepSettings(
+            "lora",
+            rank,
+            targets,
+            chosen_dtype,
+            named_optimizer,
+            virtual_tokens=virtual_tokens,
+            bottleneck_width=bottleneck_width,
+            dropout=dropout,
+            dora=dora,
+        )
 
         def search(number: int) -> Search:
             return Search(
@@ -288,8 +304,8 @@ def _check(
     rows_per_sequence: int,
 ) -> None:
     for what, value, allowed in (
-        ("method", method, ("auto", *METHODS)),
-        *(("method", name, METHODS) for name in methods),
+        ("method", method, ("auto", *SIMULATED_METHODS)),
+        *(("method", name, SIMULATED_METHODS) for name in methods),
         ("dtype", dtype, ("auto", *DTYPES)),
         ("optimizer", optimizer, ("auto", *OPTIMIZERS)),
     ):

@@ -18,6 +18,7 @@ _COSTS_OF = {
     "lora": "LoRA learns less than full finetuning where there is much to learn",
     "full": "full finetuning is asked for by name only",
 }
+_NAMED_ONLY = "this method is asked for by name only"
 
 
 def why_not(other: Candidate, chosen: Candidate, limit_bytes: int) -> str:
@@ -34,7 +35,7 @@ def why_not(other: Candidate, chosen: Candidate, limit_bytes: int) -> str:
     if not other.fits:
         return f"doesn't fit: needs {(other.peak_bytes - limit_bytes) / GIB:.2f} GiB more than the budget leaves"
     if other.method != chosen.method:
-        return f"not needed: {chosen.method} fits, and {_COSTS_OF[other.method]}"
+        return f"not needed: {chosen.method} fits, and {_COSTS_OF.get(other.method, _NAMED_ONLY)}"
     if other.optimizer != chosen.optimizer:
         return f"not needed: {chosen.optimizer} fits"
     if other.sharding != chosen.sharding:

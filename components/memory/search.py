@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from components.finetuning.methods import METHODS
 from components.memory.estimate import PeakEstimate, PeakEstimator
 from components.memory.hardware import Budget
 from components.memory.process import (
@@ -28,7 +29,7 @@ __all__ = ["HEADROOM_FRACTION", "RELATIVE_SECONDS", "Candidate", "Outcome", "Sea
 # The part of the budget that stays free: measured peaks differ from run to run, and a machine has other users.
 HEADROOM_FRACTION = 0.05
 # 4-bit layers are unpacked for each use, forward and backward.
-RELATIVE_SECONDS = {"full": 1.0, "lora": 1.0, "qlora": 1.3}
+RELATIVE_SECONDS = {"qlora": 1.3}
 # Gathering shards before each block; paged states cross the bus when they are needed.
 FSDP_RELATIVE_SECONDS = 1.15
 PAGED_RELATIVE_SECONDS = 1.05
@@ -44,7 +45,7 @@ class Variant:
     """What needs a simulation of its own.
 
     Attributes:
-        method: full, lora or qlora.
+        method: One of `SIMULATED_METHODS`.
         optimizer: Name as in the simulation.
         sharding: "none"; "data-parallel", each device has all weights; "fsdp", each holds a part.
     """
@@ -59,7 +60,7 @@ class Candidate:
     """One way to train.
 
     Attributes:
-        method: lora, qlora or full.
+        method: One of `SIMULATED_METHODS`.
         dtype: dtype of frozen weights and of computation.
         optimizer: adamw, or one with smaller or paged states.
         sharding: "none", "data-parallel" or "fsdp".
@@ -188,7 +189,7 @@ class Search:
             Peak bytes of the process.
         """
         estimator = PeakEstimator(self._config, self._settings_of(variant), sequence_tokens)
-        return self._candidate(variant, 1, True, estimator).peak_bytes
+        return self._candidate(variant, 1, METHODS[variant.method].recomputes, estimator).peak_bytes
 
     def _variants(self, method: str) -> Iterator[Variant]:
         """Yield a method's variants; those that come later only matter where earlier ones don't fit."""
@@ -209,7 +210,7 @@ class Search:
         for size in self._sizes():
             # all of these before the training process is asked, which imports meanwhile
             self._estimator(variant).estimate(size, False)
-        for checkpointing in (False, True):
+        for checkpointing in (False, True) if METHODS[variant.method].recomputes else (False,):
             if found and self._budget.device == "cpu" and any(candidate.fits for candidate in found):
                 # on a CPU a larger micro-batch doesn't make up for computing blocks twice; one shape, to be told of
                 found.append(self._candidate(variant, 1, checkpointing))
@@ -335,7 +336,7 @@ def slowdown(variant: Variant) -> float:
     """Return a variant's time against the same operations in plain layers on one device."""
     paged = PAGED_RELATIVE_SECONDS if variant.optimizer.startswith("paged_") else 1.0
     sharded = FSDP_RELATIVE_SECONDS if variant.sharding == "fsdp" else 1.0
-    return RELATIVE_SECONDS[variant.method] * paged * sharded
+    return RELATIVE_SECONDS.get(variant.method, 1.0) * paged * sharded
 
 
 def settings_of(settings: StepSettings, variant: Variant, device: str, devices: int) -> StepSettings:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from components.errors import InputError
+from components.finetuning.methods import METHODS
 
 __all__ = [
     "DTYPES",
-    "METHODS",
     "OBJECTIVES",
     "OPTIMIZERS",
     "QUANTIZATIONS",
     "SIMULATED_METHODS",
-    "SOFT_PROMPTS",
     "StepSettings",
     "StepShape",
     "check_settings",
@@ -21,10 +20,7 @@ __all__ = [
     "is_paged",
 ]
 
-# what the plan chooses between; the others are simulated when they are named
-METHODS = ("full", "lora", "qlora")
-SOFT_PROMPTS = ("prompt_tuning", "prefix_tuning")
-SIMULATED_METHODS = (*METHODS, "adapter", *SOFT_PROMPTS)
+SIMULATED_METHODS = tuple(METHODS)
 DTYPES = ("float32", "bfloat16", "float16")
 TRAINED_DTYPES = ("float32", "bfloat16")
 QUANTIZATIONS = ("nf4", "int8")
@@ -47,15 +43,16 @@ class StepSettings:
         trained_dtype: float32, the mixed precision in which what is trained is its own master copy; or bfloat16, pure
             16-bit training without autocast.
         objective: weighted, the trainer's loss over packed sequences with their mask; or logits, the loss of
-            transformers over whole sequences without a mask. Soft prompts always take the latter.
+            transformers over whole sequences without a mask.
         device: cpu or cuda: on CUDA torch's optimizers work on all tensors at once, which takes copies of them.
         world_size: Devices over which FSDP shards parameters, gradients and optimizer states.
         offload_optimizer: Optimizer states, a copy of what is trained and its gradients are kept in the host's memory,
             where the step runs.
         step_in_backward: Each parameter is updated as soon as its gradient is there, which is then dropped.
         virtual_tokens: Length of a soft prompt.
-        bottleneck: Width of a bottleneck adapter.
+        bottleneck_width: Width of a bottleneck adapter.
         dropout: LoRA's dropout, whose masks are kept for the backward pass.
+        dora: Whether LoRA learns each weight's magnitude apart, for which it computes the whole weight.
     """
 
     method: str = "lora"
@@ -71,8 +68,9 @@ class StepSettings:
     offload_optimizer: bool = False
     step_in_backward: bool = False
     virtual_tokens: int = 20
-    bottleneck: int = 64
+    bottleneck_width: int = 64
     dropout: float = 0.0
+    dora: bool = False
 
     @property
     def frozen_quantization(self) -> str | None:
@@ -128,7 +126,7 @@ def check_settings(settings: StepSettings) -> None:
         ("LoRA rank", settings.rank),
         ("devices", settings.world_size),
         ("virtual tokens", settings.virtual_tokens),
-        ("bottleneck", settings.bottleneck),
+        ("bottleneck width", settings.bottleneck_width),
     ):
         if number < 1:
             raise InputError(f"{what} {number}", allowed="1 or more")
@@ -162,7 +160,7 @@ def check_shape(settings: StepSettings, shape: StepShape) -> None:
             f"a micro-batch of {shape.micro_batch_size} sequences of {shape.sequence_tokens} tokens",
             allowed="at least one sequence of at least two tokens",
         )
-    if settings.method == "prefix_tuning" and shape.gradient_checkpointing:
+    if shape.gradient_checkpointing and not METHODS[settings.method].recomputes:
         raise InputError(
             "prefix tuning with gradient checkpointing",
             allowed="prefix tuning without it: the blocks are handed the prefix as a cache, which checkpointing drops",

@@ -16,9 +16,7 @@ from components.memory.optimizers import TORCH_OPTIMIZERS, build_optimizer, page
 from components.memory.process import Allocations
 from components.memory.settings import (
     DTYPES,
-    METHODS,
     OPTIMIZERS,
-    SOFT_PROMPTS,
     StepSettings,
     StepShape,
     check_settings,
@@ -28,7 +26,7 @@ from components.memory.sharding import BlockGathering
 from components.memory.storages import Moment, Peak
 from components.memory.tracked_model import TrackedModel
 
-__all__ = ["DTYPES", "METHODS", "OPTIMIZERS", "Simulation", "StepModel", "StepSettings", "StepShape", "simulate"]
+__all__ = ["DTYPES", "OPTIMIZERS", "Simulation", "StepModel", "StepSettings", "StepShape", "simulate"]
 
 PHASES = ("forward", "backward", "step")
 
@@ -217,7 +215,7 @@ class StepModel:
 
         rows, tokens = shape.micro_batch_size, shape.sequence_tokens
         whole = {name: torch.zeros(rows, tokens, dtype=torch.int64) for name in ("input_ids", "labels")}
-        if self.settings.objective == "logits" or self.settings.method in SOFT_PROMPTS:
+        if self.settings.objective == "logits":
             return whole
         return {
             **whole,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
+from components.models.soft_prompt import prompted_states, soft_prompt_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +35,12 @@ def hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:
         batch: `input_ids`, `position_ids` [B, T] and `attention_mask` [B, 1, T, T] bool, as `collate` gives them.
 
     Returns:
-        Hidden states [B, T, H].
+        Hidden states [B, T, H]; those of a soft prompt's positions are left out.
     """
     decoder = causal_model(model).get_decoder()
+    prompt = soft_prompt_of(model)
+    if prompt is not None:
+        return prompted_states(prompt, decoder, batch)
     output = decoder(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
@@ -106,6 +110,7 @@ def check_logits(model: Any) -> None:
     try:
         with torch.no_grad():
             expected = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+            expected = expected[:, -count:]  # a soft prompt's own positions stand before them
             found = logits(model, hidden_states(model, batch))
     finally:
         model.train(was_training)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
+from components.models.adapters import add_adapter, merges
 from components.models.fingerprint import check_binding
 from components.models.forward import check_logits
 from components.models.quiet import quiet
@@ -96,7 +97,7 @@ def load_model(
         # in 4 bits the head is the same; a processor's packing for inference is not wanted before training
         check_logits(model.eval())
     if adapter is not None:
-        model = _with_adapter(model, adapter, merge)
+        model = add_adapter(model, adapter, merge=merge)
     model.eval()
     return model
 
@@ -106,7 +107,8 @@ def load_as_served(
 ) -> tuple[Any, Any]:
     """Load (model, tokenizer) the way a version is measured and served alike.
 
-    An adapter on plain weights is merged: the same numbers, fewer multiplications. On a base in 4 bits it stays apart.
+    A low-rank adapter on plain weights is merged: the same numbers, fewer multiplications. On a base in 4 bits it stays
+    apart, and so do soft prompts and bottleneck adapters everywhere.
 
     Args:
         folder: A checked base folder, or that of whole weights.
@@ -117,7 +119,7 @@ def load_as_served(
     Raises:
         InputError: As `load_model` and `load_tokenizer`.
     """
-    merge = adapter is not None and quantization is None
+    merge = adapter is not None and quantization is None and merges(adapter)
     model = load_model(folder, dtype=dtype, quantization=quantization, adapter=adapter, merge=merge)
     return model, load_tokenizer(folder)
 
@@ -153,33 +155,3 @@ def _load_base(folder: Path, dtype: str, quantization: str | None) -> Any:
                 allowed="a causal language model whose architecture transformers has",
                 next_step="fetch the base again, or choose another",
             ) from error
-
-
-def _with_adapter(model: Any, adapter: Path, merge: bool) -> Any:
-    from peft import PeftModel
-
-    with quiet():
-        try:
-            wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=False, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise InputError(f"the adapter in {adapter} can't be loaded: {error}") from error
-        if not merge:
-            return wrapped
-        _untie_adapted_head(wrapped)
-        return wrapped.merge_and_unload(safe_merge=True)
-
-
-def _untie_adapted_head(wrapped: Any) -> None:
-    """Give the head a weight of its own where it shares the embedding's and one of the two has an adapter.
-
-    A delta folded into the shared weight would change both, which is not what was trained.
-    """
-    import torch
-
-    inner = wrapped.get_base_model()
-    head, embedding = inner.get_output_embeddings(), inner.get_input_embeddings()
-    adapted = [part for part in (head, embedding) if hasattr(part, "base_layer")]
-    if adapted and head is not None and head.weight is embedding.weight:
-        plain = getattr(head, "base_layer", head)
-        plain.weight = torch.nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
-        inner.config.tie_word_embeddings = False

@@ -28,6 +28,7 @@ class Forward:
     def __init__(self, model: Any) -> None:
         from components.evaluation.attention import has_full_attention
         from components.models.forward import causal_model
+        from components.models.soft_prompt import virtual_layers
 
         inner = causal_model(model)
         if not has_full_attention(model):
@@ -42,7 +43,10 @@ class Forward:
         self._decoder = inner.get_decoder()
         weight = inner.get_input_embeddings().weight
         self._device, self._dtype = weight.device, weight.dtype
-        self.positions = int(inner.config.max_position_embeddings)
+        # what a soft prompt leaves in every layer stands before each prompt, and takes its positions
+        self._prefix = virtual_layers(model)
+        self._prefix_tokens = self._prefix[0][0].shape[2] if self._prefix else 0
+        self.positions = int(inner.config.max_position_embeddings) - self._prefix_tokens
 
     def prefill(self, piece: Sequence[int], before: Layers) -> tuple[Tensor, Layers]:
         """Compute one piece of one prompt.
@@ -52,7 +56,8 @@ class Forward:
             before: Keys and values of the prompt up to the piece; empty at its beginning.
 
         Returns:
-            Logits [V] float32 after the piece's last token, and the keys and values of all so far.
+            Logits [V] float32 after the piece's last token, and the keys and values of all so far, a soft prompt's
+            included.
         """
         import torch
 
@@ -60,6 +65,7 @@ class Forward:
         from components.evaluation.kv_cache import PrefillCache, join
         from components.models.forward import logits
 
+        before = before or self._prefix
         cache = PrefillCache(before)
         ids = torch.tensor([list(piece)], device=self._device)
         places, mask = prefill_places(cache.get_seq_length(), len(piece), dtype=self._dtype, device=self._device)

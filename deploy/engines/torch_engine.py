@@ -308,7 +308,7 @@ class TorchEngine:
                 return
             layers, job.prefilled = job.prefilled, []
             if not self._advance_or_fail(job, logits):
-                self._cache.admit([], layers, len(prompt))
+                self._cache.admit([], layers, layers[0][0].shape[2])
                 self._active.append(job)
             self._prefilling = None
         except Exception as error:

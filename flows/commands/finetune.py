@@ -33,15 +33,15 @@ def command(recipe: Path, profile: str | None, overrides: tuple[str, ...], home:
     for line in plan_text.time_lines(plan):
         observer.say(line)
     step = steps.finetune(job, data, plan, observer)
-    adapter = str(job.home / step.document["adapter"])
-    emit({**step.document, "adapter": adapter, "trained": not step.cached, "plan": plan}, as_json, _render)
+    weights = str(job.home / step.document["weights"])
+    emit({**step.document, "weights": weights, "trained": not step.cached, "plan": plan}, as_json, _render)
 
 
 def _render(found: dict[str, Any]) -> str:
     how = "trained" if found["trained"] else "unchanged, kept"
     first, last = found["losses"][0]["loss"], found["losses"][-1]["loss"]
     return (
-        f"{found['adapter']}  ({how})\n"
+        f"{found['weights']}  ({how})\n"
         f"  {found['steps']} steps, {found['tokens']} tokens, {found['tokens_per_second']:.0f} tokens/s, "
         f"loss {first:.3f} to {last:.3f}, peak {found['peak_bytes'] / 2**30:.2f} GiB"
     )

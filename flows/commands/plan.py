@@ -40,7 +40,7 @@ BELONGS_TO = {
     **dict.fromkeys(
         (
             "micro_batch_size", "checkpointing", "accumulating", "trained_dtype", "world_size", "offload_optimizer",
-            "step_in_backward", "virtual_tokens", "bottleneck", "new_tokens",
+            "step_in_backward", "virtual_tokens", "bottleneck_width", "new_tokens",
         ),
         (SIMULATED,),
     ),
@@ -64,7 +64,7 @@ BELONGS_TO = {
     "--method",
     default="auto",
     show_default=True,
-    help="With --base: auto, lora, qlora or full; with --simulate also adapter, prompt_tuning, prefix_tuning.",
+    help="auto (not with --simulate), full, lora, qlora, bottleneck, prefix_tuning, prompt_tuning or p_tuning.",
 )
 @click.option("--rank", type=int, default=16, show_default=True, help="With --base: LoRA rank.")
 @click.option("--targets", default="all-linear", show_default=True, help="With --base: LoRA targets.")

@@ -30,7 +30,7 @@ _OPTIONS = (
     click.option("--offload-optimizer", is_flag=True, help="With --simulate: optimizer in the host's memory."),
     click.option("--step-in-backward", is_flag=True, help="With --simulate: update each parameter at once."),
     click.option("--virtual-tokens", type=int, default=20, help="With --simulate: length of a soft prompt."),
-    click.option("--bottleneck", type=int, default=64, help="With --simulate: width of a bottleneck adapter."),
+    click.option("--bottleneck-width", type=int, default=64, help="With --simulate: width of a bottleneck adapter."),
     click.option("--new-tokens", type=int, default=256, help="With --simulate generate: tokens of each answer."),
     click.option("--timeline", type=click.Path(path_type=Path), help="Draw bytes over operations, .html or .svg."),
 )

@@ -14,41 +14,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.data.rows import Message, Row
+from components.data.rows import Message
 from components.errors import ConflictError, InputError, TunewrightError
-from components.finetuning import checkpoint, lora
-from components.finetuning.finetune import FinetuneResult, FinetuneSettings, finetune, run_workload
+from components.finetuning import checkpoint
+from components.finetuning.finetune import FinetuneResult, finetune, run_workload
 from components.finetuning.lora import LoraSettings
+from components.finetuning.methods import METHODS
 from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
+from tests.components.finetuning.conftest import rows, settings
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-def rows(count: int = 12) -> list[Row]:
-    return [
-        Row(
-            (
-                Message("system", f"table{number % 3}(id, name)"),
-                Message("user", f"How many rows in table {number}?"),
-                Message("assistant", f"SELECT count(*) FROM table{number % 3}"),
-            ),
-            {"subset": "single-table"},
-            number + 1,
-        )
-        for number in range(count)
-    ]
-
-
-def settings(**changes: object) -> FinetuneSettings:
-    values: dict[str, object] = {
-        "method": "lora", "lora": LoraSettings(rank=4, dropout=0.1), "learning_rate": 5e-3, "epochs": 4.0,
-        "rows_per_sequence": 2, "gradient_accumulation_steps": 2,
-    }  # fmt: skip
-    return FinetuneSettings(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def run(base: Path, folder: Path, **changes: object) -> FinetuneResult:
@@ -66,18 +45,18 @@ def test_loss_falls_and_the_adapter_is_bound_to_its_base(base: Path, tmp_path: P
     assert result.resumed_from is None
     other = make_tiny(tmp_path / "other", seed=1)
     with pytest.raises(TunewrightError, match="base"):
-        load_model(other, adapter=result.adapter)
+        load_model(other, adapter=result.weights)
 
 
 def test_the_same_run_twice_gives_the_same_bytes(base: Path, tmp_path: Path) -> None:
     one, two = run(base, tmp_path / "one"), run(base, tmp_path / "two")
     assert [e["loss"] for e in one.losses] == [e["loss"] for e in two.losses]
     name = "adapter_model.safetensors"
-    assert (one.adapter / name).read_bytes() == (two.adapter / name).read_bytes()
+    assert (one.weights / name).read_bytes() == (two.weights / name).read_bytes()
 
 
 def test_a_split_into_other_micro_batches_gives_the_same_losses(base: Path, tmp_path: Path) -> None:
-    plain = {"lora": LoraSettings(rank=4)}
+    plain = {"attachment": LoraSettings(rank=4)}
     one = run(base, tmp_path / "one", **plain, micro_batch_size=1, gradient_accumulation_steps=2)
     two = run(base, tmp_path / "two", **plain, micro_batch_size=2, gradient_accumulation_steps=1)
     for left, right in zip(one.losses, two.losses, strict=True):
@@ -127,17 +106,18 @@ def test_a_killed_run_resumes_bit_for_bit(base: Path, tmp_path: Path, moment: st
     folder = tmp_path / "killed"
     script = (
         "from pathlib import Path; import sys; sys.path.insert(0, sys.argv[4]);"
-        "from test_finetune import run_until_killed as train; train(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])"
+        "from tests.components.finetuning.test_finetune import run_until_killed as train;"
+        "train(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])"
     )
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[3])
     child = subprocess.run([sys.executable, "-c", script, str(base), str(folder), moment, here], timeout=300)
     assert child.returncode == -signal.SIGKILL
     assert not (folder / "adapter").exists()
     resumed = run(base, folder)
     assert resumed.resumed_from == step
     assert [e["loss"] for e in resumed.losses] == [e["loss"] for e in whole.losses]
-    saved = load_file(resumed.adapter / "adapter_model.safetensors")
-    for name, tensor in load_file(whole.adapter / "adapter_model.safetensors").items():
+    saved = load_file(resumed.weights / "adapter_model.safetensors")
+    for name, tensor in load_file(whole.weights / "adapter_model.safetensors").items():
         assert torch.equal(tensor, saved[name])
 
 
@@ -190,8 +170,8 @@ def test_qlora_trains_on_a_base_in_four_bits(base: Path, tmp_path: Path) -> None
 
 
 def test_factors_on_the_head_are_trained_too(base: Path, tmp_path: Path) -> None:
-    result = run(base, tmp_path, lora=LoraSettings(rank=4, targets="q_proj,lm_head"), epochs=1.0)
-    saved = load_file(result.adapter / "adapter_model.safetensors")
+    result = run(base, tmp_path, attachment=LoraSettings(rank=4, targets="q_proj,lm_head"), epochs=1.0)
+    saved = load_file(result.weights / "adapter_model.safetensors")
     ups = {name: float(tensor.abs().max()) for name, tensor in saved.items() if "lora_B" in name}
     assert any("lm_head" in name for name in ups)
     assert min(ups.values()) > 0
@@ -200,14 +180,14 @@ def test_factors_on_the_head_are_trained_too(base: Path, tmp_path: Path) -> None
 def test_a_trainable_parameter_that_the_loss_does_not_reach_stops_the_run_by_name(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attach = lora.attach
+    attach = METHODS["lora"].attach
 
     def with_an_idle_one(model: object, chosen: LoraSettings) -> object:
         wrapped = attach(model, chosen)
         wrapped.register_parameter("idle", torch.nn.Parameter(torch.zeros(2)))
         return wrapped
 
-    monkeypatch.setattr(lora, "attach", with_an_idle_one)
+    monkeypatch.setitem(METHODS, "lora", replace(METHODS["lora"], attach=with_an_idle_one))
     with pytest.raises(TunewrightError, match="doesn't reach idle: trainable, but without a gradient"):
         run(base, tmp_path)
     assert not list(tmp_path.glob("checkpoint-*"))
@@ -215,7 +195,7 @@ def test_a_trainable_parameter_that_the_loss_does_not_reach_stops_the_run_by_nam
 
 def test_targets_that_match_nothing_are_refused_before_time_is_spent(base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="match no module"):
-        run(base, tmp_path, lora=LoraSettings(targets="nonsense"))
+        run(base, tmp_path, attachment=LoraSettings(targets="nonsense"))
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
@@ -237,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_rows(base: Path
             base,
             [replace(row, line=row.line + 100) for row in rows()[4:8]],
             [],
-            settings(learning_rate=0.99, lora=LoraSettings(rank=4, alpha=1e20)),
+            settings(learning_rate=0.99, attachment=LoraSettings(rank=4, alpha=1e20)),
             run_folder=tmp_path,
             identity={},
         )

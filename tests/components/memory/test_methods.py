@@ -29,10 +29,12 @@ CASES: dict[str, dict[str, Any]] = {
     "full, paged optimizer": {"method": "full", "optimizer": "paged_adamw"},
     "full, step in the backward pass": {"method": "full", "step_in_backward": True},
     "lora with dropout": {"method": "lora", "dropout": 0.1},
-    "adapter": {"method": "adapter", "bottleneck": 16},
-    "adapter in 4 bits": {"method": "adapter", "bottleneck": 16, "quantization": "nf4"},
+    "bottleneck": {"method": "bottleneck", "bottleneck_width": 16},
+    "bottleneck in 4 bits": {"method": "bottleneck", "bottleneck_width": 16, "quantization": "nf4"},
     "prompt tuning": {"method": "prompt_tuning", "virtual_tokens": 8},
     "prompt tuning in bfloat16": {"method": "prompt_tuning", "virtual_tokens": 8, "dtype": "bfloat16"},
+    "p-tuning": {"method": "p_tuning", "virtual_tokens": 8},
+    "lora with magnitudes": {"method": "lora", "dora": True},
     "prefix tuning": {"method": "prefix_tuning", "virtual_tokens": 8},
 }  # fmt: skip
 
@@ -44,7 +46,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # blocks that are run a second time, once for each kind of layer, precision and update
 CHECKPOINTED = ("lora in 8 bits", "qlora in bfloat16", "full, mixed precision", "full, step in the backward pass",
-                "adapter", "prompt tuning")  # fmt: skip
+                "bottleneck", "prompt tuning")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -60,14 +62,14 @@ def test_a_simulated_peak_is_the_measured_peak(base: Path, case: str, checkpoint
     [
         ("mistral", "lora"),
         ("qwen2", "lora"),
-        ("qwen2", "adapter"),
+        ("qwen2", "bottleneck"),
         ("gpt2", "qlora"),
-        ("gpt2", "adapter"),
+        ("gpt2", "bottleneck"),
         ("gpt2", "full"),
     ],
 )
 def test_other_architectures_are_simulated_as_they_run(architecture: str, method: str, tmp_path: Path) -> None:
-    settings = StepSettings(method, 4, bottleneck=8)
+    settings = StepSettings(method, 4, bottleneck_width=8)
     compare(folder_of(architecture, tmp_path), settings, StepShape(1, 64))
 
 
@@ -129,7 +131,7 @@ def test_what_is_trained_and_kept_differs_by_method(base: Path) -> None:
     assert found["full, 8-bit optimizer"].peak.breakdown["optimizer"] == kept + 2 * 256 * 4
     assert states["full, pure bfloat16"] == pytest.approx(4, rel=0.01)
     weights = {name: one.peak.breakdown["weights"] for name, one in found.items()}
-    assert weights["adapter in 4 bits"] < weights["lora in 8 bits"] < weights["lora, whole logits"]
+    assert weights["bottleneck in 4 bits"] < weights["lora in 8 bits"] < weights["lora, whole logits"]
     assert weights["full, pure bfloat16"] == pytest.approx(weights["full, mixed precision"] / 2, rel=0.01)
     assert found["prompt tuning"].trainable_parameters == 8 * 64
 

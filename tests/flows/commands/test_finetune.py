@@ -33,7 +33,7 @@ def test_an_adapter_is_trained_once_and_kept(
     document = json.loads(out)
     assert (status, document["trained"]) == (0, True)
     assert "finetune: step" in err
-    assert (Path(document["adapter"]) / "adapter_model.safetensors").is_file()
+    assert (Path(document["weights"]) / "adapter_model.safetensors").is_file()
     assert document["steps"] == len(document["losses"]) > 0
     assert document["plan"]["fits"]
     assert not (tmp_path / "home" / "registry").exists()

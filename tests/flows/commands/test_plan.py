@@ -134,7 +134,7 @@ def test_one_named_pass_is_simulated_and_drawn(
     drawing = tmp_path / "step.html"
     shape = ("--micro-batch-size", "2", "--sequence-tokens", "64", "--dtype", "float32", "--timeline", str(drawing))
     status, out, err = run(
-        monkeypatch, capsys, "--base", str(base), "--simulate", "train", "--method", "adapter", *shape, "--json"
+        monkeypatch, capsys, "--base", str(base), "--simulate", "train", "--method", "bottleneck", *shape, "--json"
     )
     document = json.loads(out)
     assert status == 0

@@ -1,0 +1,177 @@
+"""What was trained goes to disk and is proven there: the saved weights give the logits of those in memory.
+
+Written aside and renamed, so that a folder with this name is whole. Between the trainer and whoever registers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import TunewrightError
+from components.finetuning.lora import LoraSettings
+from components.finetuning.methods import Method, MethodSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from components.data.packing import PackedSequence
+
+__all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "save"]
+
+# reloaded float32 weights are the same bits; kernels may sum in another order
+LOGIT_TOLERANCE = 1e-4
+# The last places of a sequence that are compared: an answer's.
+PROBED_TOKENS = 64
+
+
+def keep_untrained(model: Any, settings: MethodSettings, run_folder: Path) -> Path | None:
+    """Write the adapter down as it begins, where it took a part of the base's weights with it (PiSSA).
+
+    Returns:
+        Its folder, or None where the base is untouched.
+    """
+    if not (isinstance(settings, LoraSettings) and settings.start == "pissa"):
+        return None
+    from components.models.adapters import save_adapter
+
+    folder = run_folder / "untrained"
+    shutil.rmtree(folder, ignore_errors=True)
+    config = model.peft_config["default"]
+    start = config.init_lora_weights
+    # peft would take the weights apart once more when it reads this
+    config.init_lora_weights = True
+    try:
+        save_adapter(model, folder)
+    finally:
+        config.init_lora_weights = start
+    return folder
+
+
+def save(model: Any, method: Method, base_folder: Path, folder: Path, untrained: Path | None = None) -> Path:
+    """Write an adapter with the digests of its base, or a whole model with its tokenizer.
+
+    Args:
+        model: The trained model.
+        method: How it was trained.
+        base_folder: The base that it was trained on.
+        folder: Where it goes; what is there is replaced.
+        untrained: As `keep_untrained` gave it.
+
+    Returns:
+        The folder.
+    """
+    from components.files import place_folder
+    from components.models.adapters import save_adapter
+    from components.models.fingerprint import fingerprint, write_binding
+
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if method.kind == "full":
+        _save_whole(model, base_folder, aside)
+    else:
+        save_adapter(model, aside, untrained=untrained)
+        write_binding(aside, fingerprint(base_folder))
+    place_folder(aside, folder)
+    if untrained is not None:
+        shutil.rmtree(untrained)
+    return folder
+
+
+def check_saved(
+    model: Any,
+    method: Method,
+    base_folder: Path,
+    folder: Path,
+    probe: PackedSequence,
+    dtype: str,
+    *,
+    fresh: bool = False,
+) -> float:
+    """Load what was saved and compare what it says with what the trained model says.
+
+    Args:
+        model: The trained model in memory.
+        method: How it was trained.
+        base_folder: The base that it was trained on.
+        folder: What was saved.
+        probe: A sequence to compare on.
+        dtype: What the run computed in.
+        fresh: Load an adapter on a base of its own: the one in memory isn't the base that it is bound to.
+
+    Returns:
+        The largest change of a logit that training made against the base.
+
+    Raises:
+        TunewrightError: The saved weights give other logits, or training changed nothing.
+        InputError: What was saved is bound to another base.
+    """
+    from components.models.adapters import adapter_in_its_place, without_adapter
+    from components.models.fingerprint import check_binding
+    from components.models.load import load_model
+
+    model.eval()
+    in_memory = _probed(model, probe)
+    if method.kind == "adapter":
+        check_binding(folder, base_folder)
+    if method.kind == "full" or fresh:
+        whole = method.kind == "full"
+        kept = "float32" if whole else dtype
+        of_base = _probed(load_model(base_folder, dtype=kept, quantization=method.quantization), probe)
+        loaded = load_model(
+            folder if whole else base_folder,
+            dtype=kept,
+            quantization=method.quantization,
+            adapter=None if whole else folder,
+        )
+        saved = _probed(loaded, probe)
+    else:
+        with without_adapter(model) as bare:
+            of_base = _probed(bare, probe)
+        with adapter_in_its_place(model, folder) as replaced:
+            saved = _probed(replaced, probe)
+    # bfloat16 keeps 8 bits: two kernels may differ in the last of them
+    tolerance = LOGIT_TOLERANCE if dtype == "float32" else 2**-6 * float(in_memory.abs().max())
+    difference = float((saved - in_memory).abs().max())
+    if not difference <= tolerance:
+        raise TunewrightError(
+            f"the saved weights give other logits than the trained ones: largest difference {difference:.3g}",
+            allowed=f"at most {tolerance:.3g}",
+            next_step="run again; if it stays, report it with the recipe",
+        )
+    change = float((in_memory - of_base).abs().max())
+    if change == 0.0:
+        raise TunewrightError(
+            "training changed no logit: it had no effect",
+            next_step="check finetune.learning_rate, finetune.targets and the loss curve",
+        )
+    return change
+
+
+def _probed(model: Any, probe: PackedSequence) -> Tensor:
+    import torch
+
+    from components.data.packing import collate
+    from components.models.forward import hidden_states, logits
+
+    device = next(model.parameters()).device
+    batch = {name: value.to(device) for name, value in collate([probe], 0).items()}
+    with torch.no_grad():
+        found: Tensor = logits(model, hidden_states(model, batch)[0, -PROBED_TOKENS:])
+    return found
+
+
+def _save_whole(model: Any, base_folder: Path, folder: Path) -> None:
+    """Write weights and config, and what the base has beside them: tokenizer, template, licence."""
+    from components.models.fingerprint import base_files
+    from components.models.quiet import quiet
+
+    folder.mkdir(parents=True)
+    for name, path in base_files(base_folder).items():
+        if not name.endswith((".safetensors", ".safetensors.index.json")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+    with quiet():
+        model.save_pretrained(folder, safe_serialization=True)

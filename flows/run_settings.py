@@ -1,0 +1,60 @@
+"""Everything that decides the weights of a run, from recipe, tactics and plan. Read by the steps that train or plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.finetuning.bottleneck import BottleneckSettings
+from components.finetuning.finetune import FinetuneSettings
+from components.finetuning.full import FullSettings
+from components.finetuning.lora import LoraSettings
+from components.finetuning.methods import METHODS, MethodSettings
+from components.finetuning.prompt_tuning import SoftPromptSettings
+from flows.job import Job
+
+__all__ = ["run_settings"]
+
+
+def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
+    """Everything that decides the weights: the recipe's values, what the rules chose for 'auto', and the plan."""
+    recipe, tactics = job.recipe, job.tactics
+    section, method = recipe.finetune, plan.get("method", "lora")
+    return FinetuneSettings(
+        method=method,
+        attachment=_method_settings(job, method),
+        dtype=plan.get("dtype", "float32"),
+        optimizer=plan.get("optimizer", "adamw"),
+        learning_rate=tactics.learning_rate,
+        schedule=section.schedule,
+        warmup_fraction=section.warmup_fraction,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        epochs=tactics.epochs,
+        rows_per_sequence=section.rows_per_sequence,
+        micro_batch_size=plan.get("micro_batch_size", 1),
+        gradient_accumulation_steps=plan.get("gradient_accumulation_steps", 1),
+        gradient_checkpointing=plan.get("gradient_checkpointing", False),
+        max_tokens=section.max_tokens,
+        prompt_loss_weight=tactics.prompt_loss_weight,
+        seed=recipe.seed,
+    )
+
+
+def _method_settings(job: Job, method: str) -> MethodSettings:
+    section, seed = job.recipe.finetune, job.recipe.seed
+    if METHODS[method].settings is LoraSettings:
+        return LoraSettings(
+            rank=job.tactics.rank,
+            alpha=section.alpha,
+            dropout=section.dropout,
+            targets=job.tactics.targets,
+            seed=seed,
+            rslora=section.rslora,
+            dora=section.dora,
+            start=section.lora_start,
+        )
+    if METHODS[method].settings is BottleneckSettings:
+        return BottleneckSettings(section.bottleneck_width, seed)
+    if METHODS[method].settings is SoftPromptSettings:
+        return SoftPromptSettings(section.virtual_tokens, seed)
+    return FullSettings()

@@ -1,0 +1,229 @@
+"""Every method learns, says the same after loading, resumes, and is served as it was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.data.chat import encode
+from components.data.packing import collate, pack_rows
+from components.data.rows import Message
+from components.errors import InputError
+from components.evaluation.generation import generate
+from components.finetuning.bottleneck import BottleneckSettings
+from components.finetuning.finetune import FinetuneResult, finetune
+from components.finetuning.full import FullSettings
+from components.finetuning.lora import LoraSettings
+from components.finetuning.methods import METHODS, MethodSettings, find_method
+from components.finetuning.prompt_tuning import SoftPromptSettings
+from components.models.adapters import merges
+from components.models.fingerprint import fingerprint
+from components.models.forward import hidden_states, logits
+from components.models.load import load_as_served, load_model, load_tokenizer
+from components.models.tiny import make_tiny
+from tests.components.finetuning.conftest import rows, settings
+
+CASES: dict[str, tuple[str, MethodSettings, float]] = {
+    "full": ("full", FullSettings(), 2e-3),
+    "lora": ("lora", LoraSettings(rank=4), 5e-3),
+    "rslora": ("lora", LoraSettings(rank=4, rslora=True), 5e-3),
+    "dora": ("lora", LoraSettings(rank=4, dora=True), 5e-3),
+    "pissa": ("lora", LoraSettings(rank=4, start="pissa"), 5e-3),
+    "qlora": ("qlora", LoraSettings(rank=4), 5e-3),
+    "loftq": ("qlora", LoraSettings(rank=4, start="loftq"), 5e-3),
+    "bottleneck": ("bottleneck", BottleneckSettings(width=8), 1e-2),
+    "prefix_tuning": ("prefix_tuning", SoftPromptSettings(virtual_tokens=4), 2e-1),
+    "prompt_tuning": ("prompt_tuning", SoftPromptSettings(virtual_tokens=8), 3e-1),
+    "p_tuning": ("p_tuning", SoftPromptSettings(virtual_tokens=8), 3e-2),
+}
+# What begins elsewhere than at the base, since the layers hold numbers that no training put there.
+MERGED = ("lora", "rslora", "dora", "pissa")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+class Trained:
+    """Each case is trained once, when it is first asked for."""
+
+    def __init__(self, base: Path, folder: Path) -> None:
+        self._base, self._folder = base, folder
+        self._results: dict[str, FinetuneResult] = {}
+
+    def __getitem__(self, case: str) -> FinetuneResult:
+        if case not in self._results:
+            self._results[case] = train(self._base, self._folder / case, case)
+        return self._results[case]
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(base, tmp_path_factory.mktemp("trained"))
+
+
+def train(base: Path, folder: Path, case: str, **changes: object) -> FinetuneResult:
+    method, attachment, rate = CASES[case]
+    chosen = settings(method=method, attachment=attachment, learning_rate=rate, **changes)
+    return finetune(base, rows(), rows(4), chosen, run_folder=folder, identity={"data": "d"}, checkpoint_steps=3)
+
+
+def load(base: Path, result: FinetuneResult, case: str, *, merge: bool = False) -> torch.nn.Module:
+    if result.kind == "full":
+        return load_model(result.weights)  # type: ignore[no-any-return]
+    quantization = METHODS[CASES[case][0]].quantization
+    return load_model(base, quantization=quantization, adapter=result.weights, merge=merge)  # type: ignore[no-any-return]
+
+
+def said(base: Path, model: torch.nn.Module) -> torch.Tensor:
+    """Logits of two packed rows."""
+    tokenizer = load_tokenizer(base)
+    encoded = [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows(2)]
+    batch = collate([pack_rows(encoded)], 0)
+    with torch.no_grad():
+        return logits(model, hidden_states(model, batch))[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_learns(trained: Trained, case: str) -> None:
+    result = trained[case]
+    # before a model that knows nothing a prompt can only make some tokens likelier everywhere
+    least = 0.05 if case in ("prompt_tuning", "p_tuning") else 0.1
+    assert result.losses[-1]["loss"] < result.losses[0]["loss"] - least
+    assert result.dev[-1]["loss"] < result.dev[0]["loss"]
+    assert 0 < result.trainable_parameters <= result.total_parameters
+    assert (result.trainable_parameters == result.total_parameters) == (case == "full")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_served_is_what_was_trained(base: Path, trained: Trained, case: str) -> None:
+    result = trained[case]
+    apart = said(base, load(base, result, case))
+    whole = result.kind == "full"
+    quantization = METHODS[CASES[case][0]].quantization
+    served, tokenizer = load_as_served(
+        result.weights if whole else base, adapter=None if whole else result.weights, quantization=quantization
+    )
+    assert torch.allclose(said(base, served), apart, atol=1e-4)
+    assert not torch.allclose(said(base, load_model(base)), apart, atol=1e-3)
+    assert tokenizer.chat_template
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != "full"])
+def test_only_low_rank_deltas_fold_into_weights(base: Path, trained: Trained, case: str) -> None:
+    result = trained[case]
+    assert merges(result.weights) == (CASES[case][0] in ("lora", "qlora"))
+    if case in MERGED:
+        assert torch.allclose(
+            said(base, load(base, result, case, merge=True)), said(base, load(base, result, case)), atol=1e-4
+        )
+    elif CASES[case][0] != "qlora":
+        with pytest.raises(InputError, match="can't be folded"):
+            load(base, result, case, merge=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_generation_in_slots_gives_what_one_prompt_alone_gives(base: Path, trained: Trained, case: str) -> None:
+    model, tokenizer = load(base, trained[case], case), load_tokenizer(base)
+    prompts = [row.prompt for row in rows(3)] + [(Message("user", "A question of another length, without a system"),)]
+    found = generate(model, tokenizer, prompts, max_new_tokens=8, batch_size=3)
+    for prompt, completion in zip(prompts, found, strict=True):
+        ids = tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in prompt], add_generation_prompt=True, return_tensors="pt",
+            return_dict=True,
+        )  # fmt: skip
+        with torch.no_grad():
+            alone = model.generate(**ids, do_sample=False, max_new_tokens=8, pad_token_id=0)  # type: ignore[operator]
+        answer = alone[0] if alone.shape[1] <= 8 else alone[0, ids["input_ids"].shape[1] :]
+        assert tokenizer.decode(answer, skip_special_tokens=True) == completion.text
+
+
+@pytest.mark.parametrize("case", ["full", "pissa", "loftq", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning"])
+def test_a_stopped_run_goes_on_bit_for_bit(base: Path, trained: Trained, tmp_path: Path, case: str) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(log: object) -> None:
+        if log["step"] == 5:  # type: ignore[index]
+            raise StoppedError
+
+    method, attachment, rate = CASES[case]
+    chosen = settings(method=method, attachment=attachment, learning_rate=rate)
+    with pytest.raises(StoppedError):
+        finetune(
+            base, rows(), rows(4), chosen, run_folder=tmp_path, identity={"data": "d"}, checkpoint_steps=3,
+            progress=stop,
+        )  # fmt: skip
+    resumed = train(base, tmp_path, case)
+    assert resumed.resumed_from == 3
+    assert [e["loss"] for e in resumed.losses] == [e["loss"] for e in trained[case].losses]
+    for path in trained[case].weights.glob("*.safetensors"):
+        again = load_file(resumed.weights / path.name)
+        assert all(torch.equal(tensor, again[name]) for name, tensor in load_file(path).items())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_split_into_other_micro_batches_gives_the_same_losses(base: Path, tmp_path: Path, case: str) -> None:
+    one = train(base, tmp_path / "one", case, epochs=1.0, micro_batch_size=1, gradient_accumulation_steps=2)
+    two = train(base, tmp_path / "two", case, epochs=1.0, micro_batch_size=2, gradient_accumulation_steps=1)
+    for left, right in zip(one.losses, two.losses, strict=True):
+        assert abs(left["loss"] - right["loss"]) <= 2e-5 * left["loss"]
+
+
+def test_whole_weights_are_a_base_of_their_own(base: Path, trained: Trained) -> None:
+    before, after = fingerprint(base), fingerprint(trained["full"].weights)
+    assert after.base != before.base
+    assert (after.tokenizer, after.template) == (before.tokenizer, before.template)
+
+
+def test_an_adapter_that_took_of_the_weights_is_saved_as_one_on_the_untouched_base(
+    trained: Trained,
+) -> None:
+    config = json.loads((trained["pissa"].weights / "adapter_config.json").read_text())
+    assert (config["r"], config["init_lora_weights"], config["base_model_name_or_path"]) == (8, True, None)
+    assert not (trained["pissa"].weights.parent / "untrained").exists()
+
+
+def test_loftq_begins_nearer_to_the_base_than_4_bits_alone(base: Path) -> None:
+    expected = said(base, load_model(base))
+    distances = {}
+    for start in ("zero", "loftq"):
+        model = METHODS["qlora"].attach(load_model(base, quantization="nf4"), LoraSettings(rank=16, start=start))
+        distances[start] = float((said(base, model.eval()) - expected).square().mean())
+    assert distances["loftq"] < 0.8 * distances["zero"]
+
+
+@pytest.mark.parametrize(
+    ("method", "attachment", "problem"),
+    [
+        ("soft", LoraSettings(), "unknown method"),
+        ("bottleneck", LoraSettings(), "bottleneck with LoraSettings"),
+    ],
+)
+def test_a_method_takes_its_own_settings(method: str, attachment: MethodSettings, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        find_method(method, attachment)
+
+
+@pytest.mark.parametrize(
+    ("method", "attachment", "problem"),
+    [
+        ("qlora", LoraSettings(start="pissa"), "PiSSA"),
+        ("lora", LoraSettings(start="loftq"), "LoftQ"),
+        ("lora", LoraSettings(start="pissa", dora=True), "together with DoRA"),
+        ("lora", LoraSettings(start="other"), "unknown start"),
+        ("prefix_tuning", SoftPromptSettings(), "with gradient checkpointing"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_before_training(
+    base: Path, tmp_path: Path, method: str, attachment: MethodSettings, problem: str
+) -> None:
+    chosen = settings(method=method, attachment=attachment, gradient_checkpointing=method == "prefix_tuning")
+    with pytest.raises(InputError, match=problem):
+        finetune(base, rows(), [], chosen, run_folder=tmp_path, identity={"data": "d"})
+    assert not list(tmp_path.glob("checkpoint-*"))
