@@ -210,7 +210,9 @@ class MemorySection(Section):
     budget: Size = Field(
         "auto", description="'auto' (cgroup limit or free memory), a number of bytes, or a size such as 8GiB"
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="'auto' measures both on this machine")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of frozen weights and of computation; 'auto' measures float32 and bfloat16 on this machine"
+    )
     threads: int = Field(0, ge=0, description="CPU threads; 0: as many as this process may use")
     price_per_hour: float | None = Field(
         None, ge=0, description="price of the device for an hour, in any currency: the plan says what a run will cost"

@@ -7,13 +7,15 @@ Left to itself SIGTERM kills the process on the spot: child processes, Prefect's
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 from components.errors import TunewrightError
 
-__all__ = ["Interrupted", "Terminated", "interruption", "raise_on_sigterm", "take_no_more_signals"]
+__all__ = ["Interrupted", "Terminated", "interruption", "raise_on_sigterm", "sigterm_asked", "take_no_more_signals"]
 
 # what they finished is kept by content, and training has checkpoints
 RESUMING = ("run", "finetune", "decide")
@@ -34,6 +36,31 @@ class Interrupted(TunewrightError):  # noqa: N818 - what happened, named as the 
 def raise_on_sigterm() -> None:
     """Let SIGTERM raise `Terminated` in the main thread."""
     signal.signal(signal.SIGTERM, _terminate)
+
+
+@contextmanager
+def sigterm_asked() -> Iterator[Callable[[], bool]]:
+    """Let the first SIGTERM be asked for while the block runs, and raise nothing; a second one raises `Terminated`.
+
+    Yields:
+        Whether SIGTERM came. Outside the main thread, which alone gets signals, always False.
+    """
+    came = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise Terminated
+        came = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def take_no_more_signals() -> None:

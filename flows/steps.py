@@ -18,6 +18,7 @@ from components.errors import TunewrightError
 from components.files import digest_of, sha256_tree
 from components.finetuning.methods import METHODS
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
+from flows.interruption import sigterm_asked
 from flows.job import Job
 from flows.observer import Observer, step_detail
 from flows.run_settings import run_settings
@@ -169,7 +170,11 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
 
 
 def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
-    """Train by the plan, or go on where a killed run stopped, or return the weights that are there."""
+    """Train by the plan, or go on where a killed run stopped, or return the weights that are there.
+
+    Raises:
+        StoppedError: SIGTERM came; a checkpoint of the last step is saved.
+    """
     from components.finetuning import finetune as finetuning
     from components.memory.misprediction import compare_peak, compare_time, report_request
 
@@ -189,18 +194,20 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
             observer.progress("finetune: step", int(log["step"]), int(log["steps"]), step_detail(log))
 
         folder = job.home / "runs" / key[:24]
-        result = finetuning.finetune(
-            job.base.folder,
-            job.train_rows,
-            job.dev_loss_rows,
-            settings,
-            run_folder=folder,
-            identity=identity,
-            checkpoint_steps=recipe.finetune.checkpoint_steps,
-            keep_checkpoints=recipe.finetune.keep_checkpoints,
-            progress=tell,
-            say=observer.say,
-        )
+        with sigterm_asked() as stop:
+            result = finetuning.finetune(
+                job.base.folder,
+                job.train_rows,
+                job.dev_loss_rows,
+                settings,
+                run_folder=folder,
+                identity=identity,
+                checkpoint_steps=recipe.finetune.checkpoint_steps,
+                keep_checkpoints=recipe.finetune.keep_checkpoints,
+                progress=tell,
+                say=observer.say,
+                stop=stop,
+            )
         document = asdict(result)
         memory = compare_peak(plan, result.peak_bytes, result.splits)
         warning = report_request(memory, plan, result.splits)

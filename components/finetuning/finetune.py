@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.data.chat import encode
-from components.errors import ConflictError, InputError
+from components.errors import ConflictError, InputError, TunewrightError
 from components.finetuning import checkpoint, guards, saving
 from components.finetuning.methods import MethodSettings, find_method
 from components.finetuning.out_of_memory import told_clearly
@@ -21,7 +22,27 @@ from components.memory.workload import Workload
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "run_workload"]
+__all__ = ["FinetuneResult", "FinetuneSettings", "StoppedError", "finetune", "run_workload"]
+
+
+class StoppedError(TunewrightError):
+    """Training was asked to stop, and has saved where it is.
+
+    Attributes:
+        step: Optimizer steps done.
+        steps: Optimizer steps of the whole run.
+    """
+
+    # a chain that is cut off here is not done; that of a process which SIGTERM ends
+    exit_status = 128 + signal.SIGTERM
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(
+            f"stopped after step {step} of {steps}; a checkpoint of it is saved",
+            next_step="run the same command again; it goes on where it stopped",
+        )
+        self.step, self.steps = step, steps
+
 
 # How often the dev loss is measured in a run.
 DEV_PASSES = 4
@@ -146,6 +167,7 @@ def finetune(
     keep_checkpoints: int = 2,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> FinetuneResult:
     """Train, or go on where a killed run stopped.
 
@@ -160,6 +182,7 @@ def finetune(
         keep_checkpoints: Complete ones that stay.
         progress: Called after each step with step, steps, loss, tokens_per_second, seconds_left.
         say: Called with a line for the person.
+        stop: Asked after each step whether to save a checkpoint and stop.
 
     Returns:
         The folder of what was trained and what the run measured.
@@ -169,6 +192,7 @@ def finetune(
         ConflictError: The run folder is in use by another process, or holds checkpoints of another run.
         DivergedError: A loss or gradient that isn't finite.
         VerdictError: Not even one sequence at a time fits the memory at hand.
+        StoppedError: `stop` said so before the last step.
     """
     from filelock import FileLock, Timeout
 
@@ -190,7 +214,7 @@ def finetune(
     with lock:
         return _finetune(
             base_folder, rows, dev_rows, settings, run_folder, dict(identity), checkpoint_steps, keep_checkpoints,
-            progress, say,
+            progress, say, stop,
         )  # fmt: skip
 
 
@@ -205,6 +229,7 @@ def _finetune(
     keep_checkpoints: int,
     progress: Progress | None,
     say: Callable[[str], None],
+    stop: Callable[[], bool],
 ) -> FinetuneResult:
     from components.finetuning.memory_watch import MemoryWatch
     from components.finetuning.trainer import ProgressCallback, build_trainer
@@ -243,7 +268,7 @@ def _finetune(
             max_grad_norm=settings.max_grad_norm,
             gradient_accumulation_steps=settings.gradient_accumulation_steps,
             gradient_checkpointing=settings.gradient_checkpointing,
-            bf16=settings.dtype == "bfloat16",
+            dtype=settings.dtype,
             checkpoint_steps=checkpoint_steps,
             keep_checkpoints=keep_checkpoints,
             seed=settings.seed,
@@ -252,12 +277,14 @@ def _finetune(
             say=say,
             callbacks=[
                 ProgressCallback(
-                    watch, _dev_steps(len(schedule.steps)), _dev_loss(model, tokenizer, dev_rows, settings)
+                    watch, _dev_steps(len(schedule.steps)), _dev_loss(model, tokenizer, dev_rows, settings), stop
                 )
             ],
         )
         with told_clearly("outside the passes, such as in the optimizer's step"):
             trainer.resume(found)
+        if trainer.state.global_step < len(schedule.steps):
+            raise StoppedError(trainer.state.global_step, len(schedule.steps))
         seconds = watch.seconds
         history = trainer.state.log_history
         # the optimizer's states are not needed again; the check below takes their place

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, SequentialSampler
@@ -24,11 +22,20 @@ from transformers.trainer_callback import ExportableState
 from components.data.packing import PackedSequence, collate
 from components.errors import TunewrightError
 from components.finetuning import checkpoint, guards
-from components.finetuning.checkpoint import Checkpoint
+from components.finetuning.checkpoint import Checkpoint, load_tensors
 from components.finetuning.loss import forward_loss
 from components.finetuning.out_of_memory import EffectiveBatch, Split
 from components.finetuning.progress import ProgressWatch
 from components.finetuning.schedule import Schedule
+from components.finetuning.training_state import (
+    fields_of,
+    pack_optimizer,
+    random_document,
+    random_tensors,
+    restore_random,
+    trainable_state,
+    unpack_optimizer,
+)
 
 # The plan's names of optimizers, and transformers'. 8-bit and paged ones are bitsandbytes', on CUDA only.
 OPTIMIZERS = {
@@ -38,7 +45,10 @@ OPTIMIZERS = {
     "paged_adamw_8bit": "paged_adamw_8bit",
 }
 
-__all__ = ["DivergedError", "ProgressCallback", "ScheduledTrainer", "build_trainer", "trainable_state"]
+# A loss scaled by no more than this, and its gradient overflows all the same: nothing is left to try.
+SMALLEST_SCALE = 1.0
+
+__all__ = ["DivergedError", "ProgressCallback", "ScheduledTrainer", "build_trainer"]
 
 
 class DivergedError(TunewrightError):
@@ -67,6 +77,8 @@ class ScheduledTrainer(Trainer):
         keep_checkpoints: Complete checkpoints that stay.
         split: Micro-batch and checkpointing as planned.
         pad_id: Token id for padding.
+        dtype: What the step computes in; with float16 the loss is scaled, so that small gradients don't vanish
+            (Micikevicius et al. 2018, arXiv:1710.03740).
         say: Called with a line for the person.
         arguments: What `transformers.Trainer` takes.
     """
@@ -82,6 +94,7 @@ class ScheduledTrainer(Trainer):
         keep_checkpoints: int,
         split: Split,
         pad_id: int,
+        dtype: torch.dtype,
         say: Callable[[str], None],
         **arguments: Any,
     ) -> None:
@@ -91,7 +104,11 @@ class ScheduledTrainer(Trainer):
         self.effective_batch = EffectiveBatch(schedule.steps, split, pad_id, self._checkpoint_activations, say)
         self.resumed: Checkpoint | None = None
         self.gradients_checked = False
+        self.dtype = dtype
         super().__init__(**arguments)
+        if dtype is torch.float16:
+            # accelerate has a scaler for accelerators only; the optimizer that it prepares takes this one
+            self.accelerator.scaler = torch.amp.GradScaler(self.args.device.type)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         # the schedule has the order; it must not be shuffled again
@@ -125,21 +142,32 @@ class ScheduledTrainer(Trainer):
     ) -> Any:
         """Weighted loss of a micro-batch, as its share of the effective batch's."""
         normaliser = float(inputs["weights"].sum() if num_items_in_batch is None else num_items_in_batch)
-        # accelerate puts autocast round the model's forward, which the loss goes past; without bf16 this is nothing
-        with self.accelerator.autocast():
+        # accelerate puts autocast round the model's forward, which the loss goes past
+        with torch.autocast(self.args.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
             loss = forward_loss(model, inputs, normaliser)
         if not math.isfinite(float(loss.detach())):
             raise self._diverged("loss")
         return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer.optimizer)
+        return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         if not self.gradients_checked:
             guards.check_gradients(model)
             self.gradients_checked = True
         norm = super()._get_grad_norm(model, grad_norm)
-        if not math.isfinite(float(norm)):
+        if not math.isfinite(float(norm)) and not self._overflowed():
             raise self._diverged("gradient norm")
         return norm
+
+    def _overflowed(self) -> bool:
+        """Tell whether a smaller loss scale may mend a gradient that isn't finite: the scaler then skips the step."""
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() > SMALLEST_SCALE
 
     def _diverged(self, what: str) -> DivergedError:
         step = self.state.global_step
@@ -154,7 +182,7 @@ class ScheduledTrainer(Trainer):
     # --- checkpoints: ours, in the places where the trainer writes and reads its own
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        optimizer_tensors, optimizer_document = _pack_optimizer(self.optimizer.state_dict())
+        optimizer_tensors, optimizer_document = pack_optimizer(self.optimizer.state_dict())
         self.state.stateful_callbacks.update(
             {
                 type(holder).__name__: holder.state()
@@ -169,14 +197,15 @@ class ScheduledTrainer(Trainer):
             tensors={
                 "weights": trainable_state(self.model),
                 "optimizer": optimizer_tensors,
-                "random": _random_tensors(),
+                "random": random_tensors(),
             },
             documents={
                 "optimizer": optimizer_document,
                 "scheduler": scheduler,
-                "random": _random_document(),
-                "trainer_state": _fields(self.state),
+                "random": random_document(),
+                "trainer_state": fields_of(self.state),
                 "splits": self.effective_batch.splits,
+                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
             },
             identity=self.identity,
             keep=self.keep_checkpoints,
@@ -192,7 +221,7 @@ class ScheduledTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self.resumed is not None
         target = model or self.model
-        saved = checkpoint.load_tensors(self.resumed, "weights")
+        saved = load_tensors(self.resumed, "weights")
         parameters = dict(target.named_parameters())
         with torch.no_grad():
             for name, value in saved.items():
@@ -203,27 +232,21 @@ class ScheduledTrainer(Trainer):
             return
         folder = self.resumed.folder
         document = json.loads((folder / "optimizer.json").read_text())
-        self.optimizer.load_state_dict(_unpack_optimizer(_tensors(self.resumed, "optimizer"), document))
+        self.optimizer.load_state_dict(unpack_optimizer(load_tensors(self.resumed, "optimizer"), document))
         self.lr_scheduler.load_state_dict(
             {**self.lr_scheduler.state_dict(), **json.loads((folder / "scheduler.json").read_text())}
         )
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        """Nothing: fp16 with a gradient scaler is not offered."""
+        scaler = self.accelerator.scaler
+        if checkpoint is not None and self.resumed is not None and scaler is not None:
+            scaler.load_state_dict(json.loads((self.resumed.folder / "scaler.json").read_text()))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.resumed is None:
             return
         document = json.loads((self.resumed.folder / "random.json").read_text())
-        tensors = _tensors(self.resumed, "random")
-        version, state, gauss = document["python"]
-        random.setstate((version, tuple(state), gauss))
-        name, _, position, has_gauss, cached = document["numpy"]
-        np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
-        torch.set_rng_state(tensors["torch"])
-        for number in range(torch.cuda.device_count()):
-            if f"cuda{number}" in tensors:  # the run may have begun on a machine with fewer devices
-                torch.cuda.set_rng_state(tensors[f"cuda{number}"], number)
+        restore_random(document, load_tensors(self.resumed, "random"))
 
 
 class ProgressCallback(TrainerCallback):
@@ -233,9 +256,17 @@ class ProgressCallback(TrainerCallback):
         watch: Keeps time.
         dev_steps: Steps after which the dev loss is measured.
         dev_loss: Measures it.
+        stop: Asked after each step whether to save a checkpoint and stop.
     """
 
-    def __init__(self, watch: ProgressWatch, dev_steps: set[int], dev_loss: Callable[[], float] | None) -> None:
+    def __init__(
+        self,
+        watch: ProgressWatch,
+        dev_steps: set[int],
+        dev_loss: Callable[[], float] | None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.stop = stop
         self.watch = watch
         self.dev_steps = dev_steps
         self.dev_loss = dev_loss
@@ -251,6 +282,8 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         if self.dev_loss is not None and state.global_step in self.dev_steps:
             state.log_history.append({"step": state.global_step, "dev_loss": self.dev_loss()})
+        if self.stop() and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
 
 
 def build_trainer(
@@ -267,7 +300,7 @@ def build_trainer(
     max_grad_norm: float,
     gradient_accumulation_steps: int,
     gradient_checkpointing: bool,
-    bf16: bool,
+    dtype: str,
     checkpoint_steps: int,
     keep_checkpoints: int,
     seed: int,
@@ -293,7 +326,6 @@ def build_trainer(
         weight_decay=weight_decay,
         max_grad_norm=max_grad_norm,
         optim=OPTIMIZERS[optimizer],
-        bf16=bf16,
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_steps=checkpoint_steps,
@@ -313,6 +345,7 @@ def build_trainer(
         keep_checkpoints=keep_checkpoints,
         split=Split(micro_batch_size, gradient_checkpointing),
         pad_id=pad_id,
+        dtype=getattr(torch, dtype),
         say=say,
         model=model,
         args=arguments,
@@ -330,50 +363,3 @@ def build_trainer(
 def _collate_only(items: list[list[PackedSequence]], pad_id: int) -> dict[str, Tensor]:
     (micro_batch,) = items
     return collate(micro_batch, pad_id)
-
-
-def trainable_state(model: Any) -> dict[str, Tensor]:
-    """Return the trainable parameters by name."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def _fields(state: Any) -> dict[str, Any]:
-    """Return a trainer state's fields as JSON values."""
-    from dataclasses import asdict
-
-    fields: dict[str, Any] = json.loads(json.dumps(asdict(state)))
-    return fields
-
-
-def _tensors(found: Checkpoint, stem: str) -> dict[str, Tensor]:
-    return checkpoint.load_tensors(found, stem)
-
-
-def _pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Part an optimizer's state into tensors, and what is none (bitsandbytes counts its steps in plain numbers)."""
-    named = {f"{index}.{name}": value for index, entry in state["state"].items() for name, value in entry.items()}
-    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
-    numbers = {key: value for key, value in named.items() if key not in tensors}
-    return tensors, {"param_groups": state["param_groups"], "numbers": numbers}
-
-
-def _unpack_optimizer(tensors: dict[str, Tensor], document: dict[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in (*tensors.items(), *document["numbers"].items()):
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": document["param_groups"]}
-
-
-def _random_document() -> dict[str, Any]:
-    name, _, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {"python": random.getstate(), "numpy": [name, None, position, has_gauss, cached]}
-
-
-def _random_tensors() -> dict[str, Tensor]:
-    _, words, *_ = np.random.get_state(legacy=True)
-    keys = np.asarray(words).astype(np.int64)
-    states = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys)}
-    if torch.cuda.is_available():
-        states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states

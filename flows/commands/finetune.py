@@ -15,9 +15,13 @@ from flows.commands.recipe_options import open_recipe, recipe_options
 @recipe_options
 @json_option
 def command(recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path | None, as_json: bool) -> None:
-    """Plan and train RECIPE; go on where a killed run stopped. Nothing is registered."""
+    """Plan and train RECIPE; go on where a killed run stopped. Nothing is registered.
+
+    SIGTERM saves a checkpoint after the present step and ends with status 0.
+    """
     job = open_recipe(recipe, profile, overrides, home)
     from components.errors import VerdictError
+    from components.finetuning.finetune import StoppedError
     from flows import decision_steps, plan_text, steps
     from flows.observer import TerminalObserver
 
@@ -32,7 +36,12 @@ def command(recipe: Path, profile: str | None, overrides: tuple[str, ...], home:
         )
     for line in plan_text.time_lines(plan):
         observer.say(line)
-    step = steps.finetune(job, data, plan, observer)
+    try:
+        step = steps.finetune(job, data, plan, observer)
+    except StoppedError as stopped:
+        document = {"stopped_at_step": stopped.step, "steps": stopped.steps, "message": str(stopped)}
+        emit(document, as_json, lambda found: str(found["message"]))
+        return
     weights = str(job.home / step.document["weights"])
     emit({**step.document, "weights": weights, "trained": not step.cached, "plan": plan}, as_json, _render)
 

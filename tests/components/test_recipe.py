@@ -116,7 +116,12 @@ def test_what_the_decision_takes_the_recipe_takes_too(tmp_path: Path) -> None:
         ((), {"finetune": {"alpha": 0}}, "{path}: finetune.alpha can't be 0", "a number above 0"),
         (("seed=",), {}, "--set seed=: seed can't be empty", "a whole number from 0 to 2147483647"),
         (("release.bundle=maybe",), {}, "--set release.bundle=maybe: release.bundle can't be 'maybe'", "true or false"),
-        ((), {"finetune": {"method": "magic"}}, "{path}: finetune.method can't be 'magic'", "auto, full, lora, qlora, bottleneck, prefix_tuning, prompt_tuning or p_tuning"),
+        (
+            (),
+            {"finetune": {"method": "magic"}},
+            "{path}: finetune.method can't be 'magic'",
+            "auto, full, lora, qlora, bottleneck, prefix_tuning, prompt_tuning or p_tuning",
+        ),
         ((), {"gate": {"subset": 3}}, "{path}: gate.subset can't be 3", "text, or nothing"),
         (
             ("evaluation.test_rows.joined=x",), {},

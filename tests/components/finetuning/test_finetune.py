@@ -147,15 +147,15 @@ def test_resuming_with_other_data_or_settings_is_refused_with_the_difference(bas
 
 
 def test_an_optimizers_numbers_survive_a_checkpoint() -> None:
-    from components.finetuning.trainer import _pack_optimizer, _unpack_optimizer
+    from components.finetuning.training_state import pack_optimizer, unpack_optimizer
 
     state = {
         "state": {0: {"step": 3, "state1": torch.arange(4, dtype=torch.uint8)}, 1: {"step": torch.tensor(3.0)}},
         "param_groups": [{"lr": 0.1, "params": [0, 1]}],
     }
-    tensors, document = _pack_optimizer(state)
+    tensors, document = pack_optimizer(state)
     assert set(tensors) == {"0.state1", "1.step"}
-    assert _unpack_optimizer(tensors, json.loads(json.dumps(document))) == state
+    assert unpack_optimizer(tensors, json.loads(json.dumps(document))) == state
 
 
 def test_at_least_two_checkpoints_stay(base: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +42,7 @@ def test_an_adapter_is_trained_once_and_kept(
 
     status, page, err = run(monkeypatch, capsys, recipe)
     assert status == 0
-    assert page.startswith(f"{document['adapter']}  (unchanged, kept)")
+    assert page.startswith(f"{document['weights']}  (unchanged, kept)")
     assert "finetune: step" not in err
 
 
@@ -51,3 +53,25 @@ def test_a_budget_that_nothing_fits_ends_with_a_verdict(
     assert status == 3
     assert "no method fits the memory budget of 1048576 bytes" in err
     assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_sigterm_saves_where_training_is_and_the_next_call_goes_on(project: Project, tmp_path: Path) -> None:
+    recipe = str(project())
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "finetune", recipe, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if "finetune: step 1/" in line:
+                child.send_signal(signal.SIGTERM)
+                break
+        out, err = child.communicate(timeout=120)
+    document = json.loads(out)
+    assert child.returncode == 0, err
+    assert 0 < document["stopped_at_step"] < document["steps"]
+    saved = {path.name for path in (tmp_path / "home" / "runs").glob("*/checkpoint-*")}
+    assert f"checkpoint-{document['stopped_at_step']}" in saved
+    again = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    resumed = json.loads(again.stdout)
+    assert again.returncode == 0, again.stderr
+    assert resumed["resumed_from"] == document["stopped_at_step"]
+    assert len(resumed["losses"]) == document["steps"]
