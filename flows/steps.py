@@ -210,6 +210,8 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
             )
         document = asdict(result)
         memory = compare_peak(plan, result.peak_bytes, result.splits)
+        if result.deltas is not None:
+            observer.say(f"  {result.deltas['hint']}")
         warning = report_request(memory, plan, result.splits)
         if warning is not None:
             observer.say(f"  {warning}")

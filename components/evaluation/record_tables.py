@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import median
 from typing import Any
 
 from components.evaluation import charts
-from components.evaluation.formatting import count, duration, plain, short, value
+from components.evaluation.formatting import count, duration, number, plain, short, value
 from components.evaluation.run_document import section
 from components.evaluation.table import Cell, Column, Table, rows_of
 
-__all__ = ["data_table", "recipe_table", "steps_table", "suites_table"]
+__all__ = ["data_table", "deltas_table", "recipe_table", "steps_table", "suites_table"]
 
 
 def data_table(run: Mapping[str, Any]) -> Table:
@@ -49,6 +50,37 @@ def steps_table(run: Mapping[str, Any]) -> Table:
         Column("content key", "code"),
     )
     return Table(f"Steps of this run, {duration(run.get('seconds'))} in all", columns, tuple(rows))
+
+
+def deltas_table(run: Mapping[str, Any]) -> Table:
+    """Tabulate what LoRA learned by kind of matrix: norms over the layers, ranks that the deltas use."""
+    deltas = section(section(run, "training"), "deltas")
+    by_matrix: dict[str, list[Mapping[str, Any]]] = {}
+    for matrix in rows_of(deltas.get("matrices")):
+        if None in (matrix.get("norm"), matrix.get("effective_rank")):
+            continue
+        by_matrix.setdefault(plain(matrix.get("matrix")), []).append(matrix)
+
+    def row(name: str, found: list[Mapping[str, Any]]) -> tuple[Cell, ...]:
+        norms, ranks = ([float(one[key]) for one in found] for key in ("norm", "effective_rank"))
+        largest = max(found, key=lambda one: float(one["norm"]))
+        where = "" if largest.get("layer") is None else f" (layer {largest['layer']})"
+        return (
+            name,
+            count(len(found)),
+            number(median(norms)),
+            f"{number(float(largest['norm']))}{where}",
+            f"{number(median(ranks))} of {count(found[0].get('rank'))}",
+        )
+
+    columns = (
+        Column("matrix"),
+        Column("layers", "number"),
+        Column("median norm", "number"),
+        Column("largest norm", "number"),
+        Column("median effective rank", "number"),
+    )
+    return Table("Learned deltas", columns, tuple(row(name, found) for name, found in sorted(by_matrix.items())))
 
 
 def recipe_table(run: Mapping[str, Any]) -> Table:

@@ -158,6 +158,7 @@ def render_html(run: Mapping[str, Any]) -> str:
         "data": record_tables.data_table(run),
         "suites": record_tables.suites_table(run),
         "steps": record_tables.steps_table(run),
+        "deltas": record_tables.deltas_table(run),
         "recipe": record_tables.recipe_table(run),
     }
     facts = {

@@ -110,6 +110,7 @@ class FinetuneResult:
         trainable_parameters: Parameters that were trained.
         total_parameters: Parameters of base and adapter.
         largest_logit_change: What training changes on a probe, at most.
+        deltas: What LoRA learned matrix by matrix, and a hint for the next rank; None for other methods.
         splits: For each time that memory ran out the step, and the micro-batch, accumulation and checkpointing from
             there on; empty when the plan held.
     """
@@ -128,6 +129,7 @@ class FinetuneResult:
     trainable_parameters: int
     total_parameters: int
     largest_logit_change: float
+    deltas: dict[str, Any] | None
     splits: list[dict[str, Any]]
 
 
@@ -308,8 +310,16 @@ def _finetune(
         trainable_parameters=trainable,
         total_parameters=total,
         largest_logit_change=change,
+        deltas=_deltas(weights, method.kind),
         splits=trainer.effective_batch.splits,
     )
+
+
+def _deltas(weights: Path, kind: str) -> dict[str, Any] | None:
+    from components.finetuning.delta_rank import measure_deltas
+
+    found = measure_deltas(weights) if kind == "adapter" else None
+    return found.to_dict() if found is not None else None
 
 
 def _schedule(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> tuple[Schedule, list[Any]]:

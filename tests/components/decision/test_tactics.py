@@ -77,6 +77,14 @@ def test_rate_goes_by_method_and_size_where_nothing_is_named() -> None:
     )
 
 
+def test_rate_of_a_soft_prompt_does_not_hang_on_the_base() -> None:
+    large = replace(SITUATION, base=replace(BASE, hidden_size=8192, final_learning_rate=3e-5))
+    for method, rate in {"prompt_tuning": 0.3, "prefix_tuning": 0.1, "p_tuning": 1e-3}.items():
+        assert choose(method=method).learning_rate == choose(large, method=method).learning_rate == rate
+        assert "soft prompt alone" in rule(choose(method=method), "learning_rate").reason
+    assert choose(method="bottleneck").learning_rate == choose().learning_rate
+
+
 def test_query_and_value_are_enough_where_memory_is_tight() -> None:
     tight = replace(SITUATION, memory_bytes=24 * 2**30)
     assert (choose(tight).targets, choose(tight).rank) == ("attention-qv", 8)

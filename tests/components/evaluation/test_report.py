@@ -193,6 +193,19 @@ def test_decision_memory_training_and_provenance_are_told(run: dict[str, Any]) -
     assert [piece for piece in expected if piece not in text] == []
 
 
+def test_learned_deltas_are_told_by_matrix(run: dict[str, Any]) -> None:
+    matrices = [
+        {"layer": layer, "matrix": "q_proj", "norm": norm, "effective_rank": rank, "energy_rank": 2, "rank": 16}
+        for layer, norm, rank in ((0, 0.5, 4.0), (1, 2.5, 6.0), (2, 1.0, 8.0), (3, None, None))
+    ]
+    run["training"]["deltas"] = {"matrices": matrices, "hint": "rank 8 is likely to learn as much"}
+    page = render_html(run)
+    assert "rank 8 is likely to learn as much" in page
+    cells = re.search(r"<caption>Learned deltas.*?<tbody[^>]*>(.*?)</tbody>", page, re.DOTALL)
+    assert cells is not None
+    assert [*re.findall(r">([^<>\n]+)<", cells[1])] == ["q_proj", "3", "1", "2.5 (layer 1)", "6 of 16"]
+
+
 def test_undecided_task_says_how_many_rows_it_needs(run: dict[str, Any]) -> None:
     run["task"] |= {"low": -0.01, "high": 0.02, "pairs_needed": 1840}
     text = Page(render_html(run)).text
