@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "tactics": ("tactics", "Say which settings a recipe finetunes with, and why."),
     "plan": ("plan", "Plan memory: which method and batch fit the budget."),
     "finetune": ("finetune", "Plan and train a recipe; nothing is registered."),
+    "compare-methods": ("compare_methods", "Train a recipe by several methods, measured side by side."),
     "evaluate": ("evaluation", "Score a registered version on general suites, and its alignment tax."),
     "registry": ("registry", "Look up, promote, roll back and verify model versions."),
     "serve": ("serve", "Serve a registered version behind an OpenAI-compatible endpoint."),

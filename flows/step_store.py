@@ -72,15 +72,30 @@ class StepStore:
             The step.
         """
         started = time.monotonic()
-        key = digest_of({"step": name, "reads": reads})
-        path = self.folder / f"{name}-{key[:24]}.json"
-        if path.exists():
-            kept = json.loads(path.read_text())
-            if kept["key"] == key and still_good(kept["document"]):
-                return Step(name, key, kept["document"], True, time.monotonic() - started)
+        kept = self.find(name, reads, still_good)
+        if kept is not None:
+            return kept
+        key, path = self._place(name, reads)
         document = make(key)
         write_json(path, {"step": name, "key": key, "reads": dict(reads), "document": document})
         return Step(name, key, document, False, time.monotonic() - started)
+
+    def find(
+        self, name: str, reads: Mapping[str, Any], still_good: Callable[[dict[str, Any]], bool] = lambda _: True
+    ) -> Step | None:
+        """Return the document that is there for these inputs, or None; arguments as for `run`."""
+        started = time.monotonic()
+        key, path = self._place(name, reads)
+        if not path.exists():
+            return None
+        kept = json.loads(path.read_text())
+        if kept["key"] != key or not still_good(kept["document"]):
+            return None
+        return Step(name, key, kept["document"], True, time.monotonic() - started)
+
+    def _place(self, name: str, reads: Mapping[str, Any]) -> tuple[str, Path]:
+        key = digest_of({"step": name, "reads": reads})
+        return key, self.folder / f"{name}-{key[:24]}.json"
 
 
 @lru_cache

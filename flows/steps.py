@@ -24,7 +24,7 @@ from flows.observer import Observer, step_detail
 from flows.run_settings import run_settings
 from flows.step_store import Step, library_versions, source_digest
 
-__all__ = ["data", "decide", "finetune", "measure_base", "measure_tuned", "plan"]
+__all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan"]
 
 # A run trains on the rows as they are. With rag_then_finetune they lack the passages, and training on them would teach
 # the model to invent facts: retrieval is put into the rows first, and the decision is made anew.
@@ -180,12 +180,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
 
     recipe = job.recipe
     settings = run_settings(job, plan)
-    identity = {
-        "base": job.binding.base,
-        "tokenizer": job.binding.tokenizer,
-        "template": job.binding.template,
-        "train": digest_of([_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)]),
-    }
+    identity = _identity(job, data)
     # dev rows are watched, not trained on: other ones leave the weights what they are
     dev_loss_digest = digest_of([row.to_dict() for row in job.dev_loss_rows])
 
@@ -226,20 +221,40 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
             "dev_loss_digest": dev_loss_digest,
         }
 
-    def weights_are_there(document: dict[str, Any]) -> bool:
-        folder = job.home / document["weights"]
-        return folder.is_dir() and sha256_tree(folder) == document["weights_digest"]
-
-    reads = {
-        **identity,
-        **_model_reads(job),
-        "settings": asdict(settings),
-        "code": source_digest(("components/finetuning", "components/data")),
-    }
-    step = job.store.run("finetune", reads, make, weights_are_there)
+    step = job.store.run("finetune", _training_reads(job, data, plan), make, partial(_weights_are_there, job))
     if step.document["dev_loss_digest"] != dev_loss_digest:
         observer.say("  the dev losses are of the dev rows at the time of training, which differ from today's")
     return _released(step)
+
+
+def is_trained(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Tell whether `finetune` would return weights that are there."""
+    return job.store.find("finetune", _training_reads(job, data, plan), partial(_weights_are_there, job)) is not None
+
+
+def _identity(job: Job, data: dict[str, Any]) -> dict[str, str]:
+    """Return the digests that a checkpoint must share to be resumed."""
+    recipe = job.recipe
+    return {
+        "base": job.binding.base,
+        "tokenizer": job.binding.tokenizer,
+        "template": job.binding.template,
+        "train": digest_of([_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)]),
+    }
+
+
+def _training_reads(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **_identity(job, data),
+        **_model_reads(job),
+        "settings": asdict(run_settings(job, plan)),
+        "code": source_digest(("components/finetuning", "components/data")),
+    }
+
+
+def _weights_are_there(job: Job, document: dict[str, Any]) -> bool:
+    folder = job.home / document["weights"]
+    return folder.is_dir() and sha256_tree(folder) == document["weights_digest"]
 
 
 def measure_base(job: Job, data: dict[str, Any], decision: dict[str, Any], observer: Observer) -> Step:

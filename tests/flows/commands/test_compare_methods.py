@@ -1,0 +1,68 @@
+"""`tunewright compare-methods`: a row for each method, measured on the same rows, kept for the next call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.flows.conftest import call_command
+
+Project = Callable[..., Path]
+
+pytestmark = pytest.mark.integration
+
+
+def test_methods_are_trained_measured_and_drawn_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe, plot = str(project()), tmp_path / "methods.svg"
+    call = ("compare-methods", recipe, "--methods", "full,lora+dora,prompt_tuning")
+    status, out, _ = call_command(monkeypatch, capsys, *call, "--plot", str(plot), "--json")
+    document = json.loads(out)
+    assert status == 0
+    assert [row["name"] for row in document["methods"]] == ["full", "lora+dora", "prompt_tuning"]
+    full, dora, prompt = document["methods"]
+    assert full["trainable_fraction"] == 1.0
+    assert full["trainable_parameters"] > dora["trainable_parameters"] > prompt["trainable_parameters"] > 0
+    assert full["bytes"] > dora["bytes"] > prompt["bytes"]
+    assert (full["merges"], dora["merges"], prompt["merges"]) == (False, True, False)
+    assert full["latency"] is None
+    assert dora["latency"]["base_seconds"] > 0 < prompt["latency"]["turns"]
+    for row in document["methods"]:
+        assert 0 <= row["low"] <= row["score"] <= row["high"] <= 1
+        assert row["peak_bytes"] > 10**8
+    drawn = ElementTree.parse(plot).getroot()
+    names = {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"full", "lora+dora", "prompt_tuning"} <= names
+
+    monkeypatch.setattr("flows.method_comparison._train", None)  # nothing may be trained again
+    status, page, _ = call_command(monkeypatch, capsys, *call)
+    assert status == 0
+    assert all(name in page for name in ("lora+dora", "none when merged", "none: whole weights"))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--methods", "magic"), "unknown method 'magic'"),
+        (("--methods", "full+dora"), "unknown variant in 'full+dora'"),
+        (("--methods", "lora,lora"), "named twice"),
+        (("--methods", " , "), "names none"),
+        (("--plot", "methods.png"), "is no .svg"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_trained(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: tuple[str, ...],
+    problem: str,
+) -> None:
+    status, _, err = call_command(monkeypatch, capsys, "compare-methods", str(project()), *options)
+    assert (status, problem in err) == (2, True)
+    assert not (tmp_path / "home" / "runs").exists()
