@@ -233,7 +233,8 @@ class FinetuneSection(Section):
     """How the weights are changed."""
 
     method: MethodName = Field(
-        "auto", description="what is trained; 'auto': lora, or qlora where that doesn't fit the budget"
+        "auto",
+        description="what is trained; 'auto': the first that fits of full (from 10,000 rows on), lora, qlora",
     )
     rank: Annotated[int, Field(ge=1, le=512)] | Auto = Field(
         "auto", description="width of the LoRA factors; 4 to 64 is usual; 'auto': by rows and memory"

@@ -71,6 +71,8 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
     _say_plan(observer, plan)
     if not plan["fits"]:
         return
+    run["tactics"] = decision_steps.say_planned_tactics(job, plan, observer)
+    run["recipe"] = decision_steps.resolved_recipe(job, plan["method"])
     training = chain.step("finetune", steps.finetune, data, plan)
     run["training"], run["trained"] = training.document, not training.cached
     base = chain.do("evaluate the base", steps.measure_base, data, decision)

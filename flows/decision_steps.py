@@ -11,7 +11,7 @@ from flows import steps
 from flows.job import Job, open_job
 from flows.observer import Observer
 
-__all__ = ["compare_bases", "money", "open_bases", "resolved_recipe", "say_tactics"]
+__all__ = ["compare_bases", "money", "open_bases", "resolved_recipe", "say_planned_tactics", "say_tactics"]
 
 
 def money(job: Job, decision: dict[str, Any]) -> dict[str, Any]:
@@ -92,11 +92,27 @@ def say_tactics(job: Job, observer: Observer) -> dict[str, Any]:
     return job.tactics.to_dict()
 
 
-def resolved_recipe(job: Job) -> list[dict[str, Any]]:
-    """List every recipe value as `{key, value, source}`, with what the tactics chose and its `reason`."""
+def say_planned_tactics(job: Job, plan: dict[str, Any], observer: Observer) -> dict[str, Any]:
+    """Tell what changes now that the plan has chosen the method, such as the learning rate; return the document."""
+    before = {rule.key: rule.value for rule in job.tactics.rules}
+    planned = job.tactics_for(plan["method"])
+    for rule in planned.rules:
+        if rule.key != "method" and rule.value != before[rule.key]:
+            observer.say(f"  with {plan['method']}: finetune.{rule.key} = {rule.value}  ({rule.source}: {rule.reason})")
+    return planned.to_dict()
+
+
+def resolved_recipe(job: Job, method: str | None = None) -> list[dict[str, Any]]:
+    """List every recipe value as `{key, value, source}`, with what the tactics chose and its `reason`.
+
+    Args:
+        job: The recipe on this machine.
+        method: The planned method, once there is one.
+    """
     from components.decision.tactics import CHOSEN
 
-    chosen = {f"finetune.{rule.key}": rule for rule in job.tactics.rules if rule.source == CHOSEN}
+    tactics = job.tactics if method is None else job.tactics_for(method)
+    chosen = {f"finetune.{rule.key}": rule for rule in tactics.rules if rule.source == CHOSEN}
     return [
         {**row, "value": rule.value, "source": rule.source, "reason": rule.reason}
         if (rule := chosen.get(row["key"]))

@@ -26,6 +26,7 @@ from flows.step_store import StepStore
 
 if TYPE_CHECKING:
     from components.decision.context import ContextSource
+    from components.decision.situation import Situation
     from components.decision.tactics import Tactics
 
 __all__ = ["Job", "open_job"]
@@ -147,16 +148,26 @@ class Job:
         return digest_of([row.to_dict() for row in self.test_rows])
 
     @cached_property
+    def situation(self) -> Situation:
+        """What the rules of thumb look at: data, base and memory."""
+        from components.decision.situation import read_situation
+
+        return read_situation(self.base.folder, self.train_rows, self.recipe.memory.budget)
+
+    @cached_property
     def tactics(self) -> Tactics:
         """The finetuning settings in use: the recipe's, and what the rules chose where it says 'auto'."""
-        from components.decision.situation import read_situation
+        return self.tactics_for(self.recipe.finetune.method)
+
+    def tactics_for(self, method: str) -> Tactics:
+        """Return the settings for a method: where the recipe leaves it to the memory plan, the one that was planned."""
         from components.decision.tactics import choose_tactics
 
-        return choose_tactics(
-            read_situation(self.base.folder, self.train_rows, self.recipe.memory.budget),
-            self.recipe.finetune.model_dump(),
-            {key.removeprefix("finetune."): source for key, source in self.resolved.sources.items()},
-        )
+        section = self.recipe.finetune.model_dump()
+        if section["method"] == "auto":
+            section["method"] = method
+        sources = {key.removeprefix("finetune."): source for key, source in self.resolved.sources.items()}
+        return choose_tactics(self.situation, section, sources)
 
     def check_rows(self) -> None:
         """Read what is on disk already, so that what is wrong in it is told before anything costly is done.
@@ -189,6 +200,7 @@ class Job:
             "dev_loss_rows",
             "corpus_files",
             "context",
+            "situation",
             "tactics",
         ):
             self.__dict__.pop(name, None)

@@ -187,7 +187,7 @@ def register(
                 "decision_override": recipe.decision.override_reason,
                 "tactics": {
                     rule.key: {"value": rule.value, "source": rule.source, "reason": rule.reason}
-                    for rule in job.tactics.rules
+                    for rule in job.tactics_for(plan["method"]).rules
                 },
                 "training": {
                     key: training.document[key]

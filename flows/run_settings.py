@@ -17,8 +17,9 @@ __all__ = ["run_settings"]
 
 def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
     """Everything that decides the weights: the recipe's values, what the rules chose for 'auto', and the plan."""
-    recipe, tactics = job.recipe, job.tactics
-    section, method = recipe.finetune, plan.get("method", "lora")
+    recipe, section = job.recipe, job.recipe.finetune
+    method = plan.get("method", "lora")
+    tactics = job.tactics_for(method)
     return FinetuneSettings(
         method=method,
         attachment=_method_settings(job, method),

@@ -143,7 +143,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
             dora=recipe.finetune.dora,
             bottleneck_width=recipe.finetune.bottleneck_width,
             virtual_tokens=recipe.finetune.virtual_tokens,
-            **(target or {}),
+            **{"methods": job.tactics.methods, **(target or {})},
         )
         return found.to_dict()
 
@@ -154,6 +154,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
         "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
         "dev loss": digest_of([row.to_dict() for row in job.dev_loss_rows]),
         "finetune": {name: getattr(job.tactics, name, getattr(recipe.finetune, name)) for name in shape},
+        "methods": job.tactics.methods if recipe.finetune.method == "auto" else None,
         "target": target,
         # another price plans nothing anew
         "memory": recipe.memory.model_dump(mode="json", exclude={"price_per_hour"}),

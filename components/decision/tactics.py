@@ -17,6 +17,9 @@ __all__ = ["CHOSEN", "Tactic", "Tactics", "choose_tactics"]
 
 # The source of a value that was chosen here, beside `recipe`, `profile NAME`, `command line` and `default`.
 CHOSEN = "chosen by tactics"
+# What 'auto' chooses from where rows are few, and where they are enough for every weight.
+ADAPTERS = ("lora", "qlora")
+ALL_METHODS = ("full", *ADAPTERS)
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,19 @@ class Tactic:
 
 @dataclass(frozen=True)
 class Tactics:
-    """The settings that a run uses, and the rule behind each."""
+    """The settings that a run uses, and the rule behind each.
 
+    Attributes:
+        methods: What the memory plan chooses from, the best quality first.
+        rank: LoRA rank.
+        targets: LoRA targets.
+        learning_rate: Of the method that was asked about.
+        epochs: Passes over the training rows.
+        prompt_loss_weight: Weight of prompt tokens.
+        rules: The rule behind each.
+    """
+
+    methods: tuple[str, ...]
     rank: int
     targets: str
     learning_rate: float
@@ -83,7 +97,9 @@ def choose_tactics(situation: Situation, given: Mapping[str, Any], sources: Mapp
         warning = f"finetune.{key} = {_shown(value)}: {objection}" if objection else None
         rules.append(Tactic(key, value, found.value, CHOSEN if chosen else sources.get(key, ""), found.reason, warning))
     values = {rule.key: rule.value for rule in rules}
+    advised = next(rule.advised for rule in rules if rule.key == "method")
     return Tactics(
+        methods=ALL_METHODS if advised == AUTO else ADAPTERS,
         rank=values["rank"],
         targets=values["targets"],
         learning_rate=values["learning_rate"],

@@ -34,6 +34,7 @@ def command(recipe: Path, profile: str | None, overrides: tuple[str, ...], home:
             f"no method fits the memory budget of {plan['budget_bytes']} bytes",
             next_step="see `tunewright plan` for the nearest that does",
         )
+    decision_steps.say_planned_tactics(job, plan, observer)
     for line in plan_text.time_lines(plan):
         observer.say(line)
     try:

@@ -87,9 +87,8 @@ BELONGS_TO = {
 )
 @click.option(
     "--methods",
-    default="lora,qlora",
-    show_default=True,
-    help="What method auto chooses from, the best quality first, such as full,lora,qlora.",
+    help="What method auto chooses from, the best quality first. [default: lora,qlora; with 10,000 training rows or "
+    "more full,lora,qlora]",
 )
 @click.option("--budget", help="Memory that the run may take, such as 24GiB; by default what this machine has free.")
 @click.option("--gpu", help="A GPU by name instead of this machine, such as a100-80; it need not be here.")

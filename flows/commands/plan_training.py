@@ -104,7 +104,7 @@ def of_recipe(recipe: Path, options: dict[str, Any]) -> Planned:
     decision_steps.say_tactics(job, observer)
     target = _target(options)
     # without one of these the plan is the one that a run would train by, and is kept for it
-    asked = None if target == _target({"gpu": None, "devices": 1, "methods": "lora,qlora"}) else target
+    asked = None if target == _target({"gpu": None, "devices": 1, "methods": None}) else target
     document = steps.plan(job, data, observer, asked).document
     return Planned(document, job.base.folder, job.tactics.rank, job.tactics.targets, job.recipe.finetune.dropout)
 
@@ -114,10 +114,13 @@ def _target(options: dict[str, Any]) -> dict[str, Any]:
         from components.memory.gpus import find_gpu
 
         find_gpu(options["gpu"])
+    target = {"gpu": options["gpu"], "devices": options["devices"]}
+    if options["methods"] is None:
+        return target
     methods = tuple(name.strip() for name in options["methods"].split(",") if name.strip())
     if not methods:
         raise InputError("--methods names none", allowed="such as full,lora,qlora")
-    return {"gpu": options["gpu"], "devices": options["devices"], "methods": methods}
+    return {**target, "methods": methods}
 
 
 def _price(options: dict[str, Any]) -> float | None:

@@ -100,6 +100,21 @@ def test_what_tactics_chose_is_in_the_recipe_of_the_run_and_in_the_versions_mani
     assert second["version"] == first["version"]
 
 
+def test_enough_rows_let_the_plan_choose_full_finetuning_and_the_rate_follows(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.decision.tactic_rules.SMALL_DATA_ROWS", 4)
+    found = run(project(), "finetune.learning_rate=auto", "finetune.method=auto")
+    assert found["plan"]["method"] == "full"
+    assert {row["method"] for row in found["plan"]["alternatives"]} >= {"lora", "qlora"}
+    (rate,) = [row for row in found["recipe"] if row["key"] == "finetune.learning_rate"]
+    assert max(entry["learning_rate"] for entry in found["training"]["losses"]) == pytest.approx(rate["value"])
+    assert "full finetuning" in rate["reason"]
+    with Registry.open(home() / "registry") as registry:
+        version = registry.resolve("tiny@champion")
+    assert (version.kind, version.manifest.metadata["tactics"]["learning_rate"]["value"]) == ("full", rate["value"])
+
+
 def test_another_price_or_other_bases_train_and_measure_nothing_again(project: Project) -> None:
     first = run(project())
     second = run(project(traffic={"price_per_million_input_tokens": 3.0}, decision={"bases": []}))

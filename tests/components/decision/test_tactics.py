@@ -77,6 +77,11 @@ def test_rate_goes_by_method_and_size_where_nothing_is_named() -> None:
     )
 
 
+def test_the_memory_plan_may_choose_full_finetuning_where_rows_are_enough() -> None:
+    assert choose().methods == ("lora", "qlora")
+    assert choose(replace(SITUATION, rows=10_000)).methods == ("full", "lora", "qlora")
+
+
 def test_rate_of_a_soft_prompt_does_not_hang_on_the_base() -> None:
     large = replace(SITUATION, base=replace(BASE, hidden_size=8192, final_learning_rate=3e-5))
     for method, rate in {"prompt_tuning": 0.3, "prefix_tuning": 0.1, "p_tuning": 1e-3}.items():
