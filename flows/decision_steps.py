@@ -62,6 +62,7 @@ def compare_bases(job: Job, data: dict[str, Any], names: Sequence[str], observer
                 scores=tuple(found["scores"]),
                 tokens_per_request=found["tokens_per_request"],
                 seconds_per_request=found["seconds_per_request"],
+                candidates=sum(c["kind"] in ("simple", "retrieval") for c in decision["candidates"]),
             )
         )
     return bases.compare_bases(measured, whole_memory(job.recipe.memory.budget)[0], job.recipe.seed)

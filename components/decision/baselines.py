@@ -27,6 +27,7 @@ __all__ = [
     "RETRIEVAL_CANDIDATES",
     "SIMPLE_CANDIDATES",
     "build_prompts",
+    "counterpart",
     "few_shot",
     "few_shot_retrieved",
     "written_prompt",
@@ -96,6 +97,20 @@ def build_prompts(
     shots = examples if name.endswith("few-shot") else 0
     gold = name in ORACLE_CANDIDATES
     return with_context(name, rows, train_rows, context, shots, seed, fits, gold=gold, written=written)
+
+
+def counterpart(name: str, *, written: bool) -> str | None:
+    """Return the candidate that differs from one with passages by its passages alone; None for one without.
+
+    Args:
+        name: One of CANDIDATES.
+        written: A prompt was written for the task; it stands before passages where no examples show the task.
+    """
+    if name in SIMPLE_CANDIDATES:
+        return None
+    if name.endswith("few-shot"):
+        return "few-shot"
+    return "prompt" if written else "zero-shot"
 
 
 def zero_shot(rows: Sequence[Row]) -> CandidatePrompts:

@@ -101,7 +101,7 @@ def test_decide_command_prints_text_for_a_person_and_the_contract_as_json(projec
 
 def test_probe_gives_a_learning_curve_where_the_verdict_needs_one(project: Project, monkeypatch: Any) -> None:
     from components.decision import decide as module
-    from components.decision.base_signal import WordOrder
+    from components.decision.word_order import WordOrder
 
     monkeypatch.setattr(module, "word_order", lambda *_: WordOrder(1.0, 24, 24, 3))
     recipe = project(decision={"candidates": ["zero-shot"], "probe": [0.5, 1.0]})
