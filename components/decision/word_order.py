@@ -119,6 +119,8 @@ def _log_probabilities(model: Any, sequences: Sequence[Sequence[int]]) -> list[f
     inner = causal_model(model)
     with torch.inference_mode():
         batch = torch.tensor([list(ids) for ids in sequences], device=inner.get_input_embeddings().weight.device)
-        log_probs = torch.log_softmax(inner(input_ids=batch).logits[:, :-1].float(), dim=-1)
-        found: list[float] = log_probs.gather(2, batch[:, 1:, None]).sum(dim=(1, 2)).tolist()
+        logits = inner(input_ids=batch).logits[:, :-1].float()
+        # the probabilities of all other tokens are not written down: there are as many as the vocabulary has
+        own = logits.gather(2, batch[:, 1:, None])[..., 0]
+        found: list[float] = (own - logits.logsumexp(dim=-1)).sum(dim=1).tolist()
     return found
