@@ -77,7 +77,11 @@ def open_bases(job: Job, names: Sequence[str]) -> dict[str, Job]:
         InputError: A base is named twice, unknown or unsafe.
     """
     if len(set(names)) < len(names) or not all(names):
-        raise InputError(f"bases {', '.join(names)}", allowed="names of bases, parted by commas, each once")
+        raise InputError(
+            f"bases {', '.join(map(repr, names))}",
+            allowed="names of bases, parted by commas, each once",
+            next_step="correct --bases, or decision.bases in the recipe",
+        )
     return {name: job if name == job.recipe.base else _on_base(job, name) for name in names}
 
 

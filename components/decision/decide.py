@@ -143,7 +143,7 @@ def decide(
     positions = getattr(causal_model(model).config, "max_position_embeddings", None) or UNLIMITED_POSITIONS
     results: dict[str, TaskResult] = {}
     prompts: dict[str, CandidatePrompts] = {}
-    notes: list[str] = []
+    notes = _sample_notes(dev_rows, candidates, context)
 
     def answered(name: str, by: Any) -> TaskResult:
         return evaluate_task(
@@ -172,8 +172,10 @@ def decide(
             context=context,
         )
 
+    # all of them before the first answer: what is wrong with the last one is told before time is spent
     for name in names:
         prompts[name] = built(name)
+    for name in names:
         notes += [note] if (note := prompts[name].note) else []
         if "few-shot" in name and len(train_rows) < few_shot:
             notes.append(f"{name}: only {len(train_rows)} training rows to take {few_shot} examples from")
@@ -284,11 +286,27 @@ def _check(candidates: Sequence[str], few_shot: int, target_score: float) -> Non
         raise InputError(
             f"candidates {list(candidates)} have no prompt without passages to compare with",
             allowed=f"at least one of {', '.join(SIMPLE_CANDIDATES)}",
+            next_step="name one of these beside them in decision.candidates",
         )
     if few_shot < 1 and any("few-shot" in name for name in candidates):
-        raise InputError(f"few_shot is {few_shot}", allowed="1 or more examples")
+        raise InputError(f"few_shot is {few_shot}", allowed="1 or more examples", next_step="raise decision.few_shot")
     if not 0 < target_score <= 1:
         raise InputError(f"target_score is {target_score}", allowed="a fraction above 0, at most 1")
+
+
+def _sample_notes(rows: Sequence[Row], candidates: Sequence[str], context: ContextSource | None) -> list[str]:
+    """Say what the sample lets nobody see: rows that are no rows of their own, gold passages that some rows lack."""
+    notes = []
+    again = len(rows) - len({row.messages for row in rows})
+    if again:
+        notes.append(
+            f"sample: {again} of {len(rows)} dev rows repeat another one; the intervals take them for rows of their own"
+        )
+    named = sum(bool(gold_ids(row)) for row in rows) if context is not None else 0
+    if not candidates and 0 < named < len(rows):
+        left = "oracle: left out, for gold passages are named by"
+        notes.append(f"{left} {named} of {len(rows)} dev rows only")
+    return notes
 
 
 def _context_answers(results: Mapping[str, TaskResult], right: str | None) -> ContextAnswers | None:

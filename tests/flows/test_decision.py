@@ -169,3 +169,12 @@ def test_what_the_recipe_names_must_be_there(project: Project) -> None:
         job_of(project(data={"corpus": "absent.jsonl"}))
     with pytest.raises(InputError, match="cannot read the prompt"):
         job_of(project(data={"corpus": None}, decision={"prompt": "absent.md"}))
+
+
+@pytest.mark.parametrize("prompt", ["  ", "empty.md"])
+def test_empty_prompt_is_no_prompt(project: Project, tmp_path: Path, prompt: str) -> None:
+    """A system message of nothing would be measured and paid for as if somebody had written one."""
+    (tmp_path / "empty.md").write_text(" \n")
+    with pytest.raises(InputError, match="is empty") as caught:
+        job_of(project(decision={"prompt": prompt}))
+    assert "decision.prompt" in str(caught.value.next_step)
