@@ -163,6 +163,10 @@ class DecisionSection(Section):
             raise ValueError("few_shot is 0 but candidates has few-shot prompts: raise few_shot, or drop them")
         if "prompt" in self.candidates and not self.prompt:
             raise ValueError("candidates has 'prompt' but there is no decision.prompt: write one, or drop it")
+        asked = [name for name in self.candidates if name != "champion"]
+        if asked and all(name in NEED_CORPUS for name in asked):
+            simple = ", ".join(name for name in get_args(Candidate) if name not in NEED_CORPUS and name != "champion")
+            raise ValueError(f"candidates has no prompt without passages to compare with: add one of {simple}")
         return self
 
 
@@ -187,7 +191,9 @@ class TrafficSection(Section):
     )
     tuned_price_per_million_output_tokens: float = Field(0.0, ge=0, description="the same for output")
     hosting_price_per_hour: float = Field(0.80, ge=0, description="of one machine that serves the finetuned model")
-    hosting_hours_per_month: float = Field(730.0, ge=0, description="hours that it is up; 730 is always")
+    hosting_hours_per_month: float = Field(
+        730.0, ge=0, le=744, description="hours that it is up, 744 at most; 730 is always"
+    )
     hosting_requests_per_hour: int | None = Field(
         None, ge=1, description="what one machine answers; beyond that another is paid; none: one is enough"
     )

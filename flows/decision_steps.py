@@ -62,6 +62,7 @@ def compare_bases(job: Job, data: dict[str, Any], names: Sequence[str], observer
                 scores=tuple(found["scores"]),
                 tokens_per_request=found["tokens_per_request"],
                 seconds_per_request=found["seconds_per_request"],
+                candidates=sum(c["kind"] in ("simple", "retrieval") for c in decision["candidates"]),
             )
         )
     return bases.compare_bases(measured, whole_memory(job.recipe.memory.budget)[0], job.recipe.seed)
@@ -76,7 +77,11 @@ def open_bases(job: Job, names: Sequence[str]) -> dict[str, Job]:
         InputError: A base is named twice, unknown or unsafe.
     """
     if len(set(names)) < len(names) or not all(names):
-        raise InputError(f"bases {', '.join(names)}", allowed="names of bases, parted by commas, each once")
+        raise InputError(
+            f"bases {', '.join(map(repr, names))}",
+            allowed="names of bases, parted by commas, each once",
+            next_step="correct --bases, or decision.bases in the recipe",
+        )
     return {name: job if name == job.recipe.base else _on_base(job, name) for name in names}
 
 

@@ -109,11 +109,13 @@ class Job:
     def written_prompt(self) -> str | None:
         """The prompt written for the task: the recipe's text, or the file that it names."""
         named = self.recipe.decision.prompt
-        if named is None or "\n" in named or not named.strip().endswith((".md", ".txt")):
-            return named
+        if named is None:
+            return None
+        if "\n" in named or not named.strip().endswith((".md", ".txt")):
+            return _not_empty(named, "decision.prompt")
         path = self.repo / named.strip()
         try:
-            return path.read_text(encoding="utf-8").strip()
+            return _not_empty(path.read_text(encoding="utf-8").strip(), f"the prompt {path}")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
                 f"cannot read the prompt {path}: {error}",
@@ -282,6 +284,16 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
     check_metric(recipe.task.metric, recipe.task.metric_options)
     _ = job.binding
     return job
+
+
+def _not_empty(text: str, what: str) -> str:
+    if not text.strip():
+        raise InputError(
+            f"{what} is empty",
+            allowed="a text, or the path of a UTF-8 .md or .txt file",
+            next_step="write what the model should be told, or take decision.prompt out of the recipe",
+        )
+    return text
 
 
 def _last_part(base: str) -> str:

@@ -126,7 +126,7 @@ class Registry:
                 scan(path, stored, entry.size)
 
     def record_evaluation(
-        self, version_digest: str, report: Mapping[str, Any], *, actor: str | None = None
+        self, version_digest: str, report: Mapping[str, Any], *, actor: str | None = None, over_newest: bool = False
     ) -> Evaluation:
         """Tie a report to exactly these weights. The newest report is the one that the gate reads.
 
@@ -135,6 +135,8 @@ class Registry:
             report: Plain JSON; `task`, `tax` and optionally `policy` are read by the gate. `files`, where it is there,
                 says what was measured: path -> hex sha256, as `Manifest.file_digests`.
             actor: Who measured.
+            over_newest: Lay the report over the newest one: what it does not hold is taken from there, in the same
+                transaction, so that what somebody else records at the same time is not lost.
 
         Returns:
             The stored evaluation; the newest one again if it is this very report.
@@ -144,17 +146,18 @@ class Registry:
             ReportInvalid: Not a mapping of plain JSON, or NaN in it.
             EvaluationMismatch: The report's `files` are not the version's.
         """
-        try:
-            text = canonical_json(dict(report))
-        except (TypeError, ValueError) as error:
-            raise ReportInvalid(f"evaluation report: {error}", allowed="plain JSON values, no NaN") from error
-        digest = sha256_text(text)
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_digest(query, version_digest)
-            if "files" in report:
-                _check_measured(version, report["files"])
             newest = promotion.newest_evaluation(query, version)
+            try:
+                whole = {**newest.report, **report} if over_newest and newest is not None else dict(report)
+                text = canonical_json(whole)
+            except (TypeError, ValueError) as error:
+                raise ReportInvalid(f"evaluation report: {error}", allowed="plain JSON values, no NaN") from error
+            digest = sha256_text(text)
+            if "files" in whole:
+                _check_measured(version, whole["files"])
             if newest is not None and newest.digest == digest:
                 return newest
             at = audit.now()

@@ -173,7 +173,7 @@ def line(result: dict[str, Any]) -> str:
     scores = ", ".join(f"{c['name']} {100 * c['score']:.0f} %" for c in result["decision"]["candidates"])
     failures = "/".join(str(count) for count in result["decision"]["failures"].values())
     return (
-        f"{result['scenario']:<18}{result['expected']:<18}{result['verdict']:<18}{mark}  {result['seconds']:>4.0f} s  "
+        f"{result['scenario']:<24}{result['expected']:<18}{result['verdict']:<18}{mark}  {result['seconds']:>4.0f} s  "
         f"form/facts/capability {failures}; {scores}"
     )
 

@@ -13,6 +13,7 @@ from components.decision.corpus import Passage
 __all__ = [
     "capitals",
     "dates_in_house_notation",
+    "file_marks",
     "founding_dates",
     "multiplications",
     "people_as_json",
@@ -111,6 +112,18 @@ def founding_dates(count: int) -> tuple[list[Row], list[Passage]]:
         passages.append(Passage(f"town-{number}", f"The town of {town} was founded on {written}."))
         question = f"When was {town} founded? Answer in house notation."
         rows.append(make_row(question, noted, gold=f"town-{number}"))
+    return rows, passages
+
+
+def file_marks(count: int) -> tuple[list[Row], list[Passage]]:
+    """Ask for the marks of the files on invented towns: the town's first letters and its founding date."""
+    chosen, names = random.Random("files"), _names("files")
+    rows, passages = [], []
+    for number in range(count):
+        town, (written, noted) = next(names), _date(chosen)
+        passages.append(Passage(f"file-{number}", f"The town of {town} was founded on {written}."))
+        question = f"Write the mark of the file on {town} in house notation."
+        rows.append(make_row(question, f"{town[:4].upper()}-{noted}", gold=f"file-{number}"))
     return rows, passages
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.rows import Message
 from components.decision.context_prompts import with_context
-from components.decision.prompts import CandidatePrompts, Fits, instructed, with_examples
+from components.decision.prompts import CandidatePrompts, Fits, instructed, refuse_long_prompts, with_examples
 from components.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "RETRIEVAL_CANDIDATES",
     "SIMPLE_CANDIDATES",
     "build_prompts",
+    "counterpart",
     "few_shot",
     "few_shot_retrieved",
     "written_prompt",
@@ -79,10 +80,16 @@ def build_prompts(
     def fits(messages: Sequence[Message]) -> bool:
         return len(prompt_ids(tokenizer, messages)) + max_new_tokens <= positions
 
-    if name == "zero-shot":
-        return zero_shot(rows)
-    if name == "prompt":
-        return written_prompt(rows, written)
+    if max_new_tokens >= positions:
+        raise InputError(
+            f"max_new_tokens is {max_new_tokens}, which leaves a prompt no room in the model's {positions} positions",
+            allowed=f"fewer than {positions}",
+            next_step="lower task.max_new_tokens in the recipe",
+        )
+    if name in ("zero-shot", "prompt"):
+        found = zero_shot(rows) if name == "zero-shot" else written_prompt(rows, written)
+        refuse_long_prompts(rows, found.prompts, fits)
+        return found
     if name == "few-shot":
         return few_shot(rows, train_rows, examples, seed, fits)
     if name == "few-shot-retrieved":
@@ -96,6 +103,20 @@ def build_prompts(
     shots = examples if name.endswith("few-shot") else 0
     gold = name in ORACLE_CANDIDATES
     return with_context(name, rows, train_rows, context, shots, seed, fits, gold=gold, written=written)
+
+
+def counterpart(name: str, *, written: bool) -> str | None:
+    """Return the candidate that differs from one with passages by its passages alone; None for one without.
+
+    Args:
+        name: One of CANDIDATES.
+        written: A prompt was written for the task; it stands before passages where no examples show the task.
+    """
+    if name in SIMPLE_CANDIDATES:
+        return None
+    if name.endswith("few-shot"):
+        return "few-shot"
+    return "prompt" if written else "zero-shot"
 
 
 def zero_shot(rows: Sequence[Row]) -> CandidatePrompts:

@@ -2,6 +2,11 @@
 
 A middling base is tried first: small enough to be cheap, large enough to show whether the task can be done at all.
 The bases are measured by decide.py, each under its own key; here they are only compared.
+
+Which base is the best is read off the same rows. So each base is compared with it by the interval that holds at once
+for all candidates of the other bases: multiple comparisons with the best (Hsu 1984, "Constrained Simultaneous
+Confidence Intervals for Multiple Comparisons with the Best", Annals of Statistics 12), by Bonferroni. The base that is
+truly best is then among those that are not told from the best one with 97.5 %.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ class MeasuredBase:
         low: Lower bound of the score's 95 % interval.
         high: Upper bound.
         scores: One number a row; every base has the same rows.
+        candidates: Ways of prompting that this candidate was picked from.
         tokens_per_request: Mean length of prompt and answer.
         seconds_per_request: Mean time of a request on this machine.
     """
@@ -44,6 +50,7 @@ class MeasuredBase:
     scores: tuple[float, ...]
     tokens_per_request: float
     seconds_per_request: float
+    candidates: int = 1
 
 
 def order_to_measure(parameters: Mapping[str, int]) -> list[str]:
@@ -67,8 +74,10 @@ def compare_bases(measured: Sequence[MeasuredBase], memory_bytes: int, seed: int
 
     Returns:
         `start_with`, `middling`, `reasons`, `undecided`, and `bases` from the smallest on [{base, parameters,
-        inference_bytes, fits, candidate, score, low, high, n, delta, delta_low, delta_high, tokens_per_request,
-        tokens_per_second}], where delta is the difference from the best one's score over the same rows.
+        inference_bytes, fits, candidate, score, low, high, n, delta, delta_low, delta_high, simultaneous_low,
+        simultaneous_high, tokens_per_request, tokens_per_second}], where delta is the difference from the best one's
+        score over the same rows, delta_low and delta_high its interval taken by itself, and the other two the interval
+        that holds for all at once.
     """
     by_size = sorted(measured, key=lambda found: (found.parameters, found.base))
     size = {b.base: estimate(b.parameters, BYTES_PER_VALUE, "adam").inference_bytes for b in by_size}
@@ -76,7 +85,10 @@ def compare_bases(measured: Sequence[MeasuredBase], memory_bytes: int, seed: int
     usable = fitting or by_size[:1]
     # of two with the same score the smaller one
     best = max(usable, key=lambda b: (b.score, -b.parameters))
-    against = {b.base: paired_interval(best.scores, b.scores, seed) for b in by_size}
+    # the best one may be any candidate of any base: those of all the others are compared with it
+    comparisons = max(1, sum(b.candidates for b in usable if b is not best))
+    alone = {b.base: paired_interval(best.scores, b.scores, seed) for b in by_size}
+    against = {b.base: paired_interval(best.scores, b.scores, seed, comparisons=comparisons) for b in by_size}
     tied = [b for b in usable if against[b.base].high >= 0]
     middling = usable[(len(usable) - 1) // 2]
     start, why = _start(usable, tied, best, middling)
@@ -85,7 +97,11 @@ def compare_bases(measured: Sequence[MeasuredBase], memory_bytes: int, seed: int
         "middling": middling.base,
         "reasons": [*_size_reasons(by_size, fitting, size, memory_bytes), why],
         "undecided": [
-            said for b in tied if b is not best for said in (_undecided(best, b, against[b.base]),) if said is not None
+            said
+            for b in tied
+            if b is not best
+            for said in (_undecided(best, b, against[b.base], comparisons),)
+            if said is not None
         ],
         "bases": [
             {
@@ -98,9 +114,11 @@ def compare_bases(measured: Sequence[MeasuredBase], memory_bytes: int, seed: int
                 "low": b.low,
                 "high": b.high,
                 "n": len(b.scores),
-                "delta": against[b.base].delta,
-                "delta_low": against[b.base].low,
-                "delta_high": against[b.base].high,
+                "delta": alone[b.base].delta,
+                "delta_low": alone[b.base].low,
+                "delta_high": alone[b.base].high,
+                "simultaneous_low": against[b.base].low,
+                "simultaneous_high": against[b.base].high,
                 "tokens_per_request": b.tokens_per_request,
                 "tokens_per_second": b.tokens_per_request / b.seconds_per_request if b.seconds_per_request else None,
             }
@@ -141,9 +159,9 @@ def _size_reasons(
     return said if fitting else [*said, "no base fits, so only the smallest is looked at"]
 
 
-def _undecided(best: MeasuredBase, other: MeasuredBase, difference: Interval) -> str | None:
+def _undecided(best: MeasuredBase, other: MeasuredBase, difference: Interval, comparisons: int) -> str | None:
     differing = sum(a != b for a, b in zip(best.scores, other.scores, strict=True)) / len(best.scores)
-    needed = pairs_needed(differing, difference.delta)
+    needed = pairs_needed(differing, difference.delta, comparisons)
     rows = f"{needed} dev rows would decide" if needed else "no difference was seen"
     return (
         f"undecided: whether {best.base} is better than {other.base} ({100 * (0 - difference.delta):+.1f} points, "

@@ -29,7 +29,11 @@ def gold_ids(row: Row) -> tuple[str, ...]:
     """
     found = row.metadata.get("gold", ())
     if not isinstance(found, list | tuple) or not all(isinstance(item, str) for item in found):
-        raise InputError(f"line {row.line}: metadata.gold is {found!r}", allowed="a list of passage ids")
+        raise InputError(
+            f"line {row.line} of the rows: metadata.gold is {found!r}",
+            allowed="a list of passage ids",
+            next_step=f"write it as a list, such as {[found] if isinstance(found, str) else ['some-id']}",
+        )
     return tuple(found)
 
 
@@ -84,8 +88,12 @@ class ContextSource:
             ids = gold_ids(row)
             unknown = [name for name in ids if name not in self._by_id]
             if unknown or not ids:
-                problem = f"the corpus has no passage {unknown[0]!r}" if unknown else "metadata.gold is missing"
-                raise InputError(f"line {row.line}: {problem}", allowed="ids of passages in data.corpus")
+                problem = f"the corpus has no passage {unknown[0]!r}" if unknown else "metadata.gold names no passage"
+                raise InputError(
+                    f"line {row.line} of the rows: {problem}",
+                    allowed="ids of passages in data.corpus",
+                    next_step="correct metadata.gold, or drop the oracle candidates from decision.candidates",
+                )
             found.append(tuple(self._by_id[name] for name in ids))
         return found
 

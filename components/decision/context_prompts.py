@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from components.decision.context import gold_ids, with_passages
 from components.decision.corpus import Passage
-from components.decision.prompts import CandidatePrompts, Fits, Prompt, instructed, with_examples
+from components.decision.prompts import CandidatePrompts, Fits, Prompt, instructed, refuse_long_prompts, with_examples
 
 if TYPE_CHECKING:
     from components.data.rows import Row
@@ -52,7 +52,9 @@ def with_context(
         cut += len(kept) < len(passages)
         asked.append(with_passages(row, kept))
     if not examples:
-        return CandidatePrompts(name, tuple(_asked_with(row, [], instruction) for row in asked), 0, 0, cut)
+        prompts = tuple(_asked_with(row, [], instruction) for row in asked)
+        refuse_long_prompts(rows, prompts, fits)
+        return CandidatePrompts(name, prompts, 0, 0, cut)
     known = {row.messages for row in rows}
     usable = [row for row in train_rows if row.messages not in known]
     chosen = random.Random(f"few-shot/{seed}").sample(usable, min(examples, len(usable)))

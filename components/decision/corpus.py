@@ -66,7 +66,11 @@ def read_corpus(path: Path) -> list[Passage]:
     seen: set[str] = set()
     for passage in passages:
         if passage.id in seen:
-            raise InputError(f"{path}: the id {passage.id!r} stands twice", allowed="one passage an id")
+            raise InputError(
+                f"{path}: the id {passage.id!r} stands twice",
+                allowed="one passage an id",
+                next_step="give one of them another id, and name it in metadata.gold where rows mean it",
+            )
         seen.add(passage.id)
     if not passages:
         raise InputError(f"the corpus {path} has no passages", allowed=SHAPE, next_step="check data.corpus")
@@ -74,13 +78,20 @@ def read_corpus(path: Path) -> list[Passage]:
 
 
 def _parse(path: Path, number: int, text: bytes) -> Passage:
+    correct = f"correct that line of {path}"
     try:
-        value = json.loads(text)
+        value = json.loads(text.decode())
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {number}: not UTF-8 text: byte {error.start} of the line", allowed=SHAPE, next_step=correct
+        ) from error
     except ValueError as error:
-        raise InputError(f"{path}, line {number}: malformed JSON: {error}", allowed=SHAPE) from error
+        raise InputError(f"{path}, line {number}: malformed JSON: {error}", allowed=SHAPE, next_step=correct) from error
     fields = (value.get("id"), value.get("text")) if isinstance(value, dict) else (None, None)
     if not all(isinstance(field, str) and field.strip() for field in fields):
-        raise InputError(f"{path}, line {number}: `id` and `text` must be texts that are not empty", allowed=SHAPE)
+        raise InputError(
+            f"{path}, line {number}: `id` and `text` must be texts that are not empty", allowed=SHAPE, next_step=correct
+        )
     return Passage(str(fields[0]), str(fields[1]).strip())
 
 
@@ -88,7 +99,9 @@ def _cut(file: Path, folder: Path) -> list[Passage]:
     try:
         whole = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file}: {error}", allowed="UTF-8 text") from error
+        raise InputError(
+            f"cannot read {file}: {error}", allowed="UTF-8 text", next_step="save it as UTF-8, or take it out"
+        ) from error
     pieces: list[str] = []
     for paragraph in (p.strip() for p in re.split(r"\n\s*\n", whole)):
         for part in _split_long(paragraph):

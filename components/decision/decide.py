@@ -11,25 +11,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from components.decision.base_signal import AnswerSignal, answer_signal, word_order
+from components.decision.answer_signal import AnswerLikelihoods, answer_signal
 from components.decision.baselines import (
     CANDIDATES,
     ORACLE_CANDIDATES,
     RETRIEVAL_CANDIDATES,
     SIMPLE_CANDIDATES,
     build_prompts,
+    counterpart,
 )
 from components.decision.comparison import (
     CHAMPION,
     PROBE,
     best_deployable,
     best_simple,
-    compare,
+    compare_to_all,
     describe,
     gather,
     right_context,
 )
 from components.decision.context import gold_ids
+from components.decision.context_signal import context_signal
 from components.decision.cost import finetuned_request, shared_prefix_tokens, tokens_saved
 from components.decision.diagnosis import ContextAnswers, diagnose, malformed
 from components.decision.document import CandidateResult, Decision
@@ -37,6 +39,7 @@ from components.decision.form import learn_form
 from components.decision.probe import LearningCurve, run_probe
 from components.decision.prompts import CandidatePrompts
 from components.decision.verdict import reach_verdict
+from components.decision.word_order import word_order
 from components.errors import InputError
 from components.evaluation.task import TaskResult, evaluate_task
 from components.models.forward import causal_model
@@ -140,7 +143,7 @@ def decide(
     positions = getattr(causal_model(model).config, "max_position_embeddings", None) or UNLIMITED_POSITIONS
     results: dict[str, TaskResult] = {}
     prompts: dict[str, CandidatePrompts] = {}
-    notes: list[str] = []
+    notes = _sample_notes(dev_rows, candidates, context)
 
     def answered(name: str, by: Any) -> TaskResult:
         return evaluate_task(
@@ -169,8 +172,10 @@ def decide(
             context=context,
         )
 
+    # all of them before the first answer: what is wrong with the last one is told before time is spent
     for name in names:
         prompts[name] = built(name)
+    for name in names:
         notes += [note] if (note := prompts[name].note) else []
         if "few-shot" in name and len(train_rows) < few_shot:
             notes.append(f"{name}: only {len(train_rows)} training rows to take {few_shot} examples from")
@@ -207,23 +212,30 @@ def decide(
         seed=seed,
         recall=context.recall(dev_rows) if context and any(name in RETRIEVAL_CANDIDATES for name in names) else None,
         trivial_score=max(Counter(row.answer for row in dev_rows).values()) / len(dev_rows),
+        written=bool(written),
     )
+    if measured.context is not None and not measured.context.pure:
+        notes.append(
+            f"{measured.context.name}: compared with {simple}, so that its gain is not that of the passages alone; "
+            f"with {counterpart(measured.context.name, written=bool(written))} among the candidates it would be"
+        )
     if not measured.solved:
         measured = replace(measured, word_order=word_order(model, tokenizer, dev_rows, seed))
         if measured.word_order is None:
             notes.append("order of words: not tested, for no question has four different tokens")
     unclear = right is not None or diagnosis.capability > diagnosis.form
     if reach_verdict(measured).verdict in TRAINING_NEXT and unclear:
-        answers = [row.answer for row in dev_rows]
-
-        def signal(name: str) -> AnswerSignal | None:
-            return answer_signal(model, tokenizer, prompts[name].prompts, answers, candidate=name, seed=seed)
-
-        measured = replace(measured, signal=signal(right or simple))
+        likelihoods = AnswerLikelihoods(model, tokenizer, [row.answer for row in dev_rows], seed)
+        asked = right or simple
+        measured = replace(measured, signal=answer_signal(likelihoods, asked, prompts[asked].prompts))
         if measured.signal is None:
             notes.append("likelihoods of answers: not tested, for too few of the sample's answers differ")
-        if right is not None and measured.signal and measured.signal.present:
-            measured = replace(measured, closed_signal=signal(simple))
+        other = counterpart(asked, written=bool(written))
+        if other is not None and measured.signal and measured.signal.present:
+            # it need not be a candidate: nothing is decoded here
+            without = (prompts[other] if other in prompts else built(other)).prompts
+            gained = context_signal(likelihoods, opened=(asked, prompts[asked].prompts), closed=(other, without))
+            measured = replace(measured, context_signal=gained)
     if probe is not None and len(train_rows) >= min_train_rows and reach_verdict(measured).verdict in PROBED:
         measured = replace(measured, probe=_probe(probe, train_rows, answered, results, simple, seed))
     finetuned = finetuned_request(tokenizer, dev_rows)
@@ -241,14 +253,14 @@ def decide(
         # a champion and a probe are asked the rows' own prompts
         asked = prompts[name].prompts if name in prompts else [row.prompt for row in dev_rows]
         shared = shared_prefix_tokens(tokenizer, asked)
-        return describe(name, results, simple, saved=saved[name], shared=shared, seed=seed)
+        return describe(name, results, simple, saved=saved[name], shared=shared, seed=seed, written=bool(written))
 
     return Decision(
         reach_verdict(measured),
         best_deployable(results),
         simple,
         tuple(described(name) for name in results),
-        tuple(compare(results, simple, name, seed) for name in results if name != simple),
+        compare_to_all(results, simple, seed),
         diagnosis,
         finetuned,
         len(dev_rows),
@@ -259,7 +271,7 @@ def decide(
         measured.recall,
         measured.word_order,
         measured.signal,
-        measured.closed_signal,
+        measured.context_signal,
         measured.probe,
         finetuned_with_passages,
     )
@@ -274,11 +286,27 @@ def _check(candidates: Sequence[str], few_shot: int, target_score: float) -> Non
         raise InputError(
             f"candidates {list(candidates)} have no prompt without passages to compare with",
             allowed=f"at least one of {', '.join(SIMPLE_CANDIDATES)}",
+            next_step="name one of these beside them in decision.candidates",
         )
     if few_shot < 1 and any("few-shot" in name for name in candidates):
-        raise InputError(f"few_shot is {few_shot}", allowed="1 or more examples")
+        raise InputError(f"few_shot is {few_shot}", allowed="1 or more examples", next_step="raise decision.few_shot")
     if not 0 < target_score <= 1:
         raise InputError(f"target_score is {target_score}", allowed="a fraction above 0, at most 1")
+
+
+def _sample_notes(rows: Sequence[Row], candidates: Sequence[str], context: ContextSource | None) -> list[str]:
+    """Say what the sample lets nobody see: rows that are no rows of their own, gold passages that some rows lack."""
+    notes = []
+    again = len(rows) - len({row.messages for row in rows})
+    if again:
+        notes.append(
+            f"sample: {again} of {len(rows)} dev rows repeat another one; the intervals take them for rows of their own"
+        )
+    named = sum(bool(gold_ids(row)) for row in rows) if context is not None else 0
+    if not candidates and 0 < named < len(rows):
+        left = "oracle: left out, for gold passages are named by"
+        notes.append(f"{left} {named} of {len(rows)} dev rows only")
+    return notes
 
 
 def _context_answers(results: Mapping[str, TaskResult], right: str | None) -> ContextAnswers | None:

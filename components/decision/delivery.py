@@ -77,7 +77,9 @@ def plan_delivery(
         InputError: No task, an unknown dtype, or a config or targets that can't be used.
     """
     if tasks < 1:
-        raise InputError(f"{tasks} tasks to deliver", allowed="1 or more")
+        raise InputError(
+            f"{tasks} tasks to deliver", allowed="1 or more", next_step="say how many with --deliver TASKS"
+        )
     if dtype not in DTYPE_BYTES:
         raise InputError(f"unknown dtype {dtype!r}", allowed=", ".join(DTYPE_BYTES))
     parameters, adapter = _count(base_folder, rank, targets)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,18 +170,34 @@ def _wrong_clothes(prediction: str, row: Row) -> bool:
 
 
 def _query_runs(prediction: str, row: Row, options: Mapping[str, Any]) -> bool:
-    from components.data.text2sql.execution import QueryFailed, extract_query, open_database, run_query
-    from components.data.text2sql.schema import load_schemas
+    from components.data.text2sql.execution import extract_query
 
-    schema = load_schemas(Path(options["schemas"]))[row.metadata["database"]]
-    connection = open_database(schema, int(options.get("seed", 0)))
+    schemas = Path(options["schemas"])
+    changed = schemas.stat().st_mtime_ns if schemas.exists() else 0
+    query = extract_query(prediction)
+    return _runs(query, row.metadata["database"], int(options.get("seed", 0)), schemas, changed)
+
+
+@lru_cache(maxsize=4096)
+def _runs(query: str, database: str, seed: int, schemas: Path, changed: int) -> bool:
+    """Run a query on a database that is built for it; the same answer is asked about more than once."""
+    from components.data.text2sql.execution import QueryFailed, open_database, run_query
+
+    connection = open_database(_schemas(schemas, changed)[database], seed)
     try:
-        run_query(connection, extract_query(prediction))
+        run_query(connection, query)
     except QueryFailed:
         return False
     finally:
         connection.close()
     return True
+
+
+@lru_cache(maxsize=4)
+def _schemas(path: Path, changed: int) -> Mapping[str, Any]:  # noqa: ARG001  a part of the cache's key
+    from components.data.text2sql.schema import load_schemas
+
+    return load_schemas(path)
 
 
 def _after(

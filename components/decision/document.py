@@ -6,13 +6,38 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from components.decision.base_signal import AnswerSignal, WordOrder
+    from components.decision.answer_signal import AnswerSignal
+    from components.decision.context_signal import ContextSignal
     from components.decision.cost import RequestTokens
     from components.decision.diagnosis import Diagnosis
     from components.decision.probe import LearningCurve
     from components.decision.verdict import Verdict
+    from components.decision.word_order import WordOrder
 
-__all__ = ["CandidateResult", "Comparison", "Decision"]
+__all__ = ["CandidateResult", "Comparison", "Decision", "PassagesGain"]
+
+
+@dataclass(frozen=True)
+class PassagesGain:
+    """What passages give: the score of a candidate with passages minus that of its counterpart, on the same rows.
+
+    Attributes:
+        against: The prompt that differs by the passages alone; the best simple one where that wasn't measured.
+        pure: It does differ by the passages alone.
+        delta: The difference.
+        low: Lower bound of its paired 95 % interval.
+        high: Upper bound.
+        simultaneous_low: Lower bound of the interval that holds at once with those of all candidates with passages.
+        simultaneous_high: Upper bound.
+    """
+
+    against: str
+    pure: bool
+    delta: float
+    low: float
+    high: float
+    simultaneous_low: float
+    simultaneous_high: float
 
 
 @dataclass(frozen=True)
@@ -23,8 +48,11 @@ class CandidateResult:
         name: Its name.
         kind: simple (a prompt alone), retrieval, oracle (gold passages: no request has them), champion, or probe.
         score: Mean score.
-        low: Lower bound of its 95 % interval.
+        low: Lower bound of its 95 % interval, taken by itself.
         high: Upper bound.
+        simultaneous_low: Lower bound of the interval that holds at once with those of all candidates. A champion and a
+            probe are not picked from several, and keep their own.
+        simultaneous_high: Upper bound.
         n: Number of dev rows.
         tokens_per_request: Prompt and answer.
         seconds_per_request: Wall time divided by the number of rows, generation only.
@@ -34,8 +62,9 @@ class CandidateResult:
         shared_prefix_tokens: For each row, how many of its prompt's first tokens another prompt begins with as well.
         scores: One number a row.
         delta: Score minus that of the best simple prompt on the same rows; None for that prompt itself.
-        delta_low: Lower bound of the paired interval.
+        delta_low: Lower bound of the paired interval, taken by itself.
         delta_high: Upper bound.
+        passages: What its passages give; None where it has none.
     """
 
     name: str
@@ -43,6 +72,8 @@ class CandidateResult:
     score: float
     low: float
     high: float
+    simultaneous_low: float
+    simultaneous_high: float
     n: int
     tokens_per_request: float
     seconds_per_request: float
@@ -53,17 +84,24 @@ class CandidateResult:
     delta: float | None
     delta_low: float | None
     delta_high: float | None
+    passages: PassagesGain | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best simple prompt against another candidate, paired over the rows; `pairs_needed` where it is undecided."""
+    """The best simple prompt against another candidate, paired over the rows; `pairs_needed` where it is undecided.
+
+    `low` and `high` are of the interval taken by itself. Whether it is decided is read off the one that holds at once
+    with the comparisons to all other candidates, for the best was picked by these scores.
+    """
 
     best: str
     other: str
     delta: float
     low: float
     high: float
+    simultaneous_low: float
+    simultaneous_high: float
     decided: bool
     pairs_needed: int | None
 
@@ -89,7 +127,7 @@ class Decision:
         word_order: Test of the base's language; None where the verdict did not need it, or no question has an order.
         signal: Test of the base's likelihoods, with context where there is one; None where the verdict did not need it,
             or the answers differ too little to be told apart.
-        closed_signal: The same without context.
+        context_signal: Test of what passages add to it; None where there are none, or the verdict did not need it.
         probe: The learning curve; None where none was asked for, or the verdict did not need it.
         finetuned_with_passages: The same as `finetuned` with the passages that retrieval finds; None without a corpus.
     """
@@ -109,7 +147,7 @@ class Decision:
     recall: float | None = None
     word_order: WordOrder | None = None
     signal: AnswerSignal | None = None
-    closed_signal: AnswerSignal | None = None
+    context_signal: ContextSignal | None = None
     probe: LearningCurve | None = None
     finetuned_with_passages: RequestTokens | None = None
 
@@ -117,7 +155,7 @@ class Decision:
         """Return the `decision` part of the run document, which is also what `decide RECIPE --json` prints."""
         undecided = [
             f"undecided: whether {c.best} is better than {c.other} ({100 * c.delta:+.1f} points, "
-            f"{100 * c.low:+.1f} to {100 * c.high:+.1f}, n={self.n}); "
+            f"{100 * c.simultaneous_low:+.1f} to {100 * c.simultaneous_high:+.1f}, n={self.n}); "
             + (f"{c.pairs_needed} dev rows would decide" if c.pairs_needed else "no difference was seen")
             for c in self.comparisons
             if not c.decided
@@ -142,7 +180,7 @@ class Decision:
             "retrieval_recall": self.recall,
             "word_order": self.word_order.to_dict() if self.word_order else None,
             "answer_signal": self.signal.to_dict() if self.signal else None,
-            "answer_signal_without_context": self.closed_signal.to_dict() if self.closed_signal else None,
+            "context_signal": self.context_signal.to_dict() if self.context_signal else None,
             "learning_curve": self.probe.to_dict() if self.probe else None,
             "finetuned_tokens_per_request": self.finetuned.tokens_per_request,
             "finetuned_request": asdict(self.finetuned),

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from components.decision.base_signal import AnswerSignal, WordOrder
+    from components.decision.answer_signal import AnswerSignal
+    from components.decision.context_signal import ContextSignal
     from components.decision.probe import LearningCurve
+    from components.decision.word_order import WordOrder
 
 __all__ = ["Context", "Measured"]
 
@@ -19,20 +21,26 @@ class Context:
     Attributes:
         name: Its name.
         score: Its score.
-        low: Lower bound of the score's 95 % interval.
+        low: Lower bound of the score's 95 % interval, which holds at once with those of the other candidates.
         high: Upper bound.
-        gain: Its score minus that of the best simple prompt, on the same rows.
-        gain_low: Lower bound of the gain's paired interval.
+        against: The prompt that differs from it by the passages alone; the best simple one where that wasn't measured.
+        gain: Its score minus that of `against`, on the same rows.
+        gain_low: Lower bound of the gain's paired interval, which holds at once for all candidates with passages.
         gain_high: Upper bound.
+        over_best: Its score minus that of the best simple prompt.
+        pure: `against` differs from it by the passages alone.
     """
 
     name: str
     score: float
     low: float
     high: float
+    against: str
     gain: float
     gain_low: float
     gain_high: float
+    over_best: float
+    pure: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Measured:
     Attributes:
         best: Name of the best simple prompt.
         score: Its score.
-        low: Lower bound of the score's 95 % interval.
+        low: Lower bound of the score's 95 % interval, which holds at once with those of the other candidates.
         high: Upper bound.
         n: Number of dev rows.
         form: Its failures of form.
@@ -60,10 +68,12 @@ class Measured:
         word_order: Whether the base knows the language of the data; None where it wasn't tested or can't be.
         signal: Whether the base's likelihoods tie answers to questions, with the right context where there is one; None
             where it wasn't tested or can't be, which is no sign of its absence.
-        closed_signal: The same without context; None where there is no context, or it wasn't tested.
+        context_signal: Whether passages tie them more than the same prompt does without; None where there are no
+            passages, or it wasn't tested.
         probe: The learning curve; None without a probe.
         recall: Share of dev rows whose gold passages retrieval found; None where it can't be told.
         trivial_score: Share of dev rows that one and the same answer gets right.
+        compared: Candidates that the best was picked from, whose intervals hold at once.
     """
 
     best: str
@@ -85,10 +95,11 @@ class Measured:
     context_capability: int = 0
     word_order: WordOrder | None = None
     signal: AnswerSignal | None = None
-    closed_signal: AnswerSignal | None = None
+    context_signal: ContextSignal | None = None
     probe: LearningCurve | None = None
     recall: float | None = None
     trivial_score: float = 0.0
+    compared: int = 1
 
     @property
     def solved(self) -> bool:

@@ -12,7 +12,7 @@ from components.errors import InputError
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["CandidatePrompts", "Fits", "Prompt", "instructed", "with_examples"]
+__all__ = ["CandidatePrompts", "Fits", "Prompt", "instructed", "refuse_long_prompts", "with_examples"]
 
 Fits = Callable[[Sequence[Message]], bool]
 Prompt = tuple[Message, ...]
@@ -77,13 +77,24 @@ def with_examples(
             kept.pop(0)
         shortened += len(kept) < len(before)
         prompt = _conversation(kept, row)
-        if not kept and not fits(prompt):
-            raise InputError(
-                f"line {row.line}: the prompt does not fit the model's positions, even without examples",
-                next_step="shorten the row, or lower max_new_tokens",
-            )
         prompts.append(prompt)
+    refuse_long_prompts(rows, prompts, fits)
     return CandidatePrompts(name, tuple(prompts), examples, shortened)
+
+
+def refuse_long_prompts(rows: Sequence[Row], prompts: Sequence[Prompt], fits: Fits) -> None:
+    """Refuse rows whose prompt leaves the model no room to answer.
+
+    Raises:
+        InputError: Such a prompt, by the line of its row.
+    """
+    for row, prompt in zip(rows, prompts, strict=True):
+        if not fits(prompt):
+            raise InputError(
+                f"line {row.line} of the dev rows: the prompt does not fit the model's positions, even by itself",
+                allowed="prompts that leave max_new_tokens of the model's positions free",
+                next_step="shorten the row, or lower task.max_new_tokens",
+            )
 
 
 def _conversation(examples: Sequence[Row], row: Row) -> Prompt:

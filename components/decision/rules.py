@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components.decision.evidence import Context, Measured
 
 if TYPE_CHECKING:
-    from components.decision.base_signal import AnswerSignal
+    from components.decision.answer_signal import AnswerSignal
 
 __all__ = ["PROBE_OPEN", "RULES", "Rule", "percent", "points"]
 
@@ -52,7 +52,7 @@ def _already_solved(m: Measured) -> Rule:
         "prompting already solves it" if holds else "prompting does not solve it",
         holds,
         "prompt",
-        f"{m.best} scores {percent(m.score)} ({percent(m.low)} to {percent(m.high)}, n={m.n}) against a target of "
+        f"{m.best} scores {percent(m.score)} ({percent(m.low)} to {percent(m.high)}, {_sample(m)}) against a target of "
         f"{percent(m.target_score)}; the lower bound must reach the target",
         "a higher target" if holds else "a better prompt, or a lower target",
     )
@@ -104,8 +104,8 @@ def _retrieval_solves(m: Measured) -> Rule | None:
         "retrieval solves it" if holds else "retrieval alone does not reach the target",
         holds,
         "rag",
-        f"{found.name} scores {percent(found.score)} ({percent(found.low)} to {percent(found.high)}, n={m.n}), "
-        f"{_gain(found, m)}; the target is {percent(m.target_score)}",
+        f"{found.name} scores {percent(found.score)} ({percent(found.low)} to {percent(found.high)}, {_sample(m)}), "
+        f"{_gain(found)}; the target is {percent(m.target_score)}",
         "a higher target" if holds else "better passages, or a lower target",
     )
 
@@ -116,10 +116,12 @@ def _facts_are_missing(m: Measured) -> Rule | None:
     if found is None:
         return None
     part = m.mended >= FACTS_SHARE * m.failures
-    holds = found.gain_low > 0 and part
+    # what passages mend of a bad prompt is of no use where a better one needs none
+    useful = found.over_best > 0
+    holds = found.gain_low > 0 and part and useful
     evidence = (
         f"{_failures(m)}; {found.name} mends {m.mended} of them and scores {percent(found.score)} "
-        f"({percent(found.low)} to {percent(found.high)}), {_gain(found, m)}; with it "
+        f"({percent(found.low)} to {percent(found.high)}), {_gain(found)}; with it "
         f"{m.context_form + m.context_capability} rows fail: form {m.context_form}, capability {m.context_capability}"
     )
     if m.oracle is not None and m.retrieved is not None and m.retrieved.high < m.target_score <= m.oracle.high:
@@ -127,6 +129,8 @@ def _facts_are_missing(m: Measured) -> Rule | None:
         evidence += f"; the passages would do, retrieval misses them{recall}"
     if not holds:
         why = "the right context does not raise the score" if not found.gain_low > 0 else "facts are a small part"
+        if part and found.gain_low > 0:
+            why = f"with the right context it is not above that of {m.best}"
         return Rule(
             f"the score does not show that facts are missing: {why}",
             False,
@@ -147,22 +151,24 @@ def _facts_are_missing(m: Measured) -> Rule | None:
 
 def _facts_behind_form(m: Measured) -> Rule | None:
     """Where the form fails in any case, a score can't show what context does; the likelihood of the answers can."""
-    if m.signal is None or m.closed_signal is None:
+    found = m.context_signal
+    if found is None:
         return None
-    missing = m.signal.present and not m.closed_signal.present
     enough = m.train_rows >= m.min_train_rows
+    scaled = f"{found.scale:.2f} times " if found.scale > 1 else ""
     evidence = (
-        f"likelihoods tie answers to questions by {_signal(m.closed_signal)}, and with context by {_signal(m.signal)}; "
+        f"likelihoods tie answers to questions by {_signal(found.closed)}, and with passages by "
+        f"{_signal(found.opened)}: {found.nats:+.2f} nats more than {scaled}that (p={found.p_value:.3f}); "
         f"{m.train_rows} training rows"
     )
-    if not missing:
+    if not found.present:
         name = "the likelihoods of the answers do not show that facts are missing"
-        return Rule(name, False, "rag_then_finetune", evidence, "likelihoods that only context ties to the questions")
-    name = "facts are missing behind the form: only with context does the base prefer the right answers"
+        return Rule(name, False, "rag_then_finetune", evidence, "passages that tie the right answers to the questions")
+    name = "facts are missing behind the form: passages tell the base which answers are right"
     if not enough:
         change = f"{m.min_train_rows - m.train_rows} more training rows (then retrieve and finetune)"
         return Rule(f"{name}, and there is too little data to finetune for the form", True, "rag", evidence, change)
-    change = "likelihoods that prefer the right answers without context"
+    change = "likelihoods that prefer the right answers as much without passages"
     return Rule(name, True, "rag_then_finetune", evidence, change)
 
 
@@ -247,8 +253,13 @@ def _failures(m: Measured) -> str:
     return f"{m.failures} of {m.n} rows fail: form {m.form}, facts {m.facts}, capability {m.capability}"
 
 
-def _gain(found: Context, m: Measured) -> str:
-    return f"{_spanned(found.gain, found.gain_low, found.gain_high)} against {m.best}"
+def _gain(found: Context) -> str:
+    return f"{_spanned(found.gain, found.gain_low, found.gain_high)} against {found.against}"
+
+
+def _sample(m: Measured) -> str:
+    """Say how large the sample is, and of how many candidates the intervals hold at once."""
+    return f"n={m.n}" if m.compared == 1 else f"n={m.n}, for all {m.compared} candidates at once"
 
 
 def _spanned(difference: float, low: float, high: float) -> str:

@@ -62,7 +62,8 @@ def _undecided(m: Measured, tried: list[Rule]) -> tuple[str, ...]:
     for found in contexts:
         if found is None:
             continue
-        named.append((found.name, found.score, found.low, found.high, rows_needed(found.score, m.target_score)))
+        rows = rows_needed(found.score, m.target_score, m.compared)
+        named.append((found.name, found.score, found.low, found.high, rows))
     for name, score, low, high, rows in named:
         if low < m.target_score <= high and not (name != m.best and m.score >= m.target_score):
             needed = f"{rows} dev rows" if rows else "no number of dev rows (they are equal)"

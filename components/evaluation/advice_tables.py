@@ -51,7 +51,9 @@ def bases_table(run: Mapping[str, Any]) -> Table:
         said = f"{name}: {percent(row.get('score'))}, 95 % interval {span}, n = {count(row.get('n'))}"
         bars = [(row.get("score"), "best" if row.get("base") == bases.get("start_with") else "base")]
         strip = charts.bar_strip(scale, bars, description=said, whisker=(row.get("low"), row.get("high")))
-        behind = f"{points(row.get('delta'))} ({interval(row.get('delta_low'), row.get('delta_high'), signed=True)})"
+        # the interval by which the bases are told apart, not the one of this pair alone
+        span_behind = interval(row.get("simultaneous_low"), row.get("simultaneous_high"), signed=True)
+        behind = f"{points(row.get('delta'))} ({span_behind})"
         rows.append(
             (
                 name,

@@ -68,7 +68,11 @@ def _candidate_lines(decision: dict[str, Any]) -> list[str]:
             f"{c['seconds_per_request']:>9.2f}"
         )
     subsets = f" of {', '.join(decision['subsets'])}" if decision["subsets"] else ""
-    return [*lines, f"measured on {decision['n']} dev rows{subsets}; tokens and seconds are those of a request"]
+    return [
+        *lines,
+        f"measured on {decision['n']} dev rows{subsets}; tokens and seconds are those of a request",
+        "intervals are each taken by themselves; those of the verdict hold for all candidates at once",
+    ]
 
 
 def _failure_lines(decision: dict[str, Any]) -> list[str]:

@@ -131,7 +131,14 @@ def command(
             allowed="one of RECIPE, --base or --params",
             next_step="tunewright plan examples/text2sql/recipe.yaml, or tunewright plan --params 13e9 --bytes 2",
         )
-    mode = next((f"--{name}" for name in ("deliver", "serve", "simulate") if options[name] not in (None, False)), "")
+    mode = next(
+        (
+            f"--{name}"
+            for name in ("deliver", "serve", "simulate")
+            if options[name] is not None and options[name] is not False
+        ),
+        "",
+    )
     _refuse_idle_options(context, f"{given[0]} {mode}".strip())
     if options["timeline"]:
         from components.memory.timeline import check_timeline_file

@@ -101,7 +101,7 @@ def test_decide_command_prints_text_for_a_person_and_the_contract_as_json(projec
 
 def test_probe_gives_a_learning_curve_where_the_verdict_needs_one(project: Project, monkeypatch: Any) -> None:
     from components.decision import decide as module
-    from components.decision.base_signal import WordOrder
+    from components.decision.word_order import WordOrder
 
     monkeypatch.setattr(module, "word_order", lambda *_: WordOrder(1.0, 24, 24, 3))
     recipe = project(decision={"candidates": ["zero-shot"], "probe": [0.5, 1.0]})
@@ -169,3 +169,12 @@ def test_what_the_recipe_names_must_be_there(project: Project) -> None:
         job_of(project(data={"corpus": "absent.jsonl"}))
     with pytest.raises(InputError, match="cannot read the prompt"):
         job_of(project(data={"corpus": None}, decision={"prompt": "absent.md"}))
+
+
+@pytest.mark.parametrize("prompt", ["  ", "empty.md"])
+def test_empty_prompt_is_no_prompt(project: Project, tmp_path: Path, prompt: str) -> None:
+    """A system message of nothing would be measured and paid for as if somebody had written one."""
+    (tmp_path / "empty.md").write_text(" \n")
+    with pytest.raises(InputError, match="is empty") as caught:
+        job_of(project(decision={"prompt": prompt}))
+    assert "decision.prompt" in str(caught.value.next_step)

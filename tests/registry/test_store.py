@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -273,6 +275,37 @@ def test_evaluation_belongs_to_a_whole_digest(registry: Registry, add_adapter: A
             registry.record_evaluation(wrong, make_report())
     with pytest.raises(ReportInvalid):
         registry.record_evaluation(version.digest, {"task": {"delta": float("nan")}})
+
+
+def test_reports_laid_over_the_newest_one_at_the_same_time_lose_nothing(
+    registry: Registry, add_adapter: Add, make_report: Any
+) -> None:
+    """Recipes that share an alias measure its version at once, each on its own test."""
+    version = add_adapter()
+    registry.record_evaluation(version.digest, make_report() | {"policy": {"min_rows": 3}})
+    start = threading.Barrier(8)
+
+    def measure(number: int) -> None:
+        with Registry.open(registry.folder) as own:
+            start.wait()
+            for turn in range(4):
+                own.record_evaluation(version.digest, {f"recipe-{number}-{turn}": number}, over_newest=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(measure, range(8)))
+    found = registry.evaluations(version.digest)
+    assert len(found) == 1 + 32
+    expected = {f"recipe-{number}-{turn}": number for number in range(8) for turn in range(4)}
+    assert found[0].report == make_report() | {"policy": {"min_rows": 3}} | expected
+    # each holds what was there before it, and one thing more
+    assert all(newer.report.items() > older.report.items() for newer, older in itertools.pairwise(found))
+
+
+def test_report_laid_over_none_is_the_report(registry: Registry, add_adapter: Add, make_report: Any) -> None:
+    version = add_adapter()
+    assert registry.record_evaluation(version.digest, make_report(), over_newest=True).report == make_report()
+    with pytest.raises(ReportInvalid):
+        registry.record_evaluation(version.digest, {"seed": float("nan")}, over_newest=True)
 
 
 def test_report_on_other_files_is_refused(registry: Registry, add_adapter: Add, make_report: Any) -> None:

@@ -80,8 +80,15 @@ def test_prompts_beyond_the_positions_drop_examples_and_say_so(tiny_tokenizer: A
 
 
 def test_prompt_that_fits_in_no_way_is_refused(tiny_tokenizer: Any) -> None:
-    with pytest.raises(InputError, match="line 1: the prompt does not fit"):
+    with pytest.raises(InputError, match="line 1 of the dev rows: the prompt does not fit"):
         few_shot(ASKED, TRAIN, 3, 0, lambda messages: False)
+    settings = {"tokenizer": tiny_tokenizer, "max_new_tokens": 10, "examples": 3, "seed": 0, "written": "Be brief."}
+    for name in ("zero-shot", "prompt"):
+        with pytest.raises(InputError, match="line 1 of the dev rows: the prompt does not fit"):
+            build_prompts(name, ASKED, TRAIN, positions=12, **settings)
+    with pytest.raises(InputError, match="max_new_tokens is 10, which leaves a prompt no room") as caught:
+        build_prompts("zero-shot", ASKED, TRAIN, positions=10, **settings)
+    assert caught.value.allowed == "fewer than 10"
 
 
 def test_without_training_rows_the_plain_prompt_is_asked() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from components.decision.bases import MeasuredBase, compare_bases, order_to_measure
 from components.evaluation.statistics import paired_interval, score_interval
@@ -8,11 +9,13 @@ from components.evaluation.statistics import paired_interval, score_interval
 PLENTY = 100 * 2**30
 
 
-def base(name: str, parameters: int, right: int, n: int = 40, *, first: int = 0) -> MeasuredBase:
+def base(name: str, parameters: int, right: int, n: int = 40, *, first: int = 0, candidates: int = 1) -> MeasuredBase:
     """A base that answers `right` of n rows, beginning with the one numbered `first`."""
     scores = tuple(1.0 if (row - first) % n < right else 0.0 for row in range(n))
     found = score_interval(scores)
-    return MeasuredBase(name, parameters, "few-shot", found.delta, found.low, found.high, scores, 100.0, 0.5)
+    return MeasuredBase(
+        name, parameters, "few-shot", found.delta, found.low, found.high, scores, 100.0, 0.5, candidates
+    )
 
 
 def start(*bases: MeasuredBase, memory: int = PLENTY) -> str:
@@ -68,4 +71,20 @@ def test_differences_are_paired_over_the_same_rows() -> None:
     expected = paired_interval(one.scores, other.scores)
     row = found["bases"][1]
     assert (row["delta"], row["delta_low"], row["delta_high"]) == (0.0, expected.low, expected.high)
+    assert (row["simultaneous_low"], row["simultaneous_high"]) == (expected.low, expected.high), "one comparison"
     assert row["tokens_per_second"] == 200.0
+
+
+def test_best_of_many_has_to_be_further_ahead() -> None:
+    """Six wins and no loss tell two bases apart, but not the best of three with four prompts each."""
+    small, large = base("s", 10**9, 20), base("l", 4 * 10**9, 26)
+    assert start(small, large) == "l"
+    many = [replace(one, candidates=4) for one in (small, large, base("m", 2 * 10**9, 20))]
+    found = compare_bases(many, PLENTY)
+    row = next(row for row in found["bases"] if row["base"] == "s")
+    assert row["delta_high"] < 0 <= row["simultaneous_high"]
+    wide = paired_interval(large.scores, small.scores, comparisons=8)
+    assert (row["simultaneous_low"], row["simultaneous_high"]) == (wide.low, wide.high)
+    assert found["start_with"] == "m"
+    assert any("l is better than s" in said for said in found["undecided"])
+    assert start(*(replace(one, candidates=4) for one in (base("s", 10**9, 4), base("l", 4 * 10**9, 36)))) == "l"

@@ -92,12 +92,13 @@ def test_recall_counts_questions_whose_gold_passages_were_found() -> None:
 
 
 def test_gold_passages_that_are_missing_are_told_by_line(tiny_tokenizer: Any) -> None:
-    with pytest.raises(InputError, match=r"line 3: metadata.gold is missing"):
+    with pytest.raises(InputError, match=r"line 3 of the rows: metadata.gold names no passage"):
         build("oracle", tiny_tokenizer, asked=[row("fig", 3, gold=False)])
     with pytest.raises(InputError, match="no passage 'p9'"):
         build("oracle", tiny_tokenizer, asked=[row("kiwi", 9)])
-    with pytest.raises(InputError, match=r"metadata.gold is 'p1'"):
+    with pytest.raises(InputError, match=r"metadata.gold is 'p1'") as caught:
         gold_ids(Row(ASKED[0].messages, {"gold": "p1"}))
+    assert caught.value.next_step == "write it as a list, such as ['p1']"
 
 
 def test_candidate_without_its_means_says_what_to_write(tiny_tokenizer: Any) -> None:

@@ -46,8 +46,22 @@ def test_texts_of_a_folder_are_cut_at_blank_lines_and_joined_up_to_the_length(tm
 def test_what_is_no_corpus_is_refused_by_line(tmp_path: Path, lines: list[str], problem: str) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_text("\n".join(lines))
-    with pytest.raises(InputError, match=problem):
+    with pytest.raises(InputError, match=problem) as caught:
         read_corpus(path)
+    assert caught.value.allowed
+    assert caught.value.next_step
+
+
+def test_text_that_is_not_utf8_is_told_by_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.jsonl"
+    path.write_bytes(b'{"id": "a", "text": "x"}\n{"id": "b", "text": "caf\xe9"}\n')
+    with pytest.raises(InputError, match="line 2: not UTF-8 text: byte 24 of the line"):
+        read_corpus(path)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.md").write_bytes(b"caf\xe9")
+    with pytest.raises(InputError, match=r"cannot read .*a\.md") as caught:
+        read_corpus(tmp_path / "texts")
+    assert "UTF-8" in str(caught.value.next_step)
 
 
 def test_missing_corpus_and_empty_folder_are_refused(tmp_path: Path) -> None:

@@ -195,6 +195,44 @@ def test_finetuning_saves_the_examples_of_a_retrieving_prompt_and_not_its_passag
     assert plain.tokens_saved_by_finetuning == plain.tokens_per_request - found.finetuned.tokens_per_request
 
 
+def test_candidate_with_passages_whose_counterpart_was_not_measured_is_said_to_be_confounded(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    context = ContextSource([Passage(f"p{n}", f"singer {n} is old") for n in range(8)], 1, one_hot)
+    found = run(tiny_model, tiny_tokenizer, rows(["42"] * 8), context=context, candidates=("zero-shot", "rag-few-shot"))
+    assert any("with few-shot among the candidates" in note for note in found.notes)
+    document = found.to_dict()
+    assert document["candidates"][1]["passages"]["pure"] is False
+    assert document["candidates"][1]["passages"]["against"] == "zero-shot"
+    names = ("zero-shot", "few-shot", "rag-few-shot")
+    whole = run(tiny_model, tiny_tokenizer, rows(["42"] * 8), context=context, candidates=names).to_dict()
+    assert whole["candidates"][2]["passages"]["against"] == "few-shot"
+    assert not any("among the candidates" in note for note in whole["reasons"])
+
+
+def test_what_is_wrong_with_the_last_candidate_is_told_before_the_first_answer(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    context = ContextSource([Passage(f"p{n}", f"singer {n} is old") for n in range(8)], 1, one_hot)
+    seen: list[Any] = []
+    with pytest.raises(InputError, match="names no passage"):
+        run(
+            tiny_model, tiny_tokenizer, rows(["42"] * 8), context=context, candidates=("zero-shot", "oracle"),
+            progress=lambda *event: seen.append(event),
+        )  # fmt: skip
+    assert seen == []
+
+
+def test_repeated_dev_rows_and_gold_passages_that_some_lack_are_told(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    context = ContextSource([Passage(f"p{n}", f"singer {n} is old") for n in range(8)], 1, one_hot)
+    dev = rows(["42"] * 8)
+    some = [replace(row, metadata={"gold": ["p1"]} if n < 3 else {}) for n, row in enumerate([*dev[:6], *dev[:2]])]
+    found = run(tiny_model, tiny_tokenizer, some, context=context, candidates=())
+    assert "sample: 2 of 8 dev rows repeat another one; the intervals take them for rows of their own" in found.notes
+    assert "oracle: left out, for gold passages are named by 3 of 8 dev rows only" in found.notes
+    assert "oracle" not in {candidate.name for candidate in found.candidates}
+
+
 def one_hot(texts: Any) -> Any:
     """An embedding under which the n-th text of a call is like the n-th passage."""
     import torch

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from components.data.rows import Message, Row
@@ -40,6 +41,17 @@ def test_query_that_does_not_run_is_form_and_one_that_runs_is_capability(tmp_pat
         "gold": "SELECT count(*) FROM item",
         "answer": "SELECT name FROM item",
     }
+
+
+def test_query_is_run_anew_where_the_schemas_changed(tmp_path: Path) -> None:
+    path = tmp_path / "databases.json"
+    schema = Schema("shop", (Table("item", (Column("id", "number"), Column("name", "text")), "id"),), ())
+    path.write_text(json.dumps({"databases": {"shop": schema.to_dict()}}))
+    asked, options = row("SELECT count(*) FROM item", database="shop"), {"schemas": str(path)}
+    assert classify_failure("execution_match", "SELECT name FROM item", asked, options) == "capability"
+    path.write_text(path.read_text().replace('"item"', '"thing"'))
+    os.utime(path, ns=(1, 1))
+    assert classify_failure("execution_match", "SELECT name FROM item", asked, options) == "form"
 
 
 def test_right_answer_in_other_words_is_form_for_text() -> None:

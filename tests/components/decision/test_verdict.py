@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from components.decision.base_signal import AnswerSignal, WordOrder
+from components.decision.answer_signal import AnswerSignal
+from components.decision.context_signal import ContextSignal
 from components.decision.probe import LearningCurve, ProbePoint
 from components.decision.verdict import VERDICTS, Context, Measured, reach_verdict
+from components.decision.word_order import WordOrder
 from components.evaluation.statistics import Interval, paired_interval, rows_needed, wilson
 
 
@@ -26,7 +28,7 @@ def context(name: str, right: int, n: int, simple_right: int) -> Context:
     """A candidate with passages that is right on `right` rows, all of those among them that the simple prompt has."""
     low, high = wilson(right, n)
     gain = paired_interval([float(i < simple_right) for i in range(n)], [float(i < right) for i in range(n)])
-    return Context(name, right / n, low, high, gain.delta, gain.low, gain.high)
+    return Context(name, right / n, low, high, "few-shot", gain.delta, gain.low, gain.high, over_best=gain.delta)
 
 
 def with_context(right: int, mended: int, n: int = 100, *, form: int = 0, train_rows: int = 500) -> Measured:
@@ -46,6 +48,11 @@ def curve(gain: Interval, slope: Interval | None) -> LearningCurve:
 UP, FLAT, UNSURE = Interval(0.3, 0.1, 0.5), Interval(0.0, -0.1, 0.1), Interval(0.1, -0.1, 0.3)
 KNOWN, UNKNOWN = WordOrder(3.0, 24, 24, 3), WordOrder(0.1, 15, 24, 3)
 SIGNAL, NO_SIGNAL = AnswerSignal(2.0, 0.001, 24, "few-shot"), AnswerSignal(0.1, 0.4, 24, "few-shot")
+TOLD = ContextSignal(1.9, 1.0, 0.001, SIGNAL, NO_SIGNAL)
+TOLD_MORE = ContextSignal(21.0, 1.2, 0.001, AnswerSignal(27.0, 0.001, 24, "rag-few-shot"), SIGNAL)
+NOT_TOLD = ContextSignal(0.2, 1.0, 0.3, SIGNAL, SIGNAL)
+# significant with passages and not without them, which is no difference
+NOT_SIGNIFICANTLY_TOLD = ContextSignal(0.5, 1.0, 0.2, AnswerSignal(1.0, 0.04, 24, "rag"), NO_SIGNAL)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +77,11 @@ SIGNAL, NO_SIGNAL = AnswerSignal(2.0, 0.001, 24, "few-shot"), AnswerSignal(0.1, 
         (with_context(50, 40, form=40, train_rows=20), "rag", 3),
         (with_context(25, 15), "finetune", 5),
         (with_context(12, 60), "finetune", 5),
-        (replace(with_context(12, 2, form=88), signal=SIGNAL, closed_signal=NO_SIGNAL), "rag_then_finetune", 4),
-        (replace(with_context(12, 2, train_rows=9), signal=SIGNAL, closed_signal=NO_SIGNAL), "rag", 4),
-        (replace(with_context(12, 2), signal=SIGNAL, closed_signal=SIGNAL), "finetune", 7),
+        (replace(with_context(12, 2, form=88), signal=SIGNAL, context_signal=TOLD), "rag_then_finetune", 4),
+        (replace(with_context(12, 2, form=88), signal=SIGNAL, context_signal=TOLD_MORE), "rag_then_finetune", 4),
+        (replace(with_context(12, 2, train_rows=9), signal=SIGNAL, context_signal=TOLD), "rag", 4),
+        (replace(with_context(12, 2), signal=SIGNAL, context_signal=NOT_TOLD), "finetune", 7),
+        (replace(with_context(12, 2), signal=SIGNAL, context_signal=NOT_SIGNIFICANTLY_TOLD), "finetune", 7),
         (replace(with_context(12, 2), signal=NO_SIGNAL), "other_base", 4),
         (replace(measured(10, 100, form=60), signal=NO_SIGNAL), "finetune", 4),
         (replace(measured(10, 100, train_rows=20), signal=NO_SIGNAL), "other_base", 3),
@@ -101,6 +110,29 @@ def test_context_that_flips_as_many_rows_as_it_mends_is_not_missing_facts() -> N
     assert not rule.holds
     assert "does not raise the score" in rule.name
     assert "mends 60 of them" in rule.evidence
+
+
+def test_passages_that_mend_a_bad_prompt_are_not_worth_it_where_a_better_one_needs_none() -> None:
+    """Few-shot prompts may gain by passages and still score less than the question as it stands."""
+    case = replace(measured(40, 100, facts=20), mended=20)
+    bad = replace(context("rag-few-shot", 38, 100, 10), against="few-shot", over_best=-0.02)
+    assert bad.gain_low > 0
+    found = reach_verdict(replace(case, retrieved=bad))
+    (rule,) = [rule for rule in found.rules if "facts are missing" in rule.name]
+    assert (rule.holds, found.verdict) == (False, "finetune")
+    assert "not above that of few-shot" in rule.name
+    useful = replace(bad, over_best=0.02)
+    assert reach_verdict(replace(case, retrieved=useful)).verdict == "rag_then_finetune"
+
+
+def test_evidence_names_what_passages_are_compared_with_and_how_many_candidates_hold_at_once() -> None:
+    found = reach_verdict(replace(with_context(50, 40), oracle=context("oracle", 50, 100, 10), compared=5))
+    assert "n=100, for all 5 candidates at once" in found.rules[0].evidence
+    assert "+40.0 points (+30.9 points to +49.8 points) against few-shot" in found.rules[-1].evidence
+    told = reach_verdict(replace(with_context(12, 2, form=88), signal=SIGNAL, context_signal=TOLD_MORE)).rules[-1]
+    assert "by +2.00 nats (few-shot" in told.evidence
+    assert "with passages by +27.00 nats (rag-few-shot" in told.evidence
+    assert "+21.00 nats more than 1.20 times that (p=0.001)" in told.evidence
 
 
 def test_probe_that_does_not_decide_says_how_many_rows_would() -> None:

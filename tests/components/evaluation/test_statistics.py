@@ -105,6 +105,39 @@ def test_score_interval_of_binary_scores_is_wilson() -> None:
     assert (found.delta, found.low, found.high) == (0.25, *wilson(1, 4))
 
 
+def test_intervals_that_hold_at_once_are_those_of_a_narrower_level() -> None:
+    # 1 - 0.05 / 5 two-sided is the 99 % level: Newcombe's formula with z = 2.5758
+    z, share, n = 2.5758293035489, 0.3, 40
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    assert wilson(12, n, 5) == pytest.approx((centre - half, centre + half))
+    base, tuned = [0.0] * 9 + [1.0] * 31, [1.0] * 37 + [0.0] * 3
+    alone, at_once = paired_interval(base, tuned), paired_interval(base, tuned, comparisons=5)
+    assert alone.delta == at_once.delta
+    assert at_once.low < alone.low < alone.high < at_once.high
+    spread = [random.Random(n).random() for n in range(40)]
+    assert score_interval(spread, comparisons=5).low < score_interval(spread).low
+    for needed in (pairs_needed, rows_needed):
+        few, many = needed(0.5, 0.3), needed(0.5, 0.3, 5)
+        assert few is not None
+        assert many is not None
+        assert many > few
+
+
+@pytest.mark.parametrize("n", [20, 50])
+def test_intervals_of_several_paired_differences_hold_at_once(n: int) -> None:
+    pick = random.Random(n)
+    held, tries = 0, 400
+    for _ in range(tries):
+        hard = [pick.gauss(0, 1) for _ in range(n)]
+        # one reference and four candidates of the same skill, who find the same rows hard
+        scores = [[float(pick.gauss(0, 1) > row) for row in hard] for _ in range(5)]
+        found = [paired_interval(scores[0], other, comparisons=4) for other in scores[1:]]
+        held += all(interval.low <= 0 <= interval.high for interval in found)
+    # 95 % of 400 are 380, give or take 4.4; Bonferroni is above
+    assert held >= 370
+
+
 def test_mcnemar_is_the_exact_binomial_test() -> None:
     base, tuned = [0.0] * 8 + [1.0] + [1.0] * 5, [1.0] * 8 + [0.0] + [1.0] * 5
     assert mcnemar_p(base, tuned) == pytest.approx(2 * (1 + 9) / 2**9)

@@ -210,6 +210,16 @@ def test_delivery_of_several_tasks_is_planned_for_a_base_and_for_a_recipe(
     assert "deliver: one adapter a task" in out
 
 
+@pytest.mark.parametrize("tasks", ["0", "-1"])
+def test_no_tasks_to_deliver_are_refused_as_such(
+    tasks: str, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run(monkeypatch, capsys, "--base", str(base), "--deliver", tasks)
+    assert status == 2
+    assert f"{tasks} tasks to deliver" in err
+    assert "1 or more" in err
+
+
 def test_base_that_is_too_large_to_deliver_exits_with_3_and_still_prints_its_sizes(
     base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
