@@ -6,7 +6,6 @@ that a step whose inputs haven't changed isn't done again.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ from components.files import digest_of, sha256_tree
 from components.finetuning import qlora
 from components.finetuning.finetune import FinetuneSettings
 from components.finetuning.lora import LoraSettings
+from components.runtime import release_memory
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.job import Job
 from flows.observer import Observer, step_detail
@@ -163,7 +163,8 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
     # memory that was short when nothing fitted may be there now; a given budget stays what it is
     asked_again = recipe.memory.budget == "auto"
     step = job.store.run("plan", reads, make, lambda document: document["fits"] or not asked_again)
-    return _priced(step, recipe.memory.price_per_hour)
+    # the search's models and the timed blocks would count as training's
+    return _released(_priced(step, recipe.memory.price_per_hour))
 
 
 def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
@@ -469,9 +470,5 @@ def _machine() -> dict[str, Any]:
 
 def _released(step: Step) -> Step:
     """Give a step's model back before the next one loads its own."""
-    import torch
-
-    gc.collect()
-    # torch keeps what tensors on a GPU held, out of the count of free memory; without CUDA this does nothing
-    torch.cuda.empty_cache()
+    release_memory()
     return step

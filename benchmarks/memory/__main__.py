@@ -74,6 +74,8 @@ def _row(case: Case, folder: Path) -> dict[str, Any]:
     large = case.base == BASE
     process = TrainingProcess() if large else None
     try:
+        if process:
+            process.ask(folder, case.settings, case.shape)
         model = StepModel(folder, case.settings)
         found = model.run(case.shape)
         resident = _resident(model, found, folder, process) if process else None
@@ -97,17 +99,14 @@ def _row(case: Case, folder: Path) -> dict[str, Any]:
 
 
 def _resident(model: Any, found: Any, folder: Path, process: Any) -> int:
-    """Predict as the plan does: the step's allocations, replayed on this machine's allocator, and the frameworks."""
+    """Predict as the plan does: the tensors, and what a process takes beyond them."""
     from components.memory.fake_model import read_config
+    from components.memory.process import cpu_overhead
 
-    dtype = read_config(folder).dtype
-    mapped = model.mapped_bytes(dtype)
-    baseline = process.baseline_bytes()
-    grown = process.replay_bytes(model.allocations(dtype))
     files = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    # a tensor that is read from the file's pages keeps the whole file mapped
-    pages = max(mapped, files) if mapped else 0
-    return int(baseline + max(found.peak.peak_bytes - mapped, grown) + pages)
+    dtype = read_config(folder).dtype
+    extra = cpu_overhead(process, found.peak, model.mapped_bytes(dtype), files, model.settings.dtype)
+    return int(found.peak.peak_bytes + extra.total_bytes)
 
 
 def _measured_here(case: Case, folder: Path) -> dict[str, Any]:

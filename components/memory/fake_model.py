@@ -10,7 +10,7 @@ from components.memory import bottleneck
 from components.memory.quantized_layers import fake_parameter, quantize_linear_layers
 from components.memory.settings import SOFT_PROMPTS, StepSettings
 
-__all__ = ["build", "materialise", "read_config"]
+__all__ = ["build", "is_mapped", "materialise", "read_config"]
 
 
 def read_config(folder: Path) -> Any:
@@ -80,6 +80,20 @@ def materialise(model: Any) -> None:
                 if id(old) not in done:
                     done[id(old)] = (old, _fake(old, module))
                 tensors[name] = done[id(old)][1]
+
+
+def is_mapped(tensor: Any, settings: StepSettings, file_dtype: Any) -> bool:
+    """Tell whether a tensor of a model is a weight that is read from its file's pages, since it has the file's dtype.
+
+    Args:
+        tensor: A parameter, a buffer or a scale.
+        settings: What is trained and how.
+        file_dtype: dtype of the weights on disk.
+    """
+    import torch
+
+    is_base = isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad == (settings.method == "full")
+    return is_base and tensor.dtype == file_dtype
 
 
 def _of_class(auto_class: Any, config: Any, dtype: Any) -> Any:

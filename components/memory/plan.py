@@ -199,7 +199,7 @@ def make_plan(
                 devices=number,
                 budget=budget,
                 process=process,
-                weight_files=sorted(base_folder.glob("*.safetensors")),
+                folder=base_folder,
             )
 
         outcome = search(devices).run()

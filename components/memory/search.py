@@ -16,8 +16,10 @@ from components.memory.process import (
     CUDA_ROUNDING_FRACTION,
     ProcessOverhead,
     TrainingProcess,
+    cpu_overhead,
     cuda_overhead,
     estimated_holes,
+    kept_mapped_bytes,
 )
 from components.memory.reasons import SAME_SPEED_FRACTION, why_not
 from components.memory.settings import StepSettings, StepShape
@@ -123,8 +125,8 @@ class Search:
         sequences: Packed sequences behind an optimizer step, on each device.
         devices: Devices that share a step.
         budget: What the process may take on each device.
-        weight_files: The base's weights; only their sizes are used.
-        process: Where a CPU step's allocations are replayed; None for a CUDA budget.
+        folder: The base's; only its config.json and the sizes of its weights are used.
+        process: Where a CPU step is run on untouched memory; None for a CUDA budget.
     """
 
     def __init__(
@@ -138,7 +140,7 @@ class Search:
         sequences: int,
         devices: int,
         budget: Budget,
-        weight_files: list[Path],
+        folder: Path,
         process: TrainingProcess | None,
     ) -> None:
         self._config = config
@@ -150,7 +152,8 @@ class Search:
         self._devices = devices
         self._budget = budget
         self._process = process
-        self._file_bytes = sum(path.stat().st_size for path in weight_files)
+        self._folder = folder
+        self._file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         self._file_dtype = getattr(config, "dtype", None)
         self._limit_bytes = round(budget.budget_bytes * (1 - HEADROOM_FRACTION))
         self._estimators: dict[Variant, PeakEstimator] = {}
@@ -275,33 +278,30 @@ class Search:
         outside = mapped + estimator.large_bytes(size)
         plain = estimator.estimate(size, False).tensor_bytes
         holes = estimated_holes(max(0, tensors - outside), max(0, plain - outside), checkpointing)
-        return ProcessOverhead(self._process.baseline_bytes(), holes, self._kept_mapped(mapped))
-
-    def _kept_mapped(self, mapped_bytes: int) -> int:
-        """One tensor that is read from a file's pages keeps all of the file mapped."""
-        return max(0, self._file_bytes - mapped_bytes) if mapped_bytes else 0
+        return ProcessOverhead(self._process.baseline_bytes(), holes, kept_mapped_bytes(mapped, self._file_bytes))
 
     def _verify(self, candidate: Candidate) -> Outcome:
         variant = candidate.variant
-        if variant not in self._whole:
-            self._whole[variant] = StepModel(self._config, self._settings_of(variant))
-        model = self._whole[variant]
+        settings = self._settings_of(variant)
         shape = StepShape(
             candidate.micro_batch_size,
             self._tokens,
             candidate.gradient_checkpointing,
             accumulating=candidate.gradient_accumulation_steps > 1,
         )
+        if self._process is not None:
+            self._process.ask(self._folder, settings, shape)  # it runs while the same step is simulated here
+        if variant not in self._whole:
+            self._whole[variant] = StepModel(self._config, settings)
+        model = self._whole[variant]
         simulation = model.run(shape)
         tensors = self._on_device(simulation.peak.peak_bytes, simulation.least_bytes)
         moved = simulation.peak.peak_bytes - tensors
         if self._process is None:
             extra = cuda_overhead(tensors, beside_context=self._budget.beside_context)
         else:
-            mapped = model.mapped_bytes(self._file_dtype)
-            grown = self._process.replay_bytes(model.allocations(self._file_dtype))
-            extra = ProcessOverhead(
-                self._process.baseline_bytes(), max(0, grown + mapped - tensors), self._kept_mapped(mapped)
+            extra = cpu_overhead(
+                self._process, simulation.peak, model.mapped_bytes(self._file_dtype), self._file_bytes, settings.dtype
             )
         total = tensors + extra.total_bytes
         breakdown = dict(simulation.peak.breakdown)
