@@ -18,6 +18,7 @@ from components.files import digest_of, sha256_tree
 from components.finetuning import qlora
 from components.finetuning.finetune import FinetuneSettings
 from components.finetuning.lora import LoraSettings
+from components.recipe_sections import MemorySection
 from components.runtime import release_memory
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.job import Job
@@ -153,7 +154,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
         "finetune": {name: getattr(job.tactics, name, getattr(recipe.finetune, name)) for name in shape},
         "target": target,
         # another price plans nothing anew
-        "memory": recipe.memory.model_dump(mode="json", exclude={"price_per_hour"}),
+        "memory": recipe.memory.model_dump(mode="json", exclude={"price_per_hour", "gpu_prices"}),
         # what is free at the moment is not among these: the same machine gets the same plan
         "machine": _machine(),
         # planning draws nothing, but the seed groups the rows, and the longest group is what memory is planned for
@@ -164,7 +165,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
     asked_again = recipe.memory.budget == "auto"
     step = job.store.run("plan", reads, make, lambda document: document["fits"] or not asked_again)
     # the search's models and the timed blocks would count as training's
-    return _released(_priced(step, recipe.memory.price_per_hour))
+    return _released(_priced(step, recipe.memory))
 
 
 def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
@@ -451,15 +452,11 @@ def _sha(job: Job, data: dict[str, Any], path: str) -> str:
     raise TunewrightError(f"{path} is not among the materialised files")
 
 
-def _priced(step: Step, price_per_hour: float | None) -> Step:
-    """Say what a plan's run costs at today's price, which isn't kept with the plan."""
-    from components.memory.duration import with_price
+def _priced(step: Step, memory: MemorySection) -> Step:
+    """Say what a plan's run costs at today's prices, which aren't kept with the plan."""
+    from components.memory.prices import priced
 
-    time = step.document.get("time")
-    if time is None:
-        return step
-    priced = with_price(time, price_per_hour, step.document["devices"])
-    return replace(step, document={**step.document, "time": priced})
+    return replace(step, document=priced(step.document, memory.price_per_hour, memory.gpu_prices))
 
 
 def _machine() -> dict[str, Any]:

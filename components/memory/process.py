@@ -60,9 +60,14 @@ class ProcessOverhead:
 
 
 class TrainingProcess:
-    """A process that has imported what training imports, started at once and asked later."""
+    """A process that has imported what training imports, started at once and asked later.
 
-    def __init__(self) -> None:
+    Args:
+        here: The training will run in this process, so that what it holds by then counts.
+    """
+
+    def __init__(self, *, here: bool = True) -> None:
+        self._here = here
         self._framework_bytes: int | None = None
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -86,7 +91,8 @@ class TrainingProcess:
         """
         if self._framework_bytes is None:
             self._framework_bytes = self._answer()
-        return max(self._framework_bytes + FIRST_USE_BYTES, own_bytes())
+        fresh = self._framework_bytes + FIRST_USE_BYTES
+        return max(fresh, own_bytes()) if self._here else fresh
 
     def ask(self, folder: Path, settings: StepSettings, shape: StepShape) -> None:
         """Let the process run a step on untouched memory while this one does something else.

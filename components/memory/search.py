@@ -180,18 +180,20 @@ class Search:
         seen[seen.index(nearest)] = outcome.chosen
         return self._with_alternatives(outcome, seen)
 
-    def smallest(self, variant: Variant, sequence_tokens: int) -> int:
-        """Estimate the least that a variant takes: one sequence at a time, with checkpointing.
+    def estimated(self, variant: Variant, sequence_tokens: int, size: int = 1, checkpointing: bool = True) -> Candidate:
+        """Estimate one way to train; by default the one that takes least: one sequence at a time, with checkpointing.
 
         Args:
             variant: Method, optimizer and sharding; any that the simulation knows.
             sequence_tokens: Tokens of the longest sequence.
+            size: Sequences at once.
+            checkpointing: Whether blocks are computed again.
 
         Returns:
-            Peak bytes of the process.
+            The candidate; its `relative_seconds` are comparable with those of other estimates only.
         """
         estimator = PeakEstimator(self._config, self._settings_of(variant), sequence_tokens)
-        return self._candidate(variant, 1, True, estimator).peak_bytes
+        return self._candidate(variant, size, checkpointing, estimator)
 
     def _variants(self, method: str) -> Iterator[Variant]:
         """Yield a method's variants; those that come later only matter where earlier ones don't fit."""
@@ -252,7 +254,7 @@ class Search:
             gradient_accumulation_steps=steps,
             gradient_checkpointing=checkpointing,
             peak_bytes=peak,
-            relative_seconds=self._relative_seconds(variant, size, estimate) * steps,
+            relative_seconds=self._relative_seconds(variant, size, estimator.sequence_tokens, estimate) * steps,
             fits=peak <= self._limit_bytes,
             host_bytes=estimate.tensor_bytes - tensors,
         )
@@ -265,8 +267,9 @@ class Search:
         room = int((self._limit_bytes - context) / (1 + CUDA_ROUNDING_FRACTION)) - 1
         return min(tensor_bytes, max(least_bytes, room))
 
-    def _relative_seconds(self, variant: Variant, size: int, estimate: PeakEstimate) -> float:
-        busy = size * self._tokens / (size * self._tokens + HALF_SPEED_TOKENS[self._budget.device])
+    def _relative_seconds(self, variant: Variant, size: int, sequence_tokens: int, estimate: PeakEstimate) -> float:
+        tokens = size * sequence_tokens
+        busy = tokens / (tokens + HALF_SPEED_TOKENS[self._budget.device])
         return estimate.flops * slowdown(variant) / busy
 
     def _estimated_overhead(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def of_base(base: str, options: dict[str, Any]) -> Planned:
         workload=uniform_workload(sequences, options["sequence_tokens"]) if sequences else None,
         **target,
         price_per_hour=price,
+        gpu_prices=_gpu_prices(options),
     )
     return Planned(plan.to_dict(), folder, options["rank"], options["targets"])
 
@@ -95,6 +97,8 @@ def of_recipe(recipe: Path, options: dict[str, Any]) -> Planned:
         overrides = (*overrides, f"memory.budget='{find_gpu(options['gpu']).memory_bytes}'")
     if (price := _price(options)) is not None:
         overrides = (*overrides, f"memory.price_per_hour={price}")
+    if prices := _gpu_prices(options):
+        overrides = (*overrides, f"memory.gpu_prices={json.dumps(prices)}")
     job = open_recipe(recipe, options["profile"], overrides, options["home"])
     from flows import decision_steps, steps
     from flows.observer import TerminalObserver
@@ -125,3 +129,18 @@ def _price(options: dict[str, Any]) -> float | None:
     if price is not None and not 0 <= price < float("inf"):
         raise InputError(f"--price-per-hour {price}", allowed="0 or more")
     return price
+
+
+def _gpu_prices(options: dict[str, Any]) -> dict[str, float]:
+    from components.memory.gpus import find_gpu
+
+    prices: dict[str, float] = {}
+    for text in options["gpu_price"]:
+        name, _, price = text.partition("=")
+        try:
+            prices[find_gpu(name).name] = float(price)
+        except ValueError as error:
+            raise InputError(f"--gpu-price {text}", allowed="a GPU's name and a price, such as h100-80=3.5") from error
+        if not 0 <= prices[name] < float("inf"):
+            raise InputError(f"--gpu-price {text}", allowed="a price of 0 or more")
+    return prices
