@@ -18,6 +18,7 @@ from components.files import digest_of, sha256_tree
 from components.finetuning import qlora
 from components.finetuning.finetune import FinetuneSettings
 from components.finetuning.lora import LoraSettings
+from components.memory.process import TrainingProcess
 from components.recipe_sections import MemorySection
 from components.runtime import release_memory
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
@@ -107,7 +108,13 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     return _released(job.store.run("decide", reads, make))
 
 
-def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, Any] | None = None) -> Step:
+def plan(
+    job: Job,
+    data: dict[str, Any],
+    observer: Observer,
+    target: dict[str, Any] | None = None,
+    process: TrainingProcess | None = None,
+) -> Step:
     """Choose method and batch shape within the memory budget, and predict the run's time.
 
     Args:
@@ -116,6 +123,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
         observer: Who watches.
         target: Hardware and methods to plan for instead of this machine's, as `make_plan` takes them: gpu, devices,
             methods. A plan for other hardware is to be looked at, not to be trained by.
+        process: A training process that was started early.
     """
     recipe = job.recipe
 
@@ -141,6 +149,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
             dtype=recipe.memory.dtype,
             workload=workload,
             dropout=recipe.finetune.dropout,
+            process=process,
             **(target or {}),
         )
         return found.to_dict()

@@ -152,6 +152,7 @@ def make_plan(
     gpu_prices: Mapping[str, float] = NO_PRICES,
     budget: Budget | None = None,
     dropout: float = 0.0,
+    process: TrainingProcess | None = None,
 ) -> Plan:
     """Choose how to train within a memory budget: the best quality that fits, then the fastest.
 
@@ -175,6 +176,7 @@ def make_plan(
         gpu_prices: Prices of GPUs by name for an hour, for what would fit where nothing does.
         budget: A budget with its source and device, instead of `budget_bytes`.
         dropout: LoRA's dropout, whose masks take memory too.
+        process: A training process that was started early, and is asked where the plan is for a CPU.
 
     Returns:
         The plan. `fits` is False when nothing fits; `chosen` is then the candidate that needs least.
@@ -191,7 +193,8 @@ def make_plan(
     config = fake_model.read_config(base_folder)
     budget = budget or _budget(budget_bytes, gpu)
     # on a CPU it imports while this process searches; a CUDA context needs no imports to be known
-    process = TrainingProcess() if budget.device == "cpu" else None
+    on_cpu = budget.device == "cpu"
+    process = (process or TrainingProcess()) if on_cpu else None
     try:
         speed = measure_dtype() if dtype == "auto" and named is None else None
         chosen_dtype = speed.dtype if speed else named.dtype if named and dtype == "auto" else dtype

@@ -68,6 +68,8 @@ class TrainingProcess:
 
     def __init__(self, *, here: bool = True) -> None:
         self._here = here
+        self._own_bytes = 0
+        self.look_again()
         self._framework_bytes: int | None = None
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -91,8 +93,12 @@ class TrainingProcess:
         """
         if self._framework_bytes is None:
             self._framework_bytes = self._answer()
-        fresh = self._framework_bytes + FIRST_USE_BYTES
-        return max(fresh, own_bytes()) if self._here else fresh
+        return max(self._framework_bytes + FIRST_USE_BYTES, self._own_bytes)
+
+    def look_again(self) -> None:
+        """Count what this process holds by now, where the training will run in it."""
+        if self._here:
+            self._own_bytes = own_bytes()
 
     def ask(self, folder: Path, settings: StepSettings, shape: StepShape) -> None:
         """Let the process run a step on untouched memory while this one does something else.
@@ -127,8 +133,15 @@ class TrainingProcess:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.communicate()
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
+
+    def __enter__(self) -> TrainingProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _answer(self) -> int:
         assert self._process.stdout is not None
@@ -200,7 +213,8 @@ def cpu_overhead(
     grown = process.grown_bytes(peak.peak_bytes - mapped_bytes, dtype)
     loading = 0 if mapped_bytes else file_bytes + peak.breakdown["weights"]
     beyond = max(grown + mapped_bytes, loading) - peak.peak_bytes
-    # frameworks last: the step's simulation has touched what it touches by then
+    # the step was simulated by now, and what that imports stays
+    process.look_again()
     return ProcessOverhead(process.baseline_bytes(), beyond, kept_mapped_bytes(mapped_bytes, file_bytes))
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
+
+if TYPE_CHECKING:
+    from components.memory.process import TrainingProcess
 
 __all__ = ["Planned", "of_base", "of_recipe"]
 
@@ -52,24 +56,26 @@ def of_base(base: str, options: dict[str, Any]) -> Planned:
     sequences = options["sequences"]
     if sequences is not None and sequences < 1:
         raise InputError(f"--sequences {sequences}", allowed="1 or more")
-    folder = config_folder(base)
-    prepare_process()
-    plan = make_plan(
-        folder,
-        method=options["method"],
-        rank=options["rank"],
-        targets=options["targets"],
-        sequence_tokens=options["sequence_tokens"],
-        effective_rows=options["effective_rows"],
-        rows_per_sequence=options["rows_per_sequence"],
-        budget_bytes=size,
-        dtype=options["dtype"],
-        optimizer="adamw" if options["optimizer"] == "adam" else options["optimizer"],
-        workload=uniform_workload(sequences, options["sequence_tokens"]) if sequences else None,
-        **target,
-        price_per_hour=price,
-        gpu_prices=_gpu_prices(options),
-    )
+    with _training_process(options) as process:
+        folder = config_folder(base)
+        prepare_process()
+        plan = make_plan(
+            folder,
+            method=options["method"],
+            rank=options["rank"],
+            targets=options["targets"],
+            sequence_tokens=options["sequence_tokens"],
+            effective_rows=options["effective_rows"],
+            rows_per_sequence=options["rows_per_sequence"],
+            budget_bytes=size,
+            dtype=options["dtype"],
+            optimizer="adamw" if options["optimizer"] == "adam" else options["optimizer"],
+            workload=uniform_workload(sequences, options["sequence_tokens"]) if sequences else None,
+            **target,
+            price_per_hour=price,
+            gpu_prices=_gpu_prices(options),
+            process=process,
+        )
     return Planned(plan.to_dict(), folder, options["rank"], options["targets"])
 
 
@@ -99,18 +105,26 @@ def of_recipe(recipe: Path, options: dict[str, Any]) -> Planned:
         overrides = (*overrides, f"memory.price_per_hour={price}")
     if prices := _gpu_prices(options):
         overrides = (*overrides, f"memory.gpu_prices={json.dumps(prices)}")
-    job = open_recipe(recipe, options["profile"], overrides, options["home"])
-    from flows import decision_steps, steps
-    from flows.observer import TerminalObserver
-
-    observer = TerminalObserver()
-    data = steps.data(job, observer)
-    decision_steps.say_tactics(job, observer)
-    target = _target(options)
     # without one of these the plan is the one that a run would train by, and is kept for it
+    target = _target(options)
     asked = None if target == _target({"gpu": None, "devices": 1, "methods": "lora,qlora"}) else target
-    document = steps.plan(job, data, observer, asked).document
+    with _training_process(options) as process:
+        job = open_recipe(recipe, options["profile"], overrides, options["home"])
+        from flows import decision_steps, steps
+        from flows.observer import TerminalObserver
+
+        observer = TerminalObserver()
+        data = steps.data(job, observer)
+        decision_steps.say_tactics(job, observer)
+        document = steps.plan(job, data, observer, asked, process).document
     return Planned(document, job.base.folder, job.tactics.rank, job.tactics.targets, job.recipe.finetune.dropout)
+
+
+def _training_process(options: dict[str, Any]) -> AbstractContextManager[TrainingProcess | None]:
+    """Start the process that a plan for this machine asks before anything else: it imports while this one does."""
+    from components.memory.process import TrainingProcess
+
+    return TrainingProcess() if options["gpu"] is None else nullcontext()
 
 
 def _target(options: dict[str, Any]) -> dict[str, Any]:
