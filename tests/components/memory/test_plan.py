@@ -228,8 +228,8 @@ def test_a_step_on_untouched_memory_holds_its_tensors_and_asks_no_memory(base: P
         resident = psutil.Process(process._process.pid).memory_info().rss
     finally:
         process.close()
-    # an earlier question leaves no holes for a later one
-    assert first == pytest.approx(second, rel=0.05)
+    # no holes of an earlier question, which would halve it; a heap repeats itself to some percent
+    assert first == pytest.approx(second, rel=0.15)
     assert live < first < 3 * live
     assert first * 1.5 < larger < first * 3
     assert resident < process.baseline_bytes() + 100_000_000
