@@ -223,6 +223,10 @@ class MemorySection(Section):
     price_per_hour: float | None = Field(
         None, ge=0, description="price of the device for an hour, in any currency: the plan says what a run will cost"
     )
+    gpu_prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="prices for an hour by the GPU's name, such as {h100-80: 3.5}: what a larger one would cost",
+    )
 
     @field_validator("budget")
     @classmethod

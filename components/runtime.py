@@ -9,11 +9,12 @@ passive policy a busy neighbour costs its share and no more.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 import warnings
 
-__all__ = ["available_cores", "prepare_process"]
+__all__ = ["available_cores", "prepare_process", "release_memory"]
 
 # names of mallopt(3); values from glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -53,3 +54,20 @@ def prepare_process(threads: int = 0) -> int:
 
     torch.set_num_threads(chosen)
     return chosen
+
+
+def release_memory() -> None:
+    """Give back what this process no longer uses: unreachable objects, idle pages of the heap, torch's idle GPU memory.
+
+    `prepare_process` lets glibc keep what tensors held, which is right within a step and wrong between steps: after 60
+    generated answers 1.7 GB of a 2.4 GB process were idle, and would have counted as the next step's.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # musl has none
+            trim(0)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        # out of the count of free memory otherwise; without CUDA this does nothing
+        torch.cuda.empty_cache()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["duration", "name", "render", "time_lines"]
+__all__ = ["duration", "name", "remedy_line", "render", "time_lines"]
 
 GIB = 2**30
 
@@ -34,6 +34,10 @@ def render(plan: dict[str, Any], explain: bool) -> str:
         f"{plan['margin_bytes'] / GIB:.2f} GiB to spare, {plan['headroom_fraction']:.0%} is kept free",
     ]
     lines += [f"  {part:<12}{size / GIB:>8.2f} GiB" for part, size in plan["breakdown"].items()]
+    if plan["host_bytes"]:
+        lines.append(
+            f"  beside it {plan['host_bytes'] / GIB:.2f} GiB in the host's memory: optimizer states off the device"
+        )
     where = plan["peak_module"] or ("the optimizer" if plan["peak_phase"] == "step" else "the loss")
     lines.append(f"peak in the {plan['peak_phase']} pass, at {where}; sequences of {plan['sequence_tokens']} tokens")
     if plan["devices"] > 1:
@@ -53,12 +57,26 @@ def render(plan: dict[str, Any], explain: bool) -> str:
     ]
     if not plan["fits"]:
         lines.append("what would fit (estimated)")
-        lines += [
-            f"  {remedy['words']}: peak {remedy['peak_bytes'] / GIB:.2f} GiB; "
-            f"{remedy['memory_bytes'] / GIB:.1f} GiB of memory to pay for"
-            for remedy in plan["would_fit"]
-        ] or ["  no single change"]
+        lines += [f"  {remedy_line(remedy)}" for remedy in plan["would_fit"]] or ["  no single change"]
     return "\n".join([*lines, *(_explanation(plan) if explain else [])])
+
+
+def remedy_line(remedy: dict[str, Any]) -> str:
+    """Say what a change that makes a run fit takes: memory, time and, where a price is known, money."""
+    parts = [
+        f"{remedy['words']}: peak {remedy['peak_bytes'] / GIB:.2f} GiB; "
+        f"{remedy['memory_bytes'] / GIB:.1f} GiB of memory to pay for"
+    ]
+    ratio, seconds = remedy["relative_seconds"], remedy["seconds"]
+    took = "" if seconds is None else f"about {duration(seconds)}"
+    against = "" if ratio is None else f"{ratio:.2f} x the time of the nearest for the same tokens"
+    parts.append(f"{took} ({against})" if took and against else took or against or "time not known")
+    if remedy["cost"] is not None:
+        devices = f"{remedy['devices']} x " if remedy["devices"] > 1 else ""
+        parts.append(f"cost {remedy['cost']:,.2f} at {devices}{remedy['price_per_hour']:g} an hour")
+    elif remedy["change"] == "gpu" and remedy["price_per_hour"] is None:
+        parts.append(f"no price is known for {remedy['value']} (--gpu-price {remedy['value']}=PRICE)")
+    return "; ".join(parts)
 
 
 def time_lines(plan: dict[str, Any]) -> list[str]:

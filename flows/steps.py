@@ -6,7 +6,6 @@ that a step whose inputs haven't changed isn't done again.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -17,6 +16,9 @@ from typing import Any
 from components.errors import TunewrightError
 from components.files import digest_of, sha256_tree
 from components.finetuning.methods import METHODS
+from components.memory.process import TrainingProcess
+from components.recipe_sections import MemorySection
+from components.runtime import release_memory
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.interruption import sigterm_asked
 from flows.job import Job
@@ -106,7 +108,13 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     return _released(job.store.run("decide", reads, make))
 
 
-def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, Any] | None = None) -> Step:
+def plan(
+    job: Job,
+    data: dict[str, Any],
+    observer: Observer,
+    target: dict[str, Any] | None = None,
+    process: TrainingProcess | None = None,
+) -> Step:
     """Choose method and batch shape within the memory budget, and predict the run's time.
 
     Args:
@@ -115,6 +123,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
         observer: Who watches.
         target: Hardware and methods to plan for instead of this machine's, as `make_plan` takes them: gpu, devices,
             methods. A plan for other hardware is to be looked at, not to be trained by.
+        process: A training process that was started early.
     """
     recipe = job.recipe
 
@@ -143,6 +152,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
             dora=recipe.finetune.dora,
             bottleneck_width=recipe.finetune.bottleneck_width,
             virtual_tokens=recipe.finetune.virtual_tokens,
+            process=process,
             **{"methods": job.tactics.methods, **(target or {})},
         )
         return found.to_dict()
@@ -157,7 +167,7 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
         "methods": job.tactics.methods if recipe.finetune.method == "auto" else None,
         "target": target,
         # another price plans nothing anew
-        "memory": recipe.memory.model_dump(mode="json", exclude={"price_per_hour"}),
+        "memory": recipe.memory.model_dump(mode="json", exclude={"price_per_hour", "gpu_prices"}),
         # what is free at the moment is not among these: the same machine gets the same plan
         "machine": _machine(),
         # planning draws nothing, but the seed groups the rows, and the longest group is what memory is planned for
@@ -167,7 +177,8 @@ def plan(job: Job, data: dict[str, Any], observer: Observer, target: dict[str, A
     # memory that was short when nothing fitted may be there now; a given budget stays what it is
     asked_again = recipe.memory.budget == "auto"
     step = job.store.run("plan", reads, make, lambda document: document["fits"] or not asked_again)
-    return _priced(step, recipe.memory.price_per_hour)
+    # the search's models and the timed blocks would count as training's
+    return _released(_priced(step, recipe.memory))
 
 
 def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
@@ -450,15 +461,11 @@ def _sha(job: Job, data: dict[str, Any], path: str) -> str:
     raise TunewrightError(f"{path} is not among the materialised files")
 
 
-def _priced(step: Step, price_per_hour: float | None) -> Step:
-    """Say what a plan's run costs at today's price, which isn't kept with the plan."""
-    from components.memory.duration import with_price
+def _priced(step: Step, memory: MemorySection) -> Step:
+    """Say what a plan's run costs at today's prices, which aren't kept with the plan."""
+    from components.memory.prices import priced
 
-    time = step.document.get("time")
-    if time is None:
-        return step
-    priced = with_price(time, price_per_hour, step.document["devices"])
-    return replace(step, document={**step.document, "time": priced})
+    return replace(step, document=priced(step.document, memory.price_per_hour, memory.gpu_prices))
 
 
 def _machine() -> dict[str, Any]:
@@ -469,9 +476,5 @@ def _machine() -> dict[str, Any]:
 
 def _released(step: Step) -> Step:
     """Give a step's model back before the next one loads its own."""
-    import torch
-
-    gc.collect()
-    # torch keeps what tensors on a GPU held, out of the count of free memory; without CUDA this does nothing
-    torch.cuda.empty_cache()
+    release_memory()
     return step

@@ -44,17 +44,21 @@ class Case:
         return replace(self, shape=shape)
 
 
-# (settings, micro-batch, tokens, checkpointing) on the 135M base
-QUICK = (
-    (StepSettings("lora"), 1, 256, False),
-    (StepSettings("lora"), 2, 256, True),
-    (StepSettings("qlora"), 1, 256, False),
-    (StepSettings("full"), 1, 128, False),
-    (StepSettings("full", optimizer="adamw_8bit"), 1, 128, True),
-    (StepSettings("bottleneck"), 1, 256, False),
-    (StepSettings("prompt_tuning"), 1, 256, False),
-    (StepSettings("lora", quantization="int8"), 1, 128, False),
+LORA, QLORA, FULL = StepSettings("lora"), StepSettings("qlora"), StepSettings("full")
+# On the 135M base: settings, then (micro-batch, tokens, checkpointing) each. The quick ones are those of 64 tokens that
+# stand first.
+LARGE: tuple[tuple[StepSettings, tuple[tuple[int, int, bool], ...]], ...] = (
+    (LORA, ((1, 64, False), (4, 64, True), (2, 256, False), (1, 1024, False), (1, 1024, True))),
+    (StepSettings("lora", dtype="bfloat16"), ((1, 64, False), (1, 256, False), (2, 256, True))),
+    (QLORA, ((1, 64, False), (1, 256, False), (2, 256, True))),
+    (StepSettings("lora", quantization="int8"), ((1, 64, False), (2, 64, True))),
+    (FULL, ((1, 64, False), (2, 64, True), (1, 256, False))),
+    (StepSettings("full", optimizer="adamw_8bit"), ((1, 64, True),)),
+    (StepSettings("prompt_tuning"), ((1, 64, False), (2, 256, True))),
+    (StepSettings("prefix_tuning"), ((1, 64, False), (2, 256, False))),
+    (StepSettings("bottleneck"), ((1, 64, False), (2, 256, True))),
 )
+QUICK = (LORA, QLORA, FULL)
 SMALL_METHODS = (
     StepSettings("lora", 8, dtype="bfloat16"),
     StepSettings("lora", 8, quantization="int8"),
@@ -70,11 +74,12 @@ SMALL_METHODS = (
 SMALL_ARCHITECTURES = ("llama", "mistral", "qwen2", "gpt2")
 
 
-def cases(quick: bool) -> list[Case]:
+def cases(which: str) -> list[Case]:
     """Return what is measured.
 
     Args:
-        quick: A sample of minutes instead of the whole matrix.
+        which: "quick", three methods at their smallest shape and a few small models; "usual", the matrix on the 135M
+            base and every fourth small model; "all", that and all small models.
     """
     small = [
         Case(architecture, settings, _shape(settings, 2, 128, checkpointing))
@@ -82,18 +87,13 @@ def cases(quick: bool) -> list[Case]:
         # the prefix is handed over as a cache, which checkpointing drops
         if not (checkpointing and settings.method == "prefix_tuning")
     ]
-    if quick:
-        return [Case(BASE, s, _shape(s, rows, tokens, on)) for s, rows, tokens, on in QUICK] + small[::4]
     large = [
-        Case(BASE, settings, _shape(settings, rows, tokens, checkpointing))
-        for settings in (StepSettings("lora"), StepSettings("qlora"), StepSettings("full"))
-        for rows, tokens, checkpointing in product((1, 4), (256, 1024), (False, True))
+        Case(BASE, settings, _shape(settings, *shape))
+        for settings, shapes in LARGE
+        for shape in (shapes[:1] if which == "quick" else shapes)
+        if which != "quick" or settings in QUICK
     ]
-    large += [
-        Case(BASE, settings, _shape(settings, 2, 256, checkpointing))
-        for settings, checkpointing in product((case[0] for case in QUICK[4:]), (False, True))
-    ]
-    return large + small
+    return large + small[:: {"quick": 16, "usual": 4, "all": 1}[which]]
 
 
 def _shape(settings: StepSettings, rows: int, tokens: int, checkpointing: bool) -> StepShape:

@@ -1,6 +1,6 @@
 """A process that trains for real and prints what it took: `python -m benchmarks.memory.real_process FOLDER CASE`.
 
-CASE is JSON: settings, shape and steps. Resident memory is the peak from the first step on; tracked tensors are those
+CASE is JSON: settings, shape and steps. Resident memory is the peak from loading on; tracked tensors are those
 of one step after that, so that following them adds nothing to the former.
 """
 
@@ -25,8 +25,9 @@ def main() -> None:
     from benchmarks.memory.measured_step import RealStep
     from components.memory.settings import StepSettings, StepShape
 
-    step = RealStep(folder, StepSettings(**case["settings"]), StepShape(**case["shape"]))
+    # weights that are converted are there twice while they are loaded
     _forget_resident_peak()
+    step = RealStep(folder, StepSettings(**case["settings"]), StepShape(**case["shape"]))
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     step.run(case["steps"])

@@ -11,7 +11,7 @@ from components.memory.block_probe import BlockRate, StepSpeed
 from components.memory.gpus import Gpu
 from components.memory.workload import MicroBatch, Workload
 
-__all__ = ["Duration", "assumed_duration", "measured_duration", "with_price"]
+__all__ = ["Duration", "assumed_duration", "measured_duration"]
 
 # Half the interval's width against the prediction: neighbours on the machine, the trainer's own work, checkpoints.
 MEASURED_UNCERTAINTY = 0.25
@@ -63,27 +63,6 @@ class Duration:
             "parts": {name: round(seconds, 3) for name, seconds in self.parts.items()},
             "how": self.how,
         }
-
-
-def with_price(time: dict[str, Any], price_per_hour: float | None, devices: int) -> dict[str, Any]:
-    """Add what the run costs to a plan's `time`, where a price is known.
-
-    Args:
-        time: As `Duration.to_dict` gives it.
-        price_per_hour: Price of one device for an hour, in any currency.
-        devices: How many are paid for.
-
-    Returns:
-        The document with `cost`, None without a price.
-    """
-    if price_per_hour is None:
-        return {**time, "cost": None}
-    hourly = price_per_hour * devices
-    cost = {name: round(time[f"{key}seconds"] / 3600 * hourly, 4) for name, key in _COSTS.items()}
-    return {**time, "cost": {"price_per_hour": price_per_hour, "devices": devices, **cost}}
-
-
-_COSTS = {"cost": "", "low": "low_", "high": "high_"}
 
 
 def measured_duration(

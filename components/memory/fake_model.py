@@ -14,7 +14,7 @@ from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.memory.quantized_layers import fake_parameter, quantize_linear_layers
 from components.memory.settings import StepSettings
 
-__all__ = ["attachment", "build", "materialise", "prepared", "read_config"]
+__all__ = ["attachment", "build", "is_mapped", "materialise", "prepared", "read_config"]
 
 
 def read_config(folder: Path) -> Any:
@@ -84,6 +84,20 @@ def materialise(model: Any) -> None:
                 if id(old) not in done:
                     done[id(old)] = (old, _fake(old, module))
                 tensors[name] = done[id(old)][1]
+
+
+def is_mapped(tensor: Any, settings: StepSettings, file_dtype: Any) -> bool:
+    """Tell whether a tensor of a model is a weight that is read from its file's pages, since it has the file's dtype.
+
+    Args:
+        tensor: A parameter, a buffer or a scale.
+        settings: What is trained and how.
+        file_dtype: dtype of the weights on disk.
+    """
+    import torch
+
+    is_base = isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad == (settings.method == "full")
+    return is_base and tensor.dtype == file_dtype
 
 
 def _of_class(auto_class: Any, config: Any, dtype: Any) -> Any:

@@ -5,16 +5,20 @@ lost. Between the decision and finetuning; every number comes from a simulated s
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from components.errors import InputError
 from components.memory import fake_model
-from components.memory.duration import Duration, with_price
-from components.memory.gpus import find_gpu
-from components.memory.hardware import Budget, DtypeSpeed, detect_budget, gpu_budget, measure_dtype
-from components.memory.predicted_time import predict_duration
+from components.memory.dtype_speed import DtypeSpeed, measure_dtype
+from components.memory.duration import Duration
+from components.memory.gpus import Gpu, find_gpu
+from components.memory.hardware import Budget, detect_budget, gpu_budget
+from components.memory.predicted_time import duration_on, predict_duration
+from components.memory.prices import priced
 from components.memory.process import ProcessOverhead, TrainingProcess
 from components.memory.search import HEADROOM_FRACTION, Candidate, Search
 from components.memory.settings import DTYPES, OPTIMIZERS, SIMULATED_METHODS, StepSettings
@@ -25,6 +29,7 @@ __all__ = ["AUTO_METHODS", "Plan", "make_plan"]
 
 # From the best quality on; full finetuning is planned only when it is asked for.
 AUTO_METHODS = ("lora", "qlora")
+NO_PRICES: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Plan:
         would_fit: Where nothing fits, changes that would help.
         duration: The predicted time of the run; None where nothing fits or the device can't be known.
         price_per_hour: Price of a device for an hour, where it is known.
+        gpu_prices: Prices of GPUs by name.
         gpu: The named GPU, None for the device at hand.
         devices: Devices that share each step.
         seconds: How long planning took.
@@ -69,6 +75,7 @@ class Plan:
     would_fit: tuple[Remedy, ...]
     duration: Duration | None
     price_per_hour: float | None
+    gpu_prices: Mapping[str, float]
     gpu: str | None
     devices: int
     seconds: float
@@ -86,7 +93,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `plan RECIPE`; sizes in bytes."""
         chosen = self.chosen
-        return {
+        document = {
             "method": chosen.method,
             "dtype": chosen.dtype,
             "optimizer": chosen.optimizer,
@@ -119,9 +126,10 @@ class Plan:
                 for candidate in self.alternatives
             ],
             "would_fit": [remedy.to_dict() for remedy in self.would_fit],
-            "time": with_price(self.duration.to_dict(), self.price_per_hour, self.devices) if self.duration else None,
+            "time": self.duration.to_dict() if self.duration else None,
             "seconds": round(self.seconds, 3),
         }
+        return priced(document, self.price_per_hour, self.gpu_prices)
 
 
 def make_plan(
@@ -141,11 +149,13 @@ def make_plan(
     devices: int = 1,
     workload: Workload | None = None,
     price_per_hour: float | None = None,
+    gpu_prices: Mapping[str, float] = NO_PRICES,
     budget: Budget | None = None,
     dropout: float = 0.0,
     dora: bool = False,
     bottleneck_width: int = 64,
     virtual_tokens: int = 20,
+    process: TrainingProcess | None = None,
 ) -> Plan:
     """Choose how to train within a memory budget: the best quality that fits, then the fastest.
 
@@ -166,11 +176,13 @@ def make_plan(
         workload: The sequences of the run, for its time; by default those of one optimizer step, all of them as long as
             the longest.
         price_per_hour: Price of one device for an hour.
+        gpu_prices: Prices of GPUs by name for an hour, for what would fit where nothing does.
         budget: A budget with its source and device, instead of `budget_bytes`.
         dropout: LoRA's dropout, whose masks take memory too.
         dora: Whether LoRA learns each weight's magnitude apart.
         bottleneck_width: Width of bottleneck adapters.
         virtual_tokens: Length of a soft prompt.
+        process: A training process that was started early, and is asked where the plan is for a CPU.
 
     Returns:
         The plan. `fits` is False when nothing fits; `chosen` is then the candidate that needs least.
@@ -187,7 +199,8 @@ def make_plan(
     config = fake_model.read_config(base_folder)
     budget = budget or _budget(budget_bytes, gpu)
     # on a CPU it imports while this process searches; a CUDA context needs no imports to be known
-    process = TrainingProcess() if budget.device == "cpu" else None
+    on_cpu = budget.device == "cpu"
+    process = (process or TrainingProcess()) if on_cpu else None
     try:
         speed = measure_dtype() if dtype == "auto" and named is None else None
         chosen_dtype = speed.dtype if speed else named.dtype if named and dtype == "auto" else dtype
@@ -215,10 +228,26 @@ def make_plan(
                 devices=number,
                 budget=budget,
                 process=process,
-                weight_files=sorted(base_folder.glob("*.safetensors")),
+                folder=base_folder,
             )
 
         outcome = search(devices).run()
+        work = workload or uniform_workload(sequences, sequence_tokens)
+        duration = predict_duration(
+            config,
+            settings,
+            outcome,
+            work,
+            gpu=named,
+            budget=budget,
+            devices=devices,
+            sequence_tokens=sequence_tokens,
+            sequences_per_step=sequences,
+        )
+
+        def seconds_on(other: Gpu) -> float:
+            return duration_on(other, outcome, work, devices, sequence_tokens, sequences).seconds
+
         would_fit = (
             []
             if outcome.chosen.fits
@@ -230,12 +259,13 @@ def make_plan(
                 sequences=sequences,
                 budget=budget,
                 devices=devices,
+                seconds=duration.seconds if duration else None,
+                seconds_on=seconds_on,
             )
         )
     finally:
         if process is not None:
             process.close()
-    work = workload or uniform_workload(sequences, sequence_tokens)
     return Plan(
         chosen=outcome.chosen,
         budget=budget,
@@ -251,18 +281,9 @@ def make_plan(
         total_parameters=outcome.simulation.parameters,
         alternatives=outcome.alternatives,
         would_fit=tuple(would_fit),
-        duration=predict_duration(
-            config,
-            settings,
-            outcome,
-            work,
-            gpu=named,
-            budget=budget,
-            devices=devices,
-            sequence_tokens=sequence_tokens,
-            sequences_per_step=sequences,
-        ),
+        duration=duration if outcome.chosen.fits else None,
         price_per_hour=price_per_hour,
+        gpu_prices=gpu_prices,
         gpu=gpu,
         devices=devices,
         seconds=time.perf_counter() - started,

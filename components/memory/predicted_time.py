@@ -12,7 +12,7 @@ from components.memory.search import Outcome, settings_of, slowdown
 from components.memory.settings import StepSettings
 from components.memory.workload import Workload
 
-__all__ = ["predict_duration"]
+__all__ = ["duration_on", "predict_duration"]
 
 # Places between which half of a run's micro-batches lie: blocks are timed at these lengths.
 QUARTILES = (0.25, 0.75)
@@ -44,25 +44,14 @@ def predict_duration(
         sequences_per_step: Sequences behind each optimizer step, over all devices.
 
     Returns:
-        The prediction; None where nothing fits, for several devices that aren't named, and for an architecture whose
-        blocks can't be timed.
+        The prediction, as if the chosen way fitted; None for several devices that aren't named, and for an architecture
+        whose blocks can't be timed.
     """
     import torch
 
     chosen = outcome.chosen
-    if not chosen.fits:
-        return None
     if gpu is not None:
-        tokens = chosen.micro_batch_size * sequence_tokens
-        return assumed_duration(
-            workload,
-            gpu,
-            dtype=chosen.dtype,
-            flops_per_token=outcome.simulation.flops / tokens,
-            slowdown=slowdown(chosen.variant),
-            sequences_per_step=sequences_per_step,
-            devices=devices,
-        )
+        return duration_on(gpu, outcome, workload, devices, sequence_tokens, sequences_per_step)
     if devices > 1 or budget.device != ("cuda" if torch.cuda.is_available() else "cpu"):
         return None
     batches = list(workload.micro_batches(chosen.micro_batch_size, sequences_per_step))
@@ -85,4 +74,29 @@ def predict_duration(
         trainable_parameters=outcome.simulation.trainable_parameters,
         micro_batch_size=chosen.micro_batch_size,
         sequences_per_step=sequences_per_step,
+    )
+
+
+def duration_on(
+    gpu: Gpu, outcome: Outcome, workload: Workload, devices: int, sequence_tokens: int, sequences_per_step: int
+) -> Duration:
+    """Predict the time on a GPU that need not be at hand.
+
+    Args:
+        gpu: The GPU.
+        outcome: What the search found.
+        workload: The sequences of the run.
+        devices: Devices that share each step.
+        sequence_tokens: Length that was simulated.
+        sequences_per_step: Sequences behind each optimizer step, over all devices.
+    """
+    chosen = outcome.chosen
+    return assumed_duration(
+        workload,
+        gpu,
+        dtype=chosen.dtype,
+        flops_per_token=outcome.simulation.flops / (chosen.micro_batch_size * sequence_tokens),
+        slowdown=slowdown(chosen.variant),
+        sequences_per_step=sequences_per_step,
+        devices=devices,
     )

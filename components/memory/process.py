@@ -1,8 +1,8 @@
 """From tensors to a process: what the frameworks hold before the first tensor, and what the allocator adds to them.
 
 On a CPU the C library's heap keeps holes between tensors. The plan's search estimates them by factors; for the winner
-the allocations of its simulated step are replayed on this machine's own allocator (`training_process`). On CUDA the
-peak is the tensors, rounded up, and a context.
+its step is run on untouched memory, by a process like that of the training (`training_process`). On CUDA the peak is
+the tensors, rounded up, and a context.
 """
 
 from __future__ import annotations
@@ -15,33 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import TunewrightError
-from components.memory.training_process import idle_heap_bytes
+from components.memory.settings import StepSettings, StepShape
+from components.memory.storages import Peak
 
-__all__ = ["Allocations", "ProcessOverhead", "TrainingProcess", "cuda_overhead", "estimated_holes"]
+__all__ = [
+    "ProcessOverhead",
+    "TrainingProcess",
+    "cpu_overhead",
+    "cuda_overhead",
+    "estimated_holes",
+    "kept_mapped_bytes",
+]
 
 # Code pages and work buffers of matrix products that are first touched in training; measured, 135M model, one thread.
-FIRST_USE_BYTES = 150_000_000
-# Two replays of one step differ by up to a tenth. With this margin no measured peak was exceeded: real LoRA and QLoRA
-# steps of SmolLM2-135M, micro-batches of 1 to 4, 256 to 1,024 tokens, with and without checkpointing.
-REPLAY_MARGIN_FRACTION = 0.25
+FIRST_USE_BYTES = 45_000_000
+# The kernels of 16-bit products and attention make blocks of their own, which no operator shows, between the tensors:
+# the heap then gets fewer holes than without them. Measured with LoRA on the 135M model, 64 to 679 tokens.
+SIXTEEN_BIT_HOLES_FRACTION = 0.8
 # Heap against live heap tensors, in the measured steps at most; with checkpointing against those without it.
 HEAP_FACTOR, HEAP_BYTES = 1.8, 100_000_000
 CHECKPOINT_HEAP_FACTOR, CHECKPOINT_HEAP_BYTES = 0.8, 260_000_000
 CUDA_CONTEXT_BYTES = 600_000_000
 CUDA_ROUNDING_FRACTION = 0.05
-
-
-@dataclass(frozen=True)
-class Allocations:
-    """What a step asks of the allocator.
-
-    Attributes:
-        resident: Sizes of blocks that stay for the whole run and aren't read from a mapped file.
-        changes: (serial number, bytes) as tensors come, negative bytes as they go.
-    """
-
-    resident: list[int]
-    changes: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -65,11 +60,17 @@ class ProcessOverhead:
 
 
 class TrainingProcess:
-    """A process that has imported what training imports, started at once and asked later."""
+    """A process that has imported what training imports, started at once and asked later.
 
-    def __init__(self) -> None:
-        self._baseline_bytes: int | None = None
-        self._own_bytes = own_bytes()
+    Args:
+        here: The training will run in this process, so that what it holds by then counts.
+    """
+
+    def __init__(self, *, here: bool = True) -> None:
+        self._here = here
+        self._own_bytes = 0
+        self.look_again()
+        self._framework_bytes: int | None = None
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
@@ -82,36 +83,65 @@ class TrainingProcess:
         )
 
     def baseline_bytes(self) -> int:
-        """Wait for the imports and return what the process holds, or what this one does, where that is more.
+        """Wait for the imports and return what a training process holds before its first tensor.
 
-        A run that has decided and measured before it trains holds more than the frameworks; heap that stands idle in
-        it is left out, since training takes that up again.
+        That is the frameworks with what they touch at first use; or what this process holds now, where that is more: a
+        run that has decided and measured before it trains has touched that already, and holds its own rows and answers.
 
         Raises:
             TunewrightError: The process failed.
         """
-        if self._baseline_bytes is None:
-            self._baseline_bytes = FIRST_USE_BYTES + max(self._answer(), self._own_bytes)
-        return self._baseline_bytes
+        if self._framework_bytes is None:
+            self._framework_bytes = self._answer()
+        return max(self._framework_bytes + FIRST_USE_BYTES, self._own_bytes)
 
-    def replay_bytes(self, allocations: Allocations) -> int:
-        """Replay a step's allocations.
+    def look_again(self) -> None:
+        """Count what this process holds by now, where the training will run in it."""
+        if self._here:
+            self._own_bytes = own_bytes()
 
-        Returns:
-            Growth of resident memory over the baseline, with a margin for what the replay doesn't see.
+    def ask(self, folder: Path, settings: StepSettings, shape: StepShape) -> None:
+        """Let the process run a step on untouched memory while this one does something else.
 
-        Raises:
-            TunewrightError: The process failed.
+        Args:
+            folder: A base; only its config.json is read.
+            settings: What is trained and how.
+            shape: The micro-batch.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(vars(allocations)) + "\n")
+        request = {"folder": str(folder.absolute()), "settings": vars(settings), "shape": vars(shape)}
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return round(self._answer() * (1 + REPLAY_MARGIN_FRACTION))
+
+    def grown_bytes(self, live_bytes: int, dtype: str) -> int:
+        """Wait for what was asked last.
+
+        Args:
+            live_bytes: Tensors at the step's peak, without weights that are read from a file's pages: known exactly.
+            dtype: dtype of computation.
+
+        Returns:
+            Growth of resident memory over the baseline: the tensors and the heap's holes between them.
+
+        Raises:
+            TunewrightError: The process failed.
+        """
+        if self._framework_bytes is None:
+            self._framework_bytes = self._answer()
+        holes = max(0, self._answer() - live_bytes)
+        return live_bytes + round(holes * (1.0 if dtype == "float32" else SIXTEEN_BIT_HOLES_FRACTION))
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.communicate()
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
+
+    def __enter__(self) -> TrainingProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _answer(self) -> int:
         assert self._process.stdout is not None
@@ -127,10 +157,13 @@ class TrainingProcess:
 
 
 def own_bytes() -> int:
-    """Return what this process holds, without heap that stands idle in it."""
+    """Return what this process holds once it has given back what it doesn't use."""
     import psutil
 
-    return int(psutil.Process().memory_info().rss) - idle_heap_bytes()[0]
+    from components.runtime import release_memory
+
+    release_memory()
+    return int(psutil.Process().memory_info().rss)
 
 
 def estimated_holes(live_bytes: int, live_bytes_without_checkpointing: int, checkpointing: bool) -> int:
@@ -149,6 +182,40 @@ def estimated_holes(live_bytes: int, live_bytes_without_checkpointing: int, chec
     else:
         heap = round(live_bytes * HEAP_FACTOR) + HEAP_BYTES
     return max(0, heap - live_bytes)
+
+
+def kept_mapped_bytes(mapped_bytes: int, file_bytes: int) -> int:
+    """Return what stays mapped of the weight files beyond the weights read from them: one tensor keeps a file whole.
+
+    Args:
+        mapped_bytes: Weights that are read from the files' pages.
+        file_bytes: Size of the files.
+    """
+    return max(0, file_bytes - mapped_bytes) if mapped_bytes else 0
+
+
+def cpu_overhead(
+    process: TrainingProcess, peak: Peak, mapped_bytes: int, file_bytes: int, dtype: str
+) -> ProcessOverhead:
+    """Return what a CPU process takes beyond tensors, for the step that it was asked for last.
+
+    Args:
+        process: A training process.
+        peak: The step's.
+        mapped_bytes: Weights that are read from the files' pages.
+        file_bytes: Size of the files.
+        dtype: dtype of computation.
+
+    Returns:
+        The overhead. Weights that are converted are there twice while they are loaded, on the file's pages too, which
+        may be more than training takes.
+    """
+    grown = process.grown_bytes(peak.peak_bytes - mapped_bytes, dtype)
+    loading = 0 if mapped_bytes else file_bytes + peak.breakdown["weights"]
+    beyond = max(grown + mapped_bytes, loading) - peak.peak_bytes
+    # the step was simulated by now, and what that imports stays
+    process.look_again()
+    return ProcessOverhead(process.baseline_bytes(), beyond, kept_mapped_bytes(mapped_bytes, file_bytes))
 
 
 def cuda_overhead(tensor_bytes: int, *, beside_context: bool) -> ProcessOverhead:

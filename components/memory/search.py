@@ -17,8 +17,10 @@ from components.memory.process import (
     CUDA_ROUNDING_FRACTION,
     ProcessOverhead,
     TrainingProcess,
+    cpu_overhead,
     cuda_overhead,
     estimated_holes,
+    kept_mapped_bytes,
 )
 from components.memory.reasons import SAME_SPEED_FRACTION, why_not
 from components.memory.settings import StepSettings, StepShape
@@ -124,8 +126,8 @@ class Search:
         sequences: Packed sequences behind an optimizer step, on each device.
         devices: Devices that share a step.
         budget: What the process may take on each device.
-        weight_files: The base's weights; only their sizes are used.
-        process: Where a CPU step's allocations are replayed; None for a CUDA budget.
+        folder: The base's; only its config.json and the sizes of its weights are used.
+        process: Where a CPU step is run on untouched memory; None for a CUDA budget.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class Search:
         sequences: int,
         devices: int,
         budget: Budget,
-        weight_files: list[Path],
+        folder: Path,
         process: TrainingProcess | None,
     ) -> None:
         self._config = config
@@ -151,7 +153,8 @@ class Search:
         self._devices = devices
         self._budget = budget
         self._process = process
-        self._file_bytes = sum(path.stat().st_size for path in weight_files)
+        self._folder = folder
+        self._file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         self._file_dtype = getattr(config, "dtype", None)
         self._limit_bytes = round(budget.budget_bytes * (1 - HEADROOM_FRACTION))
         self._estimators: dict[Variant, PeakEstimator] = {}
@@ -178,18 +181,21 @@ class Search:
         seen[seen.index(nearest)] = outcome.chosen
         return self._with_alternatives(outcome, seen)
 
-    def smallest(self, variant: Variant, sequence_tokens: int) -> int:
-        """Estimate the least that a variant takes: one sequence at a time, with checkpointing.
+    def estimated(self, variant: Variant, sequence_tokens: int, size: int = 1, checkpointing: bool = True) -> Candidate:
+        """Estimate one way to train; by default the one that takes least: one sequence at a time, with checkpointing.
 
         Args:
             variant: Method, optimizer and sharding; any that the simulation knows.
             sequence_tokens: Tokens of the longest sequence.
+            size: Sequences at once.
+            checkpointing: Whether blocks are computed again.
 
         Returns:
-            Peak bytes of the process.
+            The candidate; its `relative_seconds` are comparable with those of other estimates only.
         """
         estimator = PeakEstimator(self._config, self._settings_of(variant), sequence_tokens)
-        return self._candidate(variant, 1, METHODS[variant.method].recomputes, estimator).peak_bytes
+        checkpointing = checkpointing and METHODS[variant.method].recomputes
+        return self._candidate(variant, size, checkpointing, estimator)
 
     def _variants(self, method: str) -> Iterator[Variant]:
         """Yield a method's variants; those that come later only matter where earlier ones don't fit."""
@@ -250,7 +256,7 @@ class Search:
             gradient_accumulation_steps=steps,
             gradient_checkpointing=checkpointing,
             peak_bytes=peak,
-            relative_seconds=self._relative_seconds(variant, size, estimate) * steps,
+            relative_seconds=self._relative_seconds(variant, size, estimator.sequence_tokens, estimate) * steps,
             fits=peak <= self._limit_bytes,
             host_bytes=estimate.tensor_bytes - tensors,
         )
@@ -263,8 +269,9 @@ class Search:
         room = int((self._limit_bytes - context) / (1 + CUDA_ROUNDING_FRACTION)) - 1
         return min(tensor_bytes, max(least_bytes, room))
 
-    def _relative_seconds(self, variant: Variant, size: int, estimate: PeakEstimate) -> float:
-        busy = size * self._tokens / (size * self._tokens + HALF_SPEED_TOKENS[self._budget.device])
+    def _relative_seconds(self, variant: Variant, size: int, sequence_tokens: int, estimate: PeakEstimate) -> float:
+        tokens = size * sequence_tokens
+        busy = tokens / (tokens + HALF_SPEED_TOKENS[self._budget.device])
         return estimate.flops * slowdown(variant) / busy
 
     def _estimated_overhead(
@@ -276,33 +283,30 @@ class Search:
         outside = mapped + estimator.large_bytes(size)
         plain = estimator.estimate(size, False).tensor_bytes
         holes = estimated_holes(max(0, tensors - outside), max(0, plain - outside), checkpointing)
-        return ProcessOverhead(self._process.baseline_bytes(), holes, self._kept_mapped(mapped))
-
-    def _kept_mapped(self, mapped_bytes: int) -> int:
-        """One tensor that is read from a file's pages keeps all of the file mapped."""
-        return max(0, self._file_bytes - mapped_bytes) if mapped_bytes else 0
+        return ProcessOverhead(self._process.baseline_bytes(), holes, kept_mapped_bytes(mapped, self._file_bytes))
 
     def _verify(self, candidate: Candidate) -> Outcome:
         variant = candidate.variant
-        if variant not in self._whole:
-            self._whole[variant] = StepModel(self._config, self._settings_of(variant))
-        model = self._whole[variant]
+        settings = self._settings_of(variant)
         shape = StepShape(
             candidate.micro_batch_size,
             self._tokens,
             candidate.gradient_checkpointing,
             accumulating=candidate.gradient_accumulation_steps > 1,
         )
+        if self._process is not None:
+            self._process.ask(self._folder, settings, shape)  # it runs while the same step is simulated here
+        if variant not in self._whole:
+            self._whole[variant] = StepModel(self._config, settings)
+        model = self._whole[variant]
         simulation = model.run(shape)
         tensors = self._on_device(simulation.peak.peak_bytes, simulation.least_bytes)
         moved = simulation.peak.peak_bytes - tensors
         if self._process is None:
             extra = cuda_overhead(tensors, beside_context=self._budget.beside_context)
         else:
-            mapped = model.mapped_bytes(self._file_dtype)
-            grown = self._process.replay_bytes(model.allocations(self._file_dtype))
-            extra = ProcessOverhead(
-                self._process.baseline_bytes(), max(0, grown + mapped - tensors), self._kept_mapped(mapped)
+            extra = cpu_overhead(
+                self._process, simulation.peak, model.mapped_bytes(self._file_dtype), self._file_bytes, settings.dtype
             )
         total = tensors + extra.total_bytes
         breakdown = dict(simulation.peak.breakdown)

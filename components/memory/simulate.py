@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.memory.fake_model import is_mapped
 from components.memory.optimizers import TORCH_OPTIMIZERS, build_optimizer, pageable_sizes, state_tensors
-from components.memory.process import Allocations
 from components.memory.settings import (
     DTYPES,
     OPTIMIZERS,
@@ -26,7 +26,17 @@ from components.memory.sharding import BlockGathering
 from components.memory.storages import Moment, Peak
 from components.memory.tracked_model import TrackedModel
 
-__all__ = ["DTYPES", "OPTIMIZERS", "Simulation", "StepModel", "StepSettings", "StepShape", "simulate"]
+__all__ = [
+    "DTYPES",
+    "OPTIMIZERS",
+    "Simulation",
+    "StepModel",
+    "StepSettings",
+    "StepShape",
+    "micro_batch_loss",
+    "simulate",
+    "zero_batch",
+]
 
 PHASES = ("forward", "backward", "step")
 
@@ -128,7 +138,7 @@ class StepModel:
         log.restart()
         with self._tracked.running():
             self._set_checkpointing(shape.gradient_checkpointing)
-            batch = self._batch(shape)
+            batch = zero_batch(self.settings, shape)
             log.add(batch.values(), "other")
             if shape.accumulating:
                 self._gradients_of_zeros()
@@ -159,70 +169,27 @@ class StepModel:
         """Yield what was alive after each change of the last run."""
         return self._log.moments()
 
-    def allocations(self, file_dtype: Any) -> Allocations:
-        """Return what the last step asked of the allocator.
+    def mapped_bytes(self, file_dtype: Any) -> int:
+        """Return the bytes of weights that are read from the file's pages.
 
         Args:
             file_dtype: dtype of the weights on disk; weights of that dtype are read from the file's pages.
-
-        Returns:
-            The blocks that stay, and those that come and go.
         """
-        mapped = self._log.serials(self._mapped(file_dtype))
-        before, after = self._log.changes()
-        return Allocations([size for serial, size in before if serial not in mapped], after)
-
-    def mapped_bytes(self, file_dtype: Any) -> int:
-        """Return the bytes of weights that are read from the file's pages."""
-        unique = {
-            tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in self._mapped(file_dtype)
-        }
+        mapped = (p for p in self._model.parameters() if is_mapped(p, self.settings, file_dtype))
+        unique = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in mapped}
         return sum(unique.values())
-
-    def _mapped(self, file_dtype: Any) -> list[Any]:
-        trained = self.settings.method == "full"
-        return [
-            parameter
-            for parameter in self._model.parameters()
-            if parameter.dtype == file_dtype and parameter.requires_grad == trained
-        ]
 
     def _forward_and_backward(self, batch: dict[str, Any]) -> None:
         log = self._log
         if self._gathering is not None:
             self._gathering.begin()
         log.phase = "forward"
-        loss = self._loss(batch)
+        loss = micro_batch_loss(self._model, batch, self.settings)
         log.phase = "backward"
         loss.backward()
         log.add(self._gradients(), "gradients", self._share)
         if self._gathering is not None:
             self._gathering.end()
-
-    def _loss(self, batch: dict[str, Any]) -> Any:
-        import torch
-
-        from components.finetuning.loss import forward_loss
-
-        with torch.autocast("cpu", dtype=getattr(torch, self.settings.dtype), enabled=self.settings.autocast):
-            if "weights" in batch:
-                return forward_loss(self._model, batch, 1.0)
-            return self._model(**batch, use_cache=False).loss
-
-    def _batch(self, shape: StepShape) -> dict[str, Any]:
-        """Tensors as `collate` gives them; every place carries a label, which is the most that a batch can hold."""
-        import torch
-
-        rows, tokens = shape.micro_batch_size, shape.sequence_tokens
-        whole = {name: torch.zeros(rows, tokens, dtype=torch.int64) for name in ("input_ids", "labels")}
-        if self.settings.objective == "logits":
-            return whole
-        return {
-            **whole,
-            "position_ids": torch.zeros(rows, tokens, dtype=torch.int64),
-            "weights": torch.ones(rows, tokens),
-            "attention_mask": torch.ones(rows, 1, tokens, tokens, dtype=torch.bool),
-        }
 
     def _gradients(self) -> Iterator[Any]:
         return (parameter.grad for parameter in self._trainable if parameter.grad is not None)
@@ -275,3 +242,40 @@ class StepModel:
         # switching on made the embeddings' output require a gradient, which switching off leaves as it is
         inner = self._model.get_base_model() if hasattr(self._model, "get_base_model") else self._model
         inner.disable_input_require_grads()
+
+
+def zero_batch(settings: StepSettings, shape: StepShape) -> dict[str, Any]:
+    """Return tensors as `collate` gives them; every place carries a label, which is the most that a batch can hold.
+
+    Args:
+        settings: What is trained and how.
+        shape: B sequences of T tokens.
+
+    Returns:
+        Token ids, labels and positions [B, T], weights [B, T], a mask [B, 1, T, T]; ids and labels alone where the loss
+        is transformers' own.
+    """
+    import torch
+
+    rows, tokens = shape.micro_batch_size, shape.sequence_tokens
+    whole = {name: torch.zeros(rows, tokens, dtype=torch.int64) for name in ("input_ids", "labels")}
+    if settings.objective == "logits":
+        return whole
+    return {
+        **whole,
+        "position_ids": torch.zeros(rows, tokens, dtype=torch.int64),
+        "weights": torch.ones(rows, tokens),
+        "attention_mask": torch.ones(rows, 1, tokens, tokens, dtype=torch.bool),
+    }
+
+
+def micro_batch_loss(model: Any, batch: dict[str, Any], settings: StepSettings) -> Any:
+    """Return the loss of a batch as the trainer computes it, under autocast where it trains so."""
+    import torch
+
+    from components.finetuning.loss import forward_loss
+
+    with torch.autocast("cpu", dtype=getattr(torch, settings.dtype), enabled=settings.autocast):
+        if "weights" in batch:
+            return forward_loss(model, batch, 1.0)
+        return model(**batch, use_cache=False).loss

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CATEGORIES", "Moment", "Peak", "StorageLog", "tracking"]
+__all__ = ["CATEGORIES", "Moment", "Peak", "StorageLog", "all_places", "tracking"]
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "other")
 
@@ -174,16 +174,6 @@ class StorageLog:
             if event.phase != "setup":
                 yield Moment(event.operation, dict(sizes), event.phase, event.module)
 
-    def serials(self, tensors: Iterable[Tensor]) -> set[int]:
-        """Return the serial numbers of storages that are alive."""
-        return {self._live[tensor.untyped_storage()._cdata] for tensor in tensors}
-
-    def changes(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Return (serial, bytes) of what was alive at the beginning, and of what came and went after."""
-        before = [(event.serial, event.change) for event in self._events if event.phase == "setup"]
-        after = [(event.serial, event.change) for event in self._events if event.phase != "setup"]
-        return before, after
-
     def _event(self, serial: int, change: int) -> None:
         self._events.append(_Event(serial, change, self.phase, self.module, self.operations))
 
@@ -218,7 +208,7 @@ def tracking(log: StorageLog) -> Any:
             if func is scalar_of and isinstance(args[0], FakeTensor) and args[0].dtype == torch.bool:
                 return False
             if func is masked_index and isinstance(args[0], FakeTensor):
-                args = (args[0], _all_places(args[1]))
+                args = (args[0], all_places(args[1]))
             result = func(*args, **(kwargs or {}))
             log.operations += 1
             if type(result) is tuple or type(result) is list:
@@ -234,13 +224,17 @@ def tracking(log: StorageLog) -> Any:
                 log.flops += flops
             return result
 
-    def _all_places(indices: Any) -> list[Any]:
-        places: list[Any] = []
-        for index in indices:
-            if index is not None and index.dtype == torch.bool:
-                places += [torch.zeros(index.numel(), dtype=torch.int64, device=index.device)] * index.dim()
-            else:
-                places.append(index)
-        return places
-
     return Tracking()  # type: ignore[no-untyped-call]
+
+
+def all_places(indices: Any) -> list[Any]:
+    """Return the indices of an operator with boolean masks replaced by what they are at most: every place."""
+    import torch
+
+    places: list[Any] = []
+    for index in indices:
+        if index is not None and index.dtype == torch.bool:
+            places += [torch.zeros(index.numel(), dtype=torch.int64, device=index.device)] * index.dim()
+        else:
+            places.append(index)
+    return places

@@ -15,7 +15,7 @@ from components.memory.quantized_layers import parameter_count, scale_tensors
 from components.memory.settings import StepSettings
 from components.memory.storages import StorageLog, tracking
 
-__all__ = ["TrackedModel"]
+__all__ = ["TrackedModel", "one_sequence_a_row", "silently"]
 
 
 class TrackedModel:
@@ -41,7 +41,7 @@ class TrackedModel:
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.log = StorageLog(settings.device)
         found = fake_model.read_config(config) if isinstance(config, Path) else config
-        with _silently():
+        with silently():
             self.model = fake_model.build(found, settings, training=training)
         with self.running():
             fake_model.materialise(self.model)
@@ -61,7 +61,7 @@ class TrackedModel:
             InputError: The architecture does what can't be done without data, or not in this dtype.
         """
         try:
-            with self._fake, tracking(self.log), _silently(), _one_sequence_a_row():
+            with self._fake, tracking(self.log), silently(), one_sequence_a_row():
                 yield
         except (RuntimeError, TypeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -109,7 +109,7 @@ def _leaving(log: StorageLog, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _one_sequence_a_row() -> Iterator[None]:
+def one_sequence_a_row() -> Iterator[None]:
     """Answer for transformers what it can't read off fake positions: that rows without a mask aren't packed.
 
     It would lay out a mask otherwise, which a real step without a mask doesn't have.
@@ -126,7 +126,8 @@ def _one_sequence_a_row() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silently() -> Iterator[None]:
+def silently() -> Iterator[None]:
+    """Keep libraries' warnings to themselves: they are about steps that nobody runs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

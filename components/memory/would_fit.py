@@ -1,4 +1,5 @@
-"""What would fit when nothing does: for each thing that could be changed, the smallest change that is enough.
+"""What would fit when nothing does: for each thing that could be changed, the smallest change that is enough, with what
+it costs in time; `prices` turns that into money.
 
 Estimates, not verified plans: planning again with the change gives the exact one.
 """
@@ -6,10 +7,10 @@ Estimates, not verified plans: planning again with the change gives the exact on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from components.memory.gpus import GPUS
+from components.memory.gpus import GPUS, Gpu
 from components.memory.hardware import Budget
 from components.memory.process import CUDA_CONTEXT_BYTES
 from components.memory.search import HEADROOM_FRACTION, Candidate, Search, Variant
@@ -32,6 +33,10 @@ class Remedy:
         peak_bytes: Estimated peak, of each device.
         memory_bytes: Memory that is then paid for, over all devices.
         words: The change in words.
+        devices: Devices that are then paid for.
+        relative_seconds: Time against the nearest way to train, had that fitted, at the same number of tokens; None
+            where the two can't be compared.
+        seconds: Time of the run; None where the device's speed isn't known.
     """
 
     change: str
@@ -39,6 +44,9 @@ class Remedy:
     peak_bytes: int
     memory_bytes: int
     words: str
+    devices: int = 1
+    relative_seconds: float | None = None
+    seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return an entry of a plan's `would_fit`."""
@@ -54,6 +62,8 @@ def remedies(
     sequences: int,
     budget: Budget,
     devices: int,
+    seconds: float | None = None,
+    seconds_on: Callable[[Gpu], float] | None = None,
 ) -> list[Remedy]:
     """List changes that make a run fit, the least costly first.
 
@@ -65,6 +75,8 @@ def remedies(
         sequences: Packed sequences behind an optimizer step, over all devices.
         budget: The budget that nothing fits.
         devices: Devices that were allowed.
+        seconds: Time of the run by the nearest candidate, had it fitted; None where it isn't known.
+        seconds_on: Time of that run on another GPU.
 
     Returns:
         For each kind of change at most one; none when no single change is enough.
@@ -72,73 +84,95 @@ def remedies(
     limit = budget.budget_bytes * (1 - HEADROOM_FRACTION)
     here = search(devices)
     variant = nearest.variant
+    least = here.estimated(variant, sequence_tokens)
+    as_nearest = here.estimated(
+        variant, sequence_tokens, nearest.micro_batch_size, nearest.gradient_checkpointing
+    ).relative_seconds
+    paid = budget.budget_bytes * devices
+
+    def timed(remedy: Remedy, candidate: Candidate, tokens: int = sequence_tokens) -> Remedy:
+        ratio = candidate.relative_seconds / tokens * sequence_tokens / as_nearest
+        return replace(remedy, relative_seconds=ratio, seconds=None if seconds is None else seconds * ratio)
+
     found: list[Remedy] = []
     if "qlora" not in methods:
-        packed = Variant("qlora", variant.optimizer, variant.sharding)
-        peak = here.smallest(packed, sequence_tokens)
-        if peak <= limit:
-            words = f"qlora instead of {variant.method}: the base in 4 bits, at some cost in quality and time"
-            found.append(Remedy("method", "qlora", peak, budget.budget_bytes * devices, words))
+        packed = here.estimated(Variant("qlora", variant.optimizer, variant.sharding), sequence_tokens)
+        if packed.peak_bytes <= limit:
+            words = f"qlora instead of {variant.method}: the base in 4 bits, at some cost in quality"
+            found.append(timed(Remedy("method", "qlora", packed.peak_bytes, paid, words, devices), packed))
     shorter = _shorter(here, variant, sequence_tokens, limit)
     if shorter is not None:
-        tokens, peak = shorter
+        tokens, candidate = shorter
         words = (
             f"sequences of at most {tokens:,} tokens instead of {sequence_tokens:,} ({variant.method}, micro-batch 1, "
             "gradient checkpointing)"
         )
-        found.append(Remedy("sequence_tokens", tokens, peak, budget.budget_bytes * devices, words))
+        remedy = Remedy("sequence_tokens", tokens, candidate.peak_bytes, paid, words, devices)
+        found.append(timed(remedy, candidate, tokens))
     if budget.device == "cuda":
         # a step is shared out in whole sequences
         doubled = (devices * 2**power for power in range(1, MOST_DEVICES))
         numbers = [number for number in doubled if number <= MOST_DEVICES and sequences % number == 0]
-        found += _more_devices(search, variant, sequence_tokens, limit, budget, numbers)
-    found += _larger(here.smallest(variant, sequence_tokens), variant, budget, devices)
+        sharded = Variant(variant.method, variant.optimizer, "fsdp")
+        more = ((number, search(number).estimated(sharded, sequence_tokens)) for number in numbers)
+        for number, candidate in more:
+            if candidate.peak_bytes <= limit:
+                words = f"{number} devices that each hold a part of the weights (FSDP)"
+                remedy = Remedy("devices", number, candidate.peak_bytes, budget.budget_bytes * number, words, number)
+                found.append(timed(remedy, candidate))
+                break
+    # of another card the whole is planned for, a context with it
+    needed = (least.peak_bytes + (CUDA_CONTEXT_BYTES if budget.beside_context else 0)) / (1 - HEADROOM_FRACTION)
+    if budget.device == "cpu":
+        gib = -(-round(needed) // GIB)
+        words = f"{gib} GiB of memory ({variant.method})"
+        found.append(timed(Remedy("budget", f"{gib}GiB", least.peak_bytes, gib * GIB, words, devices), least))
+    else:
+        found += _larger(least.peak_bytes, needed, variant, budget, devices, seconds, seconds_on)
     return found
 
 
-def _shorter(search: Search, variant: Variant, sequence_tokens: int, limit: float) -> tuple[int, int] | None:
-    """Return the longest sequences that fit, in steps, and their peak."""
-    low = search.smallest(variant, SHORTEST_TOKENS) if sequence_tokens > SHORTEST_TOKENS else None
-    if low is None or low > limit:
+def _shorter(search: Search, variant: Variant, sequence_tokens: int, limit: float) -> tuple[int, Candidate] | None:
+    """Return the longest sequences that fit, in steps, and the candidate."""
+    if sequence_tokens <= SHORTEST_TOKENS:
         return None
-    high = search.smallest(variant, sequence_tokens)
+    low = search.estimated(variant, SHORTEST_TOKENS).peak_bytes
+    if low > limit:
+        return None
+    high = search.estimated(variant, sequence_tokens).peak_bytes
     # a straight line between the two ends lies over the peak, which bends upwards: what it says fits does fit
     part = (limit - low) / max(high - low, 1)
     tokens = SHORTEST_TOKENS + int((sequence_tokens - SHORTEST_TOKENS) * min(part, 1.0))
     tokens = max(SHORTEST_TOKENS, tokens // TOKENS_STEP * TOKENS_STEP)
-    peak = search.smallest(variant, tokens)
-    while peak > limit and tokens > SHORTEST_TOKENS:
+    candidate = search.estimated(variant, tokens)
+    while candidate.peak_bytes > limit and tokens > SHORTEST_TOKENS:
         tokens = max(SHORTEST_TOKENS, tokens // 2)
-        peak = search.smallest(variant, tokens)
-    return (tokens, peak) if peak <= limit and tokens < sequence_tokens else None
+        candidate = search.estimated(variant, tokens)
+    return (tokens, candidate) if candidate.peak_bytes <= limit and tokens < sequence_tokens else None
 
 
-def _more_devices(
-    search: Callable[[int], Search],
+def _larger(
+    peak: int,
+    needed: float,
     variant: Variant,
-    sequence_tokens: int,
-    limit: float,
     budget: Budget,
-    numbers: list[int],
+    devices: int,
+    seconds: float | None,
+    seconds_on: Callable[[Gpu], float] | None,
 ) -> Iterator[Remedy]:
-    sharded = Variant(variant.method, variant.optimizer, "fsdp")
-    for number in numbers:
-        peak = search(number).smallest(sharded, sequence_tokens)
-        if peak <= limit:
-            words = f"{number} devices that each hold a part of the weights (FSDP)"
-            yield Remedy("devices", number, peak, budget.budget_bytes * number, words)
-            return
-
-
-def _larger(peak: int, variant: Variant, budget: Budget, devices: int) -> Iterator[Remedy]:
-    # of another card the whole is planned for, a context with it
-    needed = (peak + (CUDA_CONTEXT_BYTES if budget.beside_context else 0)) / (1 - HEADROOM_FRACTION)
-    if budget.device == "cpu":
-        gib = -(-round(needed) // GIB)
-        yield Remedy("budget", f"{gib}GiB", peak, gib * GIB, f"{gib} GiB of memory ({variant.method})")
-        return
     larger = [gpu for gpu in GPUS.values() if gpu.memory_bytes >= needed and gpu.memory_bytes > budget.budget_bytes]
-    if larger:
-        gpu = min(larger, key=lambda one: one.memory_bytes)
-        words = f"a GPU with more memory, such as {gpu.name} ({gpu.memory_bytes / GIB:.1f} GiB; {variant.method})"
-        yield Remedy("gpu", gpu.name, peak, gpu.memory_bytes * devices, words)
+    if not larger:
+        return
+    gpu = min(larger, key=lambda one: one.memory_bytes)
+    words = f"a GPU with more memory, such as {gpu.name} ({gpu.memory_bytes / GIB:.1f} GiB; {variant.method})"
+    there = seconds_on(gpu) if seconds_on else None
+    yield Remedy(
+        "gpu",
+        gpu.name,
+        peak,
+        gpu.memory_bytes * devices,
+        words,
+        devices,
+        there / seconds if there is not None and seconds else None,
+        there,
+    )

@@ -25,7 +25,8 @@ def command(home: Path | None, as_json: bool) -> None:
     prepare_process()
     import torch
 
-    from components.memory.hardware import detect_budget, machine, measure_dtype
+    from components.memory.dtype_speed import measure_dtype
+    from components.memory.hardware import detect_budget, machine
     from components.paths import cache_dir
     from flows.step_store import library_versions
 

@@ -25,7 +25,7 @@ SIMULATED = "--base --simulate"
 DELIVERED = ("RECIPE --deliver", "--base --deliver")
 BELONGS_TO = {
     **dict.fromkeys(("profile", "overrides", "home"), (RECIPE, "RECIPE --serve", "RECIPE --deliver")),
-    **dict.fromkeys(("methods", "devices", "price_per_hour"), (RECIPE, BASE)),
+    **dict.fromkeys(("methods", "devices", "price_per_hour", "gpu_price"), (RECIPE, BASE)),
     **dict.fromkeys(("effective_rows", "rows_per_sequence", "sequences"), (BASE,)),
     **dict.fromkeys(("method", "sequence_tokens"), (BASE, SIMULATED)),
     **dict.fromkeys(("rank", "targets"), (BASE, SIMULATED, "--base --serve", "--base --deliver")),
@@ -94,6 +94,12 @@ BELONGS_TO = {
 @click.option("--gpu", help="A GPU by name instead of this machine, such as a100-80; it need not be here.")
 @click.option("--devices", type=int, default=1, show_default=True, help="Devices that share each optimizer step.")
 @click.option("--price-per-hour", type=float, help="Price of one device for an hour: what the run will cost.")
+@click.option(
+    "--gpu-price",
+    multiple=True,
+    metavar="NAME=PRICE",
+    help="Price of a GPU for an hour, for when a larger one is needed.",
+)
 @click.option("--deliver", type=int, metavar="TASKS", help="How many models to deliver for so many tasks instead.")
 @click.option(
     "--params",

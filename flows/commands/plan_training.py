@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
+
+if TYPE_CHECKING:
+    from components.memory.process import TrainingProcess
 
 __all__ = ["Planned", "of_base", "of_recipe"]
 
@@ -51,23 +56,26 @@ def of_base(base: str, options: dict[str, Any]) -> Planned:
     sequences = options["sequences"]
     if sequences is not None and sequences < 1:
         raise InputError(f"--sequences {sequences}", allowed="1 or more")
-    folder = config_folder(base)
-    prepare_process()
-    plan = make_plan(
-        folder,
-        method=options["method"],
-        rank=options["rank"],
-        targets=options["targets"],
-        sequence_tokens=options["sequence_tokens"],
-        effective_rows=options["effective_rows"],
-        rows_per_sequence=options["rows_per_sequence"],
-        budget_bytes=size,
-        dtype=options["dtype"],
-        optimizer="adamw" if options["optimizer"] == "adam" else options["optimizer"],
-        workload=uniform_workload(sequences, options["sequence_tokens"]) if sequences else None,
-        **target,
-        price_per_hour=price,
-    )
+    with _training_process(options) as process:
+        folder = config_folder(base)
+        prepare_process()
+        plan = make_plan(
+            folder,
+            method=options["method"],
+            rank=options["rank"],
+            targets=options["targets"],
+            sequence_tokens=options["sequence_tokens"],
+            effective_rows=options["effective_rows"],
+            rows_per_sequence=options["rows_per_sequence"],
+            budget_bytes=size,
+            dtype=options["dtype"],
+            optimizer="adamw" if options["optimizer"] == "adam" else options["optimizer"],
+            workload=uniform_workload(sequences, options["sequence_tokens"]) if sequences else None,
+            **target,
+            price_per_hour=price,
+            gpu_prices=_gpu_prices(options),
+            process=process,
+        )
     return Planned(plan.to_dict(), folder, options["rank"], options["targets"])
 
 
@@ -95,18 +103,28 @@ def of_recipe(recipe: Path, options: dict[str, Any]) -> Planned:
         overrides = (*overrides, f"memory.budget='{find_gpu(options['gpu']).memory_bytes}'")
     if (price := _price(options)) is not None:
         overrides = (*overrides, f"memory.price_per_hour={price}")
-    job = open_recipe(recipe, options["profile"], overrides, options["home"])
-    from flows import decision_steps, steps
-    from flows.observer import TerminalObserver
-
-    observer = TerminalObserver()
-    data = steps.data(job, observer)
-    decision_steps.say_tactics(job, observer)
-    target = _target(options)
+    if prices := _gpu_prices(options):
+        overrides = (*overrides, f"memory.gpu_prices={json.dumps(prices)}")
     # without one of these the plan is the one that a run would train by, and is kept for it
+    target = _target(options)
     asked = None if target == _target({"gpu": None, "devices": 1, "methods": None}) else target
-    document = steps.plan(job, data, observer, asked).document
+    with _training_process(options) as process:
+        job = open_recipe(recipe, options["profile"], overrides, options["home"])
+        from flows import decision_steps, steps
+        from flows.observer import TerminalObserver
+
+        observer = TerminalObserver()
+        data = steps.data(job, observer)
+        decision_steps.say_tactics(job, observer)
+        document = steps.plan(job, data, observer, asked, process).document
     return Planned(document, job.base.folder, job.tactics.rank, job.tactics.targets, job.recipe.finetune.dropout)
+
+
+def _training_process(options: dict[str, Any]) -> AbstractContextManager[TrainingProcess | None]:
+    """Start the process that a plan for this machine asks before anything else: it imports while this one does."""
+    from components.memory.process import TrainingProcess
+
+    return TrainingProcess() if options["gpu"] is None else nullcontext()
 
 
 def _target(options: dict[str, Any]) -> dict[str, Any]:
@@ -128,3 +146,18 @@ def _price(options: dict[str, Any]) -> float | None:
     if price is not None and not 0 <= price < float("inf"):
         raise InputError(f"--price-per-hour {price}", allowed="0 or more")
     return price
+
+
+def _gpu_prices(options: dict[str, Any]) -> dict[str, float]:
+    from components.memory.gpus import find_gpu
+
+    prices: dict[str, float] = {}
+    for text in options["gpu_price"]:
+        name, _, price = text.partition("=")
+        try:
+            prices[find_gpu(name).name] = float(price)
+        except ValueError as error:
+            raise InputError(f"--gpu-price {text}", allowed="a GPU's name and a price, such as h100-80=3.5") from error
+        if not 0 <= prices[name] < float("inf"):
+            raise InputError(f"--gpu-price {text}", allowed="a price of 0 or more")
+    return prices

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def test_threads_and_wait_policy_are_set_before_torch_is_loaded() -> None:
     program = (
@@ -18,3 +20,24 @@ def test_threads_and_wait_policy_are_set_before_torch_is_loaded() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["1", "PASSIVE"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_memory_that_tensors_held_is_given_back_when_asked() -> None:
+    program = (
+        "from components.runtime import prepare_process, release_memory\n"
+        "prepare_process(1)\n"
+        "import psutil, torch\n"
+        "held = lambda: psutil.Process().memory_info().rss\n"
+        "before = held()\n"
+        "blocks = [torch.ones(1_000_000) for _ in range(100)]\n"
+        "last = torch.ones(1_000)\n"
+        "del blocks\n"
+        "kept = held() - before\n"
+        "release_memory()\n"
+        "print(kept, held() - before)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    kept, left = (int(number) for number in found.stdout.split())
+    assert kept > 300_000_000
+    assert left < 50_000_000

@@ -45,6 +45,9 @@ def test_a_path_out_of_the_folder_finds_its_own_digest(project: Project, tmp_pat
     assert steps._sha(job, data, "dev.jsonl") == by_name["dev.jsonl"]
 
 
+PLAN: dict[str, Any] = {"fits": True, "devices": 1, "gpu": None, "time": None, "would_fit": []}
+
+
 @pytest.mark.parametrize(("budget", "times"), [("auto", 2), ("1GiB", 1)])
 def test_what_did_not_fit_is_asked_again_where_memory_is_what_is_free(
     budget: str, times: int, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -53,7 +56,7 @@ def test_what_did_not_fit_is_asked_again_where_memory_is_what_is_free(
 
     def never_fits(*arguments: Any, **_: Any) -> Any:
         asked.append(arguments)
-        return SimpleNamespace(to_dict=lambda: {"fits": False})
+        return SimpleNamespace(to_dict=lambda: {**PLAN, "fits": False})
 
     monkeypatch.setattr("components.memory.plan.make_plan", never_fits)
     job = job_of(project(memory={"budget": budget}), tmp_path)
@@ -74,7 +77,7 @@ def test_another_price_plans_nothing_anew_and_another_dropout_or_gpu_does(
     def fits(*_: Any, dropout: float, **others: Any) -> Any:
         assert others.get("price_per_hour") is None
         dropouts.append(dropout)
-        return SimpleNamespace(to_dict=lambda: {"fits": True, "devices": 1, "time": TIME})
+        return SimpleNamespace(to_dict=lambda: {**PLAN, "time": TIME})
 
     monkeypatch.setattr("components.memory.plan.make_plan", fits)
 

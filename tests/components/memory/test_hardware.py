@@ -1,4 +1,4 @@
-"""Sizes, cgroup limits, named GPUs, and the measured dtype."""
+"""Sizes, cgroup limits, and named GPUs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from hypothesis import strategies as st
 from components.errors import InputError
 from components.memory.gpus import GPUS
 from components.memory.hardware import (
-    TIMED_SHAPES,
-    DtypeSpeed,
     Gpus,
     cgroup_headroom_bytes,
     detect_budget,
     gpu_budget,
-    least_seconds,
     machine,
-    measure_dtype,
     parse_size,
 )
 from components.memory.process import CUDA_CONTEXT_BYTES, cuda_overhead
@@ -132,26 +128,3 @@ def test_what_torch_keeps_of_a_gpu_is_free_and_its_context_is_paid_for(monkeypat
     assert cuda_overhead(1_000, beside_context=found.beside_context).baseline_bytes == 0
     whole = gpu_budget("a100-80")
     assert cuda_overhead(1_000, beside_context=whole.beside_context).baseline_bytes == CUDA_CONTEXT_BYTES
-
-
-def test_passes_are_queued_between_two_waits_and_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[str] = []
-    # a clock by which each pass takes a second
-    monkeypatch.setattr("time.perf_counter", lambda: float(events.count("run")))
-    taken = least_seconds(lambda: events.append("run"), passes=4, synchronise=lambda: events.append("wait"), seconds=0)
-    assert events == [*["run"] * 4, "wait"] * 2
-    assert taken == 1.0
-    assert TIMED_SHAPES["cuda"].passes > 1
-    assert TIMED_SHAPES["cuda"].features >= 4096
-
-
-def test_the_dtype_is_the_one_that_was_measured_faster() -> None:
-    speed = measure_dtype(features=64, tokens=16, seconds=0.02)
-    assert speed.seconds_float32 > 0
-    assert (speed.dtype == "bfloat16") == (speed.bfloat16_speedup > 1.2)
-
-
-def test_relative_time_is_against_float32() -> None:
-    speed = DtypeSpeed("bfloat16", 2.0, 1.0, "cpu")
-    assert speed.bfloat16_speedup == 2.0
-    assert (speed.relative_seconds("float32"), speed.relative_seconds("bfloat16")) == (1.0, 0.5)

@@ -9,13 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from components.errors import InputError
+from components.errors import InputError, TunewrightError
 from components.memory.hardware import Budget
 from components.memory.plan import make_plan
-from components.memory.process import Allocations, TrainingProcess
+from components.memory.process import TrainingProcess
 from components.memory.search import HEADROOM_FRACTION
+from components.memory.settings import StepSettings, StepShape
+from components.memory.simulate import StepModel
 from components.models.tiny import make_tiny
 
 # every plan for this device starts a process that imports what training imports, and most simulate several steps
@@ -210,16 +213,36 @@ def test_impossible_wishes_are_refused(base: Path, changes: dict[str, Any], word
         plan(base, **changes)
 
 
-def test_a_replay_covers_what_is_live_and_what_stays() -> None:
+def test_a_step_on_untouched_memory_holds_its_tensors_and_asks_no_memory(base: Path) -> None:
+    settings, shape = StepSettings("lora", 8), StepShape(2, 1500, accumulating=True)
+    live = StepModel(base, settings).run(shape).peak.peak_bytes
     process = TrainingProcess()
     try:
         assert process.baseline_bytes() > 100_000_000
-        block = 8_000_000
-        changes = [(1, block), (2, block), (1, -block), (3, block), (2, -block), (3, -block)]
-        grown = process.replay_bytes(Allocations([50_000_000], changes))
+        process.ask(base, settings, shape)
+        first = process.grown_bytes(live, "float32")
+        process.ask(base, settings, shape)
+        second = process.grown_bytes(live, "float32")
+        process.ask(base, settings, StepShape(4, 1500, accumulating=True))
+        larger = process.grown_bytes(live, "float32")
+        resident = psutil.Process(process._process.pid).memory_info().rss
     finally:
         process.close()
-    assert 50_000_000 + 2 * block <= grown < 4 * (50_000_000 + 2 * block)
+    # no holes of an earlier question, which would halve it; a heap repeats itself to some percent
+    assert first == pytest.approx(second, rel=0.15)
+    assert live < first < 3 * live
+    assert first * 1.5 < larger < first * 3
+    assert resident < process.baseline_bytes() + 100_000_000
+
+
+def test_a_training_process_that_fails_says_why(base: Path, tmp_path: Path) -> None:
+    process = TrainingProcess()
+    try:
+        process.ask(tmp_path / "missing", StepSettings("lora", 8), StepShape(1, 8))
+        with pytest.raises(TunewrightError, match=r"config\.json"):
+            process.grown_bytes(0, "float32")
+    finally:
+        process.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")

@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.models.tiny import make_tiny
+from flows.plan_text import render
 from tests.flows.conftest import call_command
 
 
@@ -96,6 +98,57 @@ def test_what_doesnt_fit_exits_with_3_and_still_prints_the_nearest(
     assert "nothing fits 0.06 GiB" in err
     assert re.search(r"next: what would fit: \d+ GiB of memory", err)
     assert [remedy["change"] for remedy in json.loads(out)["would_fit"]] == ["budget"]
+
+
+PLAN: dict[str, Any] = {
+    "method": "lora", "dtype": "bfloat16", "optimizer": "paged_adamw_8bit", "devices": 1, "sharding": "none",
+    "micro_batch_size": 1, "gradient_accumulation_steps": 4, "gradient_checkpointing": True, "sequence_tokens": 64,
+    "peak_bytes": 2**30, "budget_bytes": 2**31, "budget_source": "test", "margin_bytes": 2**30, "gpu": None,
+    "headroom_fraction": 0.05, "fits": True, "breakdown": {"weights": 2**30}, "peak_phase": "step", "peak_module": "",
+    "bfloat16_speedup": None, "time": None, "alternatives": [],
+}  # fmt: skip
+
+
+def test_what_would_fit_says_time_and_money(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((base / "config.json").read_text())
+    wide = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 4, "head_dim": 1024}
+    (tmp_path / "config.json").write_text(json.dumps(config | wide | {"vocab_size": 128_000}))
+    options = (
+        "--base",
+        str(tmp_path),
+        "--gpu",
+        "t4-16",
+        "--method",
+        "full",
+        "--optimizer",
+        "adamw",
+        "--sequence-tokens",
+        "64",
+    )
+    status, out, _ = run(monkeypatch, capsys, *options)
+    assert status == 3
+    larger = re.search(
+        r"a GPU with more memory, such as (\S+) .*; about .* x the time .*; no price is known for (\S+)", out
+    )
+    assert larger is not None
+    name = larger.group(1)
+    assert larger.group(2) == name
+    prices = ("--price-per-hour", "0.8", "--gpu-price", f"{name}=2.5")
+    _, out, _ = run(monkeypatch, capsys, *options, *prices, "--json")
+    remedies = {remedy["change"]: remedy for remedy in json.loads(out)["would_fit"]}
+    assert remedies["gpu"]["cost"] == pytest.approx(remedies["gpu"]["seconds"] / 3600 * 2.5, abs=1e-4)
+    assert {remedy["price_per_hour"] for change, remedy in remedies.items() if change != "gpu"} == {0.8}
+    status, _, err = run(monkeypatch, capsys, *options, "--gpu-price", f"{name}=cheap")
+    assert status == 2
+    assert f"--gpu-price {name}=cheap" in err
+
+
+def test_states_in_the_hosts_memory_are_told() -> None:
+    with_host = {**PLAN, "host_bytes": 3 * 2**30}
+    assert "3.00 GiB in the host's memory" in render(with_host, False)
+    assert "host's memory" not in render({**PLAN, "host_bytes": 0}, False)
 
 
 def test_devices_and_price_are_planned_for_a_named_gpu(
