@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.errors import TunewrightError
+from components.errors import InputError, TunewrightError
 from components.files import digest_of, sha256_tree
 from components.finetuning.methods import METHODS
+from components.finetuning.processes import current_processes
 from components.memory.process import TrainingProcess
 from components.recipe_sections import MemorySection
 from components.runtime import release_memory
@@ -190,6 +191,10 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
     from components.finetuning import finetune as finetuning
     from components.memory.misprediction import compare_peak, compare_time, report_request
 
+    if current_processes().count > 1:
+        raise InputError(
+            "a recipe's chain runs in one process", next_step="start it without torchrun or accelerate launch"
+        )
     recipe = job.recipe
     settings = run_settings(job, plan)
     identity = _identity(job, data)

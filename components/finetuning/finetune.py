@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from components.errors import ConflictError, InputError, TunewrightError
 from components.finetuning import checkpoint, guards, saving
 from components.finetuning.methods import MethodSettings, find_method
 from components.finetuning.out_of_memory import told_clearly
+from components.finetuning.processes import Processes, current_processes
 from components.finetuning.progress import Progress, ProgressWatch
 from components.finetuning.schedule import Schedule, build_schedule
 from components.memory.workload import Workload
@@ -203,12 +203,12 @@ def finetune(
         raise InputError(
             f"{method.name} with gradient checkpointing", allowed=f"{method.name} without it", next_step="plan again"
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # the loss runs the decoder inside the model, past the wrapper that would reduce gradients over processes
-        raise InputError("training runs in one process", next_step="start it without torchrun or accelerate launch")
+    processes = current_processes()
     run_folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FileLock(run_folder / "run.lock", timeout=0).acquire()
+        # of processes that train together the first one holds the folder for all
+        name = "run.lock" if processes.first else f"run.{processes.rank}.lock"
+        lock = FileLock(run_folder / name, timeout=0).acquire()
     except Timeout as error:
         raise ConflictError(
             f"another process is training in {run_folder}", next_step="wait for it, or stop it"
@@ -216,7 +216,7 @@ def finetune(
     with lock:
         return _finetune(
             base_folder, rows, dev_rows, settings, run_folder, dict(identity), checkpoint_steps, keep_checkpoints,
-            progress, say, stop,
+            progress if processes.first else None, say if processes.first else lambda _: None, stop, processes,
         )  # fmt: skip
 
 
@@ -232,6 +232,7 @@ def _finetune(
     progress: Progress | None,
     say: Callable[[str], None],
     stop: Callable[[], bool],
+    processes: Processes,
 ) -> FinetuneResult:
     from components.finetuning.memory_watch import MemoryWatch
     from components.finetuning.trainer import ProgressCallback, build_trainer
@@ -239,8 +240,9 @@ def _finetune(
 
     tokenizer = load_tokenizer(base_folder)
     schedule, encoded = _schedule(tokenizer, rows, settings)
-    checkpoint.sweep(run_folder)
-    identity = {**identity, "settings": json.dumps(asdict(settings), sort_keys=True)}
+    if processes.first:
+        checkpoint.sweep(run_folder)
+    identity = {**identity, "settings": _what_decides(settings)}
     found = checkpoint.latest(run_folder, identity, say)
     if found is not None:
         say(f"resuming from the checkpoint of step {found.step} of {len(schedule.steps)}")
@@ -268,7 +270,6 @@ def _finetune(
             warmup_fraction=settings.warmup_fraction,
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
-            gradient_accumulation_steps=settings.gradient_accumulation_steps,
             gradient_checkpointing=settings.gradient_checkpointing,
             dtype=settings.dtype,
             checkpoint_steps=checkpoint_steps,
@@ -276,10 +277,15 @@ def _finetune(
             seed=settings.seed,
             pad_id=tokenizer.pad_token_id,
             micro_batch_size=settings.micro_batch_size,
+            processes=processes,
             say=say,
             callbacks=[
                 ProgressCallback(
-                    watch, _dev_steps(len(schedule.steps)), _dev_loss(model, tokenizer, dev_rows, settings), stop
+                    watch,
+                    _dev_steps(len(schedule.steps)),
+                    _dev_loss(model, tokenizer, dev_rows, settings),
+                    # a signal may reach one process alone, and the others would wait for its gradients
+                    lambda: processes.any(stop()),
                 )
             ],
         )
@@ -291,7 +297,10 @@ def _finetune(
         history = trainer.state.log_history
         # the optimizer's states are not needed again; the check below takes their place
         trainer.optimizer = trainer.lr_scheduler = None
-        weights = saving.save(model, method, base_folder, run_folder / method.kind, untrained)
+        weights = run_folder / method.kind
+        if processes.first:
+            saving.save(model, method, base_folder, weights, untrained)
+        processes.wait()
         change = saving.check_saved(
             model, method, base_folder, weights, schedule.steps[0][0][0], settings.dtype, fresh=untrained is not None
         )
@@ -313,6 +322,13 @@ def _finetune(
         deltas=_deltas(weights, method.kind),
         splits=trainer.effective_batch.splits,
     )
+
+
+def _what_decides(settings: FinetuneSettings) -> str:
+    """Return the settings that a resumed run must share: all, but how the same effective batch is cut."""
+    values = asdict(settings)
+    cut = values.pop("micro_batch_size") * values.pop("gradient_accumulation_steps")
+    return json.dumps({**values, "sequences_per_step": cut}, sort_keys=True)
 
 
 def _deltas(weights: Path, kind: str) -> dict[str, Any] | None:

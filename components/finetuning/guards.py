@@ -42,6 +42,7 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
             the positions that the model knows; token ids beyond the embedding; logits that the loss can't reproduce.
     """
     from components.models.forward import check_logits
+    from components.models.soft_prompt import virtual_tokens
 
     if trainable_counts(model)[0] == 0:
         raise InputError("no parameter is trainable", next_step="check finetune.targets in the recipe")
@@ -60,9 +61,10 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
             next_step="give the tokenizer a pad token of its own",
         )
     positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and longest_tokens > positions:
+    soft = virtual_tokens(model)
+    if positions is not None and longest_tokens + soft > positions:
         raise InputError(
-            f"a training sequence has {longest_tokens} positions",
+            f"a training sequence has {longest_tokens} positions" + (f" behind {soft} virtual tokens" if soft else ""),
             allowed=f"at most the base's {positions}",
             next_step="lower finetune.max_tokens, or choose a base with a longer context",
         )

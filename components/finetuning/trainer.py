@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from components.errors import TunewrightError
 from components.finetuning import checkpoint, guards
 from components.finetuning.checkpoint import Checkpoint, load_tensors
 from components.finetuning.loss import forward_loss
-from components.finetuning.out_of_memory import EffectiveBatch, Split
+from components.finetuning.out_of_memory import EffectiveBatch, Split, told_clearly
+from components.finetuning.processes import Processes, loss_as_forward, share_of, step_weights
 from components.finetuning.progress import ProgressWatch
 from components.finetuning.schedule import Schedule
 from components.finetuning.training_state import (
@@ -56,10 +57,10 @@ class DivergedError(TunewrightError):
 
 
 class MicroBatches(Dataset[list[PackedSequence]]):
-    """The schedule's micro-batches, one after the other."""
+    """A process's micro-batches, one after the other."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self._micro_batches = [micro_batch for step in schedule.steps for micro_batch in step]
+    def __init__(self, steps: Sequence[Sequence[list[PackedSequence]]]) -> None:
+        self._micro_batches = [micro_batch for step in steps for micro_batch in step]
 
     def __len__(self) -> int:
         return len(self._micro_batches)
@@ -77,6 +78,7 @@ class ScheduledTrainer(Trainer):
         keep_checkpoints: Complete checkpoints that stay.
         split: Micro-batch and checkpointing as planned.
         pad_id: Token id for padding.
+        processes: This process among those that train together.
         dtype: What the step computes in; with float16 the loss is scaled, so that small gradients don't vanish
             (Micikevicius et al. 2018, arXiv:1710.03740).
         say: Called with a line for the person.
@@ -94,6 +96,7 @@ class ScheduledTrainer(Trainer):
         keep_checkpoints: int,
         split: Split,
         pad_id: int,
+        processes: Processes,
         dtype: torch.dtype,
         say: Callable[[str], None],
         **arguments: Any,
@@ -101,14 +104,23 @@ class ScheduledTrainer(Trainer):
         self.schedule = schedule
         self.identity = identity
         self.keep_checkpoints = keep_checkpoints
-        self.effective_batch = EffectiveBatch(schedule.steps, split, pad_id, self._checkpoint_activations, say)
+        self.processes = processes
+        self.step_weights = step_weights(schedule)
+        own_steps = share_of(schedule, processes, split.micro_batch_size)
+        self.effective_batch = EffectiveBatch(own_steps, split, pad_id, self._checkpoint_activations, say)
         self.resumed: Checkpoint | None = None
         self.gradients_checked = False
         self.dtype = dtype
-        super().__init__(**arguments)
+        super().__init__(train_dataset=MicroBatches(own_steps), **arguments)
         if dtype is torch.float16:
             # accelerate has a scaler for accelerators only; the optimizer that it prepares takes this one
             self.accelerator.scaler = torch.amp.GradScaler(self.args.device.type)
+
+    def get_train_dataloader(self) -> Any:
+        """Read this process's own micro-batches; accelerate would deal them out once more."""
+        if self.processes.count == 1:
+            return super().get_train_dataloader()
+        return torch.utils.data.DataLoader(self.train_dataset, batch_size=1, collate_fn=self.data_collator)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         # the schedule has the order; it must not be shuffled again
@@ -119,13 +131,17 @@ class ScheduledTrainer(Trainer):
     ) -> tuple[list[Any], Tensor]:
         """Take an effective batch, and the sum of its loss weights in the place of its number of items."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        total = sum(float(batch["weights"].sum()) for batch in batches)
+        total = self.step_weights[self.state.global_step]
         self.effective_batch.begin()
         return batches, torch.tensor(total, device=device)
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward pass of a micro-batch, in smaller parts where memory ran out."""
         whole = super().training_step
+        if self.processes.count > 1:
+            # the others wait for this process's gradients: a part that is begun again would leave them waiting
+            with told_clearly(f"in step {self.state.global_step + 1}, with {self.processes.count} processes"):
+                return whole(model, inputs, num_items_in_batch)
         return self.effective_batch.run(
             self.state.global_step, inputs, lambda part: whole(model, part, num_items_in_batch), model.zero_grad
         )
@@ -144,7 +160,11 @@ class ScheduledTrainer(Trainer):
         normaliser = float(inputs["weights"].sum() if num_items_in_batch is None else num_items_in_batch)
         # accelerate puts autocast round the model's forward, which the loss goes past
         with torch.autocast(self.args.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
-            loss = forward_loss(model, inputs, normaliser)
+            if self.processes.count == 1:
+                loss = forward_loss(model, inputs, normaliser)
+            else:
+                # gradients are averaged over the processes, and their sum is wanted
+                loss = model(inputs, normaliser) * self.processes.count
         if not math.isfinite(float(loss.detach())):
             raise self._diverged("loss")
         return loss
@@ -182,6 +202,11 @@ class ScheduledTrainer(Trainer):
     # --- checkpoints: ours, in the places where the trainer writes and reads its own
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.processes.first:
+            self._write_checkpoint()
+        self.processes.wait()
+
+    def _write_checkpoint(self) -> None:
         optimizer_tensors, optimizer_document = pack_optimizer(self.optimizer.state_dict())
         self.state.stateful_callbacks.update(
             {
@@ -216,7 +241,8 @@ class ScheduledTrainer(Trainer):
         self.resumed = found
         if found is not None:
             self.effective_batch.restore(json.loads((found.folder / "splits.json").read_text()))
-        self.train(resume_from_checkpoint=str(found.folder) if found else None)
+        with loss_as_forward(self.model, forward_loss, self.processes):
+            self.train(resume_from_checkpoint=str(found.folder) if found else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self.resumed is not None
@@ -244,6 +270,10 @@ class ScheduledTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.resumed is None:
+            return
+        if not self.processes.first:
+            # what is kept is the first process's state; the others draw from a seed of this step and their own number
+            torch.manual_seed(self.args.seed + 1_000_003 * self.processes.rank + self.resumed.step)
             return
         document = json.loads((self.resumed.folder / "random.json").read_text())
         restore_random(document, load_tensors(self.resumed, "random"))
@@ -298,7 +328,6 @@ def build_trainer(
     warmup_fraction: float,
     weight_decay: float,
     max_grad_norm: float,
-    gradient_accumulation_steps: int,
     gradient_checkpointing: bool,
     dtype: str,
     checkpoint_steps: int,
@@ -306,6 +335,7 @@ def build_trainer(
     seed: int,
     pad_id: int,
     micro_batch_size: int,
+    processes: Processes,
     callbacks: list[TrainerCallback],
     say: Callable[[str], None],
 ) -> ScheduledTrainer:
@@ -317,7 +347,7 @@ def build_trainer(
         num_train_epochs=1,
         # a dataset item is a whole micro-batch
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=gradient_accumulation_steps,
+        gradient_accumulation_steps=max(len(step) for step in share_of(schedule, processes, micro_batch_size)),
         activation_checkpointing=gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if gradient_checkpointing else None,
         learning_rate=learning_rate,
@@ -336,6 +366,8 @@ def build_trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
     )
     # Several devices in one process would split a micro-batch between them behind our back: the schedule is for one.
     arguments._n_gpu = min(1, arguments.n_gpu)
@@ -345,11 +377,11 @@ def build_trainer(
         keep_checkpoints=keep_checkpoints,
         split=Split(micro_batch_size, gradient_checkpointing),
         pad_id=pad_id,
+        processes=processes,
         dtype=getattr(torch, dtype),
         say=say,
         model=model,
         args=arguments,
-        train_dataset=MicroBatches(schedule),
         data_collator=lambda items: _collate_only(items, pad_id),
         callbacks=callbacks,
     )
