@@ -263,8 +263,8 @@ class FinetuneSection(Section):
         description="what LoRA begins with: 'zero' changes nothing; 'pissa': the weights' largest singular parts; "
         "'loftq', with qlora: what 4 bits lose of the weights",
     )
-    bottleneck_width: int = Field(64, ge=1, description="width of bottleneck adapters; 8 to 256 is usual")
-    virtual_tokens: int = Field(20, ge=1, description="length of a soft prompt; 20 to 100 is usual")
+    bottleneck_width: int = Field(64, ge=1, le=8192, description="width of bottleneck adapters; 8 to 256 is usual")
+    virtual_tokens: int = Field(20, ge=1, le=4096, description="length of a soft prompt; 20 to 100 is usual")
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
         "auto", description="peak of the schedule; 'auto': from the end of pretraining, or by method and size"
     )
@@ -286,6 +286,20 @@ class FinetuneSection(Section):
     checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
     dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none")
+
+    @model_validator(mode="after")
+    def _start_fits_the_method(self) -> FinetuneSection:
+        wanted = {"pissa": "lora", "loftq": "qlora"}.get(self.lora_start)
+        if wanted is not None and self.method != wanted:
+            raise ValueError(
+                f"lora_start {shown(self.lora_start)} is for method {wanted}, and method is {shown(self.method)}: "
+                "PiSSA takes parts of the weights, LoftQ begins with what 4 bits lose of them"
+            )
+        if self.lora_start == "pissa" and self.dora:
+            raise ValueError("lora_start 'pissa' with dora can't be saved on the untouched base: choose one")
+        if (self.dora or self.rslora) and self.method not in ("auto", "lora", "qlora"):
+            raise ValueError(f"dora and rslora are variants of LoRA, and method is {shown(self.method)}")
+        return self
 
     @model_validator(mode="after")
     def _rows_divide(self) -> FinetuneSection:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 import sys
 import warnings
@@ -40,6 +41,8 @@ def prepare_process(threads: int = 0) -> int:
     # libraries that warn of one another's deprecations: nothing that the reader of a run could act on
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
+    # bitsandbytes misses an optional kernel of another package at its import, and does without it
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if "torch" not in sys.modules:
         # read once, when the OpenMP runtime is loaded
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -82,11 +82,11 @@ def probe_trainer(job: Job, settings: FinetuneSettings, key: str, observer: Obse
 
     Args:
         job: The recipe on this machine.
-        settings: The recipe's training settings; the method is LoRA, which every base takes.
+        settings: As `run_settings.probe_settings` gives them: LoRA, which every base takes.
         key: Key of the step; the probes' folders are named by it.
         observer: Who watches.
     """
-    settings = replace(settings, method="lora", dtype="float32")
+    settings = replace(settings, dtype="float32")
 
     def train(rows: Sequence[Row]) -> Any:
         from components.finetuning.finetune import finetune

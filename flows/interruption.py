@@ -17,8 +17,8 @@ from components.errors import TunewrightError
 
 __all__ = ["Interrupted", "Terminated", "interruption", "raise_on_sigterm", "sigterm_asked", "take_no_more_signals"]
 
-# what they finished is kept by content, and training has checkpoints
-RESUMING = ("run", "finetune", "decide")
+# the steps that they finished are kept by content, and training has checkpoints
+RESUMING = ("run", "finetune", "compare-methods")
 
 
 class Terminated(BaseException):
@@ -42,6 +42,8 @@ def raise_on_sigterm() -> None:
 def sigterm_asked() -> Iterator[Callable[[], bool]]:
     """Let the first SIGTERM be asked for while the block runs, and raise nothing; a second one raises `Terminated`.
 
+    A block that ends without having stopped for it raises `Terminated` behind it.
+
     Yields:
         Whether SIGTERM came. Outside the main thread, which alone gets signals, always False.
     """
@@ -61,6 +63,8 @@ def sigterm_asked() -> Iterator[Callable[[], bool]]:
         yield lambda: came
     finally:
         signal.signal(signal.SIGTERM, before)
+    if came:  # too late for the block to have been asked: what it made is there, and nothing more is begun
+        raise Terminated
 
 
 def take_no_more_signals() -> None:

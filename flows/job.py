@@ -161,11 +161,18 @@ class Job:
         """The finetuning settings in use: the recipe's, and what the rules chose where it says 'auto'."""
         return self.tactics_for(self.recipe.finetune.method)
 
-    def tactics_for(self, method: str) -> Tactics:
-        """Return the settings for a method: where the recipe leaves it to the memory plan, the one that was planned."""
+    def tactics_for(self, method: str, *, whatever: bool = False) -> Tactics:
+        """Return the settings for a method.
+
+        Args:
+            method: Its name; where the recipe leaves it to the memory plan, the one that was planned.
+            whatever: Whatever the recipe's own method is; a learning rate that it sets for that one is left out.
+        """
         from components.decision.tactics import choose_tactics
 
         section = self.recipe.finetune.model_dump()
+        if whatever and section["method"] != method:
+            section |= {"method": method, "learning_rate": "auto"}
         if section["method"] == "auto":
             section["method"] = method
         sources = {key.removeprefix("finetune."): source for key, source in self.resolved.sources.items()}

@@ -43,9 +43,12 @@ def overrides_of(name: str) -> tuple[str, ...]:
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}", allowed=", ".join(METHODS))
     unknown = [variant for variant in variants if variant not in VARIANTS]
-    if unknown or (variants and method not in ("lora", "qlora")):
+    starts = [variant for variant in variants if VARIANTS.get(variant, "").startswith("finetune.lora_start")]
+    twice = len(set(variants)) < len(variants) or len(starts) > 1
+    if unknown or twice or (variants and method not in ("lora", "qlora")):
         raise InputError(
-            f"unknown variant in {name!r}", allowed=f"lora or qlora, with +{', +'.join(VARIANTS)}; others as they are"
+            f"variants that can't be in {name!r}",
+            allowed=f"lora or qlora, with +{', +'.join(VARIANTS)}, each once; other methods as they are",
         )
     return (f"finetune.method={method}", *(VARIANTS[variant] for variant in variants))
 
@@ -84,8 +87,11 @@ def compare_methods(
             needed = f"{plan['peak_bytes'] / 2**30:.2f} GiB are more than the budget of"
             rows.append({"name": name, "problem": f"{needed} {plan['budget_bytes'] / 2**30:.2f} GiB"})
             continue
-        if not steps.is_trained(job, data, plan):
-            _train([*command, *(f"--set={value}" for value in overrides_of(name))], name)
+        if not steps.is_trained(job, data, plan) and not _train(
+            [*command, *(f"--set={value}" for value in overrides_of(name))], name
+        ):
+            rows.append({"name": name, "problem": "memory ran out while it trained"})
+            continue
         rows.append(_row(name, job, data, plan, base, observer))
     scored = _score(first, base)
     weights = sum(path.stat().st_size for path in first.base.folder.glob("*.safetensors"))
@@ -110,8 +116,12 @@ def _score(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
     return {"score": sum(scores) / len(scores), "low": found.low, "high": found.high, "n": len(scores)}
 
 
-def _train(command: list[str], name: str) -> None:
-    """Train in a process of its own: what other methods left in this one's memory is no part of a method's peak."""
+def _train(command: list[str], name: str) -> bool:
+    """Train in a process of its own: what other methods left in this one's memory is no part of a method's peak.
+
+    Returns:
+        Whether there are weights; not where memory ran out.
+    """
     call = [sys.executable, "-W", "ignore", "-c", "from flows.cli import main; main()", "finetune", *command, "--json"]
     with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as child:
         try:
@@ -125,8 +135,11 @@ def _train(command: list[str], name: str) -> None:
             f"training with {name} ended with status {child.returncode}",
             next_step="what it said stands above; run the same command again, it goes on where it stopped",
         )
+    if child.returncode == NO_FIT:
+        return False
     if "stopped_at_step" in json.loads(out):
         raise KeyboardInterrupt
+    return True
 
 
 def _row(

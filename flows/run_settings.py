@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from components.finetuning.bottleneck import BottleneckSettings
@@ -12,7 +13,19 @@ from components.finetuning.methods import METHODS, MethodSettings
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from flows.job import Job
 
-__all__ = ["run_settings"]
+__all__ = ["probe_settings", "run_settings"]
+
+
+def probe_settings(job: Job) -> FinetuneSettings:
+    """Return LoRA's settings for a short try, whatever the recipe's method: with its own learning rate and start."""
+    section = job.recipe.finetune
+    if section.method in ("auto", "lora"):
+        return run_settings(job, {"method": "lora"})
+    tactics = job.tactics_for("lora", whatever=True)
+    settings = run_settings(job, {"method": "lora"})
+    attachment = _method_settings(job, "lora")
+    assert isinstance(attachment, LoraSettings)
+    return replace(settings, attachment=replace(attachment, start="zero"), learning_rate=tactics.learning_rate)
 
 
 def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:

@@ -24,7 +24,7 @@ from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.interruption import sigterm_asked
 from flows.job import Job
 from flows.observer import Observer, step_detail
-from flows.run_settings import run_settings
+from flows.run_settings import probe_settings, run_settings
 from flows.step_store import Step, library_versions, source_digest
 
 __all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan"]
@@ -72,7 +72,7 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
 
         model, tokenizer = _load(job, None)
         section = recipe.decision
-        probe = (section.probe, probe_trainer(job, run_settings(job, {}), key, observer)) if section.probe else None
+        probe = (section.probe, probe_trainer(job, probe_settings(job), key, observer)) if section.probe else None
         decision = measure(
             model,
             tokenizer,
@@ -307,6 +307,7 @@ def _measure(
     def measure_task(_: str) -> dict[str, Any]:
         from components.decision.baselines import RETRIEVAL_CANDIDATES, build_prompts
         from components.evaluation.task import evaluate_task
+        from components.models.soft_prompt import virtual_tokens
 
         model, tokenizer = model_and_tokenizer()
         prompts = build_prompts(
@@ -314,7 +315,7 @@ def _measure(
             job.test_rows,
             job.train_rows,
             tokenizer=tokenizer,
-            positions=model.config.max_position_embeddings,
+            positions=model.config.max_position_embeddings - virtual_tokens(model),
             max_new_tokens=recipe.task.max_new_tokens,
             examples=recipe.decision.few_shot,
             seed=recipe.seed,
@@ -444,7 +445,7 @@ def _probe_reads(job: Job) -> list[Any] | None:
     """Return what a probe depends on, since it trains; without one, finetuning has no part in the decision."""
     if not job.recipe.decision.probe:
         return None
-    return [asdict(run_settings(job, {})), source_digest(("components/finetuning", "components/memory"))]
+    return [asdict(probe_settings(job)), source_digest(("components/finetuning", "components/memory"))]
 
 
 def _test_reads(job: Job, data: dict[str, Any]) -> list[Any]:

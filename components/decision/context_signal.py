@@ -6,7 +6,11 @@ difference itself is tested, on the same rows: the advantage of the rows' own an
 against the same with answers dealt out anew, alike in both tables. What makes all answers likelier, or all of a
 question's or of an answer's, is taken out of the tables before (answer_signal.py). What only makes the base surer of
 what it prefers anyway is taken out here: the table without passages counts as often as the slope says with which the
-answers of other rows follow it in the table with passages, and once at least.
+answers of other rows follow it in the table with passages, and once at least. Both tables are measured with noise, so
+that the slope is the ratio of their deviations (reduced major axis; Smith 2009, American Journal of Physical
+Anthropology 140): an ordinary one is too flat, and leaves a part of the old preferences in the gain. It is right where
+both tables have the same share of noise. With a smaller share without passages it is too steep, and the test asks for
+more than it should; with a larger one it is too flat again.
 """
 
 from __future__ import annotations
@@ -110,9 +114,11 @@ def gained(
     dealt = numpy.vstack([numpy.arange(n), pairings(n, seed)])
     with_passages, without = opened[range(n), dealt], closed[range(n), dealt]
     # the slope over the answers that a pairing does not give: what they have in common with the rest of both tables
-    squares = (closed**2).sum() - (without**2).sum(axis=1)
-    products = (opened * closed).sum() - (with_passages * without).sum(axis=1)
-    slopes = numpy.divide(products, squares, out=numpy.ones(len(dealt)), where=squares > 0)
+    with_spread, spread = ((table**2).sum() - (dealt_out**2).sum(axis=1)
+                           for table, dealt_out in ((opened, with_passages), (closed, without)))  # fmt: skip
+    follows = (opened * closed).sum() - (with_passages * without).sum(axis=1) > 0
+    ratios = numpy.divide(with_spread, spread, out=numpy.ones(len(dealt)), where=follows & (spread > 0))
+    slopes = numpy.sqrt(ratios.clip(0))
     scales = numpy.maximum(1.0, slopes)
     gains = with_passages.mean(axis=1) - scales * without.mean(axis=1)
     return ContextSignal(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from components.data.chat import encode
 from components.errors import ConflictError, InputError, TunewrightError
 from components.finetuning import checkpoint, guards, saving
+from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, find_method
 from components.finetuning.out_of_memory import told_clearly
 from components.finetuning.processes import Processes, current_processes
@@ -104,7 +105,9 @@ class FinetuneResult:
         seconds: Time spent training, over all its parts when the run was resumed.
         tokens_per_second: Tokens over seconds.
         peak_bytes: Largest resident memory of this process while training.
-        losses: For each step its loss, learning rate, gradient norm, tokens/s and seconds so far.
+        losses: For each step its loss, learning rate, gradient norm, tokens/s and seconds so far; the norm is None
+            where a step in float16 overflowed and was skipped.
+        skipped_steps: How many those are.
         dev: For some steps the dev loss.
         resumed_from: Step of the checkpoint that the run went on from, or None.
         trainable_parameters: Parameters that were trained.
@@ -123,7 +126,8 @@ class FinetuneResult:
     seconds: float
     tokens_per_second: float
     peak_bytes: int
-    losses: list[dict[str, float]]
+    losses: list[dict[str, Any]]
+    skipped_steps: int
     dev: list[dict[str, float]]
     resumed_from: int | None
     trainable_parameters: int
@@ -258,10 +262,14 @@ def _finetune(
         longest = max(place for step in schedule.steps for b in step for s in b for place in s.position_ids) + 1
         guards.check_before(model, tokenizer, encoded, longest)
         trainable, total = guards.trainable_counts(model)
+        probe = schedule.steps[0][0][0]
+        # before a checkpoint is loaded: what training changes is told from here
+        start = saving.probed(model, probe)
         watch = ProgressWatch(schedule, progress)
         trainer = build_trainer(
             model,
             schedule,
+            recomputes=method.recomputes,
             run_folder=run_folder,
             identity=identity,
             optimizer=settings.optimizer,
@@ -286,6 +294,7 @@ def _finetune(
                     _dev_loss(model, tokenizer, dev_rows, settings),
                     # a signal may reach one process alone, and the others would wait for its gradients
                     lambda: processes.any(stop()),
+                    say,
                 )
             ],
         )
@@ -295,14 +304,18 @@ def _finetune(
             raise StoppedError(trainer.state.global_step, len(schedule.steps))
         seconds = watch.seconds
         history = trainer.state.log_history
-        # the optimizer's states are not needed again; the check below takes their place
-        trainer.optimizer = trainer.lr_scheduler = None
+        losses = watch.losses(history)
+        skipped = sum(entry["gradient_norm"] is None for entry in losses)
+        if skipped:
+            say(f"  {skipped} of {len(losses)} steps overflowed in float16 and were skipped")
+        # optimizer states and gradients are not needed again; the check below takes their place
+        trainer.release_training_memory()
         weights = run_folder / method.kind
         if processes.first:
             saving.save(model, method, base_folder, weights, untrained)
         processes.wait()
         change = saving.check_saved(
-            model, method, base_folder, weights, schedule.steps[0][0][0], settings.dtype, fresh=untrained is not None
+            model, method, base_folder, weights, probe, start, dtype, fresh=untrained is not None
         )
     return FinetuneResult(
         weights=weights,
@@ -313,13 +326,14 @@ def _finetune(
         seconds=seconds,
         tokens_per_second=schedule.tokens / seconds,
         peak_bytes=memory.peak_bytes,
-        losses=watch.losses(history),
+        losses=losses,
+        skipped_steps=skipped,
         dev=[{"step": entry["step"], "loss": entry["dev_loss"]} for entry in history if "dev_loss" in entry],
         resumed_from=found.step if found else None,
         trainable_parameters=trainable,
         total_parameters=total,
         largest_logit_change=change,
-        deltas=_deltas(weights, method.kind),
+        deltas=_deltas(weights, settings.attachment),
         splits=trainer.effective_batch.splits,
     )
 
@@ -331,10 +345,13 @@ def _what_decides(settings: FinetuneSettings) -> str:
     return json.dumps({**values, "sequences_per_step": cut}, sort_keys=True)
 
 
-def _deltas(weights: Path, kind: str) -> dict[str, Any] | None:
+def _deltas(weights: Path, attachment: MethodSettings) -> dict[str, Any] | None:
+    """Measure what LoRA learned; a start that isn't zero is in its factors as well, and nothing was learned of that."""
     from components.finetuning.delta_rank import measure_deltas
 
-    found = measure_deltas(weights) if kind == "adapter" else None
+    if not isinstance(attachment, LoraSettings) or attachment.start != "zero":
+        return None
+    found = measure_deltas(weights)
     return found.to_dict() if found is not None else None
 
 

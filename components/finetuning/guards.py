@@ -75,7 +75,14 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
             f"the rows use token {highest}, the embedding has {vocabulary} rows",
             next_step="use the base's own tokenizer, or resize and save its embeddings",
         )
-    check_logits(model)
+    try:
+        check_logits(model)
+    except RuntimeError as error:
+        raise InputError(
+            f"{type(model).__name__} can't run with what was attached to it: {error}",
+            allowed="a method and targets that its attention bears",
+            next_step="choose another finetune.method or finetune.targets",
+        ) from error
 
 
 def check_gradients(model: Any) -> None:

@@ -72,9 +72,8 @@ def attach(model: Any, settings: LoraSettings) -> Any:
     from peft import LoraConfig, get_peft_model
 
     quantized = bool(getattr(model, "is_quantized", False))
-    _check_start(settings, quantized)
-    preset = TARGET_PRESETS.get(settings.targets)
-    names: str | list[str] = preset or [name.strip() for name in settings.targets.split(",") if name.strip()]
+    _check_start(model, settings, quantized)
+    names = _target_names(settings)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -99,7 +98,37 @@ def attach(model: Any, settings: LoraSettings) -> Any:
     return wrapped
 
 
-def _check_start(settings: LoraSettings, quantized: bool) -> None:
+def _target_names(settings: LoraSettings) -> str | list[str]:
+    preset = TARGET_PRESETS.get(settings.targets)
+    return preset or [name.strip() for name in settings.targets.split(",") if name.strip()]
+
+
+def _narrowest(model: Any, settings: LoraSettings) -> int:
+    """Return the smallest side of the linear layers that get factors: no weight has more singular values than that.
+
+    Raises:
+        InputError: A target that is no linear layer of its own, or the head that shares the embedding's weight.
+    """
+    import torch
+
+    names, head = _target_names(settings), model.get_output_embeddings()
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    sides = []
+    for name, module in model.named_modules():
+        wanted = names == "all-linear" and isinstance(module, torch.nn.Linear) and module is not head
+        if not wanted and (names == "all-linear" or name.rpartition(".")[2] not in names):
+            continue
+        if not isinstance(module, torch.nn.Linear) or (module is head and tied):
+            raise InputError(
+                f"PiSSA can't take a part of {name} ({type(module).__name__})",
+                allowed="linear layers with weights of their own",
+                next_step="name other finetune.targets, or set finetune.lora_start to zero",
+            )
+        sides.append(min(module.weight.shape))
+    return min(sides, default=settings.rank)
+
+
+def _check_start(model: Any, settings: LoraSettings, quantized: bool) -> None:
     if settings.start not in STARTS:
         raise InputError(f"unknown start {settings.start!r}", allowed=", ".join(STARTS))
     if settings.start == "pissa" and quantized:
@@ -113,6 +142,12 @@ def _check_start(settings: LoraSettings, quantized: bool) -> None:
             "LoftQ begins with what 4 bits lose of the weights, and this base is not in 4 bits",
             allowed="loftq with qlora",
             next_step="set finetune.lora_start, or finetune.method",
+        )
+    if settings.start == "pissa" and settings.rank > (narrowest := _narrowest(model, settings)):
+        raise InputError(
+            f"PiSSA with rank {settings.rank}, and a target layer of width {narrowest}",
+            allowed=f"a rank of at most {narrowest}, or targets that are wider",
+            next_step="lower finetune.rank, name other finetune.targets, or set finetune.lora_start to zero",
         )
     if settings.start == "pissa" and settings.dora:
         raise InputError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from components.data.packing import PackedSequence, collate
@@ -49,10 +49,12 @@ class Split:
     Attributes:
         micro_batch_size: Packed sequences in one forward pass.
         gradient_checkpointing: Whether activations are computed again in the backward pass.
+        recomputes: Whether the method bears that at all.
     """
 
     micro_batch_size: int
     gradient_checkpointing: bool
+    recomputes: bool = True
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -83,11 +85,13 @@ def smaller(split: Split) -> Split | None:
         split: The one that didn't fit.
 
     Returns:
-        Half the micro-batch, rounded down; at micro-batch 1 the same with checkpointing.
+        Half the micro-batch, rounded down; at micro-batch 1 the same with checkpointing, where the method bears it.
     """
     if split.micro_batch_size > 1:
-        return Split(split.micro_batch_size // 2, split.gradient_checkpointing)
-    return None if split.gradient_checkpointing else Split(1, True)
+        return replace(split, micro_batch_size=split.micro_batch_size // 2)
+    if split.gradient_checkpointing or not split.recomputes:
+        return None
+    return replace(split, gradient_checkpointing=True)
 
 
 @contextlib.contextmanager
@@ -166,7 +170,14 @@ class EffectiveBatch:
         """Go on with what a killed run had come to, so that memory doesn't run out once more."""
         self.splits = splits
         if splits:
-            self._use(Split(splits[-1]["micro_batch_size"], splits[-1]["gradient_checkpointing"]))
+            last = splits[-1]
+            self._use(
+                replace(
+                    self.split,
+                    micro_batch_size=last["micro_batch_size"],
+                    gradient_checkpointing=last["gradient_checkpointing"],
+                )
+            )
 
     def begin(self) -> None:
         """Note that the next micro-batch is the first of an optimizer step."""
@@ -239,7 +250,8 @@ class EffectiveBatch:
         found = smaller(self.split)
         if found is None:
             raise VerdictError(
-                f"out of memory in step {step + 1}, with one sequence at a time and gradient checkpointing",
+                f"out of memory in step {step + 1}, with one sequence at a time"
+                + (" and gradient checkpointing" if self.split.gradient_checkpointing else ""),
                 next_step=_LESS,
             )
         before = self.split
@@ -248,7 +260,14 @@ class EffectiveBatch:
         accumulation = max(
             sum(-(-len(micro_batch) // found.micro_batch_size) for micro_batch in one) for one in self._steps[step:]
         )
-        self.splits.append({"step": step + 1, **vars(found), "gradient_accumulation_steps": accumulation})
+        self.splits.append(
+            {
+                "step": step + 1,
+                "micro_batch_size": found.micro_batch_size,
+                "gradient_checkpointing": found.gradient_checkpointing,
+                "gradient_accumulation_steps": accumulation,
+            }
+        )
         if found.micro_batch_size == before.micro_batch_size:
             self._say(f"out of memory in step {step + 1}: begun again with gradient checkpointing, and so from here on")
         else:

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from components.finetuning.schedule import Schedule
 
-__all__ = ["Progress", "ProgressWatch"]
+__all__ = ["FIRST_STEPS", "Progress", "ProgressWatch", "stands_still"]
 
 Progress = Callable[[Mapping[str, float]], None]
+
+# Steps after which a loss that has not moved is worth a word; their first and last third are compared.
+FIRST_STEPS = 12
+LEAST_FALL = 0.02
+
+
+def stands_still(losses: Sequence[float]) -> str | None:
+    """Say that the loss of the first steps has not moved, or None where it has.
+
+    Args:
+        losses: Of each step from the first on; only the first 12 are looked at, and fewer say nothing.
+    """
+    if len(losses) < FIRST_STEPS:
+        return None
+    third = FIRST_STEPS // 3
+    before, after = median(losses[:third]), median(losses[FIRST_STEPS - third : FIRST_STEPS])
+    if after < (1 - LEAST_FALL) * before:
+        return None
+    return (
+        f"warning: the loss has not fallen in the first {FIRST_STEPS} steps ({before:.3f} to {after:.3f}): the "
+        "learning rate may be too low or too high, or the rows teach nothing that the base doesn't know"
+    )
 
 
 class ProgressWatch:
@@ -61,9 +85,12 @@ class ProgressWatch:
             )
         return self._seconds_before + elapsed
 
-    def losses(self, history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-        """List every step of the run; those before a resume come from the checkpoint's history."""
-        found: list[dict[str, float]] = []
+    def losses(self, history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """List every step of the run; those before a resume come from the checkpoint's history.
+
+        A step in float16 whose gradient overflowed was skipped: its gradient norm is None.
+        """
+        found: list[dict[str, Any]] = []
         for entry in history:
             if "loss" not in entry:
                 continue
@@ -74,7 +101,7 @@ class ProgressWatch:
                     "step": step,
                     "loss": entry["loss"],
                     "learning_rate": entry["learning_rate"],
-                    "gradient_norm": entry["grad_norm"],
+                    "gradient_norm": entry["grad_norm"] if math.isfinite(entry["grad_norm"]) else None,
                     "tokens_per_second": self._tokens[step - 1] / max(spent, 1e-9),
                     "seconds": entry["seconds"],
                 }

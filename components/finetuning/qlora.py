@@ -92,7 +92,9 @@ def _start_with_the_loss(model: Any, folder: Path, settings: LoraSettings) -> No
             with safe_open(places[key], "pt") as file:
                 lost = file.get_tensor(key).to(kept.device, torch.float32)
             lost -= dequantize_4bit(kept.data, kept.quant_state).float()
-            left, values, right = torch.svd_lowrank(lost, q=settings.rank, niter=POWER_ITERATIONS)
+            # a layer narrower than the rank has fewer singular values; the rest of its factors starts at zero
+            rank = min(settings.rank, *lost.shape)
+            left, values, right = torch.svd_lowrank(lost, q=rank, niter=POWER_ITERATIONS)
             root = (values / module.scaling["default"]).sqrt()
-            module.lora_B["default"].weight.copy_(left * root)
-            module.lora_A["default"].weight.copy_((right * root).T)
+            module.lora_B["default"].weight.zero_()[:, :rank] = left * root
+            module.lora_A["default"].weight[:rank] = (right * root).T

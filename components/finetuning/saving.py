@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
     from components.data.packing import PackedSequence
 
-__all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "save"]
+__all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "probed", "save"]
 
 # reloaded float32 weights are the same bits; kernels may sum in another order
 LOGIT_TOLERANCE = 1e-4
+# float32 tells logits of this size apart; a run that moves none of them by as much has taught nothing.
+LEAST_CHANGE = 1e-6
 # The last places of a sequence that are compared: an answer's.
 PROBED_TOKENS = 64
 
@@ -86,6 +88,7 @@ def check_saved(
     base_folder: Path,
     folder: Path,
     probe: PackedSequence,
+    start: Tensor,
     dtype: str,
     *,
     fresh: bool = False,
@@ -98,40 +101,37 @@ def check_saved(
         base_folder: The base that it was trained on.
         folder: What was saved.
         probe: A sequence to compare on.
-        dtype: What the run computed in.
+        start: What the model said of it before the first step, as `probed` gave it.
+        dtype: Of the weights that were not trained.
         fresh: Load an adapter on a base of its own: the one in memory isn't the base that it is bound to.
 
     Returns:
-        The largest change of a logit that training made against the base.
+        The largest change of a logit that training made.
 
     Raises:
         TunewrightError: The saved weights give other logits, or training changed nothing.
         InputError: What was saved is bound to another base.
     """
-    from components.models.adapters import adapter_in_its_place, without_adapter
+    from components.models.adapters import adapter_in_its_place
     from components.models.fingerprint import check_binding
     from components.models.load import load_model
 
     model.eval()
-    in_memory = _probed(model, probe)
+    in_memory = probed(model, probe)
     if method.kind == "adapter":
         check_binding(folder, base_folder)
     if method.kind == "full" or fresh:
         whole = method.kind == "full"
-        kept = "float32" if whole else dtype
-        of_base = _probed(load_model(base_folder, dtype=kept, quantization=method.quantization), probe)
         loaded = load_model(
             folder if whole else base_folder,
-            dtype=kept,
+            dtype=dtype,
             quantization=method.quantization,
             adapter=None if whole else folder,
         )
-        saved = _probed(loaded, probe)
+        saved = probed(loaded, probe)
     else:
-        with without_adapter(model) as bare:
-            of_base = _probed(bare, probe)
         with adapter_in_its_place(model, folder) as replaced:
-            saved = _probed(replaced, probe)
+            saved = probed(replaced, probe)
     # bfloat16 keeps 8 bits: two kernels may differ in the last of them
     tolerance = LOGIT_TOLERANCE if dtype == "float32" else 2**-6 * float(in_memory.abs().max())
     difference = float((saved - in_memory).abs().max())
@@ -141,8 +141,8 @@ def check_saved(
             allowed=f"at most {tolerance:.3g}",
             next_step="run again; if it stays, report it with the recipe",
         )
-    change = float((in_memory - of_base).abs().max())
-    if change == 0.0:
+    change = float((in_memory - start).abs().max())
+    if change < LEAST_CHANGE:
         raise TunewrightError(
             "training changed no logit: it had no effect",
             next_step="check finetune.learning_rate, finetune.targets and the loss curve",
@@ -150,7 +150,8 @@ def check_saved(
     return change
 
 
-def _probed(model: Any, probe: PackedSequence) -> Tensor:
+def probed(model: Any, probe: PackedSequence) -> Tensor:
+    """Return what a model says of the last places of a sequence: logits [64 at most, V] float32, in evaluation mode."""
     import torch
 
     from components.data.packing import collate
@@ -158,8 +159,11 @@ def _probed(model: Any, probe: PackedSequence) -> Tensor:
 
     device = next(model.parameters()).device
     batch = {name: value.to(device) for name, value in collate([probe], 0).items()}
+    was_training = model.training
+    model.eval()
     with torch.no_grad():
         found: Tensor = logits(model, hidden_states(model, batch)[0, -PROBED_TOKENS:])
+    model.train(was_training)
     return found
 
 

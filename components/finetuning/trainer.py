@@ -7,6 +7,7 @@ loss or gradient that isn't finite stops the run with the step and the rows name
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from components.finetuning.checkpoint import Checkpoint, load_tensors
 from components.finetuning.loss import forward_loss
 from components.finetuning.out_of_memory import EffectiveBatch, Split, told_clearly
 from components.finetuning.processes import Processes, loss_as_forward, share_of, step_weights
-from components.finetuning.progress import ProgressWatch
+from components.finetuning.progress import FIRST_STEPS, ProgressWatch, stands_still
 from components.finetuning.schedule import Schedule
 from components.finetuning.training_state import (
     fields_of,
@@ -145,6 +146,15 @@ class ScheduledTrainer(Trainer):
         return self.effective_batch.run(
             self.state.global_step, inputs, lambda part: whole(model, part, num_items_in_batch), model.zero_grad
         )
+
+    def release_training_memory(self) -> None:
+        """Let go of gradients and optimizer states; nothing can be trained any more."""
+        self.model.zero_grad(set_to_none=True)
+        nothing: Any = None
+        for holder in (self, self.callback_handler):
+            holder.optimizer = holder.lr_scheduler = nothing
+        self.accelerator.free_memory()
+        gc.collect()
 
     def _checkpoint_activations(self) -> None:
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -287,6 +297,7 @@ class ProgressCallback(TrainerCallback):
         dev_steps: Steps after which the dev loss is measured.
         dev_loss: Measures it.
         stop: Asked after each step whether to save a checkpoint and stop.
+        say: Called with a line for the person.
     """
 
     def __init__(
@@ -294,9 +305,11 @@ class ProgressCallback(TrainerCallback):
         watch: ProgressWatch,
         dev_steps: set[int],
         dev_loss: Callable[[], float] | None,
-        stop: Callable[[], bool] = lambda: False,
+        stop: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> None:
         self.stop = stop
+        self.say = say
         self.watch = watch
         self.dev_steps = dev_steps
         self.dev_loss = dev_loss
@@ -308,6 +321,10 @@ class ProgressCallback(TrainerCallback):
         if logs and "loss" in logs:
             # the history goes into every checkpoint, and the timings with it
             state.log_history[-1]["seconds"] = self.watch.step(state.global_step, logs["loss"])
+            if state.global_step == FIRST_STEPS:
+                warning = stands_still([entry["loss"] for entry in state.log_history if "loss" in entry])
+                if warning is not None:
+                    self.say(f"  {warning}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         if self.dev_loss is not None and state.global_step in self.dev_steps:
@@ -329,6 +346,7 @@ def build_trainer(
     weight_decay: float,
     max_grad_norm: float,
     gradient_checkpointing: bool,
+    recomputes: bool,
     dtype: str,
     checkpoint_steps: int,
     keep_checkpoints: int,
@@ -375,7 +393,7 @@ def build_trainer(
         schedule=schedule,
         identity=identity,
         keep_checkpoints=keep_checkpoints,
-        split=Split(micro_batch_size, gradient_checkpointing),
+        split=Split(micro_batch_size, gradient_checkpointing, recomputes),
         pad_id=pad_id,
         processes=processes,
         dtype=getattr(torch, dtype),

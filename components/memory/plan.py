@@ -27,7 +27,7 @@ from components.memory.would_fit import Remedy, remedies
 
 __all__ = ["AUTO_METHODS", "Plan", "make_plan"]
 
-# From the best quality on; full finetuning is planned only when it is asked for.
+# From the best quality on; a recipe with many rows puts full finetuning first.
 AUTO_METHODS = ("lora", "qlora")
 NO_PRICES: Mapping[str, float] = MappingProxyType({})
 

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +74,13 @@ class TrainingProcess:
         self._framework_bytes: int | None = None
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+        # a file, since a pipe that nobody reads would stop a process that says much
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "components.memory.training_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             text=True,
             env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
         )
@@ -136,6 +139,7 @@ class TrainingProcess:
         if self._process.returncode is None:
             self._process.kill()
             self._process.communicate()
+            self._said.close()
 
     def __enter__(self) -> TrainingProcess:
         return self
@@ -147,8 +151,9 @@ class TrainingProcess:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.strip():
-            _, errors = self._process.communicate()
-            last_line = (errors.strip().splitlines() or ["no message"])[-1]
+            self._process.communicate()
+            self._said.seek(0)
+            last_line = (self._said.read().strip().splitlines() or ["no message"])[-1]
             raise TunewrightError(
                 f"a process with the training frameworks ended early: {last_line}",
                 next_step="set the environment up again with `make setup`",

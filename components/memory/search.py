@@ -36,6 +36,7 @@ RELATIVE_SECONDS = {"qlora": 1.3}
 FSDP_RELATIVE_SECONDS = 1.15
 PAGED_RELATIVE_SECONDS = 1.05
 LARGEST_MICRO_BATCH = 16
+NEAREST_VERIFIED = 3
 # Tokens at once that use half of what the arithmetic units can do: on a CPU a sequence is enough, a GPU wants more.
 HALF_SPEED_TOKENS = {"cpu": 8, "cuda": 1024}
 # What takes the place of AdamW's float32 states where they don't fit; bitsandbytes has them on CUDA only.
@@ -176,9 +177,12 @@ class Search:
                         # of methods that are wanted less one shape each, to be told of
                         others = [self._glance(other) for other in self._methods[number + 1 :]]
                         return self._with_alternatives(outcome, [*seen, *others])
-        nearest = min(seen, key=lambda candidate: candidate.peak_bytes)
-        outcome = self._verify(nearest)
-        seen[seen.index(nearest)] = outcome.chosen
+        # estimates are off by some percent either way: of the nearest few the one that is nearest once simulated whole
+        few = sorted(seen, key=lambda candidate: candidate.peak_bytes)[:NEAREST_VERIFIED]
+        verified = [(candidate, self._verify(candidate)) for candidate in few]
+        for candidate, found_so in verified:
+            seen[seen.index(candidate)] = found_so.chosen
+        outcome = min((found_so for _, found_so in verified), key=lambda found_so: found_so.chosen.peak_bytes)
         return self._with_alternatives(outcome, seen)
 
     def estimated(self, variant: Variant, sequence_tokens: int, size: int = 1, checkpointing: bool = True) -> Candidate:

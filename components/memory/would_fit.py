@@ -17,6 +17,12 @@ from components.memory.search import HEADROOM_FRACTION, Candidate, Search, Varia
 
 __all__ = ["Remedy", "remedies"]
 
+# What takes less memory, the best quality first.
+CHEAPER_METHODS = {
+    "lora": "factors beside the weights are trained, which learn less where there is much to learn",
+    "qlora": "the base in 4 bits, at some cost in quality",
+}
+
 GIB = 2**30
 SHORTEST_TOKENS = 64
 TOKENS_STEP = 64
@@ -95,11 +101,14 @@ def remedies(
         return replace(remedy, relative_seconds=ratio, seconds=None if seconds is None else seconds * ratio)
 
     found: list[Remedy] = []
-    if "qlora" not in methods:
-        packed = here.estimated(Variant("qlora", variant.optimizer, variant.sharding), sequence_tokens)
-        if packed.peak_bytes <= limit:
-            words = f"qlora instead of {variant.method}: the base in 4 bits, at some cost in quality"
-            found.append(timed(Remedy("method", "qlora", packed.peak_bytes, paid, words, devices), packed))
+    for method, cost in CHEAPER_METHODS.items():
+        if method in methods:
+            continue
+        cheaper = here.estimated(Variant(method, variant.optimizer, variant.sharding), sequence_tokens)
+        if cheaper.peak_bytes <= limit:
+            words = f"{method} instead of {variant.method}: {cost}"
+            found.append(timed(Remedy("method", method, cheaper.peak_bytes, paid, words, devices), cheaper))
+            break
     shorter = _shorter(here, variant, sequence_tokens, limit)
     if shorter is not None:
         tokens, candidate = shorter

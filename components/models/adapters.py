@@ -25,6 +25,9 @@ CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILES = (CONFIG_FILE, "adapter_model.safetensors", BINDING_FILE)
 # A low-rank delta has the shape of the weight beside it; the others compute what no weight of the base can.
 MERGED_TYPES = ("LORA",)
+# What is trained here; peft knows more, and reads the config of each in a way of its own.
+KNOWN_TYPES = (*MERGED_TYPES, bottleneck_layers.PEFT_TYPE, "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
+SOFT_PROMPT_KEY = "prompt_embeddings"
 
 
 def merges(folder: Path) -> bool:
@@ -56,6 +59,7 @@ def add_adapter(model: Any, folder: Path, *, merge: bool = False) -> Any:
     from peft import PeftModel
 
     kind = _peft_type(folder)
+    _check_sizes(folder, kind)
     if merge and kind not in MERGED_TYPES:
         raise InputError(
             f"the adapter in {folder} ({kind}) can't be folded into weights",
@@ -70,6 +74,7 @@ def add_adapter(model: Any, folder: Path, *, merge: bool = False) -> Any:
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(f"the adapter in {folder} can't be loaded: {error}") from error
+        _check_loaded(wrapped, folder)
         if not merge:
             return wrapped
         _untie_adapted_head(wrapped)
@@ -153,12 +158,68 @@ def _is_ours(name: str) -> bool:
 
 def _peft_type(folder: Path) -> str:
     try:
-        return str(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["peft_type"])
+        kind = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["peft_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder} holds no adapter: {CONFIG_FILE} is missing or says no peft_type ({type(error).__name__})",
             allowed=f"a folder with {', '.join(ADAPTER_FILES)}",
         ) from error
+    if kind not in KNOWN_TYPES:
+        raise InputError(
+            f"the adapter in {folder} has the peft_type {kind!r}", allowed=", ".join(KNOWN_TYPES),
+            next_step="train it by one of these methods",
+        )  # fmt: skip
+    return str(kind)
+
+
+def _check_sizes(folder: Path, kind: str) -> None:
+    """Hold the sizes that a config asks for against the tensors' header, before any of it is allocated.
+
+    Raises:
+        InputError: A config that asks for more than the file has, or a file that can't be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    path = folder / "adapter_model.safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} can't be read: {error}", next_step="register or copy the adapter again") from error
+    if kind in MERGED_TYPES:
+        key, ends = "r", ".lora_A.weight"
+    elif kind == bottleneck_layers.PEFT_TYPE:
+        key, ends = "width", f".{bottleneck_layers.CHILD}.0.weight"
+    else:
+        key, ends = "num_virtual_tokens", SOFT_PROMPT_KEY
+    found = [shape[0] for name, shape in shapes.items() if name.endswith(ends) and shape]
+    asked = [config.get(key), *(config.get("rank_pattern") or {}).values()]
+    if not found or not all(type(value) is int and value >= 1 for value in asked) or max(asked) > max(found):
+        raise InputError(
+            f"the adapter in {folder} asks for {key} {config.get(key)!r}, and its tensors have {max(found, default=0)}",
+            allowed="a config that fits the tensors beside it",
+            next_step="register or copy the adapter again",
+        )
+
+
+def _check_loaded(wrapped: Any, folder: Path) -> None:
+    """Refuse an adapter of which a tensor found no place, or that left a place empty: peft only warns.
+
+    Raises:
+        InputError: With the first tensor that is on one side only.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        given = set(file.keys())
+    placed = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    if odd := sorted(given ^ placed):
+        raise InputError(
+            f"the adapter in {folder} is not one for this base: {odd[0]} is on one side only ({len(odd)} such tensors)",
+            allowed="an adapter whose tensors are those that its config asks for",
+        )
 
 
 def _untie_adapted_head(wrapped: Any) -> None:

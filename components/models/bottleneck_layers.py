@@ -20,6 +20,8 @@ __all__ = ["PEFT_TYPE", "insert_bottlenecks", "is_bottlenecked", "load_bottlenec
 PEFT_TYPE = "BOTTLENECK"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 ACTIVATION = "gelu"
+# Attention and feed-forward.
+PARTS = 2
 # The name under which an adapter hangs below the layer that it follows.
 CHILD = "bottleneck_adapter"
 
@@ -27,8 +29,8 @@ CHILD = "bottleneck_adapter"
 def insert_bottlenecks(model: Any, width: int, *, device: str | None = None) -> None:
     """Freeze a model and put an adapter behind each attention and each feed-forward layer of its blocks.
 
-    The adapter's output, added to its input, takes the layer's place: h + W_up gelu(W_down h + b) + c, in float32.
-    W_up and c begin at zero, so that the start is the base.
+    The adapter's output, added to its input, takes the layer's place: h + W_up gelu(W_down h + b) + c. W_up and c begin
+    at zero, so that the start is the base. Its parameters are float32; under autocast it computes in autocast's dtype.
 
     Args:
         model: A causal language model.
@@ -40,8 +42,10 @@ def insert_bottlenecks(model: Any, width: int, *, device: str | None = None) -> 
     """
     hidden = model.config.get_text_config().hidden_size
     model.requires_grad_(False)
-    found = [part for block in _blocks(model) for part in _parts(block)]
-    if not found:
+    by_block = [_parts(block) for block in _blocks(model)]
+    found = [part for parts in by_block for part in parts]
+    # some architectures keep the feed-forward layers in the block itself: there is nothing to hang the second one on
+    if not found or any(len(parts) != PARTS for parts in by_block):
         raise InputError(
             f"{type(model).__name__} has no blocks of attention and feed-forward layers",
             allowed="decoder architectures whose blocks hold them as modules of their own",

@@ -9,8 +9,6 @@ from typing import Any
 
 import click
 
-from components.errors import InputError
-
 __all__ = ["describe", "draw", "draw_plan", "simulate_pass", "step_options"]
 
 GIB = 2**30
@@ -162,8 +160,6 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if name in known}
     aliases = {"adam": "adamw", "auto": "adamw"}
     if given["method"] == "auto" or given["dtype"] == "auto":
-        if options["simulate"] == "train" and given["method"] == "auto":
-            raise InputError("--simulate train without a method", allowed="--method lora, or another")
         given["method"] = "lora" if given["method"] == "auto" else given["method"]
         given["dtype"] = "bfloat16" if given["dtype"] == "auto" else given["dtype"]
     given["optimizer"] = aliases.get(given["optimizer"], given["optimizer"])

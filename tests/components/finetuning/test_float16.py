@@ -60,3 +60,5 @@ def test_an_overflow_skips_the_step_and_lowers_the_scale(base: Path, tmp_path: P
     scaler = json.loads((newest / "scaler.json").read_text())
     assert scaler["scale"] < 65536
     assert all(e["loss"] < 100 for e in steep.losses)
+    assert steep.skipped_steps == sum(e["gradient_norm"] is None for e in steep.losses) > 0
+    json.dumps(steep.losses, allow_nan=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from components.data.chat import encode
 from components.data.packing import collate, pack_rows
 from components.data.rows import Message
-from components.errors import InputError
+from components.errors import InputError, TunewrightError
 from components.evaluation.generation import generate
 from components.finetuning.bottleneck import BottleneckSettings
 from components.finetuning.finetune import FinetuneResult, finetune
@@ -198,6 +199,46 @@ def test_loftq_begins_nearer_to_the_base_than_4_bits_alone(base: Path) -> None:
     assert distances["loftq"] < 0.8 * distances["zero"]
 
 
+def test_loftq_bears_a_rank_above_a_layers_width(base: Path) -> None:
+    model = METHODS["qlora"].attach(load_model(base, quantization="nf4"), LoraSettings(rank=48, start="loftq"))
+    assert torch.isfinite(said(base, model.eval())).all()
+
+
+@pytest.mark.parametrize("case", ["prefix_tuning", "prompt_tuning", "p_tuning", "pissa", "loftq", "full", "lora"])
+def test_training_without_effect_is_refused_whatever_the_start(base: Path, tmp_path: Path, case: str) -> None:
+    method, attachment, _ = CASES[case]
+    chosen = settings(method=method, attachment=attachment, learning_rate=1e-30, epochs=1.0)
+    with pytest.raises(TunewrightError, match="training changed no logit"):
+        finetune(base, rows(), [], chosen, run_folder=tmp_path, identity={"data": "d"})
+
+
+def test_deltas_are_told_of_what_was_learned_alone(trained: Trained) -> None:
+    assert trained["lora"].deltas is not None
+    assert trained["lora"].deltas["rank"] == 4
+    assert all(trained[case].deltas is None for case in ("pissa", "loftq", "full", "prefix_tuning"))
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "problem"),
+    [
+        ("lora", {"r": 3_000_000}, "asks for r 3000000"),
+        ("bottleneck", {"width": 2_000_000}, "asks for width 2000000"),
+        ("prefix_tuning", {"num_virtual_tokens": 10**9}, "asks for num_virtual_tokens 1000000000"),
+        ("lora", {"peft_type": "IA3"}, "has the peft_type 'IA3'"),
+        ("lora", {"peft_type": ["LORA"]}, "has the peft_type"),
+        ("lora", {"target_modules": ["q_proj"]}, "is on one side only"),
+    ],
+)
+def test_an_adapter_that_asks_for_more_than_it_has_is_refused(
+    base: Path, trained: Trained, tmp_path: Path, case: str, changes: dict[str, object], problem: str
+) -> None:
+    copy = Path(shutil.copytree(trained[case].weights, tmp_path / "adapter"))
+    config = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(InputError, match=problem):
+        load_model(base, adapter=copy)
+
+
 @pytest.mark.parametrize(
     ("method", "attachment", "problem"),
     [
@@ -217,6 +258,8 @@ def test_a_method_takes_its_own_settings(method: str, attachment: MethodSettings
         ("lora", LoraSettings(start="loftq"), "LoftQ"),
         ("lora", LoraSettings(start="pissa", dora=True), "together with DoRA"),
         ("lora", LoraSettings(start="other"), "unknown start"),
+        ("lora", LoraSettings(rank=48, start="pissa"), "PiSSA with rank 48, and a target layer of width"),
+        ("lora", LoraSettings(start="pissa", targets="lm_head"), "can't take a part of lm_head"),
         ("prefix_tuning", SoftPromptSettings(), "with gradient checkpointing"),
     ],
 )

@@ -253,6 +253,8 @@ def test_halves_down_to_one_then_checkpointing_then_nothing() -> None:
     assert smaller(Split(2, True)) == Split(1, True)
     assert smaller(Split(1, False)) == Split(1, True)
     assert smaller(Split(1, True)) is None
+    assert smaller(Split(2, False, recomputes=False)) == Split(1, False, recomputes=False)
+    assert smaller(Split(1, False, recomputes=False)) is None
 
 
 def test_a_cause_counts_and_a_wrapped_error_becomes_a_verdict() -> None:

@@ -49,7 +49,9 @@ def test_methods_are_trained_measured_and_drawn_once(
     ("options", "problem"),
     [
         (("--methods", "magic"), "unknown method 'magic'"),
-        (("--methods", "full+dora"), "unknown variant in 'full+dora'"),
+        (("--methods", "full+dora"), "variants that can't be in 'full+dora'"),
+        (("--methods", "lora+pissa+loftq"), "variants that can't be in"),
+        (("--methods", "qlora+pissa"), "PiSSA"),
         (("--methods", "lora,lora"), "named twice"),
         (("--methods", " , "), "names none"),
         (("--plot", "methods.png"), "is no .svg"),
