@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,12 +72,21 @@ class AnswerLikelihoods:
         tokenizer: Its tokenizer, with a chat template.
         answers: The right answer of each row.
         seed: Seed of the permutations.
+        progress: Called with (candidate, questions done, all) while a table is computed.
 
     Raises:
         InputError: No answers.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, answers: Sequence[str], seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        answers: Sequence[str],
+        seed: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self._progress = progress
         if not answers:
             raise InputError("there are no answers to find likelihoods of", allowed="at least one row")
         self.seed = seed
@@ -121,7 +130,9 @@ class AnswerLikelihoods:
             answers = self._answers[:rows]
             distinct = sorted(set(answers))
             items = [ChoiceItem(_rendered(self._tokenizer, prompt), tuple(distinct), 0) for prompt in prompts[:rows]]
-            found = choice_log_likelihoods(self._model, self._tokenizer, items)
+            told = self._progress
+            watched = None if told is None else lambda done, whole: told(candidate, done, whole)
+            found = choice_log_likelihoods(self._model, self._tokenizer, items, progress=watched)
             # per character there, in all here
             lengths = numpy.array([max(1, len(answer.strip())) for answer in distinct])
             table = (numpy.array(found) * lengths)[:, [distinct.index(answer) for answer in answers]]

@@ -225,7 +225,13 @@ def decide(
             notes.append("order of words: not tested, for no question has four different tokens")
     unclear = right is not None or diagnosis.capability > diagnosis.form
     if reach_verdict(measured).verdict in TRAINING_NEXT and unclear:
-        likelihoods = AnswerLikelihoods(model, tokenizer, [row.answer for row in dev_rows], seed)
+        likelihoods = AnswerLikelihoods(
+            model,
+            tokenizer,
+            [row.answer for row in dev_rows],
+            seed,
+            (lambda name, done, whole: progress(f"likelihoods, {name}", done, whole)) if progress else None,
+        )
         asked = right or simple
         measured = replace(measured, signal=answer_signal(likelihoods, asked, prompts[asked].prompts))
         if measured.signal is None:

@@ -108,7 +108,7 @@ def test_a_failure_of_ours_is_a_document_too(
 @pytest.mark.parametrize(
     ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-@pytest.mark.parametrizeX
+@pytest.mark.parametrize(("verb", "goes_on"), [("finetune", True), ("decide", False)])
 def test_a_signal_ends_a_command_with_its_own_status_and_a_document(
     number: signal.Signals, status: int, word: str, verb: str, goes_on: bool
 ) -> None:

@@ -27,6 +27,17 @@ def test_likelihoods_of_a_model_that_knows_tie_answers_to_questions(trained: Any
     assert not absent.present
 
 
+def test_a_table_tells_how_far_it_is_and_is_computed_once(trained: Any) -> None:
+    told: list[tuple[str, int, int]] = []
+    answers = [pair(n)[1].content for n in range(8)]
+    likelihoods = AnswerLikelihoods(*trained, answers, progress=lambda *seen: told.append(seen))
+    prompts = [[pair(n)[0]] for n in range(8)]
+    for _ in range(2):
+        likelihoods.table("rag", prompts, 8)
+    assert told[-1] == ("rag", 8, 8)
+    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
+
+
 def test_answers_that_do_not_differ_enough_can_not_be_tested(trained: Any) -> None:
     """Equal answers, and too few pairings for one to be rare, are no sign that the base ties nothing to questions."""
     prompts = [[pair(n)[0]] for n in range(8)]

@@ -1,0 +1,43 @@
+"""What a probe trains with, whatever the recipe's own method is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.finetuning.lora import LoraSettings
+from components.paths import home
+from components.recipe import load_recipe
+from flows.job import Job, open_job
+from flows.run_settings import probe_settings, run_settings
+
+Project = Callable[..., Path]
+
+
+def job(project: Project, *overrides: str) -> Job:
+    return open_job(load_recipe(project(), None, overrides), home())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("finetune.method=prompt_tuning", "finetune.learning_rate=auto"),
+        ("finetune.method=full", "finetune.learning_rate=auto"),
+        ("finetune.method=full", "finetune.learning_rate=1e-5"),
+        ("finetune.method=qlora", "finetune.lora_start=loftq", "finetune.learning_rate=auto"),
+    ],
+)
+def test_a_probe_takes_loras_own_rate_and_start(project: Project, overrides: tuple[str, ...]) -> None:
+    expected = probe_settings(job(project, "finetune.method=lora", "finetune.learning_rate=auto"))
+    found = probe_settings(job(project, *overrides))
+    assert (found.method, found.learning_rate) == ("lora", expected.learning_rate)
+    assert isinstance(found.attachment, LoraSettings)
+    assert found.attachment.start == "zero"
+
+
+def test_a_probe_of_a_lora_recipe_trains_as_the_recipe_does(project: Project) -> None:
+    given = job(project, "finetune.method=lora", "finetune.learning_rate=3e-4", "finetune.lora_start=pissa")
+    assert probe_settings(given) == run_settings(given, {"method": "lora"})
+    assert probe_settings(given).learning_rate == 3e-4
