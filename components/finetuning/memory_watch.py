@@ -1,13 +1,19 @@
-"""The measured peak of a training run, to hold the memory plan against."""
+"""The measured peak of a training run, to hold the memory plan against; and what keeps it from growing by the step."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MemoryWatch"]
+from components.runtime import release_heap
+
+__all__ = ["HeapGuard", "MemoryWatch"]
 
 INTERVAL_SECONDS = 0.05
+# How far a process may grow over what a step needs, and the steps after which that is known.
+GROWTH = 1.1
+SETTLING_STEPS = 2
 
 
 class MemoryWatch:
@@ -49,3 +55,35 @@ class MemoryWatch:
         self._thread.join()
         if torch.cuda.is_available():
             self.peak_bytes = torch.cuda.max_memory_allocated()
+
+
+class HeapGuard:
+    """Give idle heap back once steps have left a process larger than one step makes it. Ask it after every step.
+
+    Steps of other lengths leave holes that the next one can't use: with bfloat16 tensors, which lie in the heap, a
+    process grew from 2.2 to 4.4 GiB in 66 steps, where one step needs the former. Giving all back after every step
+    would have the kernel clear the pages anew each time, for a tenth of the time and more.
+    """
+
+    def __init__(self, resident: Callable[[], int] | None = None, release: Callable[[], None] = release_heap) -> None:
+        self._resident = resident or _resident_bytes
+        self._release = release
+        self._level = 0
+        self._settling = SETTLING_STEPS
+
+    def after_step(self) -> None:
+        """Look at the process's memory, and give back what stands idle where it has grown."""
+        now = self._resident()
+        if self._settling:
+            # optimizer states come with the first step; behind a release the next step shows what one step needs
+            self._settling -= 1
+            self._level = max(self._level, now)
+        elif now > GROWTH * self._level:
+            self._release()
+            self._settling = 1
+
+
+def _resident_bytes() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -25,6 +25,7 @@ from components.errors import TunewrightError
 from components.finetuning import checkpoint, guards
 from components.finetuning.checkpoint import Checkpoint, load_tensors
 from components.finetuning.loss import forward_loss
+from components.finetuning.memory_watch import HeapGuard
 from components.finetuning.out_of_memory import EffectiveBatch, Split, told_clearly
 from components.finetuning.processes import Processes, loss_as_forward, share_of, step_weights
 from components.finetuning.progress import FIRST_STEPS, ProgressWatch, stands_still
@@ -310,6 +311,7 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         self.stop = stop
         self.say = say
+        self.heap = HeapGuard()
         self.watch = watch
         self.dev_steps = dev_steps
         self.dev_loss = dev_loss
@@ -327,6 +329,7 @@ class ProgressCallback(TrainerCallback):
                     self.say(f"  {warning}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.heap.after_step()
         if self.dev_loss is not None and state.global_step in self.dev_steps:
             state.log_history.append({"step": state.global_step, "dev_loss": self.dev_loss()})
         if self.stop() and state.global_step < state.max_steps:

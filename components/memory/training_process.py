@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
 import traceback
 from pathlib import Path
@@ -19,8 +18,8 @@ from components.memory.untouched_step import grown_bytes
 
 __all__ = ["main"]
 
-# Now and then a heap has far fewer holes than others of the same step: 486 MiB where most grew by 700 to 740. The
-# median of some that begin with different small objects is taken.
+# Now and then a heap has far fewer holes than others of the same step: 486 MiB where most grew by 700 to 740. Of some
+# that begin with different small objects the largest is taken, since a run may get that one.
 HEAPS = 3
 OBJECTS, OBJECT_BYTES = 1000, 100
 
@@ -42,7 +41,7 @@ def main() -> None:
     # a search asks again when a candidate turns out not to fit
     for text in sys.stdin:
         request = json.loads(text)
-        print(int(statistics.median(_grown_apart(request, heap) for heap in range(HEAPS))), flush=True)
+        print(max(_grown_apart(request, heap) for heap in range(HEAPS)), flush=True)
 
 
 def _grown_apart(request: dict[str, Any], heap: int) -> int:
