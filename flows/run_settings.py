@@ -9,7 +9,7 @@ from components.finetuning.bottleneck import BottleneckSettings
 from components.finetuning.finetune import FinetuneSettings
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
-from components.finetuning.methods import METHODS, MethodSettings
+from components.finetuning.methods import MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from flows.job import Job
 
@@ -23,9 +23,9 @@ def probe_settings(job: Job) -> FinetuneSettings:
         return run_settings(job, {"method": "lora"})
     tactics = job.tactics_for("lora", whatever=True)
     settings = run_settings(job, {"method": "lora"})
-    attachment = _method_settings(job, "lora")
-    assert isinstance(attachment, LoraSettings)
-    return replace(settings, attachment=replace(attachment, start="zero"), learning_rate=tactics.learning_rate)
+    assert isinstance(settings.attachment, LoraSettings)
+    attachment = replace(settings.attachment, start="zero")
+    return replace(settings, attachment=attachment, learning_rate=tactics.learning_rate)
 
 
 def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
@@ -56,8 +56,9 @@ def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
 
 def _method_settings(job: Job, method: str) -> MethodSettings:
     section, seed = job.recipe.finetune, job.recipe.seed
-    if METHODS[method].settings is LoraSettings:
-        return LoraSettings(
+    return settings_for(
+        method,
+        LoraSettings(
             rank=job.tactics.rank,
             alpha=section.alpha,
             dropout=section.dropout,
@@ -66,9 +67,8 @@ def _method_settings(job: Job, method: str) -> MethodSettings:
             rslora=section.rslora,
             dora=section.dora,
             start=section.lora_start,
-        )
-    if METHODS[method].settings is BottleneckSettings:
-        return BottleneckSettings(section.bottleneck_width, seed)
-    if METHODS[method].settings is SoftPromptSettings:
-        return SoftPromptSettings(section.virtual_tokens, seed)
-    return FullSettings()
+        ),
+        BottleneckSettings(section.bottleneck_width, seed),
+        SoftPromptSettings(section.virtual_tokens, seed),
+        FullSettings(),
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from components.finetuning.seeding import seeded
 from components.models.bottleneck_layers import insert_bottlenecks
 
 __all__ = ["BottleneckSettings", "attach"]
@@ -40,9 +41,6 @@ def attach(model: Any, settings: BottleneckSettings) -> Any:
     Raises:
         InputError: The model has no such blocks.
     """
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with seeded(settings.seed):
         insert_bottlenecks(model, settings.width)
     return model

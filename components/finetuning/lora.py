@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.errors import InputError
+from components.finetuning.seeding import seeded
 
 __all__ = ["STARTS", "TARGET_PRESETS", "LoraSettings", "attach"]
 
@@ -68,7 +69,6 @@ def attach(model: Any, settings: LoraSettings) -> Any:
     Raises:
         InputError: The targets match no module, or a start that the base can't have.
     """
-    import torch
     from peft import LoraConfig, get_peft_model
 
     quantized = bool(getattr(model, "is_quantized", False))
@@ -85,8 +85,7 @@ def attach(model: Any, settings: LoraSettings) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with seeded(settings.seed):
         try:
             wrapped = get_peft_model(model, config, autocast_adapter_dtype=True)
         except ValueError as error:

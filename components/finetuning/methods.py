@@ -13,7 +13,7 @@ from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
 from components.finetuning.prompt_tuning import SoftPromptSettings
 
-__all__ = ["METHODS", "Method", "MethodSettings", "find_method"]
+__all__ = ["METHODS", "Method", "MethodSettings", "find_method", "settings_for"]
 
 MethodSettings = LoraSettings | FullSettings | BottleneckSettings | SoftPromptSettings
 
@@ -67,3 +67,8 @@ def find_method(name: str, settings: MethodSettings) -> Method:
             f"{name} with {type(settings).__name__}", allowed=f"{method.settings.__name__}: its own settings"
         )
     return method
+
+
+def settings_for(name: str, *known: MethodSettings) -> MethodSettings:
+    """Return the one of some settings that a method takes; the others are those of other methods."""
+    return next(settings for settings in known if type(settings) is METHODS[name].settings)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from components.finetuning.seeding import seeded
+
 __all__ = ["SoftPromptSettings", "attach", "attach_soft_prompt"]
 
 
@@ -51,9 +53,7 @@ def attach(model: Any, settings: SoftPromptSettings) -> Any:
 
 def attach_soft_prompt(model: Any, config: Any, seed: int) -> Any:
     """Let peft put a prompt before a model, from a seed of its own."""
-    import torch
     from peft import get_peft_model
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return get_peft_model(model, config)

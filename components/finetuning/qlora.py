@@ -12,6 +12,7 @@ from typing import Any
 from components.errors import InputError
 from components.finetuning import lora
 from components.finetuning.lora import LoraSettings
+from components.finetuning.seeding import seeded
 
 __all__ = ["QUANTIZATION", "attach"]
 
@@ -79,8 +80,7 @@ def _start_with_the_loss(model: Any, folder: Path, settings: LoraSettings) -> No
             places |= dict.fromkeys(file.keys(), path)
     modules = model.get_base_model().named_modules()
     layers = [(name, module) for name, module in modules if isinstance(module, Linear4bit)]
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(settings.seed)
+    with seeded(settings.seed), torch.no_grad():
         for name, module in layers:
             key = f"{name}.weight"
             if key not in places:

@@ -9,7 +9,7 @@ from components.errors import InputError
 from components.finetuning.bottleneck import BottleneckSettings
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
-from components.finetuning.methods import METHODS, MethodSettings
+from components.finetuning.methods import METHODS, MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.memory.quantized_layers import fake_parameter, quantize_linear_layers
 from components.memory.settings import StepSettings
@@ -122,12 +122,13 @@ def prepared(model: Any, settings: StepSettings) -> Any:
 
 def attachment(settings: StepSettings) -> MethodSettings:
     """Return the method's own settings of a simulated step."""
-    kind = METHODS[settings.method].settings
-    if kind is LoraSettings:
-        return LoraSettings(settings.rank, dropout=settings.dropout, targets=settings.targets, dora=settings.dora)
-    if kind is BottleneckSettings:
-        return BottleneckSettings(settings.bottleneck_width)
-    return SoftPromptSettings(settings.virtual_tokens) if kind is SoftPromptSettings else FullSettings()
+    return settings_for(
+        settings.method,
+        LoraSettings(settings.rank, dropout=settings.dropout, targets=settings.targets, dora=settings.dora),
+        BottleneckSettings(settings.bottleneck_width),
+        SoftPromptSettings(settings.virtual_tokens),
+        FullSettings(),
+    )
 
 
 def _cast(model: Any, dtype: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from components.errors import InputError
 from components.models import bottleneck_layers
+from components.models.bottleneck_layers import CONFIG_FILE, WEIGHTS_FILE
 from components.models.fingerprint import BINDING_FILE
 from components.models.forward import causal_model
 from components.models.quiet import quiet
@@ -21,8 +22,7 @@ from components.models.soft_prompt import soft_prompt_of
 
 __all__ = ["ADAPTER_FILES", "adapter_in_its_place", "add_adapter", "merges", "save_adapter", "without_adapter"]
 
-CONFIG_FILE = "adapter_config.json"
-ADAPTER_FILES = (CONFIG_FILE, "adapter_model.safetensors", BINDING_FILE)
+ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, BINDING_FILE)
 # A low-rank delta has the shape of the weight beside it; the others compute what no weight of the base can.
 MERGED_TYPES = ("LORA",)
 # What is trained here; peft knows more, and reads the config of each in a way of its own.
@@ -181,7 +181,7 @@ def _check_sizes(folder: Path, kind: str) -> None:
     from safetensors import SafetensorError, safe_open
 
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    path = folder / "adapter_model.safetensors"
+    path = folder / WEIGHTS_FILE
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -212,7 +212,7 @@ def _check_loaded(wrapped: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+    with safe_open(folder / WEIGHTS_FILE, "pt") as file:
         given = set(file.keys())
     placed = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     if odd := sorted(given ^ placed):
