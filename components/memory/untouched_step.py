@@ -21,7 +21,7 @@ from components.memory.settings import StepSettings, StepShape
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["grown_bytes", "idle_heap_bytes"]
+__all__ = ["grown_bytes"]
 
 # The heap grows for some steps and then stays.
 STEPS = 3
@@ -41,18 +41,13 @@ class _HeapState(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_size_t) for name in _HEAP_STATE_FIELDS)
 
 
-def idle_heap_bytes() -> tuple[int, int]:
-    """Return the heap's free bytes between blocks, and those above the last block.
-
-    Both are 0 where the C library can't say. Free bytes may have no memory behind them: they were never written, or
-    given back (`components.runtime.release_memory`).
-    """
+def _idle_top_bytes() -> int:
+    """Return the heap's free bytes above its last block, maybe never written; 0 where it can't be told."""
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):
-        return 0, 0
+        return 0
     library.mallinfo2.restype = _HeapState
-    state = library.mallinfo2()
-    return max(0, int(state.fordblks) - int(state.keepcost)), int(state.keepcost)
+    return int(library.mallinfo2().keepcost)
 
 
 def grown_bytes(folder: Path, settings: StepSettings, shape: StepShape) -> int:
@@ -131,7 +126,7 @@ class _Heap:
 
     def begin(self) -> None:
         """Count from here on; what is idle above the heap's last block was not touched yet."""
-        self._start = self._highest = self._end() - idle_heap_bytes()[1]
+        self._start = self._highest = self._end() - _idle_top_bytes()
         self._mapped_bytes = 0
         self.peak_bytes = 0
 
