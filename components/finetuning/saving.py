@@ -96,7 +96,8 @@ def check_saved(
     """Load what was saved and compare what it says with what the trained model says.
 
     Args:
-        model: The trained model in memory.
+        model: The trained model in memory. Its weights are let go where another whole model takes their place: with a
+            method that leaves one, and with `fresh`.
         method: How it was trained.
         base_folder: The base that it was trained on.
         folder: What was saved.
@@ -122,6 +123,8 @@ def check_saved(
         check_binding(folder, base_folder)
     if method.kind == "full" or fresh:
         whole = method.kind == "full"
+        # two bases side by side would take more than the training did
+        _let_go(model)
         loaded = load_model(
             folder if whole else base_folder,
             dtype=dtype,
@@ -148,6 +151,12 @@ def check_saved(
             next_step="check finetune.learning_rate, finetune.targets and the loss curve",
         )
     return change
+
+
+def _let_go(model: Any) -> None:
+    """Free a model's weights, whoever else holds on to the model."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.new_empty(0)
 
 
 def probed(model: Any, probe: PackedSequence) -> Tensor:
