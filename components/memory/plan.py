@@ -29,6 +29,8 @@ __all__ = ["AUTO_METHODS", "Plan", "make_plan"]
 
 # From the best quality on; a recipe with many rows puts full finetuning first.
 AUTO_METHODS = ("lora", "qlora")
+# A budget below this is a number that lacks its unit.
+LEAST_BUDGET_BYTES = 2**20
 NO_PRICES: Mapping[str, float] = MappingProxyType({})
 
 
@@ -196,6 +198,12 @@ def make_plan(
     sequences = effective_rows // rows_per_sequence
     _check_devices(devices, sequences)
     named = find_gpu(gpu) if gpu is not None else None
+    if named and dtype != "auto" and named.peak_flops(dtype) is None:
+        raise InputError(
+            f"{dtype} on {named.name}, which doesn't compute in it",
+            allowed=", ".join(name for name in DTYPES if named.peak_flops(name)),
+            next_step=f"leave the dtype out: {named.dtype} is then planned",
+        )
     config = fake_model.read_config(base_folder)
     budget = budget or _budget(budget_bytes, gpu)
     # on a CPU it imports while this process searches; a CUDA context needs no imports to be known
@@ -291,6 +299,12 @@ def make_plan(
 
 
 def _budget(budget_bytes: int | None, gpu: str | None) -> Budget:
+    if budget_bytes is not None and budget_bytes < LEAST_BUDGET_BYTES:
+        raise InputError(
+            f"a budget of {budget_bytes} bytes holds no model",
+            allowed="1MiB or more",
+            next_step=f"a number without a unit counts bytes; give the unit, such as {budget_bytes}GiB",
+        )
     if gpu is None:
         found = detect_budget()
         return found if budget_bytes is None else Budget(budget_bytes, "given", found.device)

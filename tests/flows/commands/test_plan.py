@@ -280,3 +280,18 @@ def test_base_that_is_too_large_to_deliver_exits_with_3_and_still_prints_its_siz
     assert status == 3
     assert json.loads(out)["fits"] is False
     assert "does not fit" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--budget", "24"), "such as 24GiB"),
+        (("--gpu", "t4-16", "--dtype", "bfloat16"), "float32, float16"),
+    ],
+)
+def test_a_budget_without_its_unit_and_a_dtype_that_a_gpu_lacks_are_refused(
+    options: tuple[str, ...], word: str, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run(monkeypatch, capsys, "--base", str(base), *options)
+    assert status == 2
+    assert word in err
