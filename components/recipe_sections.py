@@ -286,6 +286,16 @@ class FinetuneSection(Section):
     checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
     dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none")
+    dev_passes: int = Field(
+        4, ge=1, description="how often the dev loss is measured, the last time after the last step"
+    )
+    early_stopping: int = Field(
+        0, ge=0, description="dev losses in a row without a smaller one, after which training ends; 0: it goes on"
+    )
+    keep_best: bool = Field(
+        True,
+        description="keep the weights with the smallest dev loss; false: the last step's, and dev rows decide nothing",
+    )
 
     @model_validator(mode="after")
     def _start_fits_the_method(self) -> FinetuneSection:
@@ -299,6 +309,19 @@ class FinetuneSection(Section):
             raise ValueError("lora_start 'pissa' with dora can't be saved on the untouched base: choose one")
         if (self.dora or self.rslora) and self.method not in ("auto", "lora", "qlora"):
             raise ValueError(f"dora and rslora are variants of LoRA, and method is {shown(self.method)}")
+        return self
+
+    @model_validator(mode="after")
+    def _early_stopping_has_what_it_needs(self) -> FinetuneSection:
+        if self.early_stopping and not self.dev_loss_rows:
+            raise ValueError(
+                "early_stopping needs dev losses, and dev_loss_rows is 0: raise it, or set early_stopping 0"
+            )
+        if self.early_stopping > max(0, self.dev_passes - 2):
+            raise ValueError(
+                f"early_stopping {self.early_stopping} can't come true with dev_passes {self.dev_passes}: before the "
+                "last of them it needs one that is the best and so many that aren't; raise dev_passes"
+            )
         return self
 
     @model_validator(mode="after")

@@ -75,11 +75,11 @@ class PrefectObserver:
         self._person.progress(what, done, total, detail)
         percent = 100.0 * done / total if total else 100.0
         artifact, last = self._artifacts.get(what, (None, 0.0))
-        now = time.monotonic()
+        now, described = time.monotonic(), f"{what} {done}/{total}  {detail}".rstrip()
         if artifact is None:
-            artifact = create_progress_artifact(progress=percent, key=_slug(what), description=what)
+            artifact = create_progress_artifact(progress=percent, key=_slug(what), description=described)
         elif done >= total or now - last >= ARTIFACT_INTERVAL_SECONDS:
-            update_progress_artifact(artifact, progress=percent, description=f"{what} {done}/{total} {detail}")
+            update_progress_artifact(artifact, progress=percent, description=described)
         else:
             return
         self._artifacts[what] = (artifact, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -54,6 +55,12 @@ class TerminalObserver:
 
 
 def step_detail(log: Mapping[str, float]) -> str:
-    """Return a training step's loss, speed and time left in words."""
+    """Return a training step in words: losses, learning rate, gradient norm, speed, peak memory, time left."""
     left = int(log["seconds_left"])
-    return f"loss {log['loss']:.3f}  {log['tokens_per_second']:.0f} tokens/s  {left // 60}:{left % 60:02d} left"
+    dev = f"dev {log['dev_loss']:.3f}  " if "dev_loss" in log else ""
+    norm = f"{log['gradient_norm']:.3g}" if math.isfinite(log["gradient_norm"]) else "overflow"
+    return (
+        f"loss {log['loss']:.3f}  {dev}lr {log['learning_rate']:.1e}  grad {norm}  "
+        f"{log['tokens_per_second']:.0f} tokens/s  {log['peak_bytes'] / 2**30:.2f} GiB  "
+        f"{left // 60}:{left % 60:02d} left"
+    )

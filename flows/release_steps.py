@@ -32,6 +32,20 @@ __all__ = [
     "try_question",
 ]
 
+# What of the training document stands in a version's manifest.
+TRAINING_FACTS = (
+    "steps",
+    "planned_steps",
+    "ended",
+    "kept_step",
+    "kept_reason",
+    "rows",
+    "tokens",
+    "trainable_parameters",
+    "total_parameters",
+    "splits",
+)
+
 
 def alias_revision(job: Job) -> int:
     """Return the revision of the recipe's alias, 0 where there is none; the promotion swaps against it."""
@@ -189,10 +203,7 @@ def register(
                     rule.key: {"value": rule.value, "source": rule.source, "reason": rule.reason}
                     for rule in job.tactics_for(plan["method"]).rules
                 },
-                "training": {
-                    key: training.document[key]
-                    for key in ("steps", "rows", "tokens", "trainable_parameters", "total_parameters", "splits")
-                },
+                "training": {key: training.document[key] for key in TRAINING_FACTS},
                 "rank_hint": (training.document["deltas"] or {}).get("hint"),
                 "memory": training.document["memory"],
                 "time": training.document["time"],

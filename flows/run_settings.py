@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from components.finetuning.bottleneck import BottleneckSettings
-from components.finetuning.finetune import FinetuneSettings
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
+from components.finetuning.settings import DevSettings, FinetuneSettings
 from flows.job import Job
 
-__all__ = ["probe_settings", "run_settings"]
+__all__ = ["dev_settings", "probe_settings", "run_settings"]
 
 
 def probe_settings(job: Job) -> FinetuneSettings:
@@ -52,6 +52,12 @@ def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
         prompt_loss_weight=tactics.prompt_loss_weight,
         seed=recipe.seed,
     )
+
+
+def dev_settings(job: Job) -> DevSettings:
+    """How the dev rows are watched, and whether they have a say in the weights."""
+    section = job.recipe.finetune
+    return DevSettings(section.dev_passes, section.early_stopping, section.keep_best)
 
 
 def _method_settings(job: Job, method: str) -> MethodSettings:

@@ -17,6 +17,7 @@ from components.errors import InputError, TunewrightError
 from components.files import digest_of, sha256_tree
 from components.finetuning.methods import METHODS
 from components.finetuning.processes import current_processes
+from components.finetuning.settings import what_dev_decides
 from components.memory.process import TrainingProcess
 from components.recipe_sections import MemorySection
 from components.runtime import release_memory
@@ -24,7 +25,7 @@ from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.interruption import sigterm_asked
 from flows.job import Job
 from flows.observer import Observer, step_detail
-from flows.run_settings import probe_settings, run_settings
+from flows.run_settings import dev_settings, probe_settings, run_settings
 from flows.step_store import Step, library_versions, source_digest
 
 __all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan"]
@@ -129,14 +130,14 @@ def plan(
     recipe = job.recipe
 
     def make(_: str) -> dict[str, Any]:
-        from components.finetuning.finetune import run_workload
+        from components.finetuning.run_schedule import run_workload
         from components.memory.hardware import parse_size
         from components.memory.plan import make_plan
         from components.models.load import load_tokenizer
 
         budget = None if recipe.memory.budget == "auto" else parse_size(recipe.memory.budget)
         tokenizer = load_tokenizer(job.base.folder)
-        workload = run_workload(tokenizer, job.train_rows, job.dev_loss_rows, run_settings(job, {}))
+        workload = run_workload(tokenizer, job.train_rows, job.dev_loss_rows, run_settings(job, {}), dev_settings(job))
         observer.say(f"  longest packed sequence: {workload.longest} tokens")
         found = make_plan(
             job.base.folder,
@@ -163,7 +164,7 @@ def plan(
     reads = {
         **_model_reads(job),
         "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
-        "dev loss": digest_of([row.to_dict() for row in job.dev_loss_rows]),
+        "dev loss": [digest_of([row.to_dict() for row in job.dev_loss_rows]), recipe.finetune.dev_passes],
         "finetune": {name: getattr(job.tactics, name, getattr(recipe.finetune, name)) for name in shape},
         "methods": job.tactics.methods if recipe.finetune.method == "auto" else None,
         "target": target,
@@ -198,7 +199,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
     recipe = job.recipe
     settings = run_settings(job, plan)
     identity = _identity(job, data)
-    # dev rows are watched, not trained on: other ones leave the weights what they are
+    # where they decide nothing, other dev rows leave the weights what they are
     dev_loss_digest = digest_of([row.to_dict() for row in job.dev_loss_rows])
 
     def make(key: str) -> dict[str, Any]:
@@ -214,6 +215,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
                 settings,
                 run_folder=folder,
                 identity=identity,
+                dev=dev_settings(job),
                 checkpoint_steps=recipe.finetune.checkpoint_steps,
                 keep_checkpoints=recipe.finetune.keep_checkpoints,
                 progress=tell,
@@ -230,7 +232,8 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         return {
             **document,
             "memory": memory,
-            "time": compare_time(plan, result.seconds),
+            # the plan's time is that of all steps
+            "time": compare_time(plan, result.seconds) if result.steps == result.planned_steps else None,
             "weights": str(result.weights.relative_to(job.home)),
             "weights_digest": sha256_tree(result.weights),
             "predicted_peak_bytes": plan.get("peak_bytes"),
@@ -265,6 +268,7 @@ def _training_reads(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> dic
         **_identity(job, data),
         **_model_reads(job),
         "settings": asdict(run_settings(job, plan)),
+        "dev": what_dev_decides(dev_settings(job), job.dev_loss_rows),
         "code": source_digest(("components/finetuning", "components/data")),
     }
 

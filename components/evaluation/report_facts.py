@@ -76,11 +76,14 @@ def training_facts(run: Mapping[str, Any]) -> list[Fact]:
     trainable, total = training.get("trainable_parameters"), training.get("total_parameters")
     share = percent(trainable / total) if trainable and total else ABSENT
     resumed, hint = training.get("resumed_from"), section(training, "deltas").get("hint")
+    kept = training.get("kept_step")
     return [
         Fact("Steps", count(training.get("steps")), f"{number(training.get('epochs'))} epochs"),
         Fact("Rows", count(training.get("rows")), f"{count(training.get('tokens'))} tokens"),
         Fact("Time", duration(training.get("seconds")), f"{number(training.get('tokens_per_second'))} tokens/s"),
         Fact("Trained parameters", count(trainable), f"{share} of {count(total)}"),
+        *([Fact("Ended", plain(training["ended"]))] if training.get("ended") else []),
+        *([Fact("Weights of step", count(kept), plain(training.get("kept_reason")))] if kept is not None else []),
         Fact("Resumed from", value(resumed) if resumed is not None else "the start"),
         *([Fact("Ranks in use", plain(hint))] if hint else []),
     ]

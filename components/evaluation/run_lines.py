@@ -47,9 +47,21 @@ def _trained(run: Mapping[str, Any]) -> str:
         f"{count(training.get('tokens'))} tokens in {duration(training.get('seconds'))} "
         f"({number(training.get('tokens_per_second'))} tokens/s)"
         + (f", {duration(time['predicted_seconds'])} predicted" if time else "")
+        + (f"; {plain(training['ended'])}" if _ended_early(training) else "")
+        + (f"; the weights of step {count(training['kept_step'])} are kept" if _kept_earlier(training) else "")
         + (f", resumed from {value(resumed)}" if resumed is not None else "")
         + (", before this run" if run.get("trained") is False else "")
     )
+
+
+def _ended_early(training: Mapping[str, Any]) -> bool:
+    planned = training.get("planned_steps")
+    return planned is not None and planned != training.get("steps")
+
+
+def _kept_earlier(training: Mapping[str, Any]) -> bool:
+    kept = training.get("kept_step")
+    return kept is not None and kept != training.get("steps")
 
 
 def _gate(run: Mapping[str, Any]) -> str:

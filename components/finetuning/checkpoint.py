@@ -21,7 +21,7 @@ from components.files import place_folder, sha256_file
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Checkpoint", "latest", "load_tensors", "save", "sweep"]
+__all__ = ["Checkpoint", "damage", "find", "latest", "load_tensors", "save", "sweep"]
 
 PREFIX = "checkpoint-"
 
@@ -49,6 +49,7 @@ def save(
     documents: Mapping[str, Any],
     identity: Mapping[str, str],
     keep: int,
+    best: int | None = None,
 ) -> Checkpoint:
     """Write a checkpoint, then drop damaged ones and the oldest of the whole ones.
 
@@ -59,6 +60,7 @@ def save(
         documents: File stem -> JSON value, each written as `<stem>.json`.
         identity: Digests of data, base and settings.
         keep: Whole checkpoints that stay, this one among them, at least 2.
+        best: Step of one more that stays, however old it is.
 
     Returns:
         The checkpoint.
@@ -80,7 +82,7 @@ def save(
     manifest = {"step": step, "identity": dict(identity), "files": files}
     (aside / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True))
     place_folder(aside, final)
-    _prune(run_folder, step, keep)
+    _prune(run_folder, step, keep, best)
     return Checkpoint(final, step, dict(identity))
 
 
@@ -100,7 +102,7 @@ def latest(run_folder: Path, identity: Mapping[str, str], warn: Any) -> Checkpoi
     """
     for step in reversed(_steps(run_folder)):
         folder = run_folder / f"{PREFIX}{step}"
-        problem = _damage(folder)
+        problem = damage(run_folder, step)
         if problem:
             warn(f"checkpoint of step {step} is damaged ({problem}); falling back to an older one")
             continue
@@ -114,6 +116,39 @@ def latest(run_folder: Path, identity: Mapping[str, str], warn: Any) -> Checkpoi
                 next_step=f"move {run_folder} away to start afresh",
             )
         return Checkpoint(folder, step, found)
+    return None
+
+
+def find(run_folder: Path, step: int) -> Checkpoint | None:
+    """Return the whole checkpoint of a step, or None where there is none.
+
+    Args:
+        run_folder: Holds the checkpoints of one run.
+        step: Optimizer steps done.
+    """
+    if damage(run_folder, step):
+        return None
+    folder = run_folder / f"{PREFIX}{step}"
+    return Checkpoint(folder, step, json.loads((folder / "manifest.json").read_text())["identity"])
+
+
+def damage(run_folder: Path, step: int) -> str | None:
+    """Say why a step's checkpoint doesn't count, or None where it is whole.
+
+    Args:
+        run_folder: Holds the run's checkpoints.
+        step: Optimizer steps done.
+    """
+    folder = run_folder / f"{PREFIX}{step}"
+    if not folder.is_dir():
+        return "it is not there"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for name, expected in manifest["files"].items():
+            if sha256_file(folder / name) != expected:
+                return f"{name} does not have its digest"
+    except (OSError, ValueError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
     return None
 
 
@@ -139,20 +174,10 @@ def _steps(run_folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def _prune(run_folder: Path, written: int, keep: int) -> None:
-    """Keep the checkpoint just written and the newest other whole ones: a damaged one is no way back."""
+def _prune(run_folder: Path, written: int, keep: int, best: int | None) -> None:
+    """Keep the one just written, the best and the newest others that are whole: a damaged one is no way back."""
     others = {step: run_folder / f"{PREFIX}{step}" for step in _steps(run_folder) if step != written}
-    whole = [step for step in others if _damage(others[step]) is None]
-    for step in others.keys() - set(whole[len(whole) - (keep - 1) :]):
+    whole = [step for step in others if damage(run_folder, step) is None]
+    newest = set(whole[len(whole) - (keep - 1) :])
+    for step in others.keys() - newest - ({best} & set(whole)):
         shutil.rmtree(others[step])
-
-
-def _damage(folder: Path) -> str | None:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        for name, expected in manifest["files"].items():
-            if sha256_file(folder / name) != expected:
-                return f"{name} does not have its digest"
-    except (OSError, ValueError, KeyError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None

@@ -31,30 +31,34 @@ class MemoryWatch:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> MemoryWatch:
-        import psutil
         import torch
 
-        process = psutil.Process()
-        self.before_bytes = self.peak_bytes = process.memory_info().rss
+        self.before_bytes = self.peak_bytes = _resident_bytes()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
         def watch() -> None:
             while not self._stop.wait(INTERVAL_SECONDS):
-                self.peak_bytes = max(self.peak_bytes, process.memory_info().rss)
+                self.peak_bytes = max(self.peak_bytes, _resident_bytes())
 
         self._thread = threading.Thread(target=watch, name="memory-watch", daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(self, *reason: Any) -> None:
+    def so_far(self) -> int:
+        """Return the peak up to now, while the block runs: bytes, as `peak_bytes` counts them at its end."""
         import torch
 
+        if torch.cuda.is_available():
+            return int(torch.cuda.max_memory_allocated())
+        self.peak_bytes = max(self.peak_bytes, _resident_bytes())
+        return self.peak_bytes
+
+    def __exit__(self, *reason: Any) -> None:
         self._stop.set()
         assert self._thread is not None
         self._thread.join()
-        if torch.cuda.is_available():
-            self.peak_bytes = torch.cuda.max_memory_allocated()
+        self.peak_bytes = self.so_far()
 
 
 class HeapGuard:

@@ -47,6 +47,17 @@ class Processes:
         torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
         return bool(found)
 
+    def first_value(self, value: float) -> float:
+        """Return the first process's value in all of them; all have to ask."""
+        if self.count == 1:
+            return value
+        import torch
+
+        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        found = torch.tensor(value, dtype=torch.float64, device=device)
+        torch.distributed.broadcast(found, src=0)
+        return float(found)
+
     def wait(self) -> None:
         """Wait until all processes have come here."""
         if self.count > 1:

@@ -1,4 +1,4 @@
-"""How far a run is: tokens/s and time left for every step, kept with the checkpoint's own history over a resume."""
+"""How far a run is: speed, memory and time left for every step, kept with a checkpoint's history over a resume."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from components.finetuning.best import DEV_LOSS
 from components.finetuning.schedule import Schedule
 
-__all__ = ["FIRST_STEPS", "Progress", "ProgressWatch", "stands_still"]
+__all__ = ["FIRST_STEPS", "Progress", "ProgressWatch", "stands_still", "step_losses"]
 
 Progress = Callable[[Mapping[str, float]], None]
 
@@ -42,68 +43,93 @@ class ProgressWatch:
 
     Args:
         schedule: The run's order.
-        progress: Called after each step with step, steps, loss, tokens_per_second, seconds_left; or None.
+        progress: Called after each step with step, steps, loss, learning_rate, gradient_norm, tokens_per_second,
+            peak_bytes, seconds_left and, once it was measured, dev_loss; or None.
+        peak_bytes: Says how large the memory in use was at most so far.
 
     Attributes:
         seconds: Time spent training so far, over all parts of a resumed run.
     """
 
-    def __init__(self, schedule: Schedule, progress: Progress | None) -> None:
+    def __init__(self, schedule: Schedule, progress: Progress | None, peak_bytes: Callable[[], int]) -> None:
         self._tokens = [sum(len(s) for batch in step for s in batch) for step in schedule.steps]
         self._progress = progress
+        self._peak_bytes = peak_bytes
+        self._dev_loss: float | None = None
         self._first_step = 0
         self._seconds_before = 0.0
-        self._started = time.monotonic()
+        self._started = self._last = time.monotonic()
 
     def begin(self, step: int, history: Sequence[Mapping[str, Any]]) -> None:
         """Start the clock, behind what an earlier part of the run has logged."""
         self._first_step = step
         self._seconds_before = max((entry["seconds"] for entry in history if "seconds" in entry), default=0.0)
-        self._started = time.monotonic()
+        self._dev_loss = next((entry[DEV_LOSS] for entry in reversed(history) if DEV_LOSS in entry), None)
+        self._started = self._last = time.monotonic()
 
     @property
     def seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
 
-    def step(self, step: int, loss: float) -> float:
+    def step(self, step: int, logs: Mapping[str, float]) -> dict[str, float]:
         """Tell a step's progress.
 
+        Args:
+            step: Optimizer steps done.
+            logs: The trainer's: loss, learning_rate, grad_norm.
+
         Returns:
-            Seconds spent so far, to be kept with the step's log.
+            What is kept with the step's log: tokens_per_second of this step, seconds spent so far, peak_bytes.
         """
-        elapsed = time.monotonic() - self._started
+        now = time.monotonic()
+        elapsed, spent, self._last = now - self._started, now - self._last, now
         speed = sum(self._tokens[self._first_step : step]) / max(elapsed, 1e-9)
+        peak = self._peak_bytes()
         if self._progress is not None:
-            self._progress(
-                {
-                    "step": step,
-                    "steps": len(self._tokens),
-                    "loss": loss,
-                    "tokens_per_second": speed,
-                    "seconds_left": sum(self._tokens[step:]) / speed,
-                }
-            )
-        return self._seconds_before + elapsed
+            told = {
+                "step": step,
+                "steps": len(self._tokens),
+                "loss": logs["loss"],
+                "learning_rate": logs["learning_rate"],
+                "gradient_norm": logs["grad_norm"],
+                "tokens_per_second": speed,
+                "peak_bytes": peak,
+                "seconds_left": sum(self._tokens[step:]) / speed,
+            }
+            self._progress(told if self._dev_loss is None else {**told, "dev_loss": self._dev_loss})
+        return {
+            "tokens_per_second": self._tokens[step - 1] / max(spent, 1e-9),
+            "seconds": self._seconds_before + elapsed,
+            "peak_bytes": peak,
+        }
 
-    def losses(self, history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """List every step of the run; those before a resume come from the checkpoint's history.
+    def measured(self, dev_loss: float) -> None:
+        """Note a dev loss, which is told with the steps that follow."""
+        self._dev_loss = dev_loss
 
-        A step in float16 whose gradient overflowed was skipped: its gradient norm is None.
-        """
-        found: list[dict[str, Any]] = []
-        for entry in history:
-            if "loss" not in entry:
-                continue
-            step = int(entry["step"])
-            spent = entry["seconds"] - (found[-1]["seconds"] if found else 0.0)
-            found.append(
-                {
-                    "step": step,
-                    "loss": entry["loss"],
-                    "learning_rate": entry["learning_rate"],
-                    "gradient_norm": entry["grad_norm"] if math.isfinite(entry["grad_norm"]) else None,
-                    "tokens_per_second": self._tokens[step - 1] / max(spent, 1e-9),
-                    "seconds": entry["seconds"],
-                }
-            )
-        return found
+    def tokens(self, steps: int) -> int:
+        """Return the tokens that go through the model in the first steps of the run, padding not counted."""
+        return sum(self._tokens[:steps])
+
+
+def step_losses(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """List every step of a run; those before a resume come from the checkpoint's history.
+
+    A step in float16 whose gradient overflowed was skipped: its gradient norm is None.
+
+    Args:
+        history: The trainer's.
+    """
+    return [
+        {
+            "step": int(entry["step"]),
+            "loss": entry["loss"],
+            "learning_rate": entry["learning_rate"],
+            "gradient_norm": entry["grad_norm"] if math.isfinite(entry["grad_norm"]) else None,
+            "tokens_per_second": entry["tokens_per_second"],
+            "seconds": entry["seconds"],
+            "peak_bytes": int(entry["peak_bytes"]),
+        }
+        for entry in history
+        if "loss" in entry
+    ]

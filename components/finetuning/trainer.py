@@ -1,4 +1,4 @@
-"""`transformers.Trainer` with our loss, order and checkpoints. Imported only by finetune.py, since it needs torch.
+"""`transformers.Trainer` with our loss, order and checkpoints. Imported inside functions only, since it needs torch.
 
 The trainer keeps what it is good at (devices, accelerate, clipping, callbacks, loggers); what a run stands on is ours:
 the loss is normalised over the effective batch, the order is the schedule's, a checkpoint is whole or not there, and a
@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import ExportableState
+from transformers import Trainer
+from transformers.trainer_callback import ExportableState, TrainerState
 
-from components.data.packing import PackedSequence, collate
+from components.data.packing import PackedSequence
 from components.errors import TunewrightError
 from components.finetuning import checkpoint, guards
+from components.finetuning.best import DEV_LOSS, BestWeights
 from components.finetuning.checkpoint import Checkpoint, load_tensors
 from components.finetuning.loss import forward_loss
-from components.finetuning.memory_watch import HeapGuard
 from components.finetuning.out_of_memory import EffectiveBatch, Split, told_clearly
 from components.finetuning.processes import Processes, loss_as_forward, share_of, step_weights
-from components.finetuning.progress import FIRST_STEPS, ProgressWatch, stands_still
+from components.finetuning.progress import ProgressWatch
 from components.finetuning.schedule import Schedule
 from components.finetuning.training_state import (
     fields_of,
@@ -40,18 +40,10 @@ from components.finetuning.training_state import (
     unpack_optimizer,
 )
 
-# The plan's names of optimizers, and transformers'. 8-bit and paged ones are bitsandbytes', on CUDA only.
-OPTIMIZERS = {
-    "adamw": "adamw_torch",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "paged_adamw": "paged_adamw_32bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-}
-
 # A loss scaled by no more than this, and its gradient overflows all the same: nothing is left to try.
 SMALLEST_SCALE = 1.0
 
-__all__ = ["DivergedError", "ProgressCallback", "ScheduledTrainer", "build_trainer"]
+__all__ = ["DivergedError", "ScheduledTrainer"]
 
 
 class DivergedError(TunewrightError):
@@ -81,6 +73,9 @@ class ScheduledTrainer(Trainer):
         split: Micro-batch and checkpointing as planned.
         pad_id: Token id for padding.
         processes: This process among those that train together.
+        watch: Keeps time and memory of each step.
+        best: Which dev measurement's checkpoint stays.
+        dev_loss: Measures the dev rows; None where there are none.
         dtype: What the step computes in; with float16 the loss is scaled, so that small gradients don't vanish
             (Micikevicius et al. 2018, arXiv:1710.03740).
         say: Called with a line for the person.
@@ -99,6 +94,9 @@ class ScheduledTrainer(Trainer):
         split: Split,
         pad_id: int,
         processes: Processes,
+        watch: ProgressWatch,
+        best: BestWeights,
+        dev_loss: Callable[[], float] | None,
         dtype: torch.dtype,
         say: Callable[[str], None],
         **arguments: Any,
@@ -107,6 +105,10 @@ class ScheduledTrainer(Trainer):
         self.identity = identity
         self.keep_checkpoints = keep_checkpoints
         self.processes = processes
+        self.watch = watch
+        self.best = best
+        self.dev_loss = dev_loss
+        self.control: Any
         self.step_weights = step_weights(schedule)
         own_steps = share_of(schedule, processes, split.micro_batch_size)
         self.effective_batch = EffectiveBatch(own_steps, split, pad_id, self._checkpoint_activations, say)
@@ -147,6 +149,20 @@ class ScheduledTrainer(Trainer):
         return self.effective_batch.run(
             self.state.global_step, inputs, lambda part: whole(model, part, num_items_in_batch), model.zero_grad
         )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Keep time and memory with a step's loss: in the history, which goes into every checkpoint, and in reports."""
+        if "loss" in logs:
+            logs |= self.watch.step(self.state.global_step, logs)
+        super().log(logs, start_time)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure the dev rows; the first process's figure is what all of them decide by."""
+        assert self.dev_loss is not None
+        metrics = {DEV_LOSS: self.processes.first_value(self.dev_loss())}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def release_training_memory(self) -> None:
         """Let go of gradients and optimizer states; nothing can be trained any more."""
@@ -245,24 +261,38 @@ class ScheduledTrainer(Trainer):
             },
             identity=self.identity,
             keep=self.keep_checkpoints,
+            best=self.best.step(self.state.log_history),
         )
 
-    def resume(self, found: Checkpoint | None) -> None:
-        """Train from a checkpoint, or from the start."""
+    def resume(self, found: Checkpoint | None, is_over: Callable[[list[dict[str, Any]]], object]) -> None:
+        """Train from a checkpoint, or from the start.
+
+        Args:
+            found: The checkpoint.
+            is_over: Told the history, says whether the run had come to its end before its last step.
+        """
         self.resumed = found
         if found is not None:
             self.effective_batch.restore(json.loads((found.folder / "splits.json").read_text()))
+            state = TrainerState.load_from_json(str(found.folder / "trainer_state.json"))
+            if is_over(state.log_history):
+                self.state = state
+                self.watch.begin(state.global_step, state.log_history)
+                self._load_from_checkpoint(str(found.folder))
+                return
         with loss_as_forward(self.model, forward_loss, self.processes):
             self.train(resume_from_checkpoint=str(found.folder) if found else None)
 
+    def load_weights(self, found: Checkpoint) -> None:
+        """Put a checkpoint's weights into the model, in the place of those that it has."""
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in load_tensors(found, "weights").items():
+                parameters[name].copy_(value)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self.resumed is not None
-        target = model or self.model
-        saved = load_tensors(self.resumed, "weights")
-        parameters = dict(target.named_parameters())
-        with torch.no_grad():
-            for name, value in saved.items():
-                parameters[name].copy_(value)
+        self.load_weights(self.resumed)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.resumed is None:
@@ -288,131 +318,3 @@ class ScheduledTrainer(Trainer):
             return
         document = json.loads((self.resumed.folder / "random.json").read_text())
         restore_random(document, load_tensors(self.resumed, "random"))
-
-
-class ProgressCallback(TrainerCallback):
-    """Tell the watch about every step, and measure the dev loss now and then.
-
-    Args:
-        watch: Keeps time.
-        dev_steps: Steps after which the dev loss is measured.
-        dev_loss: Measures it.
-        stop: Asked after each step whether to save a checkpoint and stop.
-        say: Called with a line for the person.
-    """
-
-    def __init__(
-        self,
-        watch: ProgressWatch,
-        dev_steps: set[int],
-        dev_loss: Callable[[], float] | None,
-        stop: Callable[[], bool],
-        say: Callable[[str], None],
-    ) -> None:
-        self.stop = stop
-        self.say = say
-        self.heap = HeapGuard()
-        self.watch = watch
-        self.dev_steps = dev_steps
-        self.dev_loss = dev_loss
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.watch.begin(state.global_step, state.log_history)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
-        if logs and "loss" in logs:
-            # the history goes into every checkpoint, and the timings with it
-            state.log_history[-1]["seconds"] = self.watch.step(state.global_step, logs["loss"])
-            if state.global_step == FIRST_STEPS:
-                warning = stands_still([entry["loss"] for entry in state.log_history if "loss" in entry])
-                if warning is not None:
-                    self.say(f"  {warning}")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.heap.after_step()
-        if self.dev_loss is not None and state.global_step in self.dev_steps:
-            state.log_history.append({"step": state.global_step, "dev_loss": self.dev_loss()})
-        if self.stop() and state.global_step < state.max_steps:
-            control.should_save = control.should_training_stop = True
-
-
-def build_trainer(
-    model: Any,
-    schedule: Schedule,
-    *,
-    run_folder: Path,
-    identity: dict[str, str],
-    optimizer: str,
-    learning_rate: float,
-    scheduler: str,
-    warmup_fraction: float,
-    weight_decay: float,
-    max_grad_norm: float,
-    gradient_checkpointing: bool,
-    recomputes: bool,
-    dtype: str,
-    checkpoint_steps: int,
-    keep_checkpoints: int,
-    seed: int,
-    pad_id: int,
-    micro_batch_size: int,
-    processes: Processes,
-    callbacks: list[TrainerCallback],
-    say: Callable[[str], None],
-) -> ScheduledTrainer:
-    """Put the trainer together; every argument is a value of the recipe or of the plan."""
-    steps = len(schedule.steps)
-    arguments = TrainingArguments(
-        output_dir=str(run_folder),
-        max_steps=steps,
-        num_train_epochs=1,
-        # a dataset item is a whole micro-batch
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=max(len(step) for step in share_of(schedule, processes, micro_batch_size)),
-        activation_checkpointing=gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if gradient_checkpointing else None,
-        learning_rate=learning_rate,
-        lr_scheduler_type=scheduler,
-        warmup_steps=max(1, round(steps * warmup_fraction)) if warmup_fraction else 0,
-        weight_decay=weight_decay,
-        max_grad_norm=max_grad_norm,
-        optim=OPTIMIZERS[optimizer],
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_steps=checkpoint_steps,
-        save_strategy="steps",
-        seed=seed,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
-    )
-    # Several devices in one process would split a micro-batch between them behind our back: the schedule is for one.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    trainer = ScheduledTrainer(
-        schedule=schedule,
-        identity=identity,
-        keep_checkpoints=keep_checkpoints,
-        split=Split(micro_batch_size, gradient_checkpointing, recomputes),
-        pad_id=pad_id,
-        processes=processes,
-        dtype=getattr(torch, dtype),
-        say=say,
-        model=model,
-        args=arguments,
-        data_collator=lambda items: _collate_only(items, pad_id),
-        callbacks=callbacks,
-    )
-    # the trainer's own printer writes dicts to standard output, which belongs to `--json`
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _collate_only(items: list[list[PackedSequence]], pad_id: int) -> dict[str, Tensor]:
-    (micro_batch,) = items
-    return collate(micro_batch, pad_id)

@@ -92,11 +92,12 @@ def measured_duration(
     steps = workload.steps(sequences_per_step)
     flops = blocks * sum(curve.flops(batch) for batch in batches)
     dev = [MicroBatch(1, tokens, 0) for tokens in workload.dev_lengths]
+    dev_seconds = blocks * curve.forward_share * sum(curve.seconds(batch) for batch in dev)
     parts = {
         "blocks": blocks * sum(curve.seconds(batch) for batch in batches),
         "output layer and loss": speed.output_seconds * sum(batch.labelled for batch in batches),
         "optimizer": speed.optimizer_seconds * trainable_parameters * steps,
-        "dev loss": workload.dev_passes * blocks * curve.forward_share * sum(curve.seconds(batch) for batch in dev),
+        "dev loss": workload.dev_measurements(sequences_per_step) * dev_seconds,
     }
     seconds = sum(parts.values())
     return Duration(
@@ -142,7 +143,8 @@ def assumed_duration(
     """
     peak = gpu.peak_flops(dtype) or gpu.float32_flops
     rate = peak * ASSUMED_UTILISATION * devices / slowdown
-    flops = flops_per_token * (workload.tokens + workload.dev_passes * sum(workload.dev_lengths) / 2)
+    dev_passes = workload.dev_measurements(sequences_per_step)
+    flops = flops_per_token * (workload.tokens + dev_passes * sum(workload.dev_lengths) / 2)
     return Duration(
         seconds=flops / rate,
         uncertainty_fraction=ASSUMED_UNCERTAINTY,

@@ -33,7 +33,7 @@ class Workload:
         lengths: Tokens of each sequence, in the order of training.
         labelled: Tokens of each that carry loss.
         dev_lengths: Tokens of each sequence behind a dev loss.
-        dev_passes: How often the dev loss is measured.
+        dev_passes: How often the dev loss is to be measured.
     """
 
     lengths: tuple[int, ...]
@@ -54,6 +54,10 @@ class Workload:
     def steps(self, sequences_per_step: int) -> int:
         """Return the number of optimizer steps."""
         return -(-len(self.lengths) // sequences_per_step)
+
+    def dev_measurements(self, sequences_per_step: int) -> int:
+        """Return how often the dev loss is measured: no more often than there are steps."""
+        return min(self.dev_passes, self.steps(sequences_per_step))
 
     def micro_batches(self, size: int, sequences_per_step: int) -> Iterator[MicroBatch]:
         """Cut the run into micro-batches as the trainer does: none reaches over the end of a step.

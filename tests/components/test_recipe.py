@@ -97,6 +97,14 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"memory": {"budget": True}}, "memory.budget can't be true"),
         ({"memory": {"budget": -3}}, "'-3' is not a size; allowed: auto, or a number of bytes or a size with a unit"),
         ({"memory": {"budget": []}}, r"memory.budget can't be \[\]"),
+        (
+            {"finetune": {"early_stopping": 3}},
+            "early_stopping 3 can't come true with dev_passes 4: .* raise dev_passes",
+        ),
+        (
+            {"finetune": {"early_stopping": 1, "dev_loss_rows": 0}},
+            "early_stopping needs dev losses, and dev_loss_rows is 0",
+        ),
         ({"finetune": {"targets": []}}, r"finetune.targets can't be \[\]"),
     ],
 )

@@ -49,6 +49,9 @@ def test_a_run_leaves_a_promoted_version_and_a_report(project: Project) -> None:
         assert {parent.role for parent in manifest.parents} == {"base"}
         assert manifest.base_fingerprint == found["base"]["fingerprint"]
         assert set(manifest.data_digests) == {"train.jsonl", "dev.jsonl", "test.jsonl"}
+        training = manifest.metadata["training"]
+        assert (training["ended"], training["kept_step"]) == ("all 3 steps were done", found["training"]["kept_step"])
+        assert training["kept_reason"] == found["training"]["kept_reason"]
         memory, time = manifest.metadata["memory"], manifest.metadata["time"]
         assert memory["predicted_bytes"] == found["plan"]["peak_bytes"]
         assert memory["measured_bytes"] == found["training"]["peak_bytes"]
@@ -142,15 +145,19 @@ def test_a_changed_test_row_measures_again_and_trains_nothing(project: Project, 
     assert second["version"] == first["version"]
 
 
-def test_a_changed_dev_row_decides_again_and_trains_nothing(project: Project, tmp_path: Path) -> None:
-    recipe = project()
+@pytest.mark.parametrize(("keep_best", "trained"), [(True, True), (False, False)])
+def test_a_changed_dev_row_decides_again_and_trains_where_it_chooses_the_weights(
+    project: Project, tmp_path: Path, keep_best: bool, trained: bool
+) -> None:
+    recipe = project(finetune={"keep_best": keep_best})
     first = run(recipe)
     write_rows(tmp_path / "dev.jsonl", range(30, 38), answer="SELECT name FROM t{}")
     second = run(recipe)
     # the plan's time counts the passes over dev rows
-    assert redone(second) == {"decide", "plan"}
-    assert second["trained"] is False
-    assert second["version"] == first["version"]
+    assert redone(second) - {"evaluate the tuned model"} == {"decide", "plan", *(["finetune"] if trained else [])}
+    assert second["trained"] is trained
+    if not trained:
+        assert second["version"] == first["version"]
 
 
 def test_another_base_re_runs_everything(project: Project, tmp_path: Path) -> None:

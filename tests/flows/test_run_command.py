@@ -118,7 +118,9 @@ def test_under_prefect_the_document_is_the_same_and_the_run_shows_tasks_and_arti
     )  # fmt: skip
     seen = json.loads(shown.stdout.splitlines()[-1])
     assert {"materialise data", "decide", "plan", "finetune", "register", "gate and promote"} <= set(seen["tasks"])
-    assert seen["progress"] >= 1
+    (watched,) = [text for text in seen["progress"] if text.startswith("finetune: step ")]
+    for figure in ("/3  loss ", "  dev ", "  lr ", "  grad ", " tokens/s  ", " GiB  ", " left"):
+        assert figure in watched
     assert any("tiny:v1" in text for text in seen["markdown"])
     assert seen["state"] == "Completed"
 
@@ -155,7 +157,7 @@ with get_client(sync_client=True) as client:
     artifacts = client.read_artifacts()
 print(json.dumps({
     "state": flow_run.state.name, "tasks": tasks,
-    "progress": sum(a.type == "progress" for a in artifacts),
+    "progress": [a.description for a in artifacts if a.type == "progress"],
     "markdown": [a.data for a in artifacts if a.type == "markdown"],
 }))
 """

@@ -21,6 +21,7 @@ HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "evaluat
 # Modules that subclass or decorate with what they import. They are themselves imported inside functions only.
 HEAVY_MODULES = {
     "components/finetuning/trainer.py": {"torch", "transformers"},
+    "components/finetuning/callbacks.py": {"transformers"},
     "components/evaluation/metric_modules/execution_match/execution_match.py": {"evaluate", "datasets"},
     "components/evaluation/metric_modules/exact_match/exact_match.py": {"evaluate", "datasets"},
 }

@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from components.data.rows import Message
 from components.errors import ConflictError, InputError, TunewrightError
 from components.finetuning import checkpoint
-from components.finetuning.finetune import FinetuneResult, finetune, run_workload
+from components.finetuning.finetune import FinetuneResult, finetune
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import METHODS
+from components.finetuning.run_schedule import run_workload
 from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
 from tests.components.finetuning.conftest import rows, settings
@@ -72,18 +73,21 @@ def test_the_longest_sequence_depends_on_the_seed_that_groups_the_rows(base: Pat
 
 
 def run_until_killed(base: Path, folder: Path, moment: str) -> None:
-    """Train in a process that is killed the hard way after its first checkpoint, of step 2; called in a child."""
+    """Train in a process that is killed the hard way after its checkpoint of step 2; called in a child.
+
+    Step 3 has a checkpoint too: its dev loss is the smallest so far.
+    """
     place = checkpoint.place_folder
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def place_or_die(aside: Path, final: Path) -> None:
-        second = final.name == "checkpoint-4"
-        if second and moment == "before the second checkpoint is placed":
+        fourth = final.name == "checkpoint-4"
+        if fourth and moment == "before the checkpoint of step 4 is placed":
             die()
         place(aside, final)
-        if second and moment == "before an old checkpoint is dropped":
+        if fourth and moment == "before an old checkpoint is dropped":
             die()
 
     checkpoint.place_folder = place_or_die  # type: ignore[attr-defined]
@@ -97,7 +101,7 @@ def run_until_killed(base: Path, folder: Path, moment: str) -> None:
     ("moment", "step"),
     [
         ("between checkpoints", 2),
-        ("before the second checkpoint is placed", 2),
+        ("before the checkpoint of step 4 is placed", 3),
         ("before an old checkpoint is dropped", 4),
     ],
 )

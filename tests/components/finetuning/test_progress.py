@@ -1,12 +1,13 @@
-"""A loss that stands still in the first steps is told, one that falls isn't."""
+"""What is told of every step, and that a loss that stands still in the first steps is told too."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from components.finetuning.finetune import finetune
+from components.finetuning.finetune import DevSettings, FinetuneResult, StoppedError, finetune
 from components.finetuning.progress import stands_still
 from components.models.tiny import make_tiny
 from tests.components.finetuning.conftest import rows, settings
@@ -35,3 +36,27 @@ def test_a_run_says_so_once(tmp_path: Path, rate: float, told: bool) -> None:
         identity={}, say=said.append,
     )  # fmt: skip
     assert sum("the loss has not fallen in the first 12 steps" in line for line in said) == told
+
+
+def test_every_step_tells_its_figures_and_they_outlive_a_stop(tmp_path: Path) -> None:
+    base, told = make_tiny(tmp_path / "tiny"), list[Mapping[str, float]]()
+
+    def train(stop_at: int) -> FinetuneResult:
+        return finetune(
+            base, rows(), rows(4), settings(), run_folder=tmp_path / "run", identity={}, dev=DevSettings(passes=6),
+            progress=told.append, stop=lambda: len(told) == stop_at,
+        )  # fmt: skip
+
+    with pytest.raises(StoppedError):
+        train(5)
+    result = train(99)
+    assert [log["step"] for log in told] == list(range(1, 13))
+    assert [log["peak_bytes"] for log in told[:5]] == sorted(log["peak_bytes"] for log in told[:5])
+    kept = ("step", "loss", "learning_rate", "gradient_norm", "peak_bytes")
+    assert [[entry[key] for key in kept] for entry in result.losses] == [[log[key] for key in kept] for log in told]
+    assert min(min(log["gradient_norm"], log["tokens_per_second"], log["seconds_left"] + 1) for log in told) > 0
+    assert max(log["peak_bytes"] for log in told[5:]) <= result.peak_bytes < 2**34
+    # a dev loss is told with the steps behind it, and after a resume too
+    measured = {entry["step"]: entry["loss"] for entry in result.dev}
+    assert list(measured) == [2, 4, 6, 8, 10, 12]
+    assert [log.get("dev_loss") for log in told] == [measured.get((step - 1) // 2 * 2) for step in range(1, 13)]

@@ -8,8 +8,9 @@ import pytest
 
 from components.data.packing import collate
 from components.data.rows import Message, Row
-from components.finetuning.finetune import DEV_PASSES, FinetuneSettings, _schedule, run_workload
 from components.finetuning.lora import LoraSettings
+from components.finetuning.run_schedule import run_workload, training_schedule
+from components.finetuning.settings import DevSettings, FinetuneSettings
 from components.memory.workload import MicroBatch, Workload, uniform_workload
 from components.models.load import load_tokenizer
 from components.models.tiny import make_tiny
@@ -36,17 +37,17 @@ def test_micro_batches_are_the_schedules(tmp_path: Path, size: int) -> None:
     settings = FinetuneSettings(
         "lora", LoraSettings(), epochs=1.4, rows_per_sequence=2, micro_batch_size=size, gradient_accumulation_steps=2
     )
-    schedule = _schedule(tokenizer, rows(13), settings)[0]
+    schedule = training_schedule(tokenizer, rows(13), settings)[0]
     batches = [collate(batch, 0) for step in schedule.steps for batch in step]
     expected = [
         MicroBatch(batch["input_ids"].shape[0], batch["input_ids"].shape[1], int((batch["weights"] > 0).sum()))
         for batch in batches
     ]
-    found = run_workload(tokenizer, rows(13), rows(3), settings)
+    found = run_workload(tokenizer, rows(13), rows(3), settings, DevSettings(passes=6))
     assert list(found.micro_batches(size, 2 * size)) == expected
     assert found.tokens == schedule.tokens
     assert found.steps(2 * size) == len(schedule.steps)
-    assert (found.dev_passes, len(found.dev_lengths)) == (DEV_PASSES, 2)
+    assert (found.dev_passes, len(found.dev_lengths)) == (6, 2)
 
 
 def test_no_micro_batch_reaches_over_a_step() -> None:

@@ -1,0 +1,116 @@
+"""The trainer put together from plain values: transformers' arguments, ours, and its callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.finetuning.best import BestWeights
+from components.finetuning.out_of_memory import Split
+from components.finetuning.processes import Processes, share_of
+from components.finetuning.progress import ProgressWatch
+from components.finetuning.schedule import Schedule
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from components.finetuning.trainer import ScheduledTrainer
+
+__all__ = ["build_trainer"]
+
+# The plan's names of optimizers, and transformers'. 8-bit and paged ones are bitsandbytes', on CUDA only.
+OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
+
+
+def build_trainer(
+    model: Any,
+    schedule: Schedule,
+    *,
+    run_folder: Path,
+    identity: dict[str, str],
+    optimizer: str,
+    learning_rate: float,
+    scheduler: str,
+    warmup_fraction: float,
+    weight_decay: float,
+    max_grad_norm: float,
+    gradient_checkpointing: bool,
+    recomputes: bool,
+    dtype: str,
+    checkpoint_steps: int,
+    keep_checkpoints: int,
+    seed: int,
+    pad_id: int,
+    micro_batch_size: int,
+    processes: Processes,
+    watch: ProgressWatch,
+    best: BestWeights,
+    dev_loss: Callable[[], float] | None,
+    callbacks: list[TrainerCallback],
+    say: Callable[[str], None],
+) -> ScheduledTrainer:
+    """Put the trainer together; every argument is a value of the recipe or of the plan."""
+    import torch
+    from transformers import TrainingArguments
+    from transformers.trainer_callback import PrinterCallback
+
+    from components.data.packing import collate
+    from components.finetuning.trainer import ScheduledTrainer
+
+    steps = len(schedule.steps)
+    arguments = TrainingArguments(
+        output_dir=str(run_folder),
+        max_steps=steps,
+        num_train_epochs=1,
+        # a dataset item is a whole micro-batch
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=max(len(step) for step in share_of(schedule, processes, micro_batch_size)),
+        activation_checkpointing=gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if gradient_checkpointing else None,
+        learning_rate=learning_rate,
+        lr_scheduler_type=scheduler,
+        warmup_steps=max(1, round(steps * warmup_fraction)) if warmup_fraction else 0,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        optim=OPTIMIZERS[optimizer],
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_steps=checkpoint_steps,
+        save_strategy="steps",
+        seed=seed,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+    )
+    # Several devices in one process would split a micro-batch between them behind our back: the schedule is for one.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    trainer = ScheduledTrainer(
+        schedule=schedule,
+        identity=identity,
+        keep_checkpoints=keep_checkpoints,
+        split=Split(micro_batch_size, gradient_checkpointing, recomputes),
+        pad_id=pad_id,
+        processes=processes,
+        watch=watch,
+        best=best,
+        dev_loss=dev_loss,
+        dtype=getattr(torch, dtype),
+        say=say,
+        model=model,
+        args=arguments,
+        data_collator=lambda items: collate(items[0], pad_id),
+        callbacks=callbacks,
+    )
+    # the trainer's own printer writes dicts to standard output, which belongs to `--json`
+    trainer.remove_callback(PrinterCallback)
+    return trainer
