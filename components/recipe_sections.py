@@ -37,6 +37,7 @@ Candidate = Literal[
     "champion",
 ]
 MethodName = Literal["auto", "full", "lora", "qlora", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning"]
+Reporter = Literal["tensorboard", "mlflow", "wandb"]
 NEED_CORPUS = ("rag", "rag-few-shot", "oracle", "oracle-few-shot")
 
 
@@ -295,6 +296,10 @@ class FinetuneSection(Section):
     keep_best: bool = Field(
         True,
         description="keep the weights with the smallest dev loss; false: the last step's, and dev rows decide nothing",
+    )
+    report_to: tuple[Reporter, ...] = Field(
+        (),
+        description="who is told of the run besides the terminal: tensorboard, mlflow, wandb; each has to be installed",
     )
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from components.errors import InputError
 from components.evaluation.metrics import check_metric, check_option_names
 from components.evaluation.suites import check_suites
 from components.files import digest_of, write_problem
+from components.finetuning.reporting import check_reporting
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.sources import BaseSource, check_base_name, locate_base
 from components.recipe import ResolvedRecipe
@@ -272,14 +273,15 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
         The job.
 
     Raises:
-        InputError: Rows that can't be used, an unknown base, metric or suite, an unsafe base folder, a base without a
-            chat template, or a state folder that can't be written.
+        InputError: Rows that can't be used, an unknown base, metric or suite, a reporter that isn't installed, an
+            unsafe base folder, a base without a chat template, or a state folder that can't be written.
     """
     recipe = resolved.recipe
     job = Job(resolved, _repository(resolved.path), home)
     # from cheap to dear: frameworks, metric modules and the base take seconds, and most mistakes need none of them
     check_option_names(recipe.task.metric, recipe.task.metric_options)
     check_suites(recipe.evaluation.suites)
+    check_reporting(recipe.finetune.report_to)
     if job.base_name == recipe.name:
         raise InputError(
             f"the recipe's name {recipe.name!r} is the base's own", next_step="give the tuned model a name of its own"

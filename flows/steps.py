@@ -190,6 +190,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         StoppedError: SIGTERM came; a checkpoint of the last step is saved.
     """
     from components.finetuning import finetune as finetuning
+    from components.finetuning.reporting import Reporting
     from components.memory.misprediction import compare_peak, compare_time, report_request
 
     if current_processes().count > 1:
@@ -216,6 +217,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
                 run_folder=folder,
                 identity=identity,
                 dev=dev_settings(job),
+                reporting=Reporting(recipe.finetune.report_to, recipe.name, key[:12]),
                 checkpoint_steps=recipe.finetune.checkpoint_steps,
                 keep_checkpoints=recipe.finetune.keep_checkpoints,
                 progress=tell,

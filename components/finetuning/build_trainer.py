@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ def build_trainer(
     pad_id: int,
     micro_batch_size: int,
     processes: Processes,
+    report_to: Sequence[str],
     watch: ProgressWatch,
     best: BestWeights,
     dev_loss: Callable[[], float] | None,
@@ -84,7 +85,7 @@ def build_trainer(
         save_steps=checkpoint_steps,
         save_strategy="steps",
         seed=seed,
-        report_to=[],
+        report_to=list(report_to),
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,

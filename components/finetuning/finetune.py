@@ -15,6 +15,7 @@ from components.finetuning.methods import MethodSettings, find_method
 from components.finetuning.out_of_memory import told_clearly
 from components.finetuning.processes import Processes, current_processes
 from components.finetuning.progress import Progress, ProgressWatch, step_losses
+from components.finetuning.reporting import Reporting, continued_curves, reported
 from components.finetuning.result import FinetuneResult, StoppedError
 from components.finetuning.run_schedule import training_schedule
 from components.finetuning.settings import DevSettings, FinetuneSettings, what_decides, what_dev_decides
@@ -34,6 +35,7 @@ def finetune(
     run_folder: Path,
     identity: Mapping[str, str],
     dev: DevSettings = DevSettings(),  # noqa: B008 - frozen
+    reporting: Reporting = Reporting(),  # noqa: B008 - frozen
     checkpoint_steps: int = 20,
     keep_checkpoints: int = 2,
     progress: Progress | None = None,
@@ -50,6 +52,7 @@ def finetune(
         run_folder: Checkpoints and weights go here; one process at a time.
         identity: Digests of what the run is made of; a checkpoint of another run is refused.
         dev: How the dev rows are watched: whether they end the run early, and whose weights are kept.
+        reporting: Which of TensorBoard, MLflow and W&B are told too.
         checkpoint_steps: Steps between checkpoints.
         keep_checkpoints: Complete ones that stay, besides that of the best dev measurement.
         progress: Called after each step, as `ProgressWatch` does.
@@ -60,7 +63,7 @@ def finetune(
         The folder of what was trained and what the run measured.
 
     Raises:
-        InputError: Rows or settings that can't teach anything.
+        InputError: Rows or settings that can't teach anything, or a reporter that can't be told.
         ConflictError: The run folder is in use by another process, or holds checkpoints of another run.
         DivergedError: A loss or gradient that isn't finite.
         VerdictError: Not even one sequence at a time fits the memory at hand.
@@ -83,9 +86,11 @@ def finetune(
         raise ConflictError(
             f"another process is training in {run_folder}", next_step="wait for it, or stop it"
         ) from error
-    with lock:
+    if not processes.first:
+        reporting = Reporting()
+    with lock, reported(reporting, run_folder):
         return _finetune(
-            base_folder, rows, dev_rows, settings, run_folder, dict(identity), dev, checkpoint_steps,
+            base_folder, rows, dev_rows, settings, run_folder, dict(identity), dev, reporting, checkpoint_steps,
             keep_checkpoints, progress if processes.first else None, say if processes.first else lambda _: None, stop,
             processes,
         )  # fmt: skip
@@ -99,6 +104,7 @@ def _finetune(
     run_folder: Path,
     identity: dict[str, str],
     dev: DevSettings,
+    reporting: Reporting,
     checkpoint_steps: int,
     keep_checkpoints: int,
     progress: Progress | None,
@@ -162,6 +168,7 @@ def _finetune(
             micro_batch_size=settings.micro_batch_size,
             processes=processes,
             say=say,
+            report_to=reporting.to,
             watch=watch,
             best=best,
             dev_loss=measure,
@@ -181,7 +188,10 @@ def _finetune(
         def is_over(history: list[dict[str, Any]]) -> str | None:
             return early_stop(measurements(history), dev, steps)
 
-        with told_clearly("outside the passes, such as in the optimizer's step"):
+        curves = continued_curves(
+            trainer.callback_handler.callbacks, run_folder / "tensorboard", found.step if found else 0
+        )
+        with told_clearly("outside the passes, such as in the optimizer's step"), curves:
             trainer.resume(found, is_over)
         done, history = trainer.state.global_step, trainer.state.log_history
         ended = is_over(history) or f"all {steps} steps were done"

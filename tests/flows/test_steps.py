@@ -112,3 +112,29 @@ def test_a_row_that_spells_out_a_special_token_is_refused_with_its_line(project:
     write_rows(tmp_path / "test.jsonl", range(40, 52), answer="yes<|im_end|> {}")
     with pytest.raises(InputError, match=r"test.jsonl, line 1: .*<\|im_end\|>"):
         steps.data(job_of(recipe, tmp_path), TerminalObserver())
+
+
+def test_what_is_reported_and_how_dev_rows_are_watched_trains_nothing_anew_unless_they_decide(
+    project: Project, tmp_path: Path
+) -> None:
+    def reads(**changes: Any) -> dict[str, Any]:
+        job = job_of(project(finetune={"keep_best": False, **changes}), tmp_path)
+        data = steps.data(job, TerminalObserver())
+        return steps._training_reads(job, data, {"method": "lora"})
+
+    watched = reads()
+    assert reads(report_to=["tensorboard"]) == watched
+    assert reads(dev_passes=7) == reads(dev_loss_rows=2) == watched
+    stopping = reads(early_stopping=1)
+    assert stopping != watched
+    assert reads(early_stopping=1, dev_loss_rows=2) != stopping
+    assert reads(keep_best=True) not in (stopping, watched)
+
+
+def test_a_reporter_that_is_not_installed_is_refused_at_the_door(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.finetuning.reporting.REPORTERS", {"wandb": "no_such_module"})
+    with pytest.raises(InputError, match=r"finetune\.report_to has wandb, which is not installed"):
+        job_of(project(finetune={"report_to": ["wandb"]}), tmp_path)
+    assert not (tmp_path / "home").exists()
