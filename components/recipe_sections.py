@@ -287,15 +287,16 @@ class FinetuneSection(Section):
     checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
     dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none")
-    dev_passes: int = Field(
-        4, ge=1, description="how often the dev loss is measured, the last time after the last step"
+    dev_metric_rows: int = Field(
+        0, ge=0, description="dev rows that are answered and scored with each dev loss, by task.metric; 0: none"
     )
+    dev_passes: int = Field(4, ge=1, description="how often dev rows are measured, the last time after the last step")
     early_stopping: int = Field(
-        0, ge=0, description="dev losses in a row without a smaller one, after which training ends; 0: it goes on"
+        0, ge=0, description="measurements in a row that bring nothing better, after which training ends; 0: it goes on"
     )
     keep_best: bool = Field(
         True,
-        description="keep the weights with the smallest dev loss; false: the last step's, and dev rows decide nothing",
+        description="keep the weights of the best measurement; false: the last step's, and dev rows decide nothing",
     )
     report_to: tuple[Reporter, ...] = Field(
         (),
@@ -318,10 +319,9 @@ class FinetuneSection(Section):
 
     @model_validator(mode="after")
     def _early_stopping_has_what_it_needs(self) -> FinetuneSection:
-        if self.early_stopping and not self.dev_loss_rows:
-            raise ValueError(
-                "early_stopping needs dev losses, and dev_loss_rows is 0: raise it, or set early_stopping 0"
-            )
+        for key in ("early_stopping", "dev_metric_rows"):
+            if getattr(self, key) and not self.dev_loss_rows:
+                raise ValueError(f"{key} needs dev losses, and dev_loss_rows is 0: raise it, or set {key} 0")
         if self.early_stopping > max(0, self.dev_passes - 2):
             raise ValueError(
                 f"early_stopping {self.early_stopping} can't come true with dev_passes {self.dev_passes}: before the "

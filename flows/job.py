@@ -98,6 +98,12 @@ class Job:
         return sample(self.dev_rows, count, self.recipe.seed) if count else []
 
     @cached_property
+    def dev_metric_rows(self) -> list[Row]:
+        """The sample of dev rows that are answered and scored in training."""
+        count = self.recipe.finetune.dev_metric_rows
+        return sample(self.dev_rows, count, self.recipe.seed) if count else []
+
+    @cached_property
     def test_rows(self) -> list[Row]:
         """The held-out rows that are scored."""
         rows = self._rows("test", self.recipe.data.test_subsets, "data.test_subsets")
@@ -208,6 +214,7 @@ class Job:
             "test_rows",
             "decision_rows",
             "dev_loss_rows",
+            "dev_metric_rows",
             "corpus_files",
             "context",
             "situation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -40,6 +41,9 @@ class TerminalObserver:
         """Redraw the line, or write one when ten seconds have passed or the step is done."""
         text = f"  {what} {done}/{total}" + (f"  {detail}" if detail else "")
         if self._terminal:
+            # a line that wraps can't be redrawn
+            columns = shutil.get_terminal_size().columns
+            text = text if len(text) < columns else text[: columns - 2] + "…"
             print(f"\r\033[2K{text}", end="\n" if done >= total else "", file=sys.stderr, flush=True)
             self._drawn = done < total
             return
@@ -55,12 +59,13 @@ class TerminalObserver:
 
 
 def step_detail(log: Mapping[str, float]) -> str:
-    """Return a training step in words: losses, learning rate, gradient norm, speed, peak memory, time left."""
+    """Return a training step in words: time left, losses, learning rate, gradient norm, speed, peak memory."""
     left = int(log["seconds_left"])
-    dev = f"dev {log['dev_loss']:.3f}  " if "dev_loss" in log else ""
+    dev = f"dev {log['dev_loss']:.3f}" if "dev_loss" in log else ""
+    dev += f" {log['dev_score']:.1%}" if "dev_score" in log else ""
     norm = f"{log['gradient_norm']:.3g}" if math.isfinite(log["gradient_norm"]) else "overflow"
     return (
-        f"loss {log['loss']:.3f}  {dev}lr {log['learning_rate']:.1e}  grad {norm}  "
-        f"{log['tokens_per_second']:.0f} tokens/s  {log['peak_bytes'] / 2**30:.2f} GiB  "
-        f"{left // 60}:{left % 60:02d} left"
+        f"{left // 60}:{left % 60:02d} left  loss {log['loss']:.3f}  {dev}{'  ' if dev else ''}"
+        f"lr {log['learning_rate']:.1e}  grad {norm}  {log['tokens_per_second']:.0f} tokens/s  "
+        f"{log['peak_bytes'] / 2**30:.2f} GiB"
     )

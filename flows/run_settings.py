@@ -10,10 +10,10 @@ from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
-from components.finetuning.settings import DevSettings, FinetuneSettings
+from components.finetuning.settings import DevSettings, DevTask, FinetuneSettings
 from flows.job import Job
 
-__all__ = ["dev_settings", "probe_settings", "run_settings"]
+__all__ = ["dev_settings", "dev_task", "probe_settings", "run_settings"]
 
 
 def probe_settings(job: Job) -> FinetuneSettings:
@@ -58,6 +58,14 @@ def dev_settings(job: Job) -> DevSettings:
     """How the dev rows are watched, and whether they have a say in the weights."""
     section = job.recipe.finetune
     return DevSettings(section.dev_passes, section.early_stopping, section.keep_best)
+
+
+def dev_task(job: Job) -> DevTask | None:
+    """The dev rows that are answered and scored in training, if the recipe has some."""
+    task = job.recipe.task
+    if not job.dev_metric_rows:
+        return None
+    return DevTask(job.dev_metric_rows, task.metric, job.metric_options, task.max_new_tokens)
 
 
 def _method_settings(job: Job, method: str) -> MethodSettings:

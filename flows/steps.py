@@ -25,7 +25,7 @@ from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.interruption import sigterm_asked
 from flows.job import Job
 from flows.observer import Observer, step_detail
-from flows.run_settings import dev_settings, probe_settings, run_settings
+from flows.run_settings import dev_settings, dev_task, probe_settings, run_settings
 from flows.step_store import Step, library_versions, source_digest
 
 __all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan"]
@@ -33,6 +33,9 @@ __all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_
 # A run trains on the rows as they are. With rag_then_finetune they lack the passages, and training on them would teach
 # the model to invent facts: retrieval is put into the rows first, and the decision is made anew.
 FINETUNE_VERDICTS = ("finetune",)
+
+# A score of fewer dev answers than this moves by whole steps of chance.
+FEW_ANSWERS = 30
 
 
 def data(job: Job, observer: Observer) -> dict[str, Any]:
@@ -204,6 +207,13 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
     dev_loss_digest = digest_of([row.to_dict() for row in job.dev_loss_rows])
 
     def make(key: str) -> dict[str, Any]:
+        asked = len(job.dev_metric_rows)
+        if 0 < asked < FEW_ANSWERS and dev_settings(job).decides:
+            observer.say(
+                f"  warning: the scores of {asked} dev answers are coarse, and choose the weights: raise "
+                f"finetune.dev_metric_rows to {FEW_ANSWERS} or more, or leave the choice to the dev loss with 0"
+            )
+
         def tell(log: Any) -> None:
             observer.progress("finetune: step", int(log["step"]), int(log["steps"]), step_detail(log))
 
@@ -217,6 +227,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
                 run_folder=folder,
                 identity=identity,
                 dev=dev_settings(job),
+                dev_task=dev_task(job),
                 reporting=Reporting(recipe.finetune.report_to, recipe.name, key[:12]),
                 checkpoint_steps=recipe.finetune.checkpoint_steps,
                 keep_checkpoints=recipe.finetune.keep_checkpoints,
@@ -234,8 +245,10 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         return {
             **document,
             "memory": memory,
-            # the plan's time is that of all steps
-            "time": compare_time(plan, result.seconds) if result.steps == result.planned_steps else None,
+            # the plan's time is that of all steps, and of no answers
+            "time": compare_time(plan, result.seconds - result.answering_seconds)
+            if result.steps == result.planned_steps
+            else None,
             "weights": str(result.weights.relative_to(job.home)),
             "weights_digest": sha256_tree(result.weights),
             "predicted_peak_bytes": plan.get("peak_bytes"),
@@ -270,9 +283,18 @@ def _training_reads(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> dic
         **_identity(job, data),
         **_model_reads(job),
         "settings": asdict(run_settings(job, plan)),
-        "dev": what_dev_decides(dev_settings(job), job.dev_loss_rows),
+        "dev": what_dev_decides(dev_settings(job), job.dev_loss_rows, dev_task(job)),
+        "dev metric": _dev_metric_reads(job, data),
         "code": source_digest(("components/finetuning", "components/data")),
     }
+
+
+def _dev_metric_reads(job: Job, data: dict[str, Any]) -> list[Any] | None:
+    """Return what the score of dev answers depends on besides rows; None where no weights depend on it."""
+    if not job.dev_metric_rows or not dev_settings(job).decides:
+        return None
+    reads = _task_reads(job, data)
+    return [reads["task"], reads["assets"], source_digest(("components/evaluation",))]
 
 
 def _weights_are_there(job: Job, document: dict[str, Any]) -> bool:

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from components.data.rows import Message
 
-__all__ = ["Completion", "decode", "generate", "generate_ids", "has_full_attention", "prefill", "stop_ids"]
+__all__ = [
+    "Completion",
+    "check_lengths",
+    "decode",
+    "generate",
+    "generate_ids",
+    "has_full_attention",
+    "prefill",
+    "stop_ids",
+]
 
 # Tokens, padding included, that go through one prefill pass: bounds its memory, costs no speed beyond some hundreds.
 PREFILL_TOKENS = 2048
@@ -136,7 +145,7 @@ def generate_ids(
     """
     import torch
 
-    _check_lengths(model, prompts, max_new_tokens)
+    check_lengths(model, prompts, max_new_tokens)
     if not prompts:
         return []
     was_training = model.training
@@ -149,7 +158,17 @@ def generate_ids(
         model.train(was_training)
 
 
-def _check_lengths(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+def check_lengths(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse prompts that a model can't answer.
+
+    Args:
+        model: A causal language model, bare or wrapped by peft.
+        prompts: Token ids of every prompt.
+        max_new_tokens: Most tokens generated.
+
+    Raises:
+        InputError: A prompt is empty, or doesn't fit the model's positions together with its answer.
+    """
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}", allowed="1 or more")
     positions = getattr(causal_model(model).config, "max_position_embeddings", None)

@@ -93,6 +93,11 @@ def _curves(run: Mapping[str, Any]) -> list[tuple[str, Markup]]:
         charts.Series("dev", "tuned", held_out, marked=True),
     ]
     drawn = [(said, charts.curve(lines, label=lambda tick: f"{tick:g}", description=said))]
+    scores = _points_of(training.get("dev"), "score")
+    if scores:
+        title = f"Score of dev answers, {percent(scores[0][1])} at first, {percent(scores[-1][1])} at last"
+        line = charts.Series("dev score", "tuned", scores, marked=True)
+        drawn.append((title, charts.curve([line], label=_tick, description=title, height=90)))
     for key, name in (("learning_rate", "Learning rate"), ("tokens_per_second", "Tokens per second")):
         series = _points_of(training.get("losses"), key)
         if series:

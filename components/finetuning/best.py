@@ -17,10 +17,22 @@ from components.finetuning import checkpoint
 from components.finetuning.checkpoint import Checkpoint
 from components.finetuning.settings import DevSettings
 
-__all__ = ["DEV_LOSS", "BestWeights", "Kept", "Measurement", "best_of", "early_stop", "measurements"]
+__all__ = [
+    "ANSWERING_SECONDS",
+    "DEV_LOSS",
+    "DEV_SCORE",
+    "BestWeights",
+    "Kept",
+    "Measurement",
+    "best_of",
+    "early_stop",
+    "measurements",
+]
 
-# the trainer's own name of it, under which it is shown by TensorBoard and its like
+# the trainer's own names of them, under which they are shown by TensorBoard and its like
 DEV_LOSS = "eval_loss"
+DEV_SCORE = "eval_score"
+ANSWERING_SECONDS = "eval_answering_seconds"
 
 
 @dataclass(frozen=True)
@@ -30,15 +42,21 @@ class Measurement:
     Attributes:
         step: Optimizer steps done.
         loss: In nats for a token of the answers.
+        score: The task's metric on answers of the model; None where none were asked for.
     """
 
     step: int
     loss: float
+    score: float | None = None
 
     @property
-    def rank(self) -> float:
-        """Smaller is better; what isn't a number is worst."""
-        return self.loss if math.isfinite(self.loss) else math.inf
+    def rank(self) -> tuple[float, float]:
+        """Smaller is better: by the score, and by the loss where scores are equal or there are none."""
+        loss = self.loss if math.isfinite(self.loss) else math.inf
+        return (0.0 if self.score is None else -self.score, loss)
+
+    def __str__(self) -> str:
+        return f"dev loss {self.loss:.4f}" + ("" if self.score is None else f", dev score {self.score:.4f}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,11 @@ class Kept:
 
 def measurements(history: Sequence[Mapping[str, Any]]) -> list[Measurement]:
     """List the dev measurements of a trainer's history, in their order."""
-    return [Measurement(int(entry["step"]), float(entry[DEV_LOSS])) for entry in history if DEV_LOSS in entry]
+    return [
+        Measurement(int(entry["step"]), float(entry[DEV_LOSS]), entry.get(DEV_SCORE))
+        for entry in history
+        if DEV_LOSS in entry
+    ]
 
 
 def best_of(measured: Sequence[Measurement], without: Collection[int] = ()) -> Measurement | None:
@@ -86,8 +108,8 @@ def early_stop(measured: Sequence[Measurement], dev: DevSettings, steps: int) ->
     if since < dev.early_stopping:
         return None
     return (
-        f"stopped early after step {measured[-1].step} of {steps}: no dev loss below the {best.loss:.4f} of step "
-        f"{best.step} in {since} measurement{'s' * (since > 1)}"
+        f"stopped early after step {measured[-1].step} of {steps}: {since} measurement{'s' * (since > 1)} brought "
+        f"nothing better than step {best.step} with {best}"
     )
 
 
@@ -143,13 +165,11 @@ class BestWeights:
             return Kept(done, "the last step's: no dev loss was measured")
         last = measured[-1]
         if not self._dev.keep_best:
-            return Kept(done, f"the last step's, since finetune.keep_best is false; its dev loss is {last.loss:.4f}")
+            return Kept(done, f"the last step's, since finetune.keep_best is false; {last}")
         self.look(history, done)
         best = best_of(measured, self._lost)
-        among = f"the smallest dev loss of {len(measured)}" + (
-            ", of those whose weights are there" if self._lost else ""
-        )
+        among = f"the best of {len(measured)}" + (" whose weights are there" if self._lost else "")
         if best is None or best.step == done:
-            return Kept(done, f"the last step's: {among}, {last.loss:.4f}")
+            return Kept(done, f"the last step's and {among}: {last}")
         found = checkpoint.find(self._run_folder, best.step)
-        return Kept(best.step, f"{among}: {best.loss:.4f}, against {last.loss:.4f} at the end", found)
+        return Kept(best.step, f"{among}: {best}; the last step's: {last}", found)

@@ -53,6 +53,7 @@ def build_trainer(
     watch: ProgressWatch,
     best: BestWeights,
     dev_loss: Callable[[], float] | None,
+    dev_score: Callable[[], float] | None,
     callbacks: list[TrainerCallback],
     say: Callable[[str], None],
 ) -> ScheduledTrainer:
@@ -105,6 +106,7 @@ def build_trainer(
         watch=watch,
         best=best,
         dev_loss=dev_loss,
+        dev_score=dev_score,
         dtype=getattr(torch, dtype),
         say=say,
         model=model,

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from components.finetuning.best import DEV_LOSS, BestWeights, early_stop, measurements
+from components.finetuning.best import BestWeights, best_of, early_stop, measurements
 from components.finetuning.memory_watch import HeapGuard
 from components.finetuning.progress import FIRST_STEPS, ProgressWatch, stands_still
 from components.finetuning.settings import DevSettings
@@ -65,13 +65,13 @@ class WatchCallback(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **rest: Any) -> None:
-        loss = metrics[DEV_LOSS]
-        self.watch.measured(loss)
-        is_best = self.best.step(state.log_history) == state.global_step
-        self.say(f"  dev loss {loss:.4f} after step {state.global_step}" + ", the smallest so far" * is_best)
-        over = early_stop(measurements(state.log_history), self.dev, state.max_steps)
+        measured = measurements(state.log_history)
+        self.watch.measured(measured)
+        is_best = best_of(measured) == measured[-1]
+        self.say(f"  {measured[-1]} after step {state.global_step}" + ", the best so far" * is_best)
+        over = early_stop(measured, self.dev, state.max_steps)
         if over is not None:
             self.say(f"  {over}")
             control.should_training_stop = True
-        if is_best or over is not None:
+        if over is not None or self.best.step(state.log_history) == state.global_step:
             control.should_save = True

@@ -1,4 +1,4 @@
-"""The dev loss of a training run: when it is measured, and how. Called by the trainer through finetune.py."""
+"""What is measured on dev rows in a training run, and when: a loss, and a score of answers. Called by finetune.py."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from components.finetuning.run_schedule import dev_schedule
-from components.finetuning.settings import FinetuneSettings
+from components.finetuning.settings import DevTask, FinetuneSettings
 
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["dev_loss", "dev_steps"]
+__all__ = ["dev_loss", "dev_score", "dev_steps"]
 
 
 def dev_steps(steps: int, passes: int) -> frozenset[int]:
@@ -58,5 +58,46 @@ def dev_loss(model: Any, tokenizer: Any, rows: Sequence[Row], settings: Finetune
             loss = sum(float(forward_loss(model, batch, total)) for batch in on_device)
         model.train()
         return loss
+
+    return measure
+
+
+def dev_score(model: Any, tokenizer: Any, task: DevTask | None, step_tokens: int) -> Callable[[], float] | None:
+    """Return a function that has the model answer dev rows and scores the answers.
+
+    Args:
+        model: The model in training; it is put back into training mode.
+        tokenizer: The base's.
+        task: The rows and their metric; None, no function.
+        step_tokens: Tokens of the largest micro-batch of training. No more are answered at once, since a pass without
+            gradients takes less memory than one with them.
+
+    Returns:
+        The function; it draws nothing from the random generators of training.
+
+    Raises:
+        InputError: An unknown metric, or a prompt that doesn't fit the model's positions together with its answer.
+    """
+    if task is None:
+        return None
+    from components.data.chat import prompt_ids
+    from components.evaluation.generation import check_lengths
+    from components.evaluation.metrics import check_metric
+    from components.evaluation.task import evaluate_task
+    from components.finetuning.out_of_memory import random_states, restore_random
+
+    check_metric(task.metric, task.options)
+    prompts = [prompt_ids(tokenizer, row.prompt) for row in task.rows]
+    check_lengths(model, prompts, task.max_new_tokens)
+    batch_size = max(1, step_tokens // (max(map(len, prompts)) + task.max_new_tokens))
+
+    def measure() -> float:
+        states = random_states()
+        found = evaluate_task(
+            model, tokenizer, task.rows, metric=task.metric, options=task.options, max_new_tokens=task.max_new_tokens,
+            batch_size=batch_size,
+        )  # fmt: skip
+        restore_random(states)
+        return found.score
 
     return measure

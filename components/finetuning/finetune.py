@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import ConflictError, InputError
 from components.finetuning import checkpoint, guards, saving
-from components.finetuning.best import BestWeights, early_stop, measurements
-from components.finetuning.dev import dev_loss, dev_steps
+from components.finetuning.best import ANSWERING_SECONDS, BestWeights, early_stop, measurements
+from components.finetuning.dev import dev_loss, dev_score, dev_steps
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, find_method
 from components.finetuning.out_of_memory import told_clearly
@@ -18,12 +18,12 @@ from components.finetuning.progress import Progress, ProgressWatch, step_losses
 from components.finetuning.reporting import Reporting, continued_curves, reported
 from components.finetuning.result import FinetuneResult, StoppedError
 from components.finetuning.run_schedule import training_schedule
-from components.finetuning.settings import DevSettings, FinetuneSettings, what_decides, what_dev_decides
+from components.finetuning.settings import DevSettings, DevTask, FinetuneSettings, what_decides, what_dev_decides
 
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["DevSettings", "FinetuneResult", "FinetuneSettings", "StoppedError", "finetune"]
+__all__ = ["DevSettings", "DevTask", "FinetuneResult", "FinetuneSettings", "StoppedError", "finetune"]
 
 
 def finetune(
@@ -35,6 +35,7 @@ def finetune(
     run_folder: Path,
     identity: Mapping[str, str],
     dev: DevSettings = DevSettings(),  # noqa: B008 - frozen
+    dev_task: DevTask | None = None,
     reporting: Reporting = Reporting(),  # noqa: B008 - frozen
     checkpoint_steps: int = 20,
     keep_checkpoints: int = 2,
@@ -52,6 +53,8 @@ def finetune(
         run_folder: Checkpoints and weights go here; one process at a time.
         identity: Digests of what the run is made of; a checkpoint of another run is refused.
         dev: How the dev rows are watched: whether they end the run early, and whose weights are kept.
+        dev_task: Dev rows that are answered and scored each time that the dev loss is measured; the score then counts
+            before the loss.
         reporting: Which of TensorBoard, MLflow and W&B are told too.
         checkpoint_steps: Steps between checkpoints.
         keep_checkpoints: Complete ones that stay, besides that of the best dev measurement.
@@ -87,12 +90,11 @@ def finetune(
             f"another process is training in {run_folder}", next_step="wait for it, or stop it"
         ) from error
     if not processes.first:
-        reporting = Reporting()
+        reporting, progress, say = Reporting(), None, lambda _: None
     with lock, reported(reporting, run_folder):
         return _finetune(
-            base_folder, rows, dev_rows, settings, run_folder, dict(identity), dev, reporting, checkpoint_steps,
-            keep_checkpoints, progress if processes.first else None, say if processes.first else lambda _: None, stop,
-            processes,
+            base_folder, rows, dev_rows, settings, run_folder, dict(identity), dev, dev_task, reporting,
+            checkpoint_steps, keep_checkpoints, progress, say, stop, processes,
         )  # fmt: skip
 
 
@@ -104,6 +106,7 @@ def _finetune(
     run_folder: Path,
     identity: dict[str, str],
     dev: DevSettings,
+    dev_task: DevTask | None,
     reporting: Reporting,
     checkpoint_steps: int,
     keep_checkpoints: int,
@@ -123,7 +126,7 @@ def _finetune(
         checkpoint.sweep(run_folder)
     steps = len(schedule.steps)
     identity |= {"settings": what_decides(settings)}
-    from_dev = what_dev_decides(dev, dev_rows)
+    from_dev = what_dev_decides(dev, dev_rows, dev_task)
     if from_dev is not None:
         identity |= {"dev": from_dev}
     found = checkpoint.latest(run_folder, identity, say)
@@ -147,6 +150,8 @@ def _finetune(
         watch = ProgressWatch(schedule, progress, memory.so_far)
         best = BestWeights(run_folder, dev, say)
         measure = dev_loss(model, tokenizer, dev_rows, settings)
+        largest = max(sum(map(len, micro_batch)) for step in schedule.steps for micro_batch in step)
+        answer = dev_score(model, tokenizer, dev_task, largest)
         trainer = build_trainer(
             model,
             schedule,
@@ -172,6 +177,7 @@ def _finetune(
             watch=watch,
             best=best,
             dev_loss=measure,
+            dev_score=answer,
             callbacks=[
                 WatchCallback(
                     watch,
@@ -230,7 +236,11 @@ def _finetune(
         peak_bytes=memory.peak_bytes,
         losses=losses,
         skipped_steps=skipped,
-        dev=[{"step": found.step, "loss": found.loss} for found in measurements(history)],
+        dev=[
+            {"step": found.step, "loss": found.loss} | ({} if found.score is None else {"score": found.score})
+            for found in measurements(history)
+        ],
+        answering_seconds=sum(entry.get(ANSWERING_SECONDS, 0.0) for entry in history),
         resumed_from=found.step if found else None,
         trainable_parameters=trainable,
         total_parameters=total,

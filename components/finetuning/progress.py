@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from components.finetuning.best import DEV_LOSS
+from components.finetuning.best import Measurement, measurements
 from components.finetuning.schedule import Schedule
 
 __all__ = ["FIRST_STEPS", "Progress", "ProgressWatch", "stands_still", "step_losses"]
@@ -44,7 +44,7 @@ class ProgressWatch:
     Args:
         schedule: The run's order.
         progress: Called after each step with step, steps, loss, learning_rate, gradient_norm, tokens_per_second,
-            peak_bytes, seconds_left and, once it was measured, dev_loss; or None.
+            peak_bytes, seconds_left and, once they were measured, dev_loss and dev_score; or None.
         peak_bytes: Says how large the memory in use was at most so far.
 
     Attributes:
@@ -55,7 +55,7 @@ class ProgressWatch:
         self._tokens = [sum(len(s) for batch in step for s in batch) for step in schedule.steps]
         self._progress = progress
         self._peak_bytes = peak_bytes
-        self._dev_loss: float | None = None
+        self._dev: dict[str, float] = {}
         self._first_step = 0
         self._seconds_before = 0.0
         self._started = self._last = time.monotonic()
@@ -64,7 +64,7 @@ class ProgressWatch:
         """Start the clock, behind what an earlier part of the run has logged."""
         self._first_step = step
         self._seconds_before = max((entry["seconds"] for entry in history if "seconds" in entry), default=0.0)
-        self._dev_loss = next((entry[DEV_LOSS] for entry in reversed(history) if DEV_LOSS in entry), None)
+        self.measured(measurements(history))
         self._started = self._last = time.monotonic()
 
     @property
@@ -96,16 +96,17 @@ class ProgressWatch:
                 "peak_bytes": peak,
                 "seconds_left": sum(self._tokens[step:]) / speed,
             }
-            self._progress(told if self._dev_loss is None else {**told, "dev_loss": self._dev_loss})
+            self._progress(told | self._dev)
         return {
             "tokens_per_second": self._tokens[step - 1] / max(spent, 1e-9),
             "seconds": self._seconds_before + elapsed,
             "peak_bytes": peak,
         }
 
-    def measured(self, dev_loss: float) -> None:
-        """Note a dev loss, which is told with the steps that follow."""
-        self._dev_loss = dev_loss
+    def measured(self, measured: Sequence[Measurement]) -> None:
+        """Note what was measured on dev rows; the last of it is told with the steps that follow."""
+        for last in measured[-1:]:
+            self._dev = {"dev_loss": last.loss} | ({} if last.score is None else {"dev_score": last.score})
 
     def tokens(self, steps: int) -> int:
         """Return the tokens that go through the model in the first steps of the run, padding not counted."""

@@ -122,7 +122,9 @@ def _mlflow_run(reporting: Reporting, folder: Path) -> Iterator[None]:
                 if mlflow.get_experiment_by_name(project) is None:
                     mlflow.create_experiment(project, artifact_location=(folder / "mlflow").resolve().as_uri())
             mlflow.set_experiment(project)
-            mlflow.start_run(run_name=reporting.run)
+            # transformers' callback takes up the run that this names by itself
+            if "MLFLOW_RUN_ID" not in os.environ:
+                mlflow.start_run(run_name=reporting.run)
         yield
 
 

@@ -51,7 +51,8 @@ class FinetuneResult:
         losses: For each step its loss, learning rate, gradient norm, tokens/s, seconds and peak memory so far; the
             norm is None where a step in float16 overflowed and was skipped.
         skipped_steps: How many those are.
-        dev: For some steps the dev loss.
+        dev: For some steps the dev loss and, where dev rows were answered, the score.
+        answering_seconds: Time spent on those answers, a part of `seconds`.
         resumed_from: Step of the checkpoint that the run went on from, or None.
         trainable_parameters: Parameters that were trained.
         total_parameters: Parameters of base and adapter.
@@ -76,6 +77,7 @@ class FinetuneResult:
     losses: list[dict[str, Any]]
     skipped_steps: int
     dev: list[dict[str, float]]
+    answering_seconds: float
     resumed_from: int | None
     trainable_parameters: int
     total_parameters: int

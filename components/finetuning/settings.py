@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.files import digest_of
 from components.finetuning.methods import MethodSettings
@@ -13,7 +13,7 @@ from components.finetuning.methods import MethodSettings
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["DevSettings", "FinetuneSettings", "what_decides", "what_dev_decides"]
+__all__ = ["DevSettings", "DevTask", "FinetuneSettings", "what_decides", "what_dev_decides"]
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,38 @@ def what_decides(settings: FinetuneSettings) -> str:
     return json.dumps({**values, "sequences_per_step": cut}, sort_keys=True)
 
 
-def what_dev_decides(dev: DevSettings, rows: Sequence[Row]) -> str | None:
+@dataclass(frozen=True)
+class DevTask:
+    """Dev rows that the model in training answers, and how its answers are scored.
+
+    Attributes:
+        rows: Rows with answers.
+        metric: Name of a metric.
+        options: Options of the metric.
+        max_new_tokens: Most tokens of an answer.
+    """
+
+    rows: Sequence[Row]
+    metric: str
+    options: Mapping[str, Any]
+    max_new_tokens: int
+
+
+def what_dev_decides(dev: DevSettings, rows: Sequence[Row], task: DevTask | None = None) -> str | None:
     """Return what other weights may come from, as a text; None where dev rows are only watched, or aren't there.
 
     Args:
         dev: How they are watched.
-        rows: The rows that are measured.
+        rows: The rows behind the dev loss.
+        task: The rows that are answered. Options of its metric may be paths, and are left to the caller.
     """
     if not rows or not dev.decides:
         return None
-    return json.dumps({**asdict(dev), "rows": digest_of([row.to_dict() for row in rows])}, sort_keys=True)
+    found = {**asdict(dev), "rows": _digest(rows)}
+    if task is not None:
+        found["task"] = [_digest(task.rows), task.metric, task.max_new_tokens]
+    return json.dumps(found, sort_keys=True)
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    return digest_of([row.to_dict() for row in rows])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from components.data.packing import PackedSequence
 from components.errors import TunewrightError
 from components.finetuning import checkpoint, guards
-from components.finetuning.best import DEV_LOSS, BestWeights
+from components.finetuning.best import ANSWERING_SECONDS, DEV_LOSS, DEV_SCORE, BestWeights
 from components.finetuning.checkpoint import Checkpoint, load_tensors
 from components.finetuning.loss import forward_loss
 from components.finetuning.out_of_memory import EffectiveBatch, Split, told_clearly
@@ -76,6 +77,7 @@ class ScheduledTrainer(Trainer):
         watch: Keeps time and memory of each step.
         best: Which dev measurement's checkpoint stays.
         dev_loss: Measures the dev rows; None where there are none.
+        dev_score: Has them answered and scores the answers; None where that isn't asked for.
         dtype: What the step computes in; with float16 the loss is scaled, so that small gradients don't vanish
             (Micikevicius et al. 2018, arXiv:1710.03740).
         say: Called with a line for the person.
@@ -97,6 +99,7 @@ class ScheduledTrainer(Trainer):
         watch: ProgressWatch,
         best: BestWeights,
         dev_loss: Callable[[], float] | None,
+        dev_score: Callable[[], float] | None,
         dtype: torch.dtype,
         say: Callable[[str], None],
         **arguments: Any,
@@ -107,7 +110,7 @@ class ScheduledTrainer(Trainer):
         self.processes = processes
         self.watch = watch
         self.best = best
-        self.dev_loss = dev_loss
+        self.dev_loss, self.dev_score = dev_loss, dev_score
         self.control: Any
         self.step_weights = step_weights(schedule)
         own_steps = share_of(schedule, processes, split.micro_batch_size)
@@ -160,6 +163,10 @@ class ScheduledTrainer(Trainer):
         """Measure the dev rows; the first process's figure is what all of them decide by."""
         assert self.dev_loss is not None
         metrics = {DEV_LOSS: self.processes.first_value(self.dev_loss())}
+        if self.dev_score is not None:
+            started = time.monotonic()
+            metrics[DEV_SCORE] = self.processes.first_value(self.dev_score())
+            metrics[ANSWERING_SECONDS] = time.monotonic() - started
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

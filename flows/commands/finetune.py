@@ -53,5 +53,6 @@ def _render(found: dict[str, Any]) -> str:
     return (
         f"{found['weights']}  ({how})\n"
         f"  {found['steps']} steps, {found['tokens']} tokens, {found['tokens_per_second']:.0f} tokens/s, "
-        f"loss {first:.3f} to {last:.3f}, peak {found['peak_bytes'] / 2**30:.2f} GiB"
+        f"loss {first:.3f} to {last:.3f}, peak {found['peak_bytes'] / 2**30:.2f} GiB\n"
+        f"  {found['ended']}; the weights of step {found['kept_step']} are kept, {found['kept_reason']}"
     )

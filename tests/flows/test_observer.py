@@ -14,20 +14,23 @@ LOG = {
 }  # fmt: skip
 
 
-def test_a_step_tells_loss_rate_norm_speed_memory_and_time_left() -> None:
-    assert step_detail(LOG) == "loss 1.235  lr 5.0e-04  grad 0.988  512 tokens/s  1.50 GiB  1:23 left"
-    assert step_detail({**LOG, "dev_loss": 2.0}).startswith("loss 1.235  dev 2.000  lr ")
+def test_a_step_tells_time_left_losses_rate_norm_speed_and_memory() -> None:
+    assert step_detail(LOG) == "1:23 left  loss 1.235  lr 5.0e-04  grad 0.988  512 tokens/s  1.50 GiB"
+    assert step_detail({**LOG, "dev_loss": 2.0}).startswith("1:23 left  loss 1.235  dev 2.000  lr ")
+    assert step_detail({**LOG, "dev_loss": 2.0, "dev_score": 0.625}).startswith(
+        "1:23 left  loss 1.235  dev 2.000 62.5%  lr"
+    )
     assert "  grad overflow  " in step_detail({**LOG, "gradient_norm": math.inf})
 
 
-def test_the_line_of_a_long_run_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    long = {
-        **LOG,
-        "dev_loss": 10.0,
-        "gradient_norm": 1.23e-05,
-        "tokens_per_second": 123456.0,
-        "seconds_left": 599_999.0,
-    }
-    TerminalObserver().progress("finetune: step", 99_999, 99_999, step_detail(long))
-    (line,) = capsys.readouterr().err.splitlines()
-    assert len(line) <= 120
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_line_that_is_redrawn_never_wraps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    TerminalObserver().progress("finetune: step", 3, 12, step_detail({**LOG, "dev_loss": 2.0, "dev_score": 0.625}))
+    line = capsys.readouterr().err.removeprefix("\r\033[2K")
+    assert len(line) < columns
+    assert line.startswith("  finetune: step 3/12  1:23 left  loss 1.235  dev 2.000 62.5%  lr 5.0e-04  ")
+    assert line.endswith("1.50 GiB" if columns == 200 else "…")

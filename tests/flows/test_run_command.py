@@ -119,7 +119,7 @@ def test_under_prefect_the_document_is_the_same_and_the_run_shows_tasks_and_arti
     seen = json.loads(shown.stdout.splitlines()[-1])
     assert {"materialise data", "decide", "plan", "finetune", "register", "gate and promote"} <= set(seen["tasks"])
     (watched,) = [text for text in seen["progress"] if text.startswith("finetune: step ")]
-    for figure in ("/3  loss ", "  dev ", "  lr ", "  grad ", " tokens/s  ", " GiB  ", " left"):
+    for figure in ("/3  0:", " left  loss ", "  dev ", "  lr ", "  grad ", " tokens/s  ", " GiB"):
         assert figure in watched
     assert any("tiny:v1" in text for text in seen["markdown"])
     assert seen["state"] == "Completed"

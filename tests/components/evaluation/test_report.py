@@ -206,6 +206,24 @@ def test_learned_deltas_are_told_by_matrix(run: dict[str, Any]) -> None:
     assert [*re.findall(r">([^<>\n]+)<", cells[1])] == ["q_proj", "3", "1", "2.5 (layer 1)", "6 of 16"]
 
 
+def test_why_training_ended_and_whose_weights_are_kept_is_told(run: dict[str, Any]) -> None:
+    ended = "stopped early after step 45 of 60: 2 measurements brought nothing better than step 15 with dev loss 0.5"
+    run["training"] |= {
+        "steps": 45,
+        "planned_steps": 60,
+        "ended": ended,
+        "kept_step": 15,
+        "kept_reason": "the best of 3",
+    }
+    run["training"]["dev"] = [{"step": 15 * n, "loss": 1.0, "score": 0.25 * n} for n in (1, 2, 3)]
+    text = Page(render_html(run)).text
+    assert ended in text
+    assert "Weights of step 15 the best of 3" in text
+    assert "Score of dev answers, 25.0 % at first, 75.0 % at last" in text
+    summary = render_markdown(run)
+    assert f"; {ended}; the weights of step 15 are kept" in summary
+
+
 def test_undecided_task_says_how_many_rows_it_needs(run: dict[str, Any]) -> None:
     run["task"] |= {"low": -0.01, "high": 0.02, "pairs_needed": 1840}
     text = Page(render_html(run)).text

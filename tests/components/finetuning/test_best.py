@@ -91,6 +91,20 @@ def test_a_run_stops_when_patience_is_over(losses: list[float], patience: int, b
     assert early_stop(measured, DevSettings(9, patience), len(losses)) is None
 
 
+def test_a_score_counts_before_the_loss_and_the_loss_among_equal_scores() -> None:
+    measured = [
+        Measurement(1, 1.0, 0.5),
+        Measurement(2, 3.0, 0.75),
+        Measurement(3, 2.0, 0.75),
+        Measurement(4, 0.5, 0.25),
+    ]
+    best = best_of(measured)
+    assert best is not None
+    assert best.step == 3
+    assert early_stop(measured, DevSettings(9, 1), 9) is not None
+    assert str(best) == "dev loss 2.0000, dev score 0.7500"
+
+
 @pytest.mark.parametrize(
     ("steps", "passes", "expected"), [(12, 4, {3, 6, 9, 12}), (3, 4, {1, 2, 3}), (5, 1, {5}), (2, 9, {1, 2})]
 )
@@ -105,7 +119,9 @@ def test_a_run_ends_early_and_keeps_the_weights_of_the_smallest_dev_loss(
     losses = [entry["loss"] for entry in result.dev]
     assert (result.steps, result.planned_steps, len(result.losses)) == (5, 12, 5)
     assert result.kept_step == 1 + losses.index(min(losses)) == 3
-    assert result.ended.startswith("stopped early after step 5 of 12: no dev loss below the ")
+    assert result.ended.startswith(
+        "stopped early after step 5 of 12: 2 measurements brought nothing better than step 3 with dev"
+    )
     assert result.rows == 5 * 4
     # the two newest and the best
     assert checkpoints(folder) == {"checkpoint-3", "checkpoint-4", "checkpoint-5"}
@@ -113,8 +129,8 @@ def test_a_run_ends_early_and_keeps_the_weights_of_the_smallest_dev_loss(
     measure = dev_loss(model, tokenizer, dev_rows(), settings())
     assert measure is not None
     assert measure() == pytest.approx(min(losses), rel=1e-6)
-    assert sum("the smallest so far" in line for line in said) == 3
-    assert any(line.startswith("  the weights of step 3 of 12 are kept, the smallest dev loss of 5") for line in said)
+    assert sum("the best so far" in line for line in said) == 3
+    assert any(line.startswith("  the weights of step 3 of 12 are kept, the best of 5: dev loss 5.9") for line in said)
 
 
 def test_the_last_weights_are_kept_where_the_recipe_says_so(base: Path, tmp_path: Path) -> None:
@@ -182,7 +198,7 @@ def test_damaged_best_weights_fall_back_to_the_best_that_are_there(base: Path, t
     assert result.steps == 5
     (warning,) = [line for line in said if "warning" in line]
     assert "of step 3, can't be kept: their checkpoint is damaged (weights.safetensors" in warning
-    assert "of those whose weights are there" in result.kept_reason
+    assert "the best of 5 whose weights are there: " in result.kept_reason
 
 
 def test_other_dev_rows_are_another_run_where_they_decide(base: Path, tmp_path: Path) -> None:
