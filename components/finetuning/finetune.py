@@ -79,6 +79,10 @@ def finetune(
         raise InputError(
             f"{method.name} with gradient checkpointing", allowed=f"{method.name} without it", next_step="plan again"
         )
+    if dev_task is not None and not dev_rows:
+        raise InputError(
+            "dev rows to answer, and none for the dev loss", next_step="give rows for both, or for neither"
+        )
     processes = current_processes()
     run_folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -210,10 +214,10 @@ def _finetune(
             say(f"  {skipped} of {len(losses)} steps overflowed in float16 and were skipped")
         kept = best.choose(history, done)
         say(f"  the weights of step {kept.step} of {steps} are kept, {kept.why}")
+        # optimizer states and gradients are not needed again; a checkpoint's weights and the check take their place
+        trainer.release_training_memory()
         if kept.checkpoint is not None:
             trainer.load_weights(kept.checkpoint)
-        # optimizer states and gradients are not needed again; the check below takes their place
-        trainer.release_training_memory()
         weights = run_folder / method.kind
         if processes.first:
             saving.save(model, method, base_folder, weights, untrained)
@@ -237,8 +241,8 @@ def _finetune(
         losses=losses,
         skipped_steps=skipped,
         dev=[
-            {"step": found.step, "loss": found.loss} | ({} if found.score is None else {"score": found.score})
-            for found in measurements(history)
+            {"step": one.step, "loss": one.loss} | ({} if one.score is None else {"score": one.score})
+            for one in measurements(history)
         ],
         answering_seconds=sum(entry.get(ANSWERING_SECONDS, 0.0) for entry in history),
         resumed_from=found.step if found else None,
