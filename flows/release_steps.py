@@ -193,6 +193,7 @@ def register(
                     key: training.document[key]
                     for key in ("steps", "rows", "tokens", "trainable_parameters", "total_parameters", "splits")
                 },
+                "rope_scaling": job.recipe.finetune.rope_scaling and job.recipe.finetune.rope_scaling.model_dump(),
                 "rank_hint": (training.document["deltas"] or {}).get("hint"),
                 "memory": training.document["memory"],
                 "time": training.document["time"],

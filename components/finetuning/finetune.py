@@ -19,6 +19,7 @@ from components.finetuning.processes import Processes, current_processes
 from components.finetuning.progress import Progress, ProgressWatch
 from components.finetuning.schedule import Schedule, build_schedule
 from components.memory.workload import Workload
+from components.models.rope import RopeScaling
 
 if TYPE_CHECKING:
     from components.data.rows import Row
@@ -71,6 +72,7 @@ class FinetuneSettings:
         max_tokens: Longest packed sequence.
         prompt_loss_weight: Weight of prompt tokens.
         seed: Of order and dropout.
+        rope_scaling: How the base's positions are scaled, in training and wherever the weights are loaded.
     """
 
     method: str
@@ -90,6 +92,7 @@ class FinetuneSettings:
     max_tokens: int = 1024
     prompt_loss_weight: float = 0.0
     seed: int = 0
+    rope_scaling: RopeScaling | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ def run_workload(tokenizer: Any, rows: Sequence[Row], dev_rows: Sequence[Row], s
         labelled=tuple(sum(weight > 0 for weight in sequence.weights) for sequence in sequences),
         dev_lengths=tuple(len(s) for step in dev.steps for batch in step for s in batch) if dev else (),
         dev_passes=DEV_PASSES if dev else 0,
+        positions=_positions(schedule),
     )
 
 
@@ -256,11 +260,12 @@ def _finetune(
     dtype = "float32" if method.kind == "full" else settings.dtype
     with MemoryWatch() as memory:
         with told_clearly("while the base was loaded"):
-            base = load_model(base_folder, dtype=dtype, quantization=method.quantization)
+            base = load_model(
+                base_folder, dtype=dtype, quantization=method.quantization, rope_scaling=settings.rope_scaling
+            )
         model = method.attach(base, settings.attachment)
         untrained = saving.keep_untrained(model, settings.attachment, run_folder)
-        longest = max(place for step in schedule.steps for b in step for s in b for place in s.position_ids) + 1
-        guards.check_before(model, tokenizer, encoded, longest)
+        guards.check_before(model, tokenizer, encoded, _positions(schedule))
         trainable, total = guards.trainable_counts(model)
         probe = schedule.steps[0][0][0]
         # before a checkpoint is loaded: what training changes is told from here
@@ -312,10 +317,18 @@ def _finetune(
         trainer.release_training_memory()
         weights = run_folder / method.kind
         if processes.first:
-            saving.save(model, method, base_folder, weights, untrained)
+            saving.save(model, method, base_folder, weights, untrained, settings.rope_scaling)
         processes.wait()
         change = saving.check_saved(
-            model, method, base_folder, weights, probe, start, dtype, fresh=untrained is not None
+            model,
+            method,
+            base_folder,
+            weights,
+            probe,
+            start,
+            dtype,
+            fresh=untrained is not None,
+            rope_scaling=settings.rope_scaling,
         )
     return FinetuneResult(
         weights=weights,
@@ -369,6 +382,11 @@ def _schedule(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -
         seed=settings.seed,
     )
     return schedule, encoded
+
+
+def _positions(schedule: Schedule) -> int:
+    """Return how many positions the longest row of a run takes."""
+    return max(place for step in schedule.steps for b in step for s in b for place in s.position_ids) + 1
 
 
 def _shared_text(row: Row) -> str:
