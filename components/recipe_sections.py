@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from components.errors import InputError
 from components.memory.hardware import parse_size
+from components.models.rope import LARGEST_FACTOR, ROPE_TYPES, RopeScaling
 from components.recipe_errors import shown
 
 __all__ = ["FinetuneSection", "Recipe", "TrafficSection"]
@@ -69,6 +70,27 @@ ModuleNames = Annotated[
         "x-allowed": "auto, attention-qv, attention-qkvo, all-linear, or module names as a list such as [q_proj]",
     }),
 ]  # fmt: skip
+
+
+def _rope_mapping(value: Any) -> Any:
+    """Take `yarn:2` for what it stands for, and say of a mapping what is missing or unknown in it."""
+    if isinstance(value, str):
+        try:
+            return RopeScaling.parse(value).to_record()
+        except InputError as error:
+            raise ValueError(f"{error.problem}; allowed: {error.allowed}") from error
+    if isinstance(value, Mapping) and set(value) != {"type", "factor"}:
+        raise ValueError(f"has the keys {', '.join(map(str, value)) or 'none'}; allowed: type and factor, both of them")
+    return value
+
+
+def _rope_schema(schema: dict[str, Any]) -> None:
+    """Say in the schema that a text is taken too."""
+    schema["anyOf"].insert(1, {"type": "string"})
+    schema["x-allowed"] = (
+        f"a mapping of type ({', '.join(ROPE_TYPES)}) and factor (above 1, up to {LARGEST_FACTOR:g}), or both as text, "
+        "such as yarn:2"
+    )
 
 
 def _holds_boolean(value: Any) -> bool:
@@ -240,6 +262,13 @@ class MemorySection(Section):
         return value
 
 
+class RopeSection(Section):
+    """How positions are scaled beyond those that the base was trained on."""
+
+    type: Literal["linear", "dynamic", "yarn"] = Field(description="how the rotary frequencies change")
+    factor: float = Field(gt=1, le=LARGEST_FACTOR, description="reach over the base's positions")
+
+
 class FinetuneSection(Section):
     """How the weights are changed."""
 
@@ -281,6 +310,12 @@ class FinetuneSection(Section):
     )
     rows_per_sequence: int = Field(4, ge=1, description="rows that share one prefix in a sequence; 1: no packing")
     max_tokens: int = Field(1024, ge=16, description="longest packed sequence in tokens")
+    rope_scaling: Annotated[RopeSection | None, BeforeValidator(_rope_mapping)] = Field(
+        None,
+        description="positions past the base's own: {type: linear, dynamic or yarn, factor: 2}, or yarn:2; goes with "
+        "the weights wherever they are loaded",
+        json_schema_extra=_rope_schema,
+    )
     prompt_loss_weight: Fraction | Auto = Field(
         "auto", description="weight of prompt tokens in the loss; 'auto': 0.01, or 0.1 where answers are short"
     )
@@ -326,6 +361,15 @@ class FinetuneSection(Section):
             raise ValueError(
                 f"early_stopping {self.early_stopping} can't come true with dev_passes {self.dev_passes}: before the "
                 "last of them it needs one that is the best and so many that aren't; raise dev_passes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frequencies_are_those_of_a_row(self) -> FinetuneSection:
+        if self.rope_scaling is not None and self.rope_scaling.type == "dynamic" and self.rows_per_sequence > 1:
+            raise ValueError(
+                f"rope_scaling dynamic with rows_per_sequence {self.rows_per_sequence}: frequencies follow a row's "
+                "length, and rows behind one prefix would get those of the longest: set rows_per_sequence to 1"
             )
         return self
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from components.errors import ConflictError, InputError
 from components.files import sha256_file
-from components.models.fingerprint import BINDING_FILE, Fingerprint, fingerprint, read_binding
+from components.models.fingerprint import BINDING_FILE, Fingerprint, fingerprint, read_binding, read_rope_scaling
+from components.models.rope import RopeScaling, read_scaling
 from deploy.canary import Canary
 
 __all__ = ["ADAPTER", "BASE", "DESCRIPTION_FILE", "FORMAT", "ServedModel", "check_base"]
@@ -66,6 +67,16 @@ class ServedModel:
     def adapter(self) -> Path | None:
         """The adapter's folder, or None when the base's folder is the whole model."""
         return self.folder / ADAPTER if any(name.startswith(f"{ADAPTER}/") for name in self.files) else None
+
+    @property
+    def rope_scaling(self) -> RopeScaling | None:
+        """How positions are scaled when the folder is loaded, by the adapter's binding or the whole model's config."""
+        if self.adapter is not None:
+            return read_rope_scaling(self.adapter)
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(str(self.folder / BASE), local_files_only=True, trust_remote_code=False)
+        return read_scaling(config)
 
     @classmethod
     def read(cls, folder: Path) -> ServedModel:

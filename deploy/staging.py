@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import ConflictError, InputError
 from components.files import digest_of, sha256_file, write_json
 from components.models.fingerprint import Fingerprint, fingerprint
+from components.models.rope import RopeScaling
 from components.models.safety import check_chat_template, check_folder
 from deploy.canary import PROBES, QUANTIZED_TIE_MARGIN, TIE_MARGIN, Canary, record_canary
 from deploy.engines.threads import one_thread, wait_politely
@@ -141,3 +142,11 @@ def _check(model: ServedModel, manifest: Mapping[str, Any]) -> None:
                 next_step=f"tunewright registry verify {model.label}",
             )
     check_base(model.label, fingerprint(model.folder / BASE), model.fingerprint, model.adapter)
+    # an adapter on a base that is scaled itself records none of its own
+    trained, found = RopeScaling.from_record(manifest.get("metadata", {}).get("rope_scaling")), model.rope_scaling
+    if trained is not None and found != trained:
+        raise ConflictError(
+            f"{model.label} was trained under RoPE scaling {trained}, and its files say {found}",
+            allowed="the scaling that its manifest names, in the adapter's binding or the weights' config",
+            next_step="register the version again with the files of its training",
+        )

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "finetune": ("finetune", "Plan and train a recipe; nothing is registered."),
     "compare-methods": ("compare_methods", "Train a recipe by several methods, measured side by side."),
     "evaluate": ("evaluation", "Score a registered version on general suites, and its alignment tax."),
+    "long-context": ("long_context", "Measure how far a model reads, with and without RoPE scaling."),
     "registry": ("registry", "Look up, promote, roll back and verify model versions."),
     "serve": ("serve", "Serve a registered version behind an OpenAI-compatible endpoint."),
     "bundle": ("bundle", "Package a registered version with BentoML."),

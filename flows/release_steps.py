@@ -204,6 +204,7 @@ def register(
                     for rule in job.tactics_for(plan["method"]).rules
                 },
                 "training": {key: training.document[key] for key in TRAINING_FACTS},
+                "rope_scaling": job.recipe.finetune.rope_scaling and job.recipe.finetune.rope_scaling.model_dump(),
                 "rank_hint": (training.document["deltas"] or {}).get("hint"),
                 "memory": training.document["memory"],
                 "time": training.document["time"],

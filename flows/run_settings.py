@@ -11,9 +11,10 @@ from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.finetuning.settings import DevSettings, DevTask, FinetuneSettings
+from components.models.rope import RopeScaling
 from flows.job import Job
 
-__all__ = ["dev_settings", "dev_task", "probe_settings", "run_settings"]
+__all__ = ["dev_settings", "dev_task", "probe_settings", "rope_scaling", "run_settings"]
 
 
 def probe_settings(job: Job) -> FinetuneSettings:
@@ -51,6 +52,7 @@ def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
         max_tokens=section.max_tokens,
         prompt_loss_weight=tactics.prompt_loss_weight,
         seed=recipe.seed,
+        rope_scaling=rope_scaling(job),
     )
 
 
@@ -66,6 +68,12 @@ def dev_task(job: Job) -> DevTask | None:
     if not job.dev_metric_rows:
         return None
     return DevTask(job.dev_metric_rows, task.metric, job.metric_options, task.max_new_tokens)
+
+
+def rope_scaling(job: Job) -> RopeScaling | None:
+    """Return how the recipe scales the base's positions."""
+    section = job.recipe.finetune.rope_scaling
+    return RopeScaling(section.type, section.factor) if section is not None else None
 
 
 def _method_settings(job: Job, method: str) -> MethodSettings:

@@ -19,13 +19,15 @@ from components.finetuning.methods import METHODS
 from components.finetuning.processes import current_processes
 from components.finetuning.settings import what_dev_decides
 from components.memory.process import TrainingProcess
+from components.models.rope import RopeScaling
 from components.recipe_sections import MemorySection
 from components.runtime import release_memory
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.interruption import sigterm_asked
 from flows.job import Job
+from flows.long_context import task_scaling
 from flows.observer import Observer, step_detail
-from flows.run_settings import dev_settings, dev_task, probe_settings, run_settings
+from flows.run_settings import dev_settings, dev_task, probe_settings, rope_scaling, run_settings
 from flows.step_store import Step, library_versions, source_digest
 
 __all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan"]
@@ -74,7 +76,7 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
     def make(key: str) -> dict[str, Any]:
         from components.decision.decide import decide as measure
 
-        model, tokenizer = _load(job, None)
+        model, tokenizer = _load(job, None, rope_scaling=task_scaling(job))
         section = recipe.decision
         probe = (section.probe, probe_trainer(job, probe_settings(job), key, observer)) if section.probe else None
         decision = measure(
@@ -157,6 +159,7 @@ def plan(
             dora=recipe.finetune.dora,
             bottleneck_width=recipe.finetune.bottleneck_width,
             virtual_tokens=recipe.finetune.virtual_tokens,
+            rope_scaling=rope_scaling(job),
             process=process,
             **{"methods": job.tactics.methods, **(target or {})},
         )
@@ -169,6 +172,7 @@ def plan(
         "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
         "dev loss": [digest_of([row.to_dict() for row in job.dev_loss_rows]), recipe.finetune.dev_passes],
         "finetune": {name: getattr(job.tactics, name, getattr(recipe.finetune, name)) for name in shape},
+        "rope scaling": str(rope_scaling(job)),
         "methods": job.tactics.methods if recipe.finetune.method == "auto" else None,
         "target": target,
         # another price plans nothing anew
@@ -325,25 +329,28 @@ def _measure(
 ) -> Step:
     """Measure one model on task and suites; each is kept by itself, and the model is loaded when one is missing."""
     recipe = job.recipe
-    loaded: list[tuple[Any, Any]] = []
+    # one model at a time: the base is scaled for a task that doesn't fit it otherwise, and never for the suites, whose
+    # loss by the scaling is a part of the tax
+    loaded: dict[RopeScaling | None, tuple[Any, Any]] = {}
 
-    def model_and_tokenizer() -> tuple[Any, Any]:
-        if not loaded:
-            loaded.append(_load(job, training, quantization))
-        return loaded[0]
+    def model_and_tokenizer(scaling: RopeScaling | None = None) -> tuple[Any, Any]:
+        if scaling not in loaded:
+            loaded.clear()
+            loaded[scaling] = _load(job, training, quantization, rope_scaling=scaling)
+        return loaded[scaling]
 
     def measure_task(_: str) -> dict[str, Any]:
         from components.decision.baselines import RETRIEVAL_CANDIDATES, build_prompts
+        from components.evaluation.generation import answer_positions
         from components.evaluation.task import evaluate_task
-        from components.models.soft_prompt import virtual_tokens
 
-        model, tokenizer = model_and_tokenizer()
+        model, tokenizer = model_and_tokenizer(task_scaling(job) if training is None else None)
         prompts = build_prompts(
             candidate,
             job.test_rows,
             job.train_rows,
             tokenizer=tokenizer,
-            positions=model.config.max_position_embeddings - virtual_tokens(model),
+            positions=answer_positions(model),
             max_new_tokens=recipe.task.max_new_tokens,
             examples=recipe.decision.few_shot,
             seed=recipe.seed,
@@ -416,12 +423,18 @@ def _progress(observer: Observer, what: str) -> Callable[[int, int], None]:
     return lambda done, total: observer.progress(what, done, total)
 
 
-def _load(job: Job, training: dict[str, Any] | None, quantization: str | None = None) -> tuple[Any, Any]:
-    """Load base or tuned model as it will be served."""
+def _load(
+    job: Job,
+    training: dict[str, Any] | None,
+    quantization: str | None = None,
+    *,
+    rope_scaling: RopeScaling | None = None,
+) -> tuple[Any, Any]:
+    """Load the base, scaled or not, or the tuned model as it will be served: its scaling comes with its weights."""
     from components.models.load import load_as_served
 
     if training is None:
-        return load_as_served(job.base.folder, adapter=None, quantization=quantization)
+        return load_as_served(job.base.folder, adapter=None, quantization=quantization, rope_scaling=rope_scaling)
     weights = job.home / training["weights"]
     if training["kind"] == "full":
         return load_as_served(weights, adapter=None, quantization=None)
@@ -448,6 +461,7 @@ def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
         "task": recipe.task.model_dump(mode="json"),
         "assets": _sha(job, data, recipe.data.assets) if recipe.data.assets else None,
         "seed": recipe.seed,
+        "rope scaling": str(task_scaling(job)),
     }
 
 

@@ -41,8 +41,8 @@ from components.decision.prompts import CandidatePrompts
 from components.decision.verdict import reach_verdict
 from components.decision.word_order import word_order
 from components.errors import InputError
+from components.evaluation.generation import answer_positions
 from components.evaluation.task import TaskResult, evaluate_task
-from components.models.forward import causal_model
 
 if TYPE_CHECKING:
     from components.data.rows import Row
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["decide", "default_candidates"]
 
-UNLIMITED_POSITIONS = 1 << 30
 
 Progress = Callable[[str, int, int], None]
 # Verdicts that say that training comes next, now or later: only then are base and probe looked at.
@@ -140,7 +139,7 @@ def decide(
         written=bool(written), few_shot=few_shot, corpus=context is not None, gold=gold
     )
     _check(names, few_shot, target_score)
-    positions = getattr(causal_model(model).config, "max_position_embeddings", None) or UNLIMITED_POSITIONS
+    positions = answer_positions(model)
     results: dict[str, TaskResult] = {}
     prompts: dict[str, CandidatePrompts] = {}
     notes = _sample_notes(dev_rows, candidates, context)

@@ -17,6 +17,7 @@ from components.evaluation.attention import has_full_attention, prefill_places
 from components.evaluation.kv_cache import Layers, PrefillCache, SlotCache, join
 from components.evaluation.prefix_tree import PrefixNode, plan_prefixes
 from components.models.forward import causal_model, logits
+from components.models.rope import cached_positions, config_positions
 from components.models.soft_prompt import virtual_layers, virtual_tokens
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Completion",
+    "answer_positions",
     "check_lengths",
     "decode",
     "generate",
@@ -37,6 +39,8 @@ __all__ = [
 
 # Tokens, padding included, that go through one prefill pass: bounds its memory, costs no speed beyond some hundreds.
 PREFILL_TOKENS = 2048
+# Where a config says nothing of positions.
+UNLIMITED_POSITIONS = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,16 @@ def generate_ids(
         model.train(was_training)
 
 
+def answer_positions(model: Any) -> int:
+    """Return how many positions a prompt and its answer may take together.
+
+    Args:
+        model: A causal language model, bare or wrapped by peft.
+    """
+    positions = cached_positions(causal_model(model).config)
+    return (UNLIMITED_POSITIONS if positions is None else positions) - virtual_tokens(model)
+
+
 def check_lengths(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
     """Refuse prompts that a model can't answer.
 
@@ -171,18 +185,19 @@ def check_lengths(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: 
     """
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}", allowed="1 or more")
-    positions = getattr(causal_model(model).config, "max_position_embeddings", None)
-    if positions is not None:
-        positions -= virtual_tokens(model)
+    positions, config = answer_positions(model), causal_model(model).config
+    # a scaling that a cache can't follow is not one that reaches further
+    follows = config_positions(config) == cached_positions(config)
+    further = "or set finetune.rope_scaling" if follows else "or scale by yarn or linear"
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise InputError(f"prompt {index} has no tokens")
-        if positions is not None and len(prompt) + max_new_tokens > positions:
+        if len(prompt) + max_new_tokens > positions:
             raise InputError(
                 f"prompt {index} has {len(prompt)} tokens, which with {max_new_tokens} new ones is more than the "
-                f"model's {positions} positions",
+                f"model's {positions} positions for answers",
                 allowed=f"prompts of at most {positions - max_new_tokens} tokens",
-                next_step="shorten the prompt, carry fewer examples, or lower max_new_tokens",
+                next_step=f"shorten the prompt, carry fewer examples, lower max_new_tokens, {further}",
             )
 
 

@@ -142,11 +142,12 @@ def _finetune(
     dtype = "float32" if method.kind == "full" else settings.dtype
     with MemoryWatch() as memory:
         with told_clearly("while the base was loaded"):
-            base = load_model(base_folder, dtype=dtype, quantization=method.quantization)
+            base = load_model(
+                base_folder, dtype=dtype, quantization=method.quantization, rope_scaling=settings.rope_scaling
+            )
         model = method.attach(base, settings.attachment)
         untrained = saving.keep_untrained(model, settings.attachment, run_folder)
-        longest = max(place for step in schedule.steps for b in step for s in b for place in s.position_ids) + 1
-        guards.check_before(model, tokenizer, encoded, longest)
+        guards.check_before(model, tokenizer, encoded, schedule.positions)
         trainable, total = guards.trainable_counts(model)
         probe = schedule.steps[0][0][0]
         # before a checkpoint is loaded: what training changes is told from here
@@ -220,10 +221,18 @@ def _finetune(
             trainer.load_weights(kept.checkpoint)
         weights = run_folder / method.kind
         if processes.first:
-            saving.save(model, method, base_folder, weights, untrained)
+            saving.save(model, method, base_folder, weights, untrained, settings.rope_scaling)
         processes.wait()
         change = saving.check_saved(
-            model, method, base_folder, weights, probe, start, dtype, fresh=untrained is not None
+            model,
+            method,
+            base_folder,
+            weights,
+            probe,
+            start,
+            dtype,
+            fresh=untrained is not None,
+            rope_scaling=settings.rope_scaling,
         )
     return FinetuneResult(
         weights=weights,

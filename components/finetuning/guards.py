@@ -6,13 +6,14 @@ trained. That what was saved is what was trained is checked in saving.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from components.data.chat import Encoded
 from components.errors import InputError, TunewrightError
 
-__all__ = ["check_before", "check_gradients", "trainable_counts"]
+__all__ = ["check_before", "check_gradients", "check_positions", "trainable_counts"]
 
 
 def trainable_counts(model: Any) -> tuple[int, int]:
@@ -60,14 +61,7 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
             f"padding and turn end are both {tokenizer.eos_token!r}",
             next_step="give the tokenizer a pad token of its own",
         )
-    positions = getattr(model.config, "max_position_embeddings", None)
-    soft = virtual_tokens(model)
-    if positions is not None and longest_tokens + soft > positions:
-        raise InputError(
-            f"a training sequence has {longest_tokens} positions" + (f" behind {soft} virtual tokens" if soft else ""),
-            allowed=f"at most the base's {positions}",
-            next_step="lower finetune.max_tokens, or choose a base with a longer context",
-        )
+    check_positions(model.config, longest_tokens, virtual_tokens(model))
     vocabulary = model.get_input_embeddings().weight.shape[0]
     highest = max(token for row in encoded for token in row.input_ids)
     if highest >= vocabulary:
@@ -83,6 +77,34 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
             allowed="a method and targets that its attention bears",
             next_step="choose another finetune.method or finetune.targets",
         ) from error
+
+
+def check_positions(config: Any, longest_tokens: int, virtual_tokens: int = 0) -> None:
+    """Refuse rows that are longer than the positions that the model knows, scaled ones included.
+
+    Args:
+        config: The model's config, with the scaling of the run.
+        longest_tokens: Positions of the longest row.
+        virtual_tokens: Positions that a soft prompt takes before them.
+
+    Raises:
+        InputError: With the scaling that would be enough.
+    """
+    from components.models.rope import LARGEST_FACTOR, config_positions, read_scaling
+
+    positions, needed = config_positions(config), longest_tokens + virtual_tokens
+    if positions is None or needed <= positions:
+        return
+    scaling = read_scaling(config)
+    factor = math.ceil(needed / positions * (scaling.factor if scaling is not None else 1))
+    scaled = "" if scaling is None else f", RoPE scaling {scaling} included"
+    wider = f"set finetune.rope_scaling to {{type: yarn, factor: {factor}}}, " if factor <= LARGEST_FACTOR else ""
+    raise InputError(
+        f"a training sequence has {longest_tokens} positions"
+        + (f" behind {virtual_tokens} virtual tokens" if virtual_tokens else ""),
+        allowed=f"at most the base's {positions}{scaled}",
+        next_step=f"{wider}lower finetune.max_tokens, or choose a base with a longer context",
+    )
 
 
 def check_gradients(model: Any) -> None:

@@ -45,6 +45,7 @@ def run_workload(
         labelled=tuple(sum(weight > 0 for weight in sequence.weights) for sequence in sequences),
         dev_lengths=tuple(len(s) for step in dev.steps for batch in step for s in batch) if dev else (),
         dev_passes=watched.passes if dev else 0,
+        positions=schedule.positions,
     )
 
 

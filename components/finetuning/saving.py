@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from components.data.packing import PackedSequence
+    from components.models.rope import RopeScaling
 
 __all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "probed", "save"]
 
@@ -52,7 +53,14 @@ def keep_untrained(model: Any, settings: MethodSettings, run_folder: Path) -> Pa
     return folder
 
 
-def save(model: Any, method: Method, base_folder: Path, folder: Path, untrained: Path | None = None) -> Path:
+def save(
+    model: Any,
+    method: Method,
+    base_folder: Path,
+    folder: Path,
+    untrained: Path | None = None,
+    rope_scaling: RopeScaling | None = None,
+) -> Path:
     """Write an adapter with the digests of its base, or a whole model with its tokenizer.
 
     Args:
@@ -61,6 +69,8 @@ def save(model: Any, method: Method, base_folder: Path, folder: Path, untrained:
         base_folder: The base that it was trained on.
         folder: Where it goes; what is there is replaced.
         untrained: As `keep_untrained` gave it.
+        rope_scaling: How the base's positions were scaled; an adapter takes it along, whole weights have it in their
+            config.
 
     Returns:
         The folder.
@@ -75,7 +85,7 @@ def save(model: Any, method: Method, base_folder: Path, folder: Path, untrained:
         _save_whole(model, base_folder, aside)
     else:
         save_adapter(model, aside, untrained=untrained)
-        write_binding(aside, fingerprint(base_folder))
+        write_binding(aside, fingerprint(base_folder), rope_scaling)
     place_folder(aside, folder)
     if untrained is not None:
         shutil.rmtree(untrained)
@@ -92,6 +102,7 @@ def check_saved(
     dtype: str,
     *,
     fresh: bool = False,
+    rope_scaling: RopeScaling | None = None,
 ) -> float:
     """Load what was saved and compare what it says with what the trained model says.
 
@@ -105,12 +116,13 @@ def check_saved(
         start: What the model said of it before the first step, as `probed` gave it.
         dtype: Of the weights that were not trained.
         fresh: Load an adapter on a base of its own: the one in memory isn't the base that it is bound to.
+        rope_scaling: How the base's positions were scaled.
 
     Returns:
         The largest change of a logit that training made.
 
     Raises:
-        TunewrightError: The saved weights give other logits, or training changed nothing.
+        TunewrightError: The saved weights give other logits or lost their scaling, or training changed nothing.
         InputError: What was saved is bound to another base.
     """
     from components.models.adapters import adapter_in_its_place
@@ -121,6 +133,8 @@ def check_saved(
     in_memory = probed(model, probe)
     if method.kind == "adapter":
         check_binding(folder, base_folder)
+    if rope_scaling is not None:
+        _check_scaling(folder, method.kind, rope_scaling)
     if method.kind == "full" or fresh:
         whole = method.kind == "full"
         # two bases side by side would take more than the training did
@@ -157,6 +171,28 @@ def _let_go(model: Any) -> None:
     """Free a model's weights, whoever else holds on to the model."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.new_empty(0)
+
+
+def _check_scaling(folder: Path, kind: str, trained: RopeScaling) -> None:
+    """Hold the scaling on disk against that of training: short probes don't show dynamic frequencies.
+
+    Raises:
+        TunewrightError: It is another one, or none.
+    """
+    from transformers import AutoConfig
+
+    from components.models.fingerprint import read_rope_scaling
+    from components.models.rope import read_scaling
+
+    if kind == "adapter":
+        found = read_rope_scaling(folder)
+    else:
+        found = read_scaling(AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
+    if found != trained:
+        raise TunewrightError(
+            f"what was saved has RoPE scaling {found}, and was trained under {trained}",
+            next_step="run again; if it stays, report it with the recipe",
+        )
 
 
 def probed(model: Any, probe: PackedSequence) -> Tensor:

@@ -33,6 +33,11 @@ class Schedule:
     tokens: int
     lines: list[list[int]]
 
+    @property
+    def positions(self) -> int:
+        """Positions that the longest row takes, which in a packed sequence are fewer than its tokens."""
+        return max(place for step in self.steps for b in step for s in b for place in s.position_ids) + 1
+
 
 def group_rows(keys: Sequence[str], rows_per_sequence: int, rng: random.Random) -> list[list[int]]:
     """Deal shuffled rows into groups of one key (the text that their prefix comes from).

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.files import digest_of
 from components.finetuning.methods import MethodSettings
+from components.models.rope import RopeScaling
 
 if TYPE_CHECKING:
     from components.data.rows import Row
@@ -38,6 +39,7 @@ class FinetuneSettings:
         max_tokens: Longest packed sequence.
         prompt_loss_weight: Weight of prompt tokens.
         seed: Of order and dropout.
+        rope_scaling: How the base's positions are scaled, in training and wherever the weights are loaded.
     """
 
     method: str
@@ -57,6 +59,7 @@ class FinetuneSettings:
     max_tokens: int = 1024
     prompt_loss_weight: float = 0.0
     seed: int = 0
+    rope_scaling: RopeScaling | None = None
 
 
 @dataclass(frozen=True)

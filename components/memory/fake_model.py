@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from components.finetuning.methods import METHODS, MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.memory.quantized_layers import fake_parameter, quantize_linear_layers
 from components.memory.settings import StepSettings
+from components.models.rope import RopeScaling, free_of_history, scale_config
 
 __all__ = ["attachment", "build", "is_mapped", "materialise", "prepared", "read_config"]
 
@@ -47,7 +49,8 @@ def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
         The model on the meta device.
 
     Raises:
-        InputError: No causal language model of this architecture, or targets that match nothing.
+        InputError: No causal language model of this architecture, targets that match nothing, or a RoPE scaling that it
+            doesn't take.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -55,9 +58,12 @@ def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
     mixed = settings.trained_dtype == "float32" and settings.world_size == 1
     whole = settings.method == "full" and training and mixed
     dtype = torch.float32 if whole else getattr(torch, settings.dtype)
+    if settings.rope_scaling is not None:
+        config = copy.deepcopy(config)
+        scale_config(config, RopeScaling.parse(settings.rope_scaling))
     with torch.device("meta"):
         try:
-            model = _of_class(AutoModelForCausalLM, config, dtype)
+            model = free_of_history(_of_class(AutoModelForCausalLM, config, dtype))
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"no causal language model can be built of {type(config).__name__}: {error}",

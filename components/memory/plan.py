@@ -4,6 +4,7 @@ lost. Between the decision and finetuning; every number comes from a simulated s
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from components.errors import InputError
+from components.finetuning.guards import check_positions
 from components.memory import fake_model
 from components.memory.dtype_speed import DtypeSpeed, measure_dtype
 from components.memory.duration import Duration
@@ -24,6 +26,7 @@ from components.memory.search import HEADROOM_FRACTION, Candidate, Search
 from components.memory.settings import DTYPES, OPTIMIZERS, SIMULATED_METHODS, StepSettings
 from components.memory.workload import Workload, uniform_workload
 from components.memory.would_fit import Remedy, remedies
+from components.models.rope import RopeScaling, scale_config
 
 __all__ = ["AUTO_METHODS", "Plan", "make_plan"]
 
@@ -157,6 +160,7 @@ def make_plan(
     dora: bool = False,
     bottleneck_width: int = 64,
     virtual_tokens: int = 20,
+    rope_scaling: RopeScaling | None = None,
     process: TrainingProcess | None = None,
 ) -> Plan:
     """Choose how to train within a memory budget: the best quality that fits, then the fastest.
@@ -184,13 +188,15 @@ def make_plan(
         dora: Whether LoRA learns each weight's magnitude apart.
         bottleneck_width: Width of bottleneck adapters.
         virtual_tokens: Length of a soft prompt.
+        rope_scaling: How the base's positions are scaled.
         process: A training process that was started early, and is asked where the plan is for a CPU.
 
     Returns:
         The plan. `fits` is False when nothing fits; `chosen` is then the candidate that needs least.
 
     Raises:
-        InputError: Values out of range or unknown, or a base whose config can't be used.
+        InputError: Values out of range or unknown, a base whose config can't be used or scaled, or rows longer than its
+            positions.
     """
     started = time.perf_counter()
     allowed = methods if method == "auto" else (method,)
@@ -205,6 +211,7 @@ def make_plan(
             next_step=f"leave the dtype out: {named.dtype} is then planned",
         )
     config = fake_model.read_config(base_folder)
+    _check_positions(config, rope_scaling, workload)
     budget = budget or _budget(budget_bytes, gpu)
     # on a CPU it imports while this process searches; a CUDA context needs no imports to be known
     on_cpu = budget.device == "cpu"
@@ -223,6 +230,7 @@ def make_plan(
             bottleneck_width=bottleneck_width,
             dropout=dropout,
             dora=dora,
+            rope_scaling=str(rope_scaling) if rope_scaling is not None else None,
         )
 
         def search(number: int) -> Search:
@@ -296,6 +304,15 @@ def make_plan(
         devices=devices,
         seconds=time.perf_counter() - started,
     )
+
+
+def _check_positions(config: Any, rope_scaling: RopeScaling | None, workload: Workload | None) -> None:
+    """Refuse what training would refuse, before anything is simulated."""
+    scaled = copy.deepcopy(config)
+    if rope_scaling is not None:
+        scale_config(scaled, rope_scaling)
+    if workload is not None:
+        check_positions(scaled, workload.positions)
 
 
 def _budget(budget_bytes: int | None, gpu: str | None) -> Budget:

@@ -15,6 +15,7 @@ from components.memory.quantized_layers import scale_tensors
 from components.memory.search import HEADROOM_FRACTION
 from components.memory.settings import StepSettings
 from components.memory.tracked_model import TrackedModel
+from components.models.rope import cached_positions
 
 __all__ = ["ServingPlan", "plan_serving"]
 
@@ -181,7 +182,7 @@ def plan_serving(
             raise InputError(f"{what} {number}", allowed=f"{least} or more")
     config = fake_model.read_config(base_folder)
     text = config.get_text_config()
-    positions = getattr(text, "max_position_embeddings", None)
+    positions = cached_positions(config)
     if positions is not None and context_tokens > positions:
         raise InputError(
             f"requests of {context_tokens} tokens", allowed=f"at most the {positions} positions that the base knows"

@@ -53,6 +53,7 @@ class StepSettings:
         bottleneck_width: Width of a bottleneck adapter.
         dropout: LoRA's dropout, whose masks are kept for the backward pass.
         dora: Whether LoRA learns each weight's magnitude apart, for which it computes the whole weight.
+        rope_scaling: None, or how the base's positions are scaled, such as yarn:2.
     """
 
     method: str = "lora"
@@ -71,6 +72,7 @@ class StepSettings:
     bottleneck_width: int = 64
     dropout: float = 0.0
     dora: bool = False
+    rope_scaling: str | None = None
 
     @property
     def frozen_quantization(self) -> str | None:

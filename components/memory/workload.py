@@ -34,12 +34,15 @@ class Workload:
         labelled: Tokens of each that carry loss.
         dev_lengths: Tokens of each sequence behind a dev loss.
         dev_passes: How often the dev loss is to be measured.
+        positions: Positions that the longest row takes, which in a packed sequence are fewer than its tokens; 0 where
+            it isn't known.
     """
 
     lengths: tuple[int, ...]
     labelled: tuple[int, ...]
     dev_lengths: tuple[int, ...] = ()
     dev_passes: int = 0
+    positions: int = 0
 
     @property
     def tokens(self) -> int:

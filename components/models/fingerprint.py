@@ -14,6 +14,7 @@ from typing import Any
 
 from components.errors import InputError
 from components.files import digest_of, sha256_file, write_json
+from components.models.rope import RopeScaling
 from components.models.safety import chat_template, weight_files
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "file_digest",
     "fingerprint",
     "read_binding",
+    "read_rope_scaling",
     "write_binding",
 ]
 
@@ -134,19 +136,26 @@ def base_files(folder: Path) -> dict[str, Path]:
     }
 
 
-def write_binding(adapter: Path, base: Fingerprint) -> Path:
-    """Record beside an adapter which base it belongs to.
+def write_binding(adapter: Path, base: Fingerprint, rope_scaling: RopeScaling | None = None) -> Path:
+    """Record beside an adapter which base it belongs to, and how that base's positions were scaled in training.
 
     Args:
         adapter: Folder with adapter_config.json.
-        base: Digests of the base that it was trained on.
+        base: Digests of the base that it was trained on, which is unscaled on disk.
+        rope_scaling: The scaling in training.
 
     Returns:
         The file written.
     """
     path = adapter / BINDING_FILE
     write_json(
-        path, {"base_fingerprint": base.base, "tokenizer_digest": base.tokenizer, "template_digest": base.template}
+        path,
+        {
+            "base_fingerprint": base.base,
+            "tokenizer_digest": base.tokenizer,
+            "template_digest": base.template,
+            "rope_scaling": rope_scaling.to_record() if rope_scaling is not None else None,
+        },
     )
     return path
 
@@ -157,10 +166,25 @@ def read_binding(adapter: Path) -> Fingerprint:
     Raises:
         InputError: The record is missing or malformed.
     """
+    return _binding(adapter)[0]
+
+
+def read_rope_scaling(adapter: Path) -> RopeScaling | None:
+    """Read how the base's positions were scaled when an adapter was trained; None: not at all.
+
+    Raises:
+        InputError: The record is missing or malformed, or names a scaling that isn't known.
+    """
+    # bindings from before there was scaling have no such key
+    return RopeScaling.from_record(_binding(adapter)[1].get("rope_scaling"))
+
+
+def _binding(adapter: Path) -> tuple[Fingerprint, dict[str, Any]]:
     path = adapter / BINDING_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return Fingerprint(record["base_fingerprint"], record["tokenizer_digest"], record["template_digest"])
+        found = Fingerprint(record["base_fingerprint"], record["tokenizer_digest"], record["template_digest"])
+        return found, record
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the adapter in {adapter} doesn't say which base it was trained on",

@@ -7,6 +7,7 @@ this path against the class's own forward pass and refuses a model that it can't
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
@@ -15,7 +16,7 @@ from components.models.soft_prompt import prompted_states, soft_prompt_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["causal_model", "check_logits", "hidden_states", "logits", "token_log_probs"]
+__all__ = ["causal_model", "check_logits", "hidden_states", "logits", "text_states", "token_log_probs"]
 
 # Tokens that check_logits compares: the head does the same at every position.
 CHECKED_TOKENS = 8
@@ -48,6 +49,29 @@ def hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:
         use_cache=False,
     )
     states: Tensor = output.last_hidden_state
+    return states
+
+
+def text_states(model: Any, ids: Sequence[int]) -> Tensor:
+    """Run the decoder over one whole text, without a mask of its square.
+
+    Args:
+        model: A causal language model, bare or wrapped by peft.
+        ids: Token ids, T of them.
+
+    Returns:
+        Hidden states [T, H]; those of a soft prompt's positions are left out.
+    """
+    import torch
+
+    device = causal_model(model).get_input_embeddings().weight.device
+    tokens = torch.tensor([list(ids)], device=device)
+    if soft_prompt_of(model) is not None:
+        seen = torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()[None, None]
+        places = torch.arange(len(ids), device=device)[None]
+        return hidden_states(model, {"input_ids": tokens, "position_ids": places, "attention_mask": seen})[0]
+    output = causal_model(model).get_decoder()(input_ids=tokens, use_cache=False)
+    states: Tensor = output.last_hidden_state[0]
     return states
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from components.errors import InputError
 from components.models.adapters import add_adapter, merges
-from components.models.fingerprint import check_binding
+from components.models.fingerprint import check_binding, read_rope_scaling
 from components.models.forward import check_logits
 from components.models.quiet import quiet
+from components.models.rope import RopeScaling, free_of_history, read_scaling, scale_config
 from components.models.safety import check_chat_template, check_folder
 
 __all__ = ["DTYPES", "QUANTIZATIONS", "load_as_served", "load_model", "load_tokenizer"]
@@ -58,6 +59,7 @@ def load_model(
     quantization: str | None = None,
     adapter: Path | None = None,
     merge: bool = False,
+    rope_scaling: RopeScaling | None = None,
 ) -> Any:
     """Load a causal language model in evaluation mode.
 
@@ -68,13 +70,15 @@ def load_model(
             (Dettmers et al. 2023, arXiv:2305.14314).
         adapter: Folder of a peft adapter that was trained on exactly this base.
         merge: Fold the adapter into the weights and return a plain model.
+        rope_scaling: Scale the base's positions; an adapter brings its own, under which it was trained.
 
     Returns:
         The model, on the accelerator where there is one, else on the CPU; a peft model when an adapter stays apart.
 
     Raises:
-        InputError: Unknown dtype or quantization, unsafe folder, an adapter of another base, a contradiction, or a
-            model whose logits `components/models/forward.py` can't reproduce.
+        InputError: Unknown dtype or quantization, unsafe folder, an adapter of another base or under another scaling,
+            a base that can't be scaled, a contradiction, or a model whose logits
+            `components/models/forward.py` can't reproduce.
     """
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}", allowed=", ".join(DTYPES))
@@ -92,7 +96,8 @@ def load_model(
     if adapter is not None:
         check_folder(adapter)
         check_binding(adapter, folder)
-    model = _load_base(folder, dtype, quantization)
+        rope_scaling = _scaling_of(adapter, rope_scaling)
+    model = _load_base(folder, dtype, quantization, rope_scaling)
     if quantization is None:
         # in 4 bits the head is the same; a processor's packing for inference is not wanted before training
         check_logits(model.eval())
@@ -103,7 +108,12 @@ def load_model(
 
 
 def load_as_served(
-    folder: Path, *, adapter: Path | None, quantization: str | None, dtype: str = "float32"
+    folder: Path,
+    *,
+    adapter: Path | None,
+    quantization: str | None,
+    dtype: str = "float32",
+    rope_scaling: RopeScaling | None = None,
 ) -> tuple[Any, Any]:
     """Load (model, tokenizer) the way a version is measured and served alike.
 
@@ -115,18 +125,37 @@ def load_as_served(
         adapter: The adapter's folder, where the version is one.
         quantization: None or "nf4", as the version was trained.
         dtype: One of `DTYPES`.
+        rope_scaling: Scale a bare base's positions; whatever was trained brings its own scaling.
 
     Raises:
         InputError: As `load_model` and `load_tokenizer`.
     """
     merge = adapter is not None and quantization is None and merges(adapter)
-    model = load_model(folder, dtype=dtype, quantization=quantization, adapter=adapter, merge=merge)
+    model = load_model(
+        folder, dtype=dtype, quantization=quantization, adapter=adapter, merge=merge, rope_scaling=rope_scaling
+    )
     return model, load_tokenizer(folder)
 
 
-def _load_base(folder: Path, dtype: str, quantization: str | None) -> Any:
+def _scaling_of(adapter: Path, asked: RopeScaling | None) -> RopeScaling | None:
+    """Return the scaling that an adapter was trained under.
+
+    Raises:
+        InputError: Another one was asked for.
+    """
+    trained = read_rope_scaling(adapter)
+    if asked is not None and asked != trained:
+        raise InputError(
+            f"the adapter in {adapter} was trained {f'under RoPE scaling {trained}' if trained else 'without scaling'}",
+            allowed="its own scaling, which is applied wherever it is loaded",
+            next_step=f"leave {asked} out",
+        )
+    return trained
+
+
+def _load_base(folder: Path, dtype: str, quantization: str | None, rope_scaling: RopeScaling | None) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
     options: dict[str, Any] = {}
     if quantization == "nf4":
@@ -139,7 +168,11 @@ def _load_base(folder: Path, dtype: str, quantization: str | None) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with quiet():
         try:
-            return AutoModelForCausalLM.from_pretrained(
+            if rope_scaling is not None:
+                config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+                scale_config(config, rope_scaling)
+                options["config"] = config
+            model = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype=getattr(torch, dtype),
                 device_map={"": device},
@@ -155,3 +188,10 @@ def _load_base(folder: Path, dtype: str, quantization: str | None) -> Any:
                 allowed="a causal language model whose architecture transformers has",
                 next_step="fetch the base again, or choose another",
             ) from error
+    if rope_scaling is not None and read_scaling(model.config) != rope_scaling:
+        raise InputError(
+            f"{type(model).__name__} doesn't take RoPE scaling {rope_scaling}: its config came out with "
+            f"{read_scaling(model.config)}",
+            next_step="leave finetune.rope_scaling out, or choose another base",
+        )
+    return free_of_history(model)

@@ -22,12 +22,13 @@ class Forward:
         model: The model.
 
     Raises:
-        InputError: Some layers see less, which the caches here can't express.
+        InputError: Some layers see less, which the caches here can't express, or nothing says how far positions go.
     """
 
     def __init__(self, model: Any) -> None:
         from components.evaluation.attention import has_full_attention
         from components.models.forward import causal_model
+        from components.models.rope import cached_positions
         from components.models.soft_prompt import virtual_layers
 
         inner = causal_model(model)
@@ -46,7 +47,14 @@ class Forward:
         # what a soft prompt leaves in every layer stands before each prompt, and takes its positions
         self._prefix = virtual_layers(model)
         self._prefix_tokens = self._prefix[0][0].shape[2] if self._prefix else 0
-        self.positions = int(inner.config.max_position_embeddings) - self._prefix_tokens
+        positions = cached_positions(inner.config)
+        if positions is None:
+            raise InputError(
+                f"the config of {type(inner).__name__} doesn't say how many positions it knows",
+                allowed="a config with max_position_embeddings",
+                next_step="serve this model with another engine",
+            )
+        self.positions = positions - self._prefix_tokens
 
     def prefill(self, piece: Sequence[int], before: Layers) -> tuple[Tensor, Layers]:
         """Compute one piece of one prompt.

@@ -223,3 +223,41 @@ def test_a_budget_or_targets_of_another_kind_say_all_that_is_taken(tmp_path: Pat
         load_recipe(write(tmp_path, memory={"budget": [12]}))
     with pytest.raises(InputError, match=r"as a list such as \[q_proj\]"):
         load_recipe(write(tmp_path, finetune={"targets": 3}))
+
+
+def test_rope_scaling_is_a_mapping_or_its_short_form(tmp_path: Path) -> None:
+    whole = load_recipe(write(tmp_path, finetune={"rope_scaling": {"type": "yarn", "factor": 2}}))
+    short = load_recipe(write(tmp_path), None, ("finetune.rope_scaling=yarn:2",))
+    assert whole.recipe.finetune.rope_scaling == short.recipe.finetune.rope_scaling
+    rows = {row["key"]: row for row in short.rows()}
+    found = rows["finetune.rope_scaling"]
+    assert (found["value"], found["source"]) == ({"type": "yarn", "factor": 2.0}, "command line")
+    assert load_recipe(write(tmp_path)).recipe.finetune.rope_scaling is None
+    for value in ({"type": "yarn", "factor": 2}, "yarn:2", None):
+        jsonschema.validate({**MINIMAL, "finetune": {"rope_scaling": value}}, json_schema())
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"type": "spin", "factor": 2}, "yarn:2"),
+        ({"type": "yarn", "factor": 1}, "above 1"),
+        ({"type": "yarn", "factor": True}, "above 1"),
+        ({"type": "yarn"}, "both of them"),
+        ({"type": "yarn", "factor": 2, "beta_fast": 32}, "both of them"),
+        ("yarn", "such as yarn:2"),
+        (2, "yarn:2"),
+        (["yarn", 2], "yarn:2"),
+    ],
+)
+def test_rope_scaling_that_is_none_is_refused(tmp_path: Path, value: object, problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as raised:
+        load_recipe(write(tmp_path, finetune={"rope_scaling": value}))
+    assert "finetune.rope_scaling" in str(raised.value)
+
+
+def test_dynamic_scaling_with_packed_rows_is_refused(tmp_path: Path) -> None:
+    dynamic = {"type": "dynamic", "factor": 2}
+    with pytest.raises(InputError, match="set rows_per_sequence to 1"):
+        load_recipe(write(tmp_path, finetune={"rope_scaling": dynamic}))
+    assert load_recipe(write(tmp_path, finetune={"rope_scaling": dynamic, "rows_per_sequence": 1}))

@@ -12,7 +12,11 @@ from components.data.rows import Message
 from components.errors import ConflictError, InputError
 from components.files import sha256_file
 from components.models.fingerprint import Fingerprint, fingerprint, write_binding
+from components.models.load import load_model
+from components.models.rope import RopeScaling, read_scaling
 from components.models.tiny import make_tiny
+from deploy.engines.forward import Forward
+from deploy.engines.torch_engine import TorchEngine
 from deploy.from_registry import VersionFiles
 from deploy.model import DESCRIPTION_FILE, ServedModel
 from deploy.staging import stage_model
@@ -190,3 +194,44 @@ def test_folder_that_can_not_be_written_is_an_input_error(tmp_path: Path, tiny_f
 def test_folder_without_a_description_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bundle the version again"):
         ServedModel.read(tmp_path)
+
+
+YARN = RopeScaling("yarn", 4)
+
+
+def test_scaling_goes_with_the_adapter_into_what_is_served(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "short", positions=64)
+    adapter = make_adapter(tmp_path / "adapter", base)
+    write_binding(adapter, fingerprint(base), YARN)
+    manifest = manifest_of(fingerprint(base), metadata={"rope_scaling": YARN.to_record()})
+    staged = stage(tmp_path, base, adapter, manifest)
+    assert (staged.rope_scaling, ServedModel.read(staged.folder).rope_scaling) == (YARN, YARN)
+    engine = TorchEngine(staged.load)
+    engine.start()
+    assert engine.wait_until_loaded().state == "ready"
+    engine.close()
+    assert read_scaling(engine.model.config) == YARN
+    assert Forward(engine.model).positions == 256
+    # lost afterwards, it is a changed file
+    write_binding(staged.folder / "adapter", fingerprint(base))
+    with pytest.raises(ConflictError, match=r"tunewright\.json"):
+        staged.verify()
+
+
+def test_version_whose_files_lost_their_scaling_is_refused(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "short", positions=64)
+    adapter = make_adapter(tmp_path / "adapter", base)
+    manifest = manifest_of(fingerprint(base), metadata={"rope_scaling": YARN.to_record()})
+    with pytest.raises(ConflictError, match="trained under RoPE scaling yarn:4"):
+        stage(tmp_path, base, adapter, manifest)
+    with pytest.raises(ConflictError, match="trained under RoPE scaling yarn:4"):
+        stage(tmp_path, base, None, manifest)
+
+
+def test_whole_weights_are_served_under_the_scaling_of_their_config(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "short", positions=64)
+    load_model(base, rope_scaling=YARN).save_pretrained(base)
+    manifest = manifest_of(fingerprint(base), metadata={"rope_scaling": YARN.to_record()})
+    staged = stage(tmp_path, base, None, manifest)
+    assert staged.rope_scaling == YARN
+    assert Forward(staged.load()[0]).positions == 256

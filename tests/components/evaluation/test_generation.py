@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from components.data.rows import Message
 from components.errors import InputError
 from components.evaluation.generation import generate, generate_ids, stop_ids
 from components.finetuning.lora import LoraSettings, attach
+from components.models.load import load_model
+from components.models.rope import RopeScaling
+from components.models.tiny import make_tiny
 
 
 def one_by_one(model: Any, prompt: list[int], max_new_tokens: int, stops: frozenset[int]) -> list[int]:
@@ -125,3 +129,33 @@ def test_no_prompts_give_no_completions(tiny_model: Any, tiny_tokenizer: Any) ->
 def test_prompt_beyond_the_positions_is_refused_with_its_number(tiny_model: Any) -> None:
     with pytest.raises(InputError, match=r"prompt 1 has 1020 tokens.*\n.*at most 1014 tokens"):
         generate_ids(tiny_model, [[5], [5] * 1020], max_new_tokens=10, stops=frozenset({2}))
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_prompts_past_the_original_positions_are_answered_as_one_by_one(tmp_path: Path, kind: str) -> None:
+    import torch
+
+    model = load_model(make_tiny(tmp_path / "short", seed=3, positions=64), rope_scaling=RopeScaling(kind, 4))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "proj" in name:
+                parameter *= 12
+    prompts = [prompt for prompt in grouped_prompts() if len(prompt) > 64]
+    assert len(prompts) > 6
+    stops = frozenset({399})
+    found = generate_ids(model, prompts, max_new_tokens=12, stops=stops, batch_size=4)
+    assert [ids for ids, _ in found] == [one_by_one(model, prompt, 12, stops) for prompt in prompts]
+
+
+def test_a_cache_follows_dynamic_scaling_up_to_the_original_positions(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "short", seed=3, positions=64)
+    dynamic, plain = load_model(folder, rope_scaling=RopeScaling("dynamic", 4)), load_model(folder)
+    prompts = [[5, 9, 11] * 5, [7] * 50]
+    asked = {"max_new_tokens": 10, "stops": frozenset({399})}
+    ids = [[answer for answer, _ in generate_ids(model, prompts, **asked)] for model in (dynamic, plain)]  # type: ignore[arg-type]
+    assert ids[0] == ids[1]
+    with pytest.raises(InputError, match="64 positions for answers") as raised:
+        generate_ids(dynamic, [[7] * 60], **asked)  # type: ignore[arg-type]
+    assert "scale by yarn or linear" in str(raised.value)
+    with pytest.raises(InputError, match=r"set finetune\.rope_scaling"):
+        generate_ids(plain, [[7] * 60], **asked)  # type: ignore[arg-type]

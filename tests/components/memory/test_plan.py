@@ -19,6 +19,8 @@ from components.memory.process import TrainingProcess
 from components.memory.search import HEADROOM_FRACTION
 from components.memory.settings import StepSettings, StepShape
 from components.memory.simulate import StepModel
+from components.memory.workload import Workload
+from components.models.rope import RopeScaling
 from components.models.tiny import make_tiny
 
 # every plan for this device starts a process that imports what training imports, and most simulate several steps
@@ -263,3 +265,18 @@ def test_a_real_step_stays_under_its_plan(base: Path, monkeypatch: pytest.Monkey
     peak = int(json.loads(output.stdout)["peak_bytes"])
     # a small model's peak is mostly the frameworks; the bound from below says that the plan isn't just generous
     assert peak <= found.chosen.peak_bytes <= 1.35 * peak
+
+
+def test_rows_past_the_positions_are_refused_before_anything_is_simulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, work = make_tiny(tmp_path / "short", positions=64), Workload((100,), (100,), positions=100)
+    with monkeypatch.context() as patched:
+        patched.setattr("components.memory.plan.Search", None)
+        with pytest.raises(InputError, match="100 positions") as raised:
+            plan(base, workload=work)
+        with pytest.raises(InputError, match=r"scaling linear:1\.2 included"):
+            plan(base, workload=work, rope_scaling=RopeScaling("linear", 1.2))
+    assert "rope_scaling" in str(raised.value.next_step)
+    found = plan(base, workload=work, rope_scaling=RopeScaling("dynamic", 2), method="lora", sequence_tokens=100)
+    assert found.fits

@@ -169,3 +169,15 @@ def test_impossible_steps_are_refused(base: Path, settings: Any, shape: Any, wor
 def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         simulate(tmp_path, StepSettings(), StepShape(1, 8))
+
+
+@pytest.mark.parametrize("scaling", ["linear:4", "dynamic:4", "yarn:4"])
+def test_a_scaled_base_is_simulated_past_its_positions(tmp_path: Path, scaling: str) -> None:
+    folder = make_tiny(tmp_path / "short", positions=TOKENS // 2)
+    shape = StepShape(2, TOKENS, gradient_checkpointing=True)
+    scaled = simulate(folder, StepSettings(rank=4, rope_scaling=scaling), shape)
+    plain = simulate(folder, StepSettings(rank=4), shape)
+    # positions are angles: other ones take no more room
+    assert scaled.peak.peak_bytes == pytest.approx(plain.peak.peak_bytes, rel=1e-3)
+    with pytest.raises(InputError, match="spin:4"):
+        simulate(folder, StepSettings(rope_scaling="spin:4"), shape)

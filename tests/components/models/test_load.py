@@ -186,6 +186,7 @@ def test_a_binding_is_read_as_it_was_written(tmp_path: Path) -> None:
         "base_fingerprint",
         "tokenizer_digest",
         "template_digest",
+        "rope_scaling",
     }
 
 
