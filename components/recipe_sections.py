@@ -36,7 +36,9 @@ Candidate = Literal[
     "oracle-few-shot",
     "champion",
 ]
-MethodName = Literal["auto", "full", "lora", "qlora", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning"]
+MethodName = Literal[
+    "auto", "full", "lora", "qlora", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning", "features"
+]
 NEED_CORPUS = ("rag", "rag-few-shot", "oracle", "oracle-few-shot")
 
 
@@ -265,6 +267,21 @@ class FinetuneSection(Section):
     )
     bottleneck_width: int = Field(64, ge=1, le=8192, description="width of bottleneck adapters; 8 to 256 is usual")
     virtual_tokens: int = Field(20, ge=1, le=4096, description="length of a soft prompt; 20 to 100 is usual")
+    head: Literal["auto", "classification", "regression"] = Field(
+        "auto", description="with features: what the answers are; 'auto': regression where they are numbers of more "
+        "than ten kinds"
+    )  # fmt: skip
+    head_pooling: Literal["last", "mean"] = Field(
+        "last", description="with features: hidden states of the prompt's last token, or the mean over its tokens"
+    )
+    head_layer: Annotated[int, Field(ge=1, le=1000)] | Literal["last"] = Field(
+        "last", description="with features: the layer whose states are taken, from 1; 'last': behind the final norm"
+    )
+    head_width: int = Field(0, ge=0, le=8192, description="with features: width of a hidden layer; 0: linear")
+    head_class_weights: bool = Field(False, description="with features: weigh a class by what it lacks in rows")
+    head_patience: int = Field(
+        10, ge=0, description="with features: epochs without a smaller dev loss that end training; 0: all are made"
+    )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
         "auto", description="peak of the schedule; 'auto': from the end of pretraining, or by method and size"
     )
@@ -299,6 +316,14 @@ class FinetuneSection(Section):
             raise ValueError("lora_start 'pissa' with dora can't be saved on the untouched base: choose one")
         if (self.dora or self.rslora) and self.method not in ("auto", "lora", "qlora"):
             raise ValueError(f"dora and rslora are variants of LoRA, and method is {shown(self.method)}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_head_is_of_features(self) -> FinetuneSection:
+        fields = type(self).model_fields
+        set_ones = [name for name in fields if name.startswith("head") and getattr(self, name) != fields[name].default]
+        if set_ones and self.method != "features":
+            raise ValueError(f"{set_ones[0]} is for method features, and method is {shown(self.method)}")
         return self
 
     @model_validator(mode="after")

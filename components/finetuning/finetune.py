@@ -97,8 +97,8 @@ class FinetuneResult:
     """What a run left behind.
 
     Attributes:
-        weights: Folder of what was trained: an adapter with the digests of its base, or a whole model.
-        kind: "adapter" or "full".
+        weights: Folder of what was trained: an adapter or a head with the digests of its base, or a whole model.
+        kind: "adapter", "full" or "head".
         steps: Optimizer steps of the whole run.
         rows: Rows seen, repeats counted.
         tokens: Tokens that went through the model.
@@ -116,6 +116,7 @@ class FinetuneResult:
         deltas: What LoRA learned matrix by matrix, and a hint for the next rank; None for other methods.
         splits: For each time that memory ran out the step, and the micro-batch, accumulation and checkpointing from
             there on; empty when the plan held.
+        head: What a head is, its epochs and seconds, and how many rows' features were computed; None for other kinds.
     """
 
     weights: Path
@@ -135,6 +136,7 @@ class FinetuneResult:
     largest_logit_change: float
     deltas: dict[str, Any] | None
     splits: list[dict[str, Any]]
+    head: dict[str, Any] | None = None
 
 
 def run_workload(tokenizer: Any, rows: Sequence[Row], dev_rows: Sequence[Row], settings: FinetuneSettings) -> Workload:
@@ -203,6 +205,12 @@ def finetune(
     from filelock import FileLock, Timeout
 
     method = find_method(settings.method, settings.attachment)
+    if method.kind == "head":
+        raise InputError(
+            f"{method.name} in the trainer of weights",
+            allowed="a method that trains weights of the base or beside them",
+            next_step="call components.finetuning.head_training.train_head",
+        )
     if settings.gradient_checkpointing and not method.recomputes:
         raise InputError(
             f"{method.name} with gradient checkpointing", allowed=f"{method.name} without it", next_step="plan again"
