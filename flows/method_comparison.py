@@ -175,7 +175,7 @@ def _merges(training: dict[str, Any], folder: Any) -> bool:
 
 
 def _latency(job: Job, plan: dict[str, Any], training: dict[str, Any]) -> dict[str, Any] | None:
-    """Time a token with the adapter apart; None for whole weights and for heads, which have no adapter or write none."""
+    """Time a token with the adapter apart; None for whole weights and for heads, which write none."""
     if training["kind"] != "adapter":
         return None
     quantization = METHODS[plan["method"]].quantization

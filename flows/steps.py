@@ -228,7 +228,8 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         return {
             **document,
             "memory": memory,
-            "time": compare_time(plan, result.seconds),
+            # a head's own epochs are not in the plan's time
+            "time": compare_time(plan, result.head["features_seconds"] if result.head else result.seconds),
             "weights": str(result.weights.relative_to(job.home)),
             "weights_digest": sha256_tree(result.weights),
             "predicted_peak_bytes": plan.get("peak_bytes"),
