@@ -125,7 +125,7 @@ class DataSection(Section):
 class TaskSection(Section):
     """What a right answer is."""
 
-    metric: str = Field("exact_match", description="name of a metric module; `execution_match` for SQL")
+    metric: str = Field("exact_match", description="name of a metric module, such as execution_match for SQL")
     metric_options: Mapping[str, Any] = Field({}, description="options of the metric")
     max_new_tokens: int = Field(64, ge=1, description="longest answer in tokens")
 
@@ -302,7 +302,7 @@ class FinetuneSection(Section):
     )
     checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
-    dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none")
+    dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none; features takes all")
 
     @model_validator(mode="after")
     def _start_fits_the_method(self) -> FinetuneSection:

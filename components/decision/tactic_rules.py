@@ -52,7 +52,7 @@ def advise(situation: Situation, method: str, effective_rows: int) -> dict[str, 
 
     Args:
         situation: Data, base and memory.
-        method: The recipe's method; full finetuning and soft prompts take learning rates of their own.
+        method: The recipe's method; full finetuning, soft prompts and heads take learning rates of their own.
         effective_rows: The recipe's rows behind an optimizer step.
 
     Returns:
