@@ -37,7 +37,9 @@ Candidate = Literal[
     "oracle-few-shot",
     "champion",
 ]
-MethodName = Literal["auto", "full", "lora", "qlora", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning"]
+MethodName = Literal[
+    "auto", "full", "lora", "qlora", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning", "features"
+]
 Reporter = Literal["tensorboard", "mlflow", "wandb"]
 NEED_CORPUS = ("rag", "rag-few-shot", "oracle", "oracle-few-shot")
 
@@ -146,7 +148,7 @@ class DataSection(Section):
 class TaskSection(Section):
     """What a right answer is."""
 
-    metric: str = Field("exact_match", description="name of a metric module; `execution_match` for SQL")
+    metric: str = Field("exact_match", description="name of a metric module, such as execution_match for SQL")
     metric_options: Mapping[str, Any] = Field({}, description="options of the metric")
     max_new_tokens: int = Field(64, ge=1, description="longest answer in tokens")
 
@@ -295,6 +297,21 @@ class FinetuneSection(Section):
     )
     bottleneck_width: int = Field(64, ge=1, le=8192, description="width of bottleneck adapters; 8 to 256 is usual")
     virtual_tokens: int = Field(20, ge=1, le=4096, description="length of a soft prompt; 20 to 100 is usual")
+    head: Literal["auto", "classification", "regression"] = Field(
+        "auto", description="with features: what the answers are; 'auto': regression where they are numbers of more "
+        "than ten kinds"
+    )  # fmt: skip
+    head_pooling: Literal["last", "mean"] = Field(
+        "last", description="with features: hidden states of the prompt's last token, or the mean over its tokens"
+    )
+    head_layer: Annotated[int, Field(ge=1, le=1000)] | Literal["last"] = Field(
+        "last", description="with features: the layer whose states are taken, from 1; 'last': behind the final norm"
+    )
+    head_width: int = Field(0, ge=0, le=8192, description="with features: width of a hidden layer; 0: linear")
+    head_class_weights: bool = Field(False, description="with features: weigh a class by what it lacks in rows")
+    head_patience: int = Field(
+        10, ge=0, description="with features: epochs without a smaller dev loss that end training; 0: all are made"
+    )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
         "auto", description="peak of the schedule; 'auto': from the end of pretraining, or by method and size"
     )
@@ -321,7 +338,7 @@ class FinetuneSection(Section):
     )
     checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
-    dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none")
+    dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none; features takes all")
     dev_metric_rows: int = Field(
         0, ge=0, description="dev rows that are answered and scored with each dev loss, by task.metric; 0: none"
     )
@@ -371,6 +388,18 @@ class FinetuneSection(Section):
                 f"rope_scaling dynamic with rows_per_sequence {self.rows_per_sequence}: frequencies follow a row's "
                 "length, and rows behind one prefix would get those of the longest: set rows_per_sequence to 1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_head_is_of_features(self) -> FinetuneSection:
+        fields = type(self).model_fields
+        set_ones = [name for name in fields if name.startswith("head") and getattr(self, name) != fields[name].default]
+        if set_ones and self.method != "features":
+            raise ValueError(f"{set_ones[0]} is for method features, and method is {shown(self.method)}")
+        of_steps = ("dev_metric_rows", "early_stopping", "report_to", "rope_scaling")
+        set_ones = [name for name in of_steps if getattr(self, name)]
+        if set_ones and self.method == "features":
+            raise ValueError(f"{set_ones[0]} is for methods that train through the base, and method is 'features'")
         return self
 
     @model_validator(mode="after")

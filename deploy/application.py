@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deploy.canary import check_canary
+from deploy.engines.head_engine import HeadEngine
 from deploy.engines.threads import settle_threads
 from deploy.engines.torch_engine import TorchEngine
 from deploy.model import ServedModel
@@ -59,7 +60,8 @@ def make_engine(model: ServedModel) -> TorchEngine:
         seconds["canary"] = round(time.perf_counter() - started, 3)
         return {**found, "threads": threads, "seconds": seconds}
 
-    return TorchEngine(load, accept=accept)
+    kind = HeadEngine if model.has_head else TorchEngine
+    return kind(load, accept=accept)
 
 
 def make_app(

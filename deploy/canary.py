@@ -137,8 +137,11 @@ def _record(model: Any, tokenizer: Any, messages: Sequence[Message], margin: flo
 
     from components.data.chat import prompt_ids
     from components.evaluation.generation import stop_ids
+    from components.models.head import HeadedModel
 
     prompt = prompt_ids(tokenizer, messages)
+    if isinstance(model, HeadedModel):
+        return _record_head(model, tokenizer, messages, prompt, margin)
     stops = stop_ids(model, tokenizer)
     ids = torch.tensor([prompt], device=model.get_input_embeddings().weight.device)
     tokens: list[int] = []
@@ -157,6 +160,42 @@ def _record(model: Any, tokenizer: Any, messages: Sequence[Message], margin: flo
     ties = [place for place, ahead in enumerate(margins) if ahead < margin]
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     return Canary(tuple(messages), tuple(prompt), tuple(tokens), ties[0] if ties else len(tokens), text)
+
+
+def _record_head(
+    model: Any, tokenizer: Any, messages: Sequence[Message], prompt: Sequence[int], margin: float
+) -> Canary:
+    """Record the label or number of a probe, by a pass of transformers' own with every layer's states.
+
+    Of a label all tokens are compared, or none where a second class is near; of a number those that a small difference
+    leaves as they are.
+    """
+    import torch
+
+    from components.models.features import pool
+    from components.models.head import answer_ids
+
+    head, device = model.head, model.base.get_input_embeddings().weight.device
+    config = head.config
+    ids = torch.tensor([prompt], device=device)
+    with torch.inference_mode():
+        states = model.base(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+        states = states[-1 if config.layer == "last" else config.layer]
+        output = head.outputs(pool(states, torch.tensor([len(prompt)], device=device), config.pooling).cpu())[0]
+    if not bool(torch.isfinite(output).all()):
+        raise CanaryFailedError("the head's outputs are not finite (NaN or infinite)", {"outputs": output.tolist()})
+    text = head.text(output)
+    tokens = answer_ids(tokenizer, text)
+    if config.task == "classification":
+        best = torch.topk(output, 2).values
+        compared = len(tokens) if float(best[0] - best[1]) >= margin else 0
+    else:
+        value, step = float(output[0]), margin * config.target_scale
+        around = [answer_ids(tokenizer, head.number(value + change)) for change in (-step, step)]
+        columns = zip(tokens, *around, strict=False)
+        same = [len(set(column)) == 1 for column in columns]
+        compared = same.index(False) if False in same else len(same)
+    return Canary(tuple(messages), tuple(prompt), tuple(tokens), compared, text)
 
 
 def check_canary(

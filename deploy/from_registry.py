@@ -24,8 +24,8 @@ class VersionFiles:
         name: The model's name.
         version: Its version number.
         digest: The version's digest.
-        base_folder: Verified files of the base, or of the whole model when there is no adapter.
-        adapter_folder: Verified files of the adapter.
+        base_folder: Verified files of the base, or of the whole model when there is nothing beside it.
+        adapter_folder: Verified files of the adapter or head.
         manifest: The version's manifest as plain JSON; its fingerprints and file digests are enforced.
     """
 
@@ -55,7 +55,7 @@ class VersionFiles:
 
 
 def version_files(registry: Registry, ref: str, *, proven: bool = False) -> VersionFiles:
-    """Resolve a REF once and check its files out, with those of its base where it is an adapter.
+    """Resolve a REF once and check its files out, with those of its base where it is an adapter or a head.
 
     Args:
         registry: An open registry.
@@ -70,13 +70,13 @@ def version_files(registry: Registry, ref: str, *, proven: bool = False) -> Vers
         VerdictError: No alias points at it, and its newest report doesn't satisfy its policy, or there is none.
         Registry errors: Unknown or ambiguous REF, a policy that can't be used, a damaged file.
     """
-    from registry.manifest import WHOLE_KINDS
+    from registry.manifest import BOUND_KINDS, WHOLE_KINDS
 
     found = registry.resolve(ref)
     manifest = found.manifest
     if proven:
         _require_proven(registry, found)
-    if found.kind == "adapter":
+    if found.kind in BOUND_KINDS:
         base = next(parent.digest for parent in manifest.parents if parent.role == "base")
         base_folder, adapter_folder = registry.checkout(base), registry.checkout(found.digest)
     elif found.kind in WHOLE_KINDS:
@@ -84,7 +84,7 @@ def version_files(registry: Registry, ref: str, *, proven: bool = False) -> Vers
     else:
         raise InputError(
             f"{found.label} is of kind {found.kind!r} and can't be served",
-            allowed=", ".join(("adapter", *WHOLE_KINDS)),
+            allowed=", ".join((*BOUND_KINDS, *WHOLE_KINDS)),
             next_step="tunewright registry ls shows the versions and their kinds",
         )
     return VersionFiles(

@@ -2,7 +2,7 @@
 
     <folder>/tunewright-bundle.json   name, version, digest, fingerprints, canary, sha256 of each file
     <folder>/base/                    config, safetensors, tokenizer, template
-    <folder>/adapter/                 a peft adapter, where the version is one
+    <folder>/adapter/                 an adapter or a head, where the version is one
 
 Staged from verified registry checkouts; read by the plain server and by the bundle alike.
 """
@@ -18,6 +18,7 @@ from typing import Any
 from components.errors import ConflictError, InputError
 from components.files import sha256_file
 from components.models.fingerprint import BINDING_FILE, Fingerprint, fingerprint, read_binding, read_rope_scaling
+from components.models.head import CONFIG_FILE
 from components.models.rope import RopeScaling, read_scaling
 from deploy.canary import Canary
 
@@ -65,7 +66,7 @@ class ServedModel:
 
     @property
     def adapter(self) -> Path | None:
-        """The adapter's folder, or None when the base's folder is the whole model."""
+        """The adapter's or head's folder, or None when the base's folder is the whole model."""
         return self.folder / ADAPTER if any(name.startswith(f"{ADAPTER}/") for name in self.files) else None
 
     @property
@@ -77,6 +78,11 @@ class ServedModel:
 
         config = AutoConfig.from_pretrained(str(self.folder / BASE), local_files_only=True, trust_remote_code=False)
         return read_scaling(config)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether what stands beside the base is a head, which answers labels or numbers."""
+        return f"{ADAPTER}/{CONFIG_FILE}" in self.files
 
     @classmethod
     def read(cls, folder: Path) -> ServedModel:

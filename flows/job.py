@@ -22,6 +22,7 @@ from components.recipe import ResolvedRecipe
 from components.recipe_sections import Recipe
 from components.runtime import prepare_process
 from flows.data_version import can_be_brought
+from flows.head_checks import check_head
 from flows.state_folder import make_state_folder
 from flows.step_store import StepStore
 
@@ -190,12 +191,14 @@ class Job:
 
         Raises:
             InputError: A file that is missing and that no stage brings, or that can't be used; a subset that no row
-                has; fewer test rows than the gate wants.
+                has; fewer test rows than the gate wants; answers that a head can't learn, where one is asked for.
         """
         data = self.recipe.data
         for split, path in (("train_rows", data.train), ("dev_rows", data.dev), ("test_rows", data.test)):
             if (self.repo / path).exists() or not can_be_brought(self.repo, Path(path)):
                 getattr(self, split)
+        if all((self.repo / path).exists() for path in (data.train, data.dev, data.test)):
+            check_head(self)
         _ = self.written_prompt
         if data.corpus and ((self.repo / data.corpus).exists() or not can_be_brought(self.repo, Path(data.corpus))):
             _ = self.context

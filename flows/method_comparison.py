@@ -175,8 +175,8 @@ def _merges(training: dict[str, Any], folder: Any) -> bool:
 
 
 def _latency(job: Job, plan: dict[str, Any], training: dict[str, Any]) -> dict[str, Any] | None:
-    """Time a token with the adapter apart; None for whole weights, which have nothing beside them."""
-    if training["kind"] == "full":
+    """Time a token with the adapter apart; None for whole weights and for heads, which write none."""
+    if training["kind"] != "adapter":
         return None
     quantization = METHODS[plan["method"]].quantization
 

@@ -128,7 +128,7 @@ def _tensor_lines(plan: dict[str, Any]) -> list[str]:
     parts, trainable, total = plan["breakdown"], plan["trainable_parameters"], plan["total_parameters"]
     lines = [f"    weights {parts['weights'] / GIB:.2f} GiB: {parts['weights'] / total:.2f} bytes a parameter"]
     for part in ("gradients", "optimizer"):
-        each = f"{parts[part] / trainable:.2f} bytes a trained parameter"
+        each = f"{parts[part] / max(1, trainable):.2f} bytes a trained parameter"
         lines.append(f"    {part} {parts[part] / GIB:.2f} GiB: {each if parts[part] else 'none at that moment'}")
     tokens = plan["micro_batch_size"] * plan["sequence_tokens"]
     each = f"{parts['activations'] / tokens / 1024:,.0f} KiB for each of {tokens:,} tokens"

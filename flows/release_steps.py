@@ -13,6 +13,7 @@ from components.files import digest_of, sha256_file, sha256_tree
 from components.finetuning.methods import METHODS
 from components.models.adapters import ADAPTER_FILES
 from components.models.fingerprint import base_files, file_digest, fingerprint
+from components.models.head import HEAD_FILES
 from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, library_versions, source_digest
@@ -75,12 +76,17 @@ def compare(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, 
     """
     from components.evaluation.suites import SuiteResult
     from components.evaluation.tax import compare as compare_suites
+    from components.evaluation.tax import untouched
 
     def suites(document: dict[str, Any]) -> list[SuiteResult]:
         fields = ("suite", "digest", "metric", "score", "low", "high", "seconds")
         return [SuiteResult(**{k: s[k] for k in fields}, correct=tuple(s["correct"])) for s in document["suites"]]
 
-    tax = compare_suites(suites(base), suites(tuned), max_drop=job.recipe.gate.max_suite_drop)
+    allowed = job.recipe.gate.max_suite_drop
+    if tuned["base_untouched"]:
+        tax = untouched(suites(base), max_drop=allowed)
+    else:
+        tax = compare_suites(suites(base), suites(tuned), max_drop=allowed)
     return {"task": compare_task_scores(job, base, tuned), "tax": tax}
 
 
@@ -116,6 +122,7 @@ def compare_task_scores(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -
             *([column[i] for i in chosen] for column in columns),
             metric=job.recipe.task.metric,
             baseline=base["candidate"],
+            options=job.metric_options,
             seed=job.recipe.seed,
         )
 
@@ -171,9 +178,9 @@ def register(
                 f"{weights} is not what was measured: its bytes changed since training",
                 next_step="run again: the weights are trained and measured anew",
             )
-        adapter = kind == "adapter"
-        files = {name: weights / name for name in ADAPTER_FILES} if adapter else base_files(weights)
-        binding = job.binding if adapter else fingerprint(weights)
+        names = {"adapter": ADAPTER_FILES, "head": HEAD_FILES}.get(kind)
+        files = base_files(weights) if names is None else {name: weights / name for name in names}
+        binding = fingerprint(weights) if names is None else job.binding
         quantization = METHODS[plan["method"]].quantization
         manifest = Manifest(
             kind=kind,
@@ -182,7 +189,7 @@ def register(
             tokenizer_digest=binding.tokenizer,
             template_digest=binding.template,
             quantization={"method": quantization} if quantization else None,
-            peft_config=_json(weights / "adapter_config.json") if adapter else None,
+            peft_config=_json(weights / "adapter_config.json") if kind == "adapter" else None,
             data_digests={file["path"]: file["sha256"] for file in data["files"]},
             parents=(Parent(base.digest, "base"),),
             seed=recipe.seed,
@@ -205,6 +212,7 @@ def register(
                 },
                 "training": {key: training.document[key] for key in TRAINING_FACTS},
                 "rope_scaling": job.recipe.finetune.rope_scaling and job.recipe.finetune.rope_scaling.model_dump(),
+                "head": training.document["head"],
                 "rank_hint": (training.document["deltas"] or {}).get("hint"),
                 "memory": training.document["memory"],
                 "time": training.document["time"],

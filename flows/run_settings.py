@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from components.finetuning.bottleneck import BottleneckSettings
+from components.finetuning.features import FeatureSettings
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, settings_for
@@ -93,4 +94,14 @@ def _method_settings(job: Job, method: str) -> MethodSettings:
         BottleneckSettings(section.bottleneck_width, seed),
         SoftPromptSettings(section.virtual_tokens, seed),
         FullSettings(),
+        FeatureSettings(
+            task=section.head,
+            pooling=section.head_pooling,
+            layer=section.head_layer,
+            width=section.head_width,
+            class_weights=section.head_class_weights,
+            patience=section.head_patience,
+            batch_rows=section.effective_rows,
+            seed=seed,
+        ),
     )

@@ -23,21 +23,20 @@ from components.models.rope import RopeScaling
 from components.recipe_sections import MemorySection
 from components.runtime import release_memory
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
+from flows.head_checks import check_head, check_labels_fit
 from flows.interruption import sigterm_asked
 from flows.job import Job
 from flows.long_context import task_scaling
-from flows.observer import Observer, step_detail
+from flows.observer import Observer
 from flows.run_settings import dev_settings, dev_task, probe_settings, rope_scaling, run_settings
 from flows.step_store import Step, library_versions, source_digest
+from flows.training import train, watched_rows
 
 __all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan"]
 
 # A run trains on the rows as they are. With rag_then_finetune they lack the passages, and training on them would teach
 # the model to invent facts: retrieval is put into the rows first, and the decision is made anew.
 FINETUNE_VERDICTS = ("finetune",)
-
-# A score of fewer dev answers than this moves by whole steps of chance.
-FEW_ANSWERS = 30
 
 
 def data(job: Job, observer: Observer) -> dict[str, Any]:
@@ -55,6 +54,10 @@ def data(job: Job, observer: Observer) -> dict[str, Any]:
     tokenizer = load_tokenizer(job.base.folder)
     for name in ("train", "dev", "test"):
         check_control_tokens(tokenizer, getattr(job, f"{name}_rows"), job.repo / getattr(job.recipe.data, name))
+    targets = check_head(job)
+    if targets is not None:
+        check_labels_fit(targets, tokenizer, job.recipe.task.max_new_tokens)
+        observer.say(f"  {targets.task}" + (f" into {len(targets.labels)} classes" if targets.labels else ""))
 
     def described(rows: Sequence[Any]) -> dict[str, Any]:
         groups = sorted({str(r.metadata["database"]) for r in rows if "database" in r.metadata})
@@ -135,6 +138,7 @@ def plan(
     recipe = job.recipe
 
     def make(_: str) -> dict[str, Any]:
+        from components.finetuning.head_training import feature_workload
         from components.finetuning.run_schedule import run_workload
         from components.memory.hardware import parse_size
         from components.memory.plan import make_plan
@@ -142,8 +146,13 @@ def plan(
 
         budget = None if recipe.memory.budget == "auto" else parse_size(recipe.memory.budget)
         tokenizer = load_tokenizer(job.base.folder)
-        workload = run_workload(tokenizer, job.train_rows, job.dev_loss_rows, run_settings(job, {}), dev_settings(job))
-        observer.say(f"  longest packed sequence: {workload.longest} tokens")
+        if recipe.finetune.method == "features":
+            workload = feature_workload(tokenizer, job.train_rows, watched_rows(job, "features"))
+            observer.say(f"  longest prompt: {workload.longest} tokens")
+        else:
+            settings, watched = run_settings(job, {}), dev_settings(job)
+            workload = run_workload(tokenizer, job.train_rows, job.dev_loss_rows, settings, watched)
+            observer.say(f"  longest packed sequence: {workload.longest} tokens")
         found = make_plan(
             job.base.folder,
             method=recipe.finetune.method,
@@ -160,17 +169,23 @@ def plan(
             bottleneck_width=recipe.finetune.bottleneck_width,
             virtual_tokens=recipe.finetune.virtual_tokens,
             rope_scaling=rope_scaling(job),
+            head_pooling=recipe.finetune.head_pooling,
+            head_layer=recipe.finetune.head_layer,
             process=process,
             **{"methods": job.tactics.methods, **(target or {})},
         )
         return found.to_dict()
 
     shape = ("method", "rank", "targets", "effective_rows", "rows_per_sequence", "max_tokens", "epochs",
-             "prompt_loss_weight", "dropout", "dora", "bottleneck_width", "virtual_tokens")  # fmt: skip
+             "prompt_loss_weight", "dropout", "dora", "bottleneck_width", "virtual_tokens", "head_pooling",
+             "head_layer")  # fmt: skip
     reads = {
         **_model_reads(job),
         "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
-        "dev loss": [digest_of([row.to_dict() for row in job.dev_loss_rows]), recipe.finetune.dev_passes],
+        "dev loss": [
+            digest_of([row.to_dict() for row in watched_rows(job, recipe.finetune.method)]),
+            recipe.finetune.dev_passes,
+        ],
         "finetune": {name: getattr(job.tactics, name, getattr(recipe.finetune, name)) for name in shape},
         "rope scaling": str(rope_scaling(job)),
         "methods": job.tactics.methods if recipe.finetune.method == "auto" else None,
@@ -196,49 +211,22 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
     Raises:
         StoppedError: SIGTERM came; a checkpoint of the last step is saved.
     """
-    from components.finetuning import finetune as finetuning
-    from components.finetuning.reporting import Reporting
     from components.memory.misprediction import compare_peak, compare_time, report_request
 
     if current_processes().count > 1:
         raise InputError(
             "a recipe's chain runs in one process", next_step="start it without torchrun or accelerate launch"
         )
-    recipe = job.recipe
     settings = run_settings(job, plan)
     identity = _identity(job, data)
+    watched = watched_rows(job, plan["method"])
     # where they decide nothing, other dev rows leave the weights what they are
-    dev_loss_digest = digest_of([row.to_dict() for row in job.dev_loss_rows])
+    dev_loss_digest = digest_of([row.to_dict() for row in watched])
 
     def make(key: str) -> dict[str, Any]:
-        asked = len(job.dev_metric_rows)
-        if 0 < asked < FEW_ANSWERS and dev_settings(job).decides:
-            observer.say(
-                f"  warning: the scores of {asked} dev answers are coarse, and choose the weights: raise "
-                f"finetune.dev_metric_rows to {FEW_ANSWERS} or more, or leave the choice to the dev loss with 0"
-            )
-
-        def tell(log: Any) -> None:
-            observer.progress("finetune: step", int(log["step"]), int(log["steps"]), step_detail(log))
-
         folder = job.home / "runs" / key[:24]
         with sigterm_asked() as stop:
-            result = finetuning.finetune(
-                job.base.folder,
-                job.train_rows,
-                job.dev_loss_rows,
-                settings,
-                run_folder=folder,
-                identity=identity,
-                dev=dev_settings(job),
-                dev_task=dev_task(job),
-                reporting=Reporting(recipe.finetune.report_to, recipe.name, key[:12]),
-                checkpoint_steps=recipe.finetune.checkpoint_steps,
-                keep_checkpoints=recipe.finetune.keep_checkpoints,
-                progress=tell,
-                say=observer.say,
-                stop=stop,
-            )
+            result = train(job, watched, settings, folder, identity, stop, observer)
         document = asdict(result)
         memory = compare_peak(plan, result.peak_bytes, result.splits)
         if result.deltas is not None:
@@ -249,10 +237,8 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         return {
             **document,
             "memory": memory,
-            # the plan's time is that of all steps, and of no answers
-            "time": compare_time(plan, result.seconds - result.answering_seconds)
-            if result.steps == result.planned_steps
-            else None,
+            # the plan's time is that of all steps, and of no answers and no epochs of a head
+            "time": compare_time(plan, result.planned_seconds) if result.planned_seconds is not None else None,
             "weights": str(result.weights.relative_to(job.home)),
             "weights_digest": sha256_tree(result.weights),
             "predicted_peak_bytes": plan.get("peak_bytes"),
@@ -283,11 +269,14 @@ def _identity(job: Job, data: dict[str, Any]) -> dict[str, str]:
 
 
 def _training_reads(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    # a head is the epoch with the smallest loss on all dev rows
+    head = METHODS[plan["method"]].kind == "head"
+    every_dev_row = digest_of([row.to_dict() for row in job.dev_rows]) if head else None
     return {
         **_identity(job, data),
         **_model_reads(job),
         "settings": asdict(run_settings(job, plan)),
-        "dev": what_dev_decides(dev_settings(job), job.dev_loss_rows, dev_task(job)),
+        "dev": every_dev_row or what_dev_decides(dev_settings(job), job.dev_loss_rows, dev_task(job)),
         "dev metric": _dev_metric_reads(job, data),
         "code": source_digest(("components/finetuning", "components/data")),
     }
@@ -373,16 +362,20 @@ def _measure(
     def measure_suites(_: str) -> dict[str, Any]:
         from components.evaluation.suites import load_suite, run_suite
 
+        model, tokenizer = model_and_tokenizer()
+        # a head's base, where its measurement is gone
+        model = model.base if untouched else model
         results = []
         for name in recipe.evaluation.suites:
             suite = load_suite(name, recipe.evaluation.suite_rows, recipe.seed)
             watcher = _progress(observer, f"evaluate {side}: {name}")
-            found = run_suite(*model_and_tokenizer(), suite, progress=watcher)
+            found = run_suite(model, tokenizer, suite, progress=watcher)
             results.append({**found.to_dict(), "correct": list(found.correct)})
         return {"suites": results}
 
     weights = None if training is None else training["weights_digest"]
     model_reads = {"weights": weights, "quantization": quantization}
+    untouched = training is not None and training["kind"] == "head"
     examples = [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets), recipe.decision.few_shot]
     task = job.store.run(
         f"measure-{side}-task",
@@ -398,11 +391,12 @@ def _measure(
         },
         measure_task,
     )
+    # beside a head the base's own weights would answer the suites a second time: their one measurement is taken
     suites = job.store.run(
-        f"measure-{side}-suites",
+        f"measure-{'base' if untouched else side}-suites",
         {
             **_model_reads(job),
-            **model_reads,
+            **({"weights": None, "quantization": None} if untouched else model_reads),
             "suites": [list(recipe.evaluation.suites), recipe.evaluation.suite_rows, recipe.seed],
             "code": source_digest(("components/evaluation", "components/data")),
         },
@@ -413,6 +407,7 @@ def _measure(
         "candidate": candidate,
         "task": task.document,
         "suites": suites.document["suites"],
+        "base_untouched": untouched,
     }
     both = digest_of([task.key, suites.key])
     cached = task.cached and suites.cached

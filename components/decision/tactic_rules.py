@@ -25,6 +25,10 @@ UNKNOWN_WIDTH = 4096
 # 3.3, and the best of 0.003, 0.03 and 0.3 on SmolLM2-135M (13 steps of text to SQL), where prefix tuning still gained
 # from 0.03 to 0.3 and p-tuning, whose network has a scale of its own, took 0.001 and lost its way at 0.01.
 SOFT_PROMPT_RATES = {"prompt_tuning": 0.3, "prefix_tuning": 0.1, "p_tuning": 1e-3}
+# AdamW's own default; standardised features make the head's scale that of one, whatever the base.
+HEAD_RATE = 1e-3
+# A pass over kept features takes a fraction of a second, and the dev loss chooses among them.
+HEAD_EPOCHS = 100.0
 # Epochs by training rows, straight lines over the logarithm between them.
 EPOCHS = ((1e3, 10.0), (1e4, 4.0), (1e6, 2.0), (1e7, 1.0))
 MOST_EPOCHS = ((1e4, 10.0), (1e6, 2.0))
@@ -48,7 +52,7 @@ def advise(situation: Situation, method: str, effective_rows: int) -> dict[str, 
 
     Args:
         situation: Data, base and memory.
-        method: The recipe's method; full finetuning and soft prompts take learning rates of their own.
+        method: The recipe's method; full finetuning, soft prompts and heads take learning rates of their own.
         effective_rows: The recipe's rows behind an optimizer step.
 
     Returns:
@@ -60,7 +64,7 @@ def advise(situation: Situation, method: str, effective_rows: int) -> dict[str, 
         "targets": _targets(situation),
         "learning_rate": _learning_rate(situation, method),
         "effective_rows": _batch(effective_rows),
-        "epochs": _epochs(situation),
+        "epochs": _epochs(situation, method),
         "prompt_loss_weight": _prompt_loss_weight(situation),
     }
 
@@ -112,6 +116,8 @@ def _learning_rate(s: Situation, method: str) -> Advice:
     final = s.base.final_learning_rate
     if method in SOFT_PROMPT_RATES:
         rate, reason = SOFT_PROMPT_RATES[method], f"{method} moves a soft prompt alone, whatever the base's size"
+    elif method == "features":
+        rate, reason = HEAD_RATE, "a head on standardised features, whatever the base's size"
     elif final is not None:
         # between 0.1 and 1 by what the method bears: adapters take about ten times the rate of full finetuning
         factor = 0.1 if full else 1.0
@@ -159,7 +165,10 @@ def _batch(effective_rows: int) -> Advice:
     )  # fmt: skip
 
 
-def _epochs(s: Situation) -> Advice:
+def _epochs(s: Situation, method: str) -> Advice:
+    if method == "features":
+        reason = "features are computed once, so that a pass costs next to nothing; the dev loss ends them"
+        return Advice(HEAD_EPOCHS, reason, lambda _: None)
     advised = epochs_for(s.rows)
     most = _between(MOST_EPOCHS, s.rows)
     reason = f"{s.rows:,} training rows: 4 to 10 passes for thousands (10 for fewer), 1 to 2 for millions"

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 from components.data.chat import prompt_ids
 from components.errors import InputError
 from components.evaluation.attention import has_full_attention, prefill_places
+from components.evaluation.head_answers import head_answers
 from components.evaluation.kv_cache import Layers, PrefillCache, SlotCache, join
 from components.evaluation.prefix_tree import PrefixNode, plan_prefixes
+from components.models.batches import length_batches
 from components.models.forward import causal_model, logits
+from components.models.head import HeadedModel
 from components.models.rope import cached_positions, config_positions
 from components.models.soft_prompt import virtual_layers, virtual_tokens
 
@@ -37,8 +40,6 @@ __all__ = [
     "stop_ids",
 ]
 
-# Tokens, padding included, that go through one prefill pass: bounds its memory, costs no speed beyond some hundreds.
-PREFILL_TOKENS = 2048
 # Where a config says nothing of positions.
 UNLIMITED_POSITIONS = 1 << 30
 
@@ -84,7 +85,8 @@ def generate(
     """Answer every prompt greedily.
 
     Args:
-        model: A causal language model, bare or wrapped by peft; it is put into evaluation mode and back.
+        model: A causal language model, bare or wrapped by peft, which is put into evaluation mode and back; or a base
+            with a head, whose answer is a label or a number, whatever its length.
         tokenizer: Its tokenizer, with a chat template.
         prompts: The turns before each answer.
         max_new_tokens: Most tokens an answer may have.
@@ -97,6 +99,8 @@ def generate(
     Raises:
         InputError: A prompt and its answer don't fit the model's positions.
     """
+    if isinstance(model, HeadedModel):
+        return [Completion(*found) for found in head_answers(model, tokenizer, prompts, batch_size, progress)]
     encoded = [prompt_ids(tokenizer, messages) for messages in prompts]
     stops = stop_ids(model, tokenizer)
     found = generate_ids(
@@ -277,7 +281,7 @@ def _prefilled(
         prefill(model, torch.tensor([list(prompts[node.sample][node.start : node.end])], device=device), cache)
         prefix = join(prefix, cache.added)
         prefix_seconds += (time.perf_counter() - started) / node.size
-    for batch in _batches(node.prompts, [len(prompt) - node.end for prompt in prompts], batch_size):
+    for batch in length_batches(node.prompts, [len(prompt) - node.end for prompt in prompts], batch_size):
         started = time.perf_counter()
         rest = [list(prompts[index][node.end :]) for index in batch]
         longest = max(map(len, rest))
@@ -293,18 +297,6 @@ def _prefilled(
             yield _Prompt(index, prefix, added, len(rest[row]), [token], seconds)
     for child in node.children:
         yield from _prefilled(model, prompts, child, prefix, prefix_seconds, batch_size, device)
-
-
-def _batches(members: Sequence[int], lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Cut members, shortest first, into batches of at most `batch_size` rows and `PREFILL_TOKENS` padded tokens."""
-    batch: list[int] = []
-    for index in members:
-        if batch and (len(batch) == batch_size or lengths[index] * (len(batch) + 1) > PREFILL_TOKENS):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def prefill(model: Any, ids: Tensor, cache: PrefillCache) -> Tensor:

@@ -1,6 +1,7 @@
 """Score predictions with the metric modules shipped in `metric_modules/`, offline. Called by task and decision.
 
-Each module is an `evaluate` metric that returns `scores`, one number a row, beside its mean. What it reads it says in
+Each module is an `evaluate` metric that returns `scores`, one number a row, beside its mean; what else it says of all
+rows together it names in `SUMMARIES`. What it reads it says in
 its features: `predictions`, `references` (the rows' answers), and any other column `xs`, filled from the rows'
 metadata `x`. `evaluate.load` would copy the module into a cache and may ask the network; here the class is imported.
 """
@@ -21,7 +22,15 @@ from components.paths import cache_dir
 if TYPE_CHECKING:
     from components.data.rows import Row
 
-__all__ = ["METRIC_MODULES", "check_metric", "check_metric_name", "check_option_names", "known_metrics", "score"]
+__all__ = [
+    "METRIC_MODULES",
+    "check_metric",
+    "check_metric_name",
+    "check_option_names",
+    "known_metrics",
+    "score",
+    "summaries",
+]
 
 METRIC_MODULES = Path(__file__).parent / "metric_modules"
 
@@ -95,13 +104,43 @@ def score(metric: str, predictions: Sequence[str], rows: Sequence[Row], options:
         InputError: An unknown metric or option, a number of predictions other than of rows, or a row without the
             metadata that the metric reads.
     """
+    return [float(value) for value in _computed(metric, predictions, rows, options).get("scores", ())]
+
+
+def summaries(
+    metric: str, predictions: Sequence[str], rows: Sequence[Row], options: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return what a metric says of all rows together beside its mean, such as macro-F1.
+
+    Args:
+        metric: Name of a shipped metric.
+        predictions: As `score` takes them.
+        rows: The rows answered.
+        options: Options of the metric.
+
+    Returns:
+        Numbers by the names in the module's `SUMMARIES`; one that these rows don't define is left out, and most metrics
+        have none.
+
+    Raises:
+        InputError: As `score`.
+    """
+    check_metric_name(metric)
+    names = getattr(_metric_class(metric), "SUMMARIES", ())
+    found = _computed(metric, predictions, rows, options) if names else {}
+    return {name: float(found[name]) for name in names if name in found}
+
+
+def _computed(
+    metric: str, predictions: Sequence[str], rows: Sequence[Row], options: Mapping[str, Any]
+) -> Mapping[str, Any]:
     if len(predictions) != len(rows):
         raise InputError(f"{len(predictions)} predictions for {len(rows)} rows", allowed="one prediction for each row")
     check_metric_name(metric)
     kind = _metric_class(metric)
     _check_options(metric, kind, options)
     if not rows:
-        return []
+        return {}
     module = kind(keep_in_memory=True, cache_dir=str(cache_dir() / "evaluate"))
     columns: dict[str, list[Any]] = {}
     for column in module.features:
@@ -111,8 +150,13 @@ def score(metric: str, predictions: Sequence[str], rows: Sequence[Row], options:
             columns[column] = [row.answer for row in rows]
         else:
             columns[column] = [_metadata(row, column.removesuffix("s"), metric) for row in rows]
-    found = module.compute(**columns, **options)
-    return [float(value) for value in found["scores"]]
+    try:
+        found: Mapping[str, Any] = module.compute(**columns, **options)
+    except ValueError as error:
+        raise InputError(
+            f"metric {metric}: {error}", next_step="correct task.metric_options in the recipe, or the rows"
+        ) from error
+    return found
 
 
 def _metric_class(metric: str) -> Any:

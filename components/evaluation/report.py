@@ -158,6 +158,7 @@ def render_html(run: Mapping[str, Any]) -> str:
         "learning_curve": decision_tables.curve_table(run),
         "alternatives": planning_tables.alternatives_table(run),
         "task": result_tables.task_table(run),
+        "summaries": result_tables.summaries_table(run),
         "tax": result_tables.tax_table(run),
         "gate": result_tables.gate_table(run),
         "data": record_tables.data_table(run),
@@ -177,6 +178,7 @@ def render_html(run: Mapping[str, Any]) -> str:
     present = {name for name, _ in SECTIONS if run.get(name)} | {"provenance"} | ({"examples"} if examples else set())
     return _template().render(
         run=run,
+        tax_note=result_tables.tax_note(run),
         eyebrow=_eyebrow(run),
         outcome=outcome(run),
         verdict=VERDICT_TEXT,

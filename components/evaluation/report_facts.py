@@ -86,7 +86,22 @@ def training_facts(run: Mapping[str, Any]) -> list[Fact]:
         *([Fact("Weights of step", count(kept), plain(training.get("kept_reason")))] if kept is not None else []),
         Fact("Resumed from", value(resumed) if resumed is not None else "the start"),
         *([Fact("Ranks in use", plain(hint))] if hint else []),
+        *_head_facts(section(training, "head")),
     ]
+
+
+def _head_facts(head: Mapping[str, Any]) -> list[Fact]:
+    """Return what a head is, and what an epoch of it took."""
+    if not head:
+        return []
+    kind = f"{value(head.get('task'))}, " + (f"a hidden layer of {head['width']}" if head.get("width") else "linear")
+    taken = f"{plain(head.get('pooling'))} token" if head.get("pooling") == "last" else "mean over the prompt's tokens"
+    return [
+        Fact("Head", kind, f"features: {taken}, layer {value(head.get('layer'))}"),
+        Fact("Best epoch", f"{count(head.get('best_epoch'))} of {count(head.get('epochs'))}",
+             f"{duration(head.get('seconds_per_epoch'))} an epoch; features took "
+             f"{duration(head.get('features_seconds'))}"),
+    ]  # fmt: skip
 
 
 def provenance_facts(run: Mapping[str, Any]) -> list[Fact]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.evaluation import charts
-from components.evaluation.formatting import count, interval, percent, plain, points, value
+from components.evaluation.formatting import count, interval, number, percent, plain, points, value
 from components.evaluation.run_document import section
 from components.evaluation.table import Cell, Column, Table, chart_column, percent_tick, points_tick, rows_of
 
-__all__ = ["allowed_drop", "gate_table", "task_table", "tax_table"]
+__all__ = ["allowed_drop", "gate_table", "summaries_table", "task_table", "tax_note", "tax_table"]
 
 
 def _has(row: Mapping[str, Any], *keys: str) -> bool:
@@ -53,6 +53,33 @@ def task_table(run: Mapping[str, Any]) -> Table:
             Column("95 % interval", "number"),
         ),
         tuple(rows),
+    )
+
+
+def summaries_table(run: Mapping[str, Any]) -> Table:
+    """Tabulate what the metric says of all rows together beside its mean, such as macro-F1, base against tuned."""
+    found = section(section(run, "task"), "summaries")
+    base, tuned = section(found, "base"), section(found, "tuned")
+    rows = tuple(
+        (plain(name).replace("_", " "), number(base.get(name)), number(tuned.get(name)))
+        for name in dict.fromkeys((*base, *tuned))
+    )
+    return Table(
+        "Beside the mean, over the same rows",
+        (Column("measure"), Column("base", "number"), Column("tuned", "number")),
+        rows,
+    )
+
+
+def tax_note(run: Mapping[str, Any]) -> str | None:
+    """Say where a tax is zero by construction and wasn't measured; None where it was."""
+    suites = rows_of(run.get("tax"))
+    if not suites or not all(row.get("by_construction") for row in suites):
+        return None
+    return (
+        "Zero by construction, not by a second measurement: a head leaves the base's own weights as they are, so that "
+        "whatever else is served from the base loses nothing. The endpoint of this version itself answers labels or "
+        "numbers and nothing else."
     )
 
 

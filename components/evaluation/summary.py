@@ -46,6 +46,10 @@ def render_text(run: Mapping[str, Any], width: int = 100, *, color: bool = False
     for key, table in (("Task", result_tables.task_table(run)), ("Tax", result_tables.tax_table(run))):
         missing = _labelled([(key, f"not run: {missing_reason(run, key.lower())}")])
         blocks += [_terminal_table(table, width) if table.rows else missing, Text()]
+    if (beside := result_tables.summaries_table(run)).rows:
+        blocks += [_terminal_table(beside, width), Text()]
+    if note := result_tables.tax_note(run):
+        blocks += [Text(f"{note}\n")]
     blocks.append(_labelled(outcome_lines(run)))
     text = _captured(blocks, width, color)
     for key, label in COMMANDS:
@@ -187,13 +191,15 @@ def render_markdown(run: Mapping[str, Any]) -> str:
         ("Which base", "bases", (advice_tables.bases_table(run),)),
         ("Tactics", "tactics", (advice_tables.tactics_table(run),)),
         ("Memory", "plan", (planning_tables.memory_table(run), planning_tables.alternatives_table(run))),
-        ("Task score", "task", (result_tables.task_table(run),)),
+        ("Task score", "task", (result_tables.task_table(run), result_tables.summaries_table(run))),
         ("Alignment tax", "tax", (result_tables.tax_table(run),)),
         ("Gate", "gate", (result_tables.gate_table(run),)),
     ):
         lines += ["", f"## {heading}", ""]
         drawn = [line for table in tables for line in _markdown_table(table)]
         lines += drawn or [f"Not run: {_markdown_text(missing_reason(run, key))}."]
+        if key == "tax" and (note := result_tables.tax_note(run)):
+            lines += ["", _markdown_text(note)]
     examples = _markdown_examples(run)
     if examples:
         lines += ["", "## Examples", "", *examples]

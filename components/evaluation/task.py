@@ -6,12 +6,13 @@ After finetuning in the flow (base against tuned); the decision uses it for each
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
 from components.evaluation.generation import generate
-from components.evaluation.metrics import check_metric, score
+from components.evaluation.metrics import check_metric, score, summaries
 from components.evaluation.statistics import mcnemar_p, paired_interval, pairs_needed, score_interval
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES_SHOWN", "TaskResult", "compare_task", "evaluate_task"]
 
 EXAMPLES_SHOWN = 12
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class TaskResult:
         prompt_tokens_per_request: Mean length of the prompts.
         tokens_per_request: Mean length of prompt and answer together.
         seconds_per_request: Wall time divided by the number of rows, generation only.
+        summaries: What the metric says of all rows together beside its mean.
     """
 
     metric: str
@@ -49,6 +52,7 @@ class TaskResult:
     prompt_tokens_per_request: float
     tokens_per_request: float
     seconds_per_request: float
+    summaries: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON."""
@@ -57,6 +61,7 @@ class TaskResult:
             "prompt_tokens_per_request": self.prompt_tokens_per_request,
             "tokens_per_request": self.tokens_per_request,
             "seconds_per_request": self.seconds_per_request,
+            "summaries": dict(self.summaries),
             "scores": list(self.scores),
             "predictions": list(self.predictions),
         }
@@ -121,6 +126,7 @@ def evaluate_task(
         prompt_tokens / n,
         (prompt_tokens + answer_tokens) / n,
         sum(completion.seconds for completion in completions) / n,
+        summaries(metric, predictions, rows, options),
     )
 
 
@@ -133,6 +139,7 @@ def compare_task(
     *,
     metric: str,
     baseline: str,
+    options: Mapping[str, Any] = NO_OPTIONS,
     subset_key: str = "subset",
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -146,12 +153,14 @@ def compare_task(
         tuned_predictions: What the tuned model answered.
         metric: Name of the metric.
         baseline: Name of the prompting candidate behind the base scores.
+        options: Options of the metric, for what it says of all rows together.
         subset_key: Metadata key that names a row's subset.
         seed: Seed of the bootstrap for scores other than 0 and 1.
 
     Returns:
         The `task` part of the run document: `metric`, `n`, `baseline`, `base`, `tuned`, `delta`, `low`, `high`,
-        `p_value`, `pairs_needed`, `subsets`, and up to 12 `examples` each of rows `won` and `lost`.
+        `p_value`, `pairs_needed`, `subsets`, `summaries` {`base`, `tuned`} where the metric has any, and up to 12
+        `examples` each of rows `won` and `lost`.
 
     Raises:
         InputError: The lists differ in length.
@@ -186,6 +195,10 @@ def compare_task(
         "baseline": baseline,
         **_difference(base_scores, tuned_scores, seed),
         "subsets": subsets,
+        "summaries": {
+            "base": summaries(metric, base_predictions, rows, options),
+            "tuned": summaries(metric, tuned_predictions, rows, options),
+        },
         "examples": {
             "won": [example(index) for index in won[:EXAMPLES_SHOWN]],
             "lost": [example(index) for index in lost[:EXAMPLES_SHOWN]],

@@ -13,7 +13,7 @@ from components.errors import InputError
 from components.evaluation.statistics import mcnemar_p, paired_interval
 from components.evaluation.suites import SuiteResult
 
-__all__ = ["compare"]
+__all__ = ["compare", "untouched"]
 
 
 def compare(base: Sequence[SuiteResult], tuned: Sequence[SuiteResult], *, max_drop: float) -> list[dict[str, Any]]:
@@ -60,3 +60,34 @@ def compare(base: Sequence[SuiteResult], tuned: Sequence[SuiteResult], *, max_dr
             }
         )
     return rows
+
+
+def untouched(base: Sequence[SuiteResult], *, max_drop: float) -> list[dict[str, Any]]:
+    """Return the tax of what leaves the base's weights as they are: zero by construction, measured once.
+
+    Args:
+        base: Results of the base.
+        max_drop: Largest loss that is allowed, as a fraction.
+
+    Returns:
+        As `compare`, with `by_construction`: the difference and both ends of its interval are zero, since the same
+        weights would answer the same.
+    """
+    return [
+        {
+            "suite": found.suite,
+            "digest": found.digest,
+            "n": found.n,
+            "metric": found.metric,
+            "base": found.score,
+            "tuned": found.score,
+            "delta": 0.0,
+            "low": 0.0,
+            "high": 0.0,
+            "p_value": 1.0,
+            "max_drop": max_drop,
+            "passed": True,
+            "by_construction": True,
+        }
+        for found in base
+    ]

@@ -75,6 +75,12 @@ def finetune(
     from filelock import FileLock, Timeout
 
     method = find_method(settings.method, settings.attachment)
+    if method.kind == "head":
+        raise InputError(
+            f"{method.name} in the trainer of weights",
+            allowed="a method that trains weights of the base or beside them",
+            next_step="call components.finetuning.head_training.train_head",
+        )
     if settings.gradient_checkpointing and not method.recomputes:
         raise InputError(
             f"{method.name} with gradient checkpointing", allowed=f"{method.name} without it", next_step="plan again"

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.errors import InputError
-from components.finetuning import bottleneck, full, lora, p_tuning, prefix_tuning, prompt_tuning, qlora
+from components.finetuning import bottleneck, features, full, lora, p_tuning, prefix_tuning, prompt_tuning, qlora
 from components.finetuning.bottleneck import BottleneckSettings
+from components.finetuning.features import FeatureSettings
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
 from components.finetuning.prompt_tuning import SoftPromptSettings
 
 __all__ = ["METHODS", "Method", "MethodSettings", "find_method", "settings_for"]
 
-MethodSettings = LoraSettings | FullSettings | BottleneckSettings | SoftPromptSettings
+MethodSettings = LoraSettings | FullSettings | BottleneckSettings | SoftPromptSettings | FeatureSettings
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Method:
         name: As the recipe has it.
         attach: (base, settings) -> what is trained; everything else is frozen.
         settings: Type of its settings.
-        kind: What it leaves behind, as the registry calls it: "adapter" or "full".
+        kind: What it leaves behind, as the registry calls it: "adapter", "full" or "head".
         quantization: How the base is loaded, or None.
         recomputes: Whether gradient checkpointing can be used with it.
     """
@@ -49,6 +50,7 @@ METHODS: dict[str, Method] = {
         Method("prefix_tuning", prefix_tuning.attach, SoftPromptSettings, recomputes=False),
         Method("prompt_tuning", prompt_tuning.attach, SoftPromptSettings),
         Method("p_tuning", p_tuning.attach, SoftPromptSettings),
+        Method("features", features.attach, FeatureSettings, kind="head", recomputes=False),
     )
 }
 

@@ -36,8 +36,8 @@ class FinetuneResult:
     """What a run left behind.
 
     Attributes:
-        weights: Folder of what was trained: an adapter with the digests of its base, or a whole model.
-        kind: "adapter" or "full".
+        weights: Folder of what was trained: an adapter or a head with the digests of its base, or a whole model.
+        kind: "adapter", "full" or "head".
         steps: Optimizer steps that were done, over all parts of a resumed run.
         planned_steps: Those of the whole run, where nothing ends it early.
         ended: Why it ended, in words.
@@ -60,6 +60,7 @@ class FinetuneResult:
         deltas: What LoRA learned matrix by matrix, and a hint for the next rank; None for other methods.
         splits: For each time that memory ran out the step, and the micro-batch, accumulation and checkpointing from
             there on; empty when the plan held.
+        head: What a head is, its epochs and seconds, and how many rows' features were computed; None for other kinds.
     """
 
     weights: Path
@@ -84,3 +85,11 @@ class FinetuneResult:
     largest_logit_change: float
     deltas: dict[str, Any] | None
     splits: list[dict[str, Any]]
+    head: dict[str, Any] | None = None
+
+    @property
+    def planned_seconds(self) -> float | None:
+        """Seconds of what the plan's time is of; None where the run ended before its last step."""
+        if self.head is not None:
+            return float(self.head["features_seconds"])
+        return self.seconds - self.answering_seconds if self.steps == self.planned_steps else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from components.errors import InputError
 from components.finetuning.bottleneck import BottleneckSettings
+from components.finetuning.features import FeatureSettings
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import METHODS, MethodSettings, settings_for
@@ -134,6 +135,7 @@ def attachment(settings: StepSettings) -> MethodSettings:
         BottleneckSettings(settings.bottleneck_width),
         SoftPromptSettings(settings.virtual_tokens),
         FullSettings(),
+        FeatureSettings(),
     )
 
 

@@ -115,8 +115,9 @@ class InferenceModel:
     def _in_slots(self, shape: GenerationShape) -> None:
         import torch
 
-        from components.evaluation.generation import PREFILL_TOKENS, decode, prefill
+        from components.evaluation.generation import decode, prefill
         from components.evaluation.kv_cache import GROWTH_TOKENS, PrefillCache, SlotCache
+        from components.models.batches import PREFILL_TOKENS
 
         slots = SlotCache(shape.batch_size)
         at_once = max(1, min(shape.batch_size, PREFILL_TOKENS // shape.prompt_tokens))

@@ -17,6 +17,8 @@ from components.finetuning.guards import check_positions
 from components.memory import fake_model
 from components.memory.dtype_speed import DtypeSpeed, measure_dtype
 from components.memory.duration import Duration
+from components.memory.feature_plan import METHOD as FEATURES
+from components.memory.feature_plan import FeaturePass, plan_features
 from components.memory.gpus import Gpu, find_gpu
 from components.memory.hardware import Budget, detect_budget, gpu_budget
 from components.memory.predicted_time import duration_on, predict_duration
@@ -161,13 +163,16 @@ def make_plan(
     bottleneck_width: int = 64,
     virtual_tokens: int = 20,
     rope_scaling: RopeScaling | None = None,
+    head_pooling: str = "last",
+    head_layer: int | str = "last",
     process: TrainingProcess | None = None,
 ) -> Plan:
     """Choose how to train within a memory budget: the best quality that fits, then the fastest.
 
     Args:
         base_folder: Folder of the base; only config.json and the size of its weights are read.
-        method: One of `SIMULATED_METHODS`, or auto for the best of `methods` that fits.
+        method: One of `SIMULATED_METHODS`, auto for the best of `methods` that fits, or features, whose passes have no
+            gradients: `micro_batch_size` is then the number of prompts in a pass.
         rank: LoRA rank.
         targets: LoRA targets.
         sequence_tokens: Tokens of the longest packed sequence.
@@ -189,6 +194,8 @@ def make_plan(
         bottleneck_width: Width of bottleneck adapters.
         virtual_tokens: Length of a soft prompt.
         rope_scaling: How the base's positions are scaled.
+        head_pooling: With features: which tokens' states are taken.
+        head_layer: With features: of which layer.
         process: A training process that was started early, and is asked where the plan is for a CPU.
 
     Returns:
@@ -203,6 +210,8 @@ def make_plan(
     _check(method, methods, dtype, optimizer, sequence_tokens, effective_rows, rows_per_sequence)
     sequences = effective_rows // rows_per_sequence
     _check_devices(devices, sequences)
+    if method == FEATURES and devices > 1:
+        raise InputError(f"features on {devices} devices", allowed="one device", next_step="leave the devices out")
     named = find_gpu(gpu) if gpu is not None else None
     if named and dtype != "auto" and named.peak_flops(dtype) is None:
         raise InputError(
@@ -247,26 +256,32 @@ def make_plan(
                 folder=base_folder,
             )
 
-        outcome = search(devices).run()
         work = workload or uniform_workload(sequences, sequence_tokens)
-        duration = predict_duration(
-            config,
-            settings,
-            outcome,
-            work,
-            gpu=named,
-            budget=budget,
-            devices=devices,
-            sequence_tokens=sequence_tokens,
-            sequences_per_step=sequences,
-        )
+        if method == FEATURES:
+            how = FeaturePass(head_pooling, head_layer)
+            outcome, duration = plan_features(
+                config, settings, how, workload=work, budget=budget, process=process, folder=base_folder, gpu=named
+            )
+        else:
+            outcome = search(devices).run()
+            duration = predict_duration(
+                config,
+                settings,
+                outcome,
+                work,
+                gpu=named,
+                budget=budget,
+                devices=devices,
+                sequence_tokens=sequence_tokens,
+                sequences_per_step=sequences,
+            )
 
         def seconds_on(other: Gpu) -> float:
             return duration_on(other, outcome, work, devices, sequence_tokens, sequences).seconds
 
         would_fit = (
             []
-            if outcome.chosen.fits
+            if outcome.chosen.fits or method == FEATURES
             else remedies(
                 search,
                 outcome.chosen,
@@ -285,7 +300,7 @@ def make_plan(
     return Plan(
         chosen=outcome.chosen,
         budget=budget,
-        rows_per_sequence=rows_per_sequence,
+        rows_per_sequence=1 if method == FEATURES else rows_per_sequence,
         sequence_tokens=sequence_tokens,
         breakdown=outcome.breakdown,
         overhead=outcome.overhead,
@@ -356,7 +371,7 @@ def _check(
     rows_per_sequence: int,
 ) -> None:
     for what, value, allowed in (
-        ("method", method, ("auto", *SIMULATED_METHODS)),
+        ("method", method, ("auto", *SIMULATED_METHODS, FEATURES)),
         *(("method", name, SIMULATED_METHODS) for name in methods),
         ("dtype", dtype, ("auto", *DTYPES)),
         ("optimizer", optimizer, ("auto", *OPTIMIZERS)),

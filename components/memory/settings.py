@@ -20,7 +20,8 @@ __all__ = [
     "is_paged",
 ]
 
-SIMULATED_METHODS = tuple(METHODS)
+# What trains through the base; a head's plan has no such step (`feature_plan`).
+SIMULATED_METHODS = tuple(name for name, method in METHODS.items() if method.kind != "head")
 DTYPES = ("float32", "bfloat16", "float16")
 TRAINED_DTYPES = ("float32", "bfloat16")
 QUANTIZATIONS = ("nf4", "int8")

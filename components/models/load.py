@@ -12,11 +12,12 @@ from components.errors import InputError
 from components.models.adapters import add_adapter, merges
 from components.models.fingerprint import check_binding, read_rope_scaling
 from components.models.forward import check_logits
+from components.models.head import HeadedModel, is_head, load_head
 from components.models.quiet import quiet
 from components.models.rope import RopeScaling, free_of_history, read_scaling, scale_config
 from components.models.safety import check_chat_template, check_folder
 
-__all__ = ["DTYPES", "QUANTIZATIONS", "load_as_served", "load_model", "load_tokenizer"]
+__all__ = ["DTYPES", "QUANTIZATIONS", "load_as_served", "load_headed", "load_model", "load_tokenizer"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("nf4",)
@@ -118,11 +119,11 @@ def load_as_served(
     """Load (model, tokenizer) the way a version is measured and served alike.
 
     A low-rank adapter on plain weights is merged: the same numbers, fewer multiplications. On a base in 4 bits it stays
-    apart, and so do soft prompts and bottleneck adapters everywhere.
+    apart, and so do soft prompts and bottleneck adapters everywhere. With a head the model is a `HeadedModel`.
 
     Args:
         folder: A checked base folder, or that of whole weights.
-        adapter: The adapter's folder, where the version is one.
+        adapter: The adapter's or the head's folder, where the version is one.
         quantization: None or "nf4", as the version was trained.
         dtype: One of `DTYPES`.
         rope_scaling: Scale a bare base's positions; whatever was trained brings its own scaling.
@@ -130,11 +131,30 @@ def load_as_served(
     Raises:
         InputError: As `load_model` and `load_tokenizer`.
     """
+    if adapter is not None and is_head(adapter):
+        return load_headed(folder, adapter, dtype=dtype), load_tokenizer(folder)
     merge = adapter is not None and quantization is None and merges(adapter)
     model = load_model(
         folder, dtype=dtype, quantization=quantization, adapter=adapter, merge=merge, rope_scaling=rope_scaling
     )
     return model, load_tokenizer(folder)
+
+
+def load_headed(folder: Path, head: Path, *, dtype: str = "float32") -> HeadedModel:
+    """Load a base with a head that was trained on it.
+
+    Args:
+        folder: A checked base folder.
+        head: The head's folder.
+        dtype: One of `DTYPES`, of the base.
+
+    Raises:
+        InputError: As `load_model`, a head of another base, or one that can't be used.
+    """
+    check_folder(head)
+    check_binding(head, folder)
+    base = load_model(folder, dtype=dtype)
+    return HeadedModel(base, load_head(head, base.config))
 
 
 def _scaling_of(adapter: Path, asked: RopeScaling | None) -> RopeScaling | None:

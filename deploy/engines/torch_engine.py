@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from components.evaluation.kv_cache import Layers
 
-__all__ = ["TorchEngine"]
+__all__ = ["Job", "TorchEngine"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 PREFILL_TOKENS = 512
 
 
-class _Job:
+class Job:
     """One request on its way; the worker thread owns it, only `cancelled` and `deliver` cross threads."""
 
     def __init__(self, request: Generation, tokenizer: Any, deliver: Callable[[Delta | Exception], None]) -> None:
@@ -58,12 +58,12 @@ class _Job:
 class _Answer:
     """The asynchronous side of a job."""
 
-    def __init__(self, withdraw: Callable[[_Job], None]) -> None:
+    def __init__(self, withdraw: Callable[[Job], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[Delta | Exception] = asyncio.Queue()
         self._withdraw = withdraw
         self._ended = False
-        self.job: _Job | None = None
+        self.job: Job | None = None
 
     def deliver(self, piece: Delta | Exception) -> None:
         """Hand a piece over from the worker thread."""
@@ -116,9 +116,9 @@ class TorchEngine:
         self._waiting_limit = waiting_limit
         self._wake = threading.Condition()
         self._status = EngineStatus("loading", "the model is being loaded")
-        self._waiting: deque[_Job] = deque()
-        self._prefilling: _Job | None = None
-        self._active: list[_Job] = []
+        self._waiting: deque[Job] = deque()
+        self._prefilling: Job | None = None
+        self._active: list[Job] = []
         self._forward: Any = None
         self._cache: Any = None
         self._empty_cache: Callable[[], Any] = lambda: None
@@ -128,6 +128,7 @@ class TorchEngine:
         self.model: Any = None
         self.tokenizer: Any = None
         self._stops: frozenset[int] = frozenset()
+        self._positions = 0
         # a tokenizer may not be used by two threads at once: the worker decodes with one, clients encode with another
         self._encoder: Any = None
         self._encoding = threading.Lock()
@@ -161,7 +162,7 @@ class TorchEngine:
     def context_tokens(self) -> int:
         """Return how many tokens prompt and answer may have together."""
         self._require_ready()
-        return int(self._forward.positions)
+        return self._positions
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Render turns with the chat template into token ids."""
@@ -174,7 +175,7 @@ class TorchEngine:
     def submit(self, request: Generation) -> _Answer:
         """Accept a request; iterate over what is returned inside the same event loop."""
         answer = _Answer(self._withdraw)
-        answer.job = job = _Job(request, self.tokenizer, answer.deliver)
+        answer.job = job = Job(request, self.tokenizer, answer.deliver)
         with self._wake:
             self._require_ready()
             if len(self._waiting) >= self._waiting_limit:
@@ -189,7 +190,7 @@ class TorchEngine:
         if self._status.state != "ready":
             raise EngineNotReadyError(f"the model is not ready: {self._status.reason}")
 
-    def _withdraw(self, job: _Job) -> None:
+    def _withdraw(self, job: Job) -> None:
         with self._wake:
             job.cancelled = True
             self._wake.notify_all()
@@ -210,7 +211,7 @@ class TorchEngine:
             EngineFailureError: The generation broke off, or logits were not finite.
         """
         pieces: list[Delta | Exception] = []
-        job = _Job(Generation(tuple(prompt), tokens), self.tokenizer, pieces.append)
+        job = Job(Generation(tuple(prompt), tokens), self.tokenizer, pieces.append)
         self._waiting.append(job)
         while self._turn():
             pass
@@ -268,12 +269,13 @@ class TorchEngine:
         from deploy.engines.forward import Forward
 
         self._forward = Forward(self.model)
+        self._positions = self._forward.positions
         self._stops = stop_ids(self.model, self.tokenizer)
         self._encoder = copy.deepcopy(self.tokenizer)
         self._empty_cache = lambda: SlotCache(self._slots)
         self._cache = self._empty_cache()
 
-    def _begun(self) -> list[_Job]:
+    def _begun(self) -> list[Job]:
         # another thread may ask at any moment: an answer must not seem gone, or double, on its way into a slot
         prefilling, active = self._prefilling, list(self._active)
         return active + ([prefilling] if prefilling and prefilling not in active else [])
@@ -295,7 +297,7 @@ class TorchEngine:
             self._cache = self._empty_cache()
         return bool(self._begun() or self._waiting)
 
-    def _prefill(self, job: _Job) -> None:
+    def _prefill(self, job: Job) -> None:
         if job.cancelled:
             self._prefilling = None
             return
@@ -329,7 +331,7 @@ class TorchEngine:
             if self._advance_or_fail(self._active[slot], logits[slot]):
                 self._leave(slot)
 
-    def _advance_or_fail(self, job: _Job, logits: Tensor) -> bool:
+    def _advance_or_fail(self, job: Job, logits: Tensor) -> bool:
         """Advance a job; one whose token or text can't be made is failed and over, and the others go on."""
         try:
             return self._advance(job, logits)
@@ -338,7 +340,7 @@ class TorchEngine:
             self._fail([job], EngineFailureError(f"the answer broke off: {type(error).__name__}"))
             return True
 
-    def _advance(self, job: _Job, logits: Tensor) -> bool:
+    def _advance(self, job: Job, logits: Tensor) -> bool:
         """Choose a job's next token and deliver its text; True when the job is over."""
         import torch
 
@@ -367,6 +369,6 @@ class TorchEngine:
         active[slot] = active[-1]
         self._active = active[:-1]
 
-    def _fail(self, jobs: Sequence[_Job], error: Exception) -> None:
+    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         for job in jobs:
             job.deliver(error)

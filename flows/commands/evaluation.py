@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from components.errors import InputError
 from flows.commands.option_types import FRACTION
 from flows.commands.output import emit, json_option
 from flows.commands.recipe_options import state_folder
@@ -54,6 +55,13 @@ def command(
         from deploy.from_registry import version_files
 
         models = {name: version_files(registry, name) for name in (ref, *([baseline] if baseline else []))}
+    for files in models.values():
+        if files.manifest["kind"] == "head":
+            raise InputError(
+                f"{files.label} is a head, which answers labels or numbers, and suites want likelihoods of texts",
+                allowed="versions that write; a head leaves its base's own scores as they are",
+                next_step="evaluate its base: `tunewright registry lineage` names it",
+            )
     from components.runtime import prepare_process
 
     prepare_process()

@@ -131,7 +131,7 @@ def test_what_the_decision_takes_the_recipe_takes_too(tmp_path: Path) -> None:
             (),
             {"finetune": {"method": "magic"}},
             "{path}: finetune.method can't be 'magic'",
-            "auto, full, lora, qlora, bottleneck, prefix_tuning, prompt_tuning or p_tuning",
+            "auto, full, lora, qlora, bottleneck, prefix_tuning, prompt_tuning, p_tuning or features",
         ),
         ((), {"gate": {"subset": 3}}, "{path}: gate.subset can't be 3", "text, or nothing"),
         (

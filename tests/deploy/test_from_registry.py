@@ -88,7 +88,13 @@ def test_every_kind_of_whole_weights_can_be_served(registry: Registry, base: Ver
     assert replace(files, manifest={"quantization": None}).quantization is None
 
 
+def test_a_head_is_served_with_its_base(registry: Registry, base: Version) -> None:
+    head = register(registry, "head", "head", "head", Parent(base.digest, "base"))
+    files = version_files(registry, "head")
+    assert (files.base_folder, files.adapter_folder) == (registry.checkout(base.digest), registry.checkout(head.digest))
+
+
 def test_kind_without_weights_of_its_own_can_not_be_served(registry: Registry, base: Version) -> None:
-    register(registry, "head", "head", "head", Parent(base.digest, "base"))
-    with pytest.raises(InputError, match="'head' and can't be served"):
-        version_files(registry, "head")
+    register(registry, "prompt", "prompt", "prompt", Parent(base.digest, "base"))
+    with pytest.raises(InputError, match="'prompt' and can't be served"):
+        version_files(registry, "prompt")

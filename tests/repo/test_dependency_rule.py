@@ -24,6 +24,8 @@ HEAVY_MODULES = {
     "components/finetuning/callbacks.py": {"transformers"},
     "components/evaluation/metric_modules/execution_match/execution_match.py": {"evaluate", "datasets"},
     "components/evaluation/metric_modules/exact_match/exact_match.py": {"evaluate", "datasets"},
+    "components/evaluation/metric_modules/label_accuracy/label_accuracy.py": {"evaluate", "datasets"},
+    "components/evaluation/metric_modules/number_closeness/number_closeness.py": {"evaluate", "datasets"},
 }
 
 

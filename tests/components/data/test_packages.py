@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import tarfile
 import threading
 import zipfile
 from dataclasses import replace
@@ -158,3 +160,43 @@ def test_two_at_once_download_once(tmp_path: Path, links: Path, pip_calls: list[
     assert len(set(found)) == 1
     assert len(found) == 3
     assert len(pip_calls) == 1
+
+
+def make_source(folder: Path, content: bytes = b"[4, 5]") -> PackageFile:
+    """Build a source archive as an index hands it out: pip asks its build for its metadata."""
+    files = {
+        "tiny_source-1.0/PKG-INFO": b"Metadata-Version: 2.1\nName: tiny-source\nVersion: 1.0\n",
+        "tiny_source-1.0/pyproject.toml": (
+            b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        ),
+        "tiny_source-1.0/backend.py": (
+            b"import os\n"
+            b"def prepare_metadata_for_build_wheel(folder, settings=None):\n"
+            b"    os.mkdir(os.path.join(folder, 'tiny_source-1.0.dist-info'))\n"
+            b"    with open(os.path.join(folder, 'tiny_source-1.0.dist-info', 'METADATA'), 'w') as stream:\n"
+            b"        stream.write('Metadata-Version: 2.1\\nName: tiny-source\\nVersion: 1.0\\n')\n"
+            b"    return 'tiny_source-1.0.dist-info'\n"
+        ),
+        "tiny_source-1.0/data/rows.json": content,
+    }
+    archive = folder / "tiny_source-1.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as stream:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            stream.addfile(entry, io.BytesIO(data))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return PackageFile("tiny-source", "1.0", archive.name, digest, "tiny_source-1.0/data/rows.json", "CC0")
+
+
+def test_a_file_comes_out_of_a_source_archive(links: Path, tmp_path: Path) -> None:
+    found = fetch_package_file(make_source(links), tmp_path / "cache")
+    assert found.read_bytes() == b"[4, 5]"
+    with pytest.raises(InputError, match="has no file"):
+        fetch_package_file(replace(make_source(links), member="tiny_source-1.0/data"), tmp_path / "cache")
+
+
+def test_a_source_archive_with_other_bytes_is_refused_before_its_build_is_asked(links: Path, tmp_path: Path) -> None:
+    file = replace(make_source(links), wheel_sha256="0" * 64)
+    with pytest.raises(TunewrightError, match="pip could not download tiny-source"):
+        fetch_package_file(file, tmp_path / "cache")

@@ -156,3 +156,9 @@ def test_many_passes_are_warned_about_on_large_data_and_not_on_a_few_hundred_row
 def test_settings_go_by_the_budget_or_the_whole_machine_never_by_what_is_free() -> None:
     assert whole_memory("2GiB") == (2 * 2**30, "the budget of 2GiB")
     assert whole_memory("auto") == whole_memory("auto")
+
+
+def test_a_head_has_a_rate_and_passes_of_its_own() -> None:
+    few, many = (choose(replace(SITUATION, rows=rows), method="features") for rows in (200, 2_000_000))
+    assert (few.learning_rate, few.epochs) == (many.learning_rate, many.epochs) == (1e-3, 100.0)
+    assert choose(method="features", epochs=300.0).warnings == ()

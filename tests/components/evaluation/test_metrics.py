@@ -10,7 +10,14 @@ import pytest
 
 from components.data.rows import Message, Row
 from components.errors import InputError
-from components.evaluation.metrics import METRIC_MODULES, check_metric, check_option_names, known_metrics, score
+from components.evaluation.metrics import (
+    METRIC_MODULES,
+    check_metric,
+    check_option_names,
+    known_metrics,
+    score,
+    summaries,
+)
 
 
 def row(answer: str, **metadata: str) -> Row:
@@ -119,3 +126,43 @@ def test_scoring_needs_no_network_and_writes_nothing_into_the_home(tmp_path: Pat
     )
     assert result.stdout == "[1.0]\n", result.stderr
     assert list(home.rglob("*")) == []
+
+
+def test_label_accuracy_takes_a_label_for_what_it_says_and_has_macro_f1_beside() -> None:
+    rows = [row("positive")] * 4 + [row("negative"), row("neutral")]
+    answers = ["Positive.", '"positive"', " POSITIVE ", "negative", "positive", "I feel neutral"]
+    assert score("label_accuracy", answers, rows, {}) == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    # positive: 2 x 3 / (4 + 4); negative: 0 of 2; neutral: never answered
+    assert summaries("label_accuracy", answers, rows, {}) == {"macro_f1": pytest.approx((6 / 8 + 0 + 0) / 3)}
+
+
+def test_label_accuracy_tells_labels_apart_that_are_signs() -> None:
+    assert score("label_accuracy", ["...", "C++"], [row("..."), row("C")], {}) == [1.0, 0.0]
+
+
+def test_number_closeness_falls_with_the_distance() -> None:
+    rows = [row("1.0"), row("-2"), row("0.5"), row("3")]
+    answers = ["1.5", "about -2.0, I think", "no idea", "40"]
+    assert score("number_closeness", answers, rows, {"scale": 2}) == [0.75, 1.0, 0.0, 0.0]
+    found = summaries("number_closeness", answers, rows, {"scale": 2})
+    assert found["answered"] == 0.75
+    assert found["mean_absolute_error"] == pytest.approx((0.5 + 0 + 37) / 3)
+    assert found["spearman"] == pytest.approx(1.0)
+
+
+def test_number_closeness_leaves_out_what_the_rows_do_not_define() -> None:
+    assert summaries("number_closeness", ["2", "2"], [row("1"), row("3")], {"scale": 4}) == {
+        "answered": 1.0,
+        "mean_absolute_error": 1.0,
+    }
+    assert summaries("number_closeness", ["none"], [row("1")], {"scale": 4}) == {"answered": 0.0}
+
+
+@pytest.mark.parametrize("scale", [0, -1, "wide"])
+def test_a_scale_that_is_none_is_refused(scale: object) -> None:
+    with pytest.raises(InputError, match="number_closeness: scale is"):
+        score("number_closeness", ["1"], [row("1")], {"scale": scale})
+
+
+def test_metrics_without_summaries_compute_none() -> None:
+    assert summaries("exact_match", ["a"], [row("a")], {}) == {}

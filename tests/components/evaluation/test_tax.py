@@ -5,7 +5,7 @@ import pytest
 from components.errors import InputError
 from components.evaluation.statistics import paired_interval
 from components.evaluation.suites import SuiteResult
-from components.evaluation.tax import compare
+from components.evaluation.tax import compare, untouched
 
 
 def result(correct: list[bool], suite: str = "piqa", digest: str = "d1") -> SuiteResult:
@@ -48,3 +48,11 @@ def test_different_samples_are_not_compared() -> None:
         compare([result([True])], [], max_drop=0.1)
     with pytest.raises(InputError, match=r"max_drop is -0\.1"):
         compare([], [], max_drop=-0.1)
+
+
+def test_untouched_weights_have_no_tax_and_say_why() -> None:
+    (row,) = untouched([result([True, False] * 10)], max_drop=0.03)
+    assert (row["delta"], row["low"], row["high"], row["passed"]) == (0.0, 0.0, 0.0, True)
+    assert row["base"] == row["tuned"] == 0.5
+    assert row["by_construction"] is True
+    assert set(row) >= set(compare([result([True])], [result([True])], max_drop=0.1)[0])

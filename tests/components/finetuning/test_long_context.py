@@ -13,12 +13,13 @@ from components.data.rows import Message, Row
 from components.errors import InputError, TunewrightError
 from components.finetuning import saving
 from components.finetuning.bottleneck import BottleneckSettings
-from components.finetuning.finetune import FinetuneResult, finetune, run_workload
+from components.finetuning.finetune import FinetuneResult, finetune
 from components.finetuning.full import FullSettings
 from components.finetuning.guards import check_positions
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import METHODS, MethodSettings
 from components.finetuning.prompt_tuning import SoftPromptSettings
+from components.finetuning.run_schedule import run_workload
 from components.models.fingerprint import fingerprint, read_binding, read_rope_scaling, write_binding
 from components.models.forward import causal_model, text_states
 from components.models.load import load_model, load_tokenizer

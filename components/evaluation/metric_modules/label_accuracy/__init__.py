@@ -1,0 +1,1 @@
+"""The metric `label_accuracy`."""

@@ -1,0 +1,1 @@
+"""The metric `number_closeness`."""
