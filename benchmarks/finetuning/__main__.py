@@ -53,7 +53,6 @@ def main() -> None:
     tokenizer = load_tokenizer(folder)
     rows = rows_of(arguments.workload, arguments.rows, arguments.steps, SEED)
     encoded = [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows]
-    rows = _in_our_order(rows, encoded)
     useful = sum(len(row.input_ids) for row in encoded)
     longest = max(len(row.input_ids) for row in encoded)
     print(
@@ -62,9 +61,12 @@ def main() -> None:
     )
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "rows.jsonl"
-        file.write_text("".join(json.dumps(_document(row)) + "\n" for row in rows))
+        given, ordered = Path(scratch) / "given.jsonl", Path(scratch) / "ordered.jsonl"
+        for file, those in ((given, rows), (ordered, _in_our_order(rows, encoded))):
+            file.write_text("".join(json.dumps(_document(row)) + "\n" for row in those))
         for name in (name for name in CONTESTANTS if arguments.only in name):
+            # ours puts them into its own order, in which the others get them
+            file = given if name.startswith("Tunewright") else ordered
             spec = Spec(
                 name, arguments.method, arguments.dtype, str(folder), str(file), ROWS_PER_STEP, arguments.threads
             )
