@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from registry.entities import Version
 from registry.lookup import Query, query_aliases
+from registry.manifest import WHOLE_KINDS
+from registry.runs import Run, query_runs
 
 __all__ = ["Edge", "Lineage", "Node", "trace"]
 
@@ -18,7 +21,10 @@ _WALK = """WITH RECURSIVE reached(id) AS (
 
 @dataclass(frozen=True)
 class Node:
-    """A version, or a data file that one was trained on; `decision_override` says why it was trained all the same."""
+    """A version, a run of a sweep, or a data file that one was trained on.
+
+    `decision_override` says why a version was trained all the same.
+    """
 
     id: str
     type: str
@@ -42,7 +48,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Nodes by id (version digests and data digests), and the edges between them."""
+    """Nodes by id (digests of versions, runs and data), and the edges between them."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
@@ -94,12 +100,50 @@ def trace(query: Query, version: Version) -> Lineage:
         )
         if parent in digests
     ]
+    runs, of_runs = _runs(query, found, direction)
+    nodes += [
+        Node(run.digest, "run", f"{run.label}: {run.document.get('summary', '')}", "trial", run.base_fingerprint, where)
+        for run, where in runs
+    ]
+    edges += of_runs
     data: dict[str, Node] = {}
     for v in found:
         for path, digest in sorted(v.manifest.data_digests.items()):
             data.setdefault(digest, Node(digest, "data", path, direction=direction[v.id]))
             edges.append(Edge(digest, v.digest, "data"))
+    for run, where in runs:
+        for path, digest in sorted(run.document.get("data", {}).items()):
+            data.setdefault(digest, Node(digest, "data", path, direction=where))
+            edges.append(Edge(digest, run.digest, "data"))
     return Lineage(nodes=(*nodes, *data.values()), edges=tuple(edges))
+
+
+def _runs(query: Query, found: list[Version], direction: Mapping[int, str]) -> tuple[list[tuple[Run, str]], list[Edge]]:
+    """Return the runs round some versions, each with its direction, and their edges with them.
+
+    A version that was trained with a run's content key was made of its weights (role "run"), and was chosen among the
+    other trials of its sweep (role "trial"). From a base that is asked for, or lies below, every run on it is reached.
+    """
+    reached: dict[int, tuple[Run, str]] = {}
+    edges = []
+    for v in found:
+        keys = query("SELECT content_key FROM versions WHERE id = ?", (v.id,))
+        for own in query_runs(query, "name = ? AND content_key = ?", (v.name, keys[0][0])):
+            for run in query_runs(query, "name = ? AND sweep = ?", (own.name, own.sweep)):
+                reached.setdefault(run.id, (run, "up" if direction[v.id] != "down" else "down"))
+                edges.append(Edge(run.digest, v.digest, "run" if run.content_key == own.content_key else "trial"))
+    for v in found:
+        if v.kind in WHOLE_KINDS and direction[v.id] != "up":
+            for run in query_runs(query, "base_fingerprint = ?", (v.base_fingerprint,)):
+                reached.setdefault(run.id, (run, "down"))
+    bases = [v for v in found if v.kind in WHOLE_KINDS]
+    edges += [
+        Edge(v.digest, run.digest, "base")
+        for run, _ in reached.values()
+        for v in bases
+        if v.base_fingerprint == run.base_fingerprint
+    ]
+    return list(reached.values()), list(dict.fromkeys(edges))
 
 
 def _version(query: Query, number: int) -> Version:

@@ -22,7 +22,7 @@ from registry.errors import (
     SchemaUnsupported,
     VersionNotFound,
 )
-from registry.layout import CHECKOUTS, DATABASE, SCHEMA_REVISION
+from registry.layout import CHECKOUTS, DATABASE, READABLE_REVISIONS, SCHEMA_REVISION
 from registry.names import DIGEST_PREFIX_LENGTH, Reference, looks_like_digest, parse_reference
 
 __all__ = [
@@ -171,7 +171,7 @@ def connect_for_reading(folder: Path) -> sqlite3.Connection:
             allowed="a database that Tunewright made and this user may read",
             next_step="restore it from a copy, or pass --home to another one",
         ) from error
-    if revision is None or revision[0] != SCHEMA_REVISION:
+    if revision is None or revision[0] not in READABLE_REVISIONS:
         connection.close()
         found = revision[0] if revision else "none"
         raise SchemaUnsupported(

@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["alias_events", "audit", "evaluations", "metadata", "outbox", "version_parents", "versions"]
+__all__ = ["alias_events", "audit", "evaluations", "metadata", "outbox", "runs", "version_parents", "versions"]
 
 metadata = MetaData()
 
@@ -110,5 +110,24 @@ outbox = Table(
     Column("created_at", String(32), nullable=False),
     Column("topic", String(64), nullable=False),
     Column("payload", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("sweep", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("base_fingerprint", String(64), nullable=False),
+    Column("content_key", String(256)),
+    Column("document", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    UniqueConstraint("digest", name="uq_runs_digest"),
+    UniqueConstraint("name", "sweep", "number", name="uq_runs_number"),
+    Index("ix_runs_base_fingerprint", "base_fingerprint"),
+    Index("ix_runs_content_key", "name", "content_key"),
     sqlite_autoincrement=True,
 )

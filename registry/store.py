@@ -36,6 +36,7 @@ from registry.lookup import Lookup, Query, resolve_digest, resolve_reference
 from registry.manifest import Manifest, open_regular
 from registry.names import check_alias, check_name
 from registry.registration import find_existing, find_parents, insert_version
+from registry.runs import Run, insert_run, query_runs
 from registry.scan import scan
 from registry.schema import evaluations
 from registry.standing import Standing, standing_of
@@ -124,6 +125,46 @@ class Registry:
             with self.blobs.open(entry.sha256) as stored:
                 # again, on the bytes that will be served: the source may have changed between the two
                 scan(path, stored, entry.size)
+
+    def record_run(
+        self,
+        name: str,
+        sweep: str,
+        number: int,
+        *,
+        base_fingerprint: str,
+        content_key: str | None,
+        document: Mapping[str, Any],
+        actor: str | None = None,
+    ) -> Run:
+        """Record a run that is no version, once: a second call for the same one returns what is there.
+
+        Args:
+            name: Name of the model that it was a trial for.
+            sweep: Key of the sweep.
+            number: Of the run in its sweep.
+            base_fingerprint: Of the base that was trained.
+            content_key: Of the training that came to its end, as a version's manifest has it, or None.
+            document: What it was made of and came to, plain JSON; lineage shows its `summary`.
+            actor: Who ran it.
+
+        Raises:
+            ReferenceInvalid: No name of a model.
+            ReportInvalid: The document is not plain JSON, or NaN is in it.
+        """
+        check_name(name)
+        with writing(self._engine) as connection:
+            return insert_run(
+                connection,
+                query_on(connection),
+                name=name,
+                sweep=sweep,
+                number=number,
+                base_fingerprint=base_fingerprint,
+                content_key=content_key,
+                document=document,
+                actor=actor or audit.login_name(),
+            )
 
     def record_evaluation(
         self, version_digest: str, report: Mapping[str, Any], *, actor: str | None = None, over_newest: bool = False
@@ -368,6 +409,10 @@ class Registry:
             ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
         """
         return standing_of(self._lookup.query, self.resolve(ref))
+
+    def runs(self, name: str | None = None) -> list[Run]:
+        """Return the recorded runs of a model, or of all, oldest first."""
+        return query_runs(self._lookup.query, "1" if name is None else "name = ?", () if name is None else (name,))
 
     def lineage(self, ref: str) -> Lineage:
         """Return everything that a version was made from and everything made from it."""

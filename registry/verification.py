@@ -14,6 +14,7 @@ from registry.entities import Version
 from registry.errors import AuditBroken, BlobCorrupted, RegistryError
 from registry.lookup import Query
 from registry.manifest import Manifest
+from registry.runs import has_runs, query_runs
 
 __all__ = ["Problem", "Verification", "verify"]
 
@@ -71,6 +72,9 @@ def verify(query: Query, blobs: BlobStore, versions: Sequence[Version]) -> Verif
             wrong = checked[entry.sha256][1]
             if wrong is not None:
                 problems.append(Problem(version.label, path, wrong))
+    for run in query_runs(query):
+        if sha256_text(run.document_json) != run.digest:
+            problems.append(Problem(run.label, None, "the document doesn't have the run's digest"))
     head = None
     try:
         head = verify_chain(query)
@@ -120,7 +124,7 @@ def _check_row(query: Query, version: Version, problems: list[Problem]) -> Manif
 
 def _check_against_audit(query: Query, problems: list[Problem]) -> None:
     """Every version, evaluation and alias step has one audit row that says the same, and the other way round."""
-    told: dict[str, list[str]] = {"register": [], "evaluate": [], "alias": []}
+    told: dict[str, list[str]] = {"register": [], "evaluate": [], "alias": [], "run": []}
     for entry in read_chain(query):
         try:
             p = json.loads(entry.payload_json)
@@ -128,6 +132,8 @@ def _check_against_audit(query: Query, problems: list[Problem]) -> None:
                 told["register"].append(f"{p['name']}:v{p['version']} {p['digest']}")
             elif entry.action == "evaluate":
                 told["evaluate"].append(f"{p['digest']} {p['evaluation']}")
+            elif entry.action == "run":
+                told["run"].append(f"{p['name']} {p['sweep']} {p['number']} {p['digest']}")
             elif entry.action in ("promote", "rollback"):
                 told["alias"].append(f"{p['name']}@{p['alias']} {p['revision']} {p['digest']} {entry.action}")
         except (ValueError, KeyError, TypeError):
@@ -142,6 +148,9 @@ def _check_against_audit(query: Query, problems: list[Problem]) -> None:
             "FROM alias_events e JOIN versions v ON v.id = e.version_id",
             (),
         ),
+        "run": query("SELECT name || ' ' || sweep || ' ' || number || ' ' || digest FROM runs", ())
+        if has_runs(query)
+        else [],
     }
     for table, rows in held.items():
         have, said = sorted(row[0] for row in rows), sorted(told[table])

@@ -205,6 +205,20 @@ def lineage(ref: str, home: Path, as_json: bool) -> None:
     emit(trace(lookup.query, lookup.resolve(ref)).to_dict(), as_json, _render_lineage)
 
 
+@command.command("runs")
+@click.argument("name", required=False)
+@home_option
+@json_option
+def runs(name: str | None, home: Path, as_json: bool) -> None:
+    """List the trials of sweeps: all, or those for the model NAME."""
+    from registry.lookup import Lookup
+    from registry.runs import query_runs
+
+    where = ("1", ()) if name is None else ("name = ?", (name,))
+    found = query_runs(Lookup(home / "registry").query, *where)
+    emit({"runs": [run.to_dict() for run in found]}, as_json, _render_runs)
+
+
 @command.command("verify")
 @click.argument("ref", required=False)
 @home_option
@@ -292,6 +306,16 @@ def _render_lineage(document: dict[str, Any]) -> str:
         incoming = [edge for edge in document["edges"] if edge["target"] == node["id"]]
         lines += [f"    <- {labels[edge['source']]} ({edge['role']}{_weight(edge)})" for edge in incoming]
     return "\n".join(lines)
+
+
+def _render_runs(document: dict[str, Any]) -> str:
+    if not document["runs"]:
+        return "no runs yet; `tunewright sweep RECIPE` makes some"
+    rows = [["model", "sweep", "trial", "digest", "base", "created", "what"]]
+    for run in document["runs"]:
+        rows.append([run["name"], run["sweep"][:12], str(run["number"]), run["digest"][:12], run["base"][:12],
+                     run["created_at"][:19], str(run["document"].get("summary", ""))])  # fmt: skip
+    return _table(rows)
 
 
 def _weight(edge: dict[str, Any]) -> str:

@@ -1,0 +1,131 @@
+"""Runs that are no versions: what a sweep's trials were made of and came to. Written once, found from the lineage.
+
+A trial leaves weights that nobody may ever want; registering each would keep their bytes for good. So a run is its
+document alone, and the version that is made of its weights is found by their common content key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from registry import audit
+from registry.canonical import canonical_json, sha256_text
+from registry.errors import ReportInvalid
+from registry.lookup import Query
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["Run", "has_runs", "insert_run", "query_runs"]
+
+_COLUMNS = "id, name, sweep, number, digest, base_fingerprint, content_key, document, created_at"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a sweep. Its document stays text until somebody asks.
+
+    Attributes:
+        name: Name of the model that the sweep is for.
+        sweep: Key of the sweep.
+        number: Of the run in its sweep, from 0 on.
+        digest: Hex sha256 of the document.
+        base_fingerprint: Of the base that was trained.
+        content_key: Of the training; a version with the same one was made of its weights. None where nothing was
+            trained to its end.
+    """
+
+    id: int
+    name: str
+    sweep: str
+    number: int
+    digest: str
+    base_fingerprint: str
+    content_key: str | None
+    document_json: str
+    created_at: str
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """What was recorded."""
+        document: dict[str, Any] = json.loads(self.document_json)
+        return document
+
+    @property
+    def label(self) -> str:
+        """The run as people are told of it."""
+        return f"{self.name} sweep {self.sweep[:12]} trial {self.number}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as plain JSON, with its document."""
+        return {
+            "name": self.name,
+            "sweep": self.sweep,
+            "number": self.number,
+            "digest": self.digest,
+            "base": self.base_fingerprint,
+            "content_key": self.content_key,
+            "created_at": self.created_at,
+            "document": self.document,
+        }
+
+
+def has_runs(query: Query) -> bool:
+    """Tell whether the registry has a table of runs: one that an earlier release wrote has none until it is opened."""
+    return bool(query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'runs'", ()))
+
+
+def query_runs(query: Query, where: str = "1", parameters: tuple[Any, ...] = ()) -> list[Run]:
+    """Return runs, the oldest first.
+
+    Args:
+        query: The look-ups' query function.
+        where: An SQL condition on the table's columns.
+        parameters: Values of its question marks.
+    """
+    if not has_runs(query):
+        return []
+    return [Run(*row) for row in query(f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY id", parameters)]
+
+
+def insert_run(
+    connection: Connection,
+    query: Query,
+    *,
+    name: str,
+    sweep: str,
+    number: int,
+    base_fingerprint: str,
+    content_key: str | None,
+    document: Mapping[str, Any],
+    actor: str,
+) -> Run:
+    """Write a run's row with its audit row, or return the one that is there: a run is recorded once.
+
+    Raises:
+        ReportInvalid: The document is not plain JSON.
+    """
+    from registry.schema import runs
+
+    found = query_runs(query, "name = ? AND sweep = ? AND number = ?", (name, sweep, number))
+    if found:
+        return found[0]
+    try:
+        text = canonical_json({**document, "name": name, "sweep": sweep, "number": number})
+    except (TypeError, ValueError) as error:
+        raise ReportInvalid(f"run document: {error}", allowed="plain JSON values, no NaN") from error
+    at, digest = audit.now(), sha256_text(text)
+    connection.execute(
+        runs.insert().values(
+            name=name, sweep=sweep, number=number, digest=digest, base_fingerprint=base_fingerprint,
+            content_key=content_key, document=text, created_at=at,
+        )
+    )  # fmt: skip
+    written = query_runs(query, "digest = ?", (digest,))[0]
+    payload = {"name": name, "sweep": sweep, "number": number, "digest": digest}
+    audit.append(connection, at=at, actor=actor, action="run", subject=written.label, payload=payload)
+    return written

@@ -1,0 +1,106 @@
+"""Runs that are no versions: recorded once, insert-only, held against the audit, found from the lineage."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.entities import Version
+from registry.errors import ReportInvalid
+from registry.layout import DATABASE
+from registry.lookup import Lookup
+from registry.store import Registry
+
+Add = Callable[..., Version]
+DATA = {"train.jsonl": hashlib.sha256(b"rows").hexdigest()}
+
+
+def record(registry: Registry, fingerprint: str, number: int, content_key: str | None, **more: Any) -> Any:
+    document = {"summary": f"rank {number}", "data": DATA, **more}
+    return registry.record_run(
+        "text2sql", "sweep-a", number, base_fingerprint=fingerprint, content_key=content_key, document=document
+    )
+
+
+def test_a_run_is_recorded_once_and_can_be_listed(registry: Registry, fingerprints: tuple[str, str]) -> None:
+    first = record(registry, fingerprints[0], 0, "key")
+    again = record(registry, fingerprints[0], 0, "key", seconds=3)
+    assert again == first
+    assert [run.document["summary"] for run in registry.runs("text2sql")] == ["rank 0"]
+    assert registry.runs("another") == []
+    assert [entry.action for entry in registry.audit()] == ["run"]
+    assert registry.verify().intact
+
+
+def test_a_document_that_is_no_json_is_refused(registry: Registry, fingerprints: tuple[str, str]) -> None:
+    with pytest.raises(ReportInvalid, match="run document"):
+        record(registry, fingerprints[0], 0, "key", loss=float("nan"))
+    assert registry.runs() == []
+
+
+def test_lineage_leads_from_a_version_to_its_trial_and_to_the_others_of_the_sweep(
+    registry: Registry, add_adapter: Add, fingerprints: tuple[str, str]
+) -> None:
+    chosen = record(registry, fingerprints[0], 0, "chosen")
+    pruned = record(registry, fingerprints[1], 1, None)
+    stranger = registry.record_run(
+        "other", "sweep-b", 0, base_fingerprint=fingerprints[0], content_key="chosen", document={}
+    )
+    version = add_adapter("chosen")
+    lineage = registry.lineage(version.label)
+    roles = {(e.source, e.role) for e in lineage.edges if e.target == version.digest}
+    assert {(chosen.digest, "run"), (pruned.digest, "trial")} <= roles
+    base = registry.resolve("tiny-base")
+    into_chosen = {(e.source, e.role) for e in lineage.edges if e.target == chosen.digest}
+    assert into_chosen == {(base.digest, "base"), (DATA["train.jsonl"], "data")}
+    # the other base isn't registered, so that no edge can lead from it
+    assert {e.role for e in lineage.edges if e.target == pruned.digest} == {"data"}
+    assert {n.id: n.direction for n in lineage.nodes if n.type == "run"} == {chosen.digest: "up", pruned.digest: "up"}
+    from_base = {n.id for n in registry.lineage("tiny-base").nodes if n.type == "run"}
+    assert from_base == {chosen.digest, pruned.digest, stranger.digest}
+
+
+def test_a_changed_or_removed_run_is_found(registry: Registry, fingerprints: tuple[str, str]) -> None:
+    record(registry, fingerprints[0], 0, "key")
+    record(registry, fingerprints[0], 1, "other")
+    with sqlite3.connect(registry.folder / DATABASE) as raw:
+        for change in (
+            "UPDATE runs SET name = 'x'",
+            "DELETE FROM runs",
+            "INSERT OR REPLACE INTO runs SELECT * FROM runs",
+        ):
+            with pytest.raises(sqlite3.IntegrityError, match="insert-only"):
+                raw.execute(change)
+        raw.execute("DROP TRIGGER runs_no_update")
+        raw.execute("DROP TRIGGER runs_no_delete")
+        raw.execute("UPDATE runs SET document = '{}' WHERE number = 0")
+        raw.execute("DELETE FROM runs WHERE number = 1")
+    raw.close()
+    problems = [problem.problem for problem in registry.verify().problems]
+    assert any("the document doesn't have the run's digest" in problem for problem in problems)
+    assert any("gone from the database" in problem for problem in problems)
+
+
+def test_a_registry_of_the_release_before_can_be_read_and_is_brought_up_to_date(
+    registry: Registry, add_adapter: Add, fingerprints: tuple[str, str], tmp_path: Path
+) -> None:
+    version = add_adapter("one")
+    registry.close()
+    with sqlite3.connect(registry.folder / DATABASE) as raw:
+        raw.execute("DROP TABLE runs")
+        raw.execute("UPDATE alembic_version SET version_num = '0001'")
+    raw.close()
+    lookup = Lookup(registry.folder)
+    from registry.lineage import trace
+
+    assert {node.type for node in trace(lookup.query, lookup.resolve("text2sql")).nodes} == {"version", "data"}
+    lookup.close()
+    with Registry.open(registry.folder) as opened:
+        record(opened, fingerprints[0], 0, "one")
+        assert [n.type for n in opened.lineage(version.label).nodes].count("run") == 1
+        assert opened.verify().intact
