@@ -18,7 +18,7 @@ from components.errors import InputError
 from components.recipe_errors import COMMAND_LINE, Origins, refusal, shown
 from components.recipe_sections import Recipe
 
-__all__ = ["ResolvedRecipe", "json_schema", "load_recipe"]
+__all__ = ["ResolvedRecipe", "json_schema", "load_recipe", "with_values"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,29 @@ def load_recipe(path: Path, profile: str | None = None, overrides: tuple[str, ..
         raise refusal(error, Recipe.model_json_schema(), merged, sources, origins) from error
     complete = {key: sources.get(key, "default") for key, _ in _flatten(recipe.model_dump(mode="json"))}
     return ResolvedRecipe(recipe, path, profile if profile != "full" else None, complete)
+
+
+def with_values(resolved: ResolvedRecipe, values: Mapping[str, Any], source: str) -> ResolvedRecipe:
+    """Return a recipe with some other values; it is what `--set` with each of them would give.
+
+    Args:
+        resolved: The recipe.
+        values: Dotted key -> value.
+        source: Where they come from.
+
+    Raises:
+        InputError: A value that its key doesn't take, or values that contradict each other.
+    """
+    document = resolved.recipe.model_dump(mode="json")
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (document[section] if section else document)[name] = value
+    sources = {**resolved.sources, **dict.fromkeys(values, source)}
+    try:
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        raise refusal(error, Recipe.model_json_schema(), document, sources, Origins(resolved.path)) from error
+    return ResolvedRecipe(recipe, resolved.path, resolved.profile, sources)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from components.memory.hardware import parse_size
 from components.models.rope import LARGEST_FACTOR, ROPE_TYPES, RopeScaling
 from components.recipe_errors import shown
 
-__all__ = ["FinetuneSection", "Recipe", "TrafficSection"]
+__all__ = ["FinetuneSection", "Recipe", "SweptValues", "TrafficSection"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Auto = Literal["auto"]
@@ -412,6 +412,36 @@ class FinetuneSection(Section):
         return self
 
 
+class SweptValues(Section):
+    """What a sweep may set a key to: a range, or some values."""
+
+    low: float | None = Field(None, description="smallest value of a range")
+    high: float | None = Field(None, description="largest value of a range")
+    log: bool = Field(False, description="equal factors are equally likely, as for learning rates")
+    step: float | None = Field(None, gt=0, description="distance of a range's values; 1 for whole numbers")
+    choices: tuple[Any, ...] | None = Field(None, description="the values, in place of a range")
+
+
+class SweepSection(Section):
+    """What `tunewright sweep` tries: which values, how many trials, and how the next one is chosen."""
+
+    parameters: dict[str, SweptValues] = Field(
+        default_factory=dict,
+        description="recipe keys, `base` or finetune.*, each with its range or choices",
+        json_schema_extra={"x-allowed": "a mapping of recipe keys, each to {low, high}, {low, high, log: true}, "
+                           "{low, high, step} or {choices: [one, two]}"},
+    )  # fmt: skip
+    trials: int = Field(20, ge=1, le=10_000, description="trials in all, those of earlier calls included")
+    sampler: Literal["tpe", "random"] = Field("tpe", description="how the next trial's values are chosen")
+    pruner: Literal["median", "none"] = Field(
+        "median", description="'median' ends a trial whose dev measurement is worse than the median of those before it"
+    )
+    objective: Literal["dev_loss", "dev_score"] = Field(
+        "dev_loss", description="what makes a trial better: a smaller dev loss, or a higher score of dev answers"
+    )
+    seconds: float | None = Field(None, gt=0, description="begin no further trial after so many seconds of trials")
+
+
 class EvaluationSection(Section):
     """What is measured after training, on the base and on the tuned model."""
 
@@ -468,9 +498,17 @@ class Recipe(Section):
     traffic: TrafficSection = TrafficSection()
     memory: MemorySection = MemorySection()
     finetune: FinetuneSection = FinetuneSection()
+    sweep: SweepSection = SweepSection()
     evaluation: EvaluationSection = EvaluationSection()
     gate: GateSection = GateSection()
     release: ReleaseSection = ReleaseSection()
+
+    @model_validator(mode="after")
+    def _sweep_names_what_can_be_swept(self) -> Recipe:
+        from components.finetuning.search_space import check_parameters
+
+        check_parameters(self.sweep.parameters)
+        return self
 
     @model_validator(mode="after")
     def _passages_need_a_corpus(self) -> Recipe:

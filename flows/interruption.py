@@ -18,7 +18,7 @@ from components.errors import TunewrightError
 __all__ = ["Interrupted", "Terminated", "interruption", "raise_on_sigterm", "sigterm_asked", "take_no_more_signals"]
 
 # the steps that they finished are kept by content, and training has checkpoints
-RESUMING = ("run", "finetune", "compare-methods")
+RESUMING = ("run", "finetune", "compare-methods", "sweep")
 
 
 class Terminated(BaseException):

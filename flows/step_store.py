@@ -93,8 +93,12 @@ class StepStore:
             return None
         return Step(name, key, kept["document"], True, time.monotonic() - started)
 
+    def key(self, name: str, reads: Mapping[str, Any]) -> str:
+        """Return the key of a step; arguments as for `run`."""
+        return digest_of({"step": name, "reads": reads})
+
     def _place(self, name: str, reads: Mapping[str, Any]) -> tuple[str, Path]:
-        key = digest_of({"step": name, "reads": reads})
+        key = self.key(name, reads)
         return key, self.folder / f"{name}-{key[:24]}.json"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from components.errors import InputError, TunewrightError
 from components.files import digest_of, sha256_tree
+from components.finetuning.best import GiveUp
 from components.finetuning.methods import METHODS
 from components.finetuning.processes import current_processes
 from components.finetuning.settings import what_dev_decides
@@ -32,7 +33,17 @@ from flows.run_settings import dev_settings, dev_task, probe_settings, rope_scal
 from flows.step_store import Step, library_versions, source_digest
 from flows.training import train, watched_rows
 
-__all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan"]
+__all__ = [
+    "data",
+    "decide",
+    "finetune",
+    "is_trained",
+    "measure_base",
+    "measure_tuned",
+    "plan",
+    "run_folder",
+    "training_key",
+]
 
 # A run trains on the rows as they are. With rag_then_finetune they lack the passages, and training on them would teach
 # the model to invent facts: retrieval is put into the rows first, and the decision is made anew.
@@ -205,11 +216,20 @@ def plan(
     return _released(_priced(step, recipe.memory))
 
 
-def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer) -> Step:
+def finetune(
+    job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer, give_up: GiveUp = lambda _: False
+) -> Step:
     """Train by the plan, or go on where a killed run stopped, or return the weights that are there.
 
+    Args:
+        job: The recipe on this machine.
+        data: The data step's document.
+        plan: The plan step's.
+        observer: Who watches.
+        give_up: Told each dev measurement of a run that trains, says whether to stop.
+
     Raises:
-        StoppedError: SIGTERM came; a checkpoint of the last step is saved.
+        StoppedError: SIGTERM came, or `give_up` said so; a checkpoint of the last step is saved.
     """
     from components.memory.misprediction import compare_peak, compare_time, report_request
 
@@ -224,9 +244,9 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
     dev_loss_digest = digest_of([row.to_dict() for row in watched])
 
     def make(key: str) -> dict[str, Any]:
-        folder = job.home / "runs" / key[:24]
+        folder = run_folder(job, key)
         with sigterm_asked() as stop:
-            result = train(job, watched, settings, folder, identity, stop, observer)
+            result = train(job, watched, settings, folder, identity, stop, give_up, observer)
         document = asdict(result)
         memory = compare_peak(plan, result.peak_bytes, result.splits)
         if result.deltas is not None:
@@ -250,6 +270,16 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
     if step.document["dev_loss_digest"] != dev_loss_digest:
         observer.say("  the dev losses are of the dev rows at the time of training, which differ from today's")
     return _released(step)
+
+
+def training_key(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> str:
+    """Return the content key under which `finetune` keeps what it trains."""
+    return job.store.key("finetune", _training_reads(job, data, plan))
+
+
+def run_folder(job: Job, key: str) -> Path:
+    """Return where the checkpoints and weights of a training are, by its content key."""
+    return job.home / "runs" / key[:24]
 
 
 def is_trained(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.finetuning.best import GiveUp
 from components.finetuning.methods import METHODS
 from flows.job import Job
 from flows.observer import Observer, step_detail
@@ -28,6 +29,7 @@ def train(
     folder: Path,
     identity: dict[str, str],
     stop: Callable[[], bool],
+    give_up: GiveUp,
     observer: Observer,
 ) -> FinetuneResult:
     """Train a job's rows.
@@ -39,13 +41,14 @@ def train(
         folder: Checkpoints and weights go here; its name is that of the run.
         identity: Digests of what the run is made of.
         stop: Asked whether to stop.
+        give_up: Told each dev measurement of weights in training, says whether to stop; a head trains in seconds.
         observer: Who watches.
 
     Raises:
         StoppedError: It stopped; what was done is kept.
     """
     by = _train_head if METHODS[settings.method].kind == "head" else _train_weights
-    return by(job, dev_rows, settings, folder, identity, stop, observer)
+    return by(job, dev_rows, settings, folder, identity, stop, give_up, observer)
 
 
 def watched_rows(job: Job, method: str) -> Sequence[Row]:
@@ -60,6 +63,7 @@ def _train_weights(
     folder: Path,
     identity: dict[str, str],
     stop: Callable[[], bool],
+    give_up: GiveUp,
     observer: Observer,
 ) -> FinetuneResult:
     from components.finetuning import finetune as finetuning
@@ -90,6 +94,7 @@ def _train_weights(
         progress=tell,
         say=observer.say,
         stop=stop,
+        give_up=give_up,
     )
 
 
@@ -100,6 +105,7 @@ def _train_head(
     folder: Path,
     identity: dict[str, str],
     stop: Callable[[], bool],
+    give_up: GiveUp,
     observer: Observer,
 ) -> FinetuneResult:
     from components.finetuning.head_training import train_head

@@ -32,7 +32,7 @@ class Run:
     Attributes:
         name: Name of the model that the sweep is for.
         sweep: Key of the sweep.
-        number: Of the run in its sweep, from 0 on.
+        number: Of the run in its sweep.
         digest: Hex sha256 of the document.
         base_fingerprint: Of the base that was trained.
         content_key: Of the training; a version with the same one was made of its weights. None where nothing was

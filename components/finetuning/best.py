@@ -22,6 +22,7 @@ __all__ = [
     "DEV_LOSS",
     "DEV_SCORE",
     "BestWeights",
+    "GiveUp",
     "Kept",
     "Measurement",
     "best_of",
@@ -57,6 +58,11 @@ class Measurement:
 
     def __str__(self) -> str:
         return f"dev loss {self.loss:.4f}" + ("" if self.score is None else f", dev score {self.score:.4f}")
+
+
+# Told a dev measurement, says that a run isn't worth going on with. A run that is resumed tells those of its earlier
+# parts again.
+GiveUp = Callable[[Measurement], bool]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from components.finetuning.best import BestWeights, best_of, early_stop, measurements
+from components.finetuning.best import BestWeights, GiveUp, best_of, early_stop, measurements
 from components.finetuning.memory_watch import HeapGuard
 from components.finetuning.progress import FIRST_STEPS, ProgressWatch, stands_still
 from components.finetuning.settings import DevSettings
@@ -27,6 +27,7 @@ class WatchCallback(TrainerCallback):
         dev: Whether they may end the run.
         best: Which measurement's weights are kept.
         stop: Asked after each step whether to save a checkpoint and stop.
+        give_up: Told each dev measurement, says whether to save a checkpoint and stop.
         say: Called with a line for the person.
     """
 
@@ -37,6 +38,7 @@ class WatchCallback(TrainerCallback):
         dev: DevSettings,
         best: BestWeights,
         stop: Callable[[], bool],
+        give_up: GiveUp,
         say: Callable[[str], None],
     ) -> None:
         self.watch = watch
@@ -44,6 +46,7 @@ class WatchCallback(TrainerCallback):
         self.dev = dev
         self.best = best
         self.stop = stop
+        self.give_up = give_up
         self.say = say
         self.heap = HeapGuard()
 
@@ -73,5 +76,8 @@ class WatchCallback(TrainerCallback):
         if over is not None:
             self.say(f"  {over}")
             control.should_training_stop = True
+        # behind the last step there is nothing to give up
+        elif state.global_step < state.max_steps and self.give_up(measured[-1]):
+            control.should_save = control.should_training_stop = True
         if over is not None or self.best.step(state.log_history) == state.global_step:
             control.should_save = True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import ConflictError, InputError
 from components.finetuning import checkpoint, guards, saving
-from components.finetuning.best import ANSWERING_SECONDS, BestWeights, early_stop, measurements
+from components.finetuning.best import ANSWERING_SECONDS, BestWeights, GiveUp, early_stop, measurements
 from components.finetuning.dev import dev_loss, dev_score, dev_steps
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, find_method
@@ -42,6 +42,7 @@ def finetune(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    give_up: GiveUp = lambda _: False,
 ) -> FinetuneResult:
     """Train, or go on where a killed run stopped.
 
@@ -61,6 +62,7 @@ def finetune(
         progress: Called after each step, as `ProgressWatch` does.
         say: Called with a line for the person.
         stop: Asked after each step whether to save a checkpoint and stop.
+        give_up: Told each dev measurement but that of the last step, says whether to save a checkpoint and stop.
 
     Returns:
         The folder of what was trained and what the run measured.
@@ -70,7 +72,7 @@ def finetune(
         ConflictError: The run folder is in use by another process, or holds checkpoints of another run.
         DivergedError: A loss or gradient that isn't finite.
         VerdictError: Not even one sequence at a time fits the memory at hand.
-        StoppedError: `stop` said so before the last step.
+        StoppedError: `stop` or `give_up` said so before the last step.
     """
     from filelock import FileLock, Timeout
 
@@ -104,7 +106,7 @@ def finetune(
     with lock, reported(reporting, run_folder):
         return _finetune(
             base_folder, rows, dev_rows, settings, run_folder, dict(identity), dev, dev_task, reporting,
-            checkpoint_steps, keep_checkpoints, progress, say, stop, processes,
+            checkpoint_steps, keep_checkpoints, progress, say, stop, give_up, processes,
         )  # fmt: skip
 
 
@@ -123,6 +125,7 @@ def _finetune(
     progress: Progress | None,
     say: Callable[[str], None],
     stop: Callable[[], bool],
+    give_up: GiveUp,
     processes: Processes,
 ) -> FinetuneResult:
     from components.finetuning.build_trainer import build_trainer
@@ -197,6 +200,7 @@ def _finetune(
                     best,
                     # a signal may reach one process alone, and the others would wait for its gradients
                     lambda: processes.any(stop()),
+                    lambda measured: processes.any(give_up(measured)),
                     say,
                 )
             ],
@@ -209,11 +213,13 @@ def _finetune(
             trainer.callback_handler.callbacks, run_folder / "tensorboard", found.step if found else 0
         )
         with told_clearly("outside the passes, such as in the optimizer's step"), curves:
-            trainer.resume(found, is_over)
+            trainer.resume(
+                found, lambda history: is_over(history) or any(give_up(one) for one in measurements(history))
+            )
         done, history = trainer.state.global_step, trainer.state.log_history
         ended = is_over(history) or f"all {steps} steps were done"
         if done < steps and not is_over(history):
-            raise StoppedError(done, steps)
+            raise StoppedError(done, steps, seconds=watch.seconds, peak_bytes=memory.so_far(), asked=stop())
         seconds = watch.seconds
         losses = step_losses(history)
         skipped = sum(entry["gradient_norm"] is None for entry in losses)

@@ -18,17 +18,21 @@ class StoppedError(TunewrightError):
     Attributes:
         step: Optimizer steps done.
         steps: Optimizer steps of the whole run.
+        seconds: Time spent training, over all parts of the run.
+        peak_bytes: Largest memory of this part.
+        asked: Whether a signal asked for it.
     """
 
     # a chain that is cut off here is not done; that of a process which SIGTERM ends
     exit_status = 128 + signal.SIGTERM
 
-    def __init__(self, step: int, steps: int) -> None:
+    def __init__(self, step: int, steps: int, *, seconds: float = 0.0, peak_bytes: int = 0, asked: bool = True) -> None:
         super().__init__(
             f"stopped after step {step} of {steps}; a checkpoint of it is saved",
             next_step="run the same command again; it goes on where it stopped",
         )
         self.step, self.steps = step, steps
+        self.seconds, self.peak_bytes, self.asked = seconds, peak_bytes, asked
 
 
 @dataclass(frozen=True)
