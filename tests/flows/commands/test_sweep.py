@@ -134,8 +134,8 @@ def test_a_hopeless_trial_is_given_up_and_leaves_its_record(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr("components.finetuning.study.STARTUP_TRIALS", 1)
-    choices = {"finetune.learning_rate": {"choices": [0.05, 1e-7]}}
-    recipe = swept(project, choices, trials=3, seed=23, sampler="random")  # draws 0.05 first, then 1e-7
+    choices = {"finetune.learning_rate": {"choices": [0.01, 1e-7]}}
+    recipe = swept(project, choices, trials=3, seed=23, sampler="random")  # draws 0.01 first, then 1e-7
     status, out, err = call_command(monkeypatch, capsys, "sweep", recipe, "--json")
     found = json.loads(out)
     assert status == 0, err
@@ -146,7 +146,7 @@ def test_a_hopeless_trial_is_given_up_and_leaves_its_record(
     assert "worse than the median" in pruned["reason"]
     assert pruned["peak_bytes"] > 10**8
     assert json.loads((tmp_path / "home" / pruned["run"]).read_text())["training"] is None
-    assert found["best"]["values"] == {"finetune.learning_rate": 0.05}
+    assert found["best"]["values"] == {"finetune.learning_rate": 0.01}
     assert not list((tmp_path / "home" / "runs").glob("*/checkpoint-*"))
 
 
