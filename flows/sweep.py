@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import ConflictError, InputError, TunewrightError
-from components.files import digest_of, sha256_file, write_json
+from components.files import digest_of, write_json
 from components.finetuning.best import Measurement
 from components.finetuning.result import StoppedError
 from components.finetuning.search_space import BASE, Swept, check_combinations, search_space
@@ -228,7 +228,6 @@ class _Trial:
                 document={
                     **row,
                     "summary": f"{_in_words(row['values'])}: {row['state']}, {came_to}",
-                    "run_digest": sha256_file(home / row["run"]),
                     "data": {file["path"]: file["sha256"] for file in self.data["files"]},
                 },
                 actor=f"sweep {self.base_job.recipe.name}",
@@ -266,7 +265,8 @@ def _check_comparable(job: Job, jobs: Mapping[str, Job]) -> None:
 
 def _sweep_key(job: Job, jobs: Mapping[str, Job], data: dict[str, Any]) -> str:
     """Digest everything that decides what trials come to, and nothing else: more trials are the same sweep."""
-    recipe, section = job.recipe.model_dump(mode="json"), job.recipe.sweep
+    prices = {"memory": {"price_per_hour", "gpu_prices"}}
+    recipe, section = job.recipe.model_dump(mode="json", exclude=prices), job.recipe.sweep
     swept = section.model_dump(mode="json", exclude={"trials", "seconds"})
     finetune = {
         name: value for name, value in recipe["finetune"].items() if f"finetune.{name}" not in swept["parameters"]

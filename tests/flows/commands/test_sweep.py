@@ -229,6 +229,20 @@ def test_a_sweep_that_fits_no_memory_ends_with_a_verdict_and_its_trials(
     assert page.count("failed") == 2
 
 
+def test_another_process_at_the_same_sweep_is_a_conflict(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from filelock import FileLock
+
+    monkeypatch.setattr("flows.sweep._sweep_key", lambda *_: "0" * 64)
+    folder = tmp_path / "home" / "sweeps" / "tiny-000000000000"
+    folder.mkdir(parents=True)
+    with FileLock(folder / "sweep.lock"):
+        status, _, err = call_command(monkeypatch, capsys, "sweep", swept(project, RATES))
+    assert (status, "another process is at the sweep" in err) == (4, True), err
+    assert not (tmp_path / "home" / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("parameters", "more", "problem"),
     [
