@@ -47,8 +47,9 @@ def train(
     Raises:
         StoppedError: It stopped; what was done is kept.
     """
-    by = _train_head if METHODS[settings.method].kind == "head" else _train_weights
-    return by(job, dev_rows, settings, folder, identity, stop, give_up, observer)
+    if METHODS[settings.method].kind == "head":
+        return _train_head(job, dev_rows, settings, folder, identity, stop, observer)
+    return _train_weights(job, dev_rows, settings, folder, identity, stop, give_up, observer)
 
 
 def watched_rows(job: Job, method: str) -> Sequence[Row]:
@@ -105,7 +106,6 @@ def _train_head(
     folder: Path,
     identity: dict[str, str],
     stop: Callable[[], bool],
-    give_up: GiveUp,
     observer: Observer,
 ) -> FinetuneResult:
     from components.finetuning.head_training import train_head

@@ -90,6 +90,14 @@ def test_a_key_that_no_method_reads_is_refused_by_the_sweep_alone(tmp_path: Path
         search_space(recipe)
 
 
+def test_heads_are_not_swept(tmp_path: Path) -> None:
+    recipe = resolved(tmp_path, {"finetune.learning_rate": RATES}, method="features").recipe
+    with pytest.raises(InputError, match="a sweep of method features"):
+        search_space(recipe)
+    with pytest.raises(InputError, match="unknown key"):
+        resolved(tmp_path, {"finetune.head_width": {"choices": [0, 8]}})
+
+
 def test_a_key_of_one_of_the_swept_methods_is_drawn_for_that_one(tmp_path: Path) -> None:
     parameters = {"finetune.method": {"choices": ["full", "lora"]}, "finetune.rank": {"choices": [4, 8]}}
     assert len(search_space(resolved(tmp_path, parameters).recipe)) == 2
