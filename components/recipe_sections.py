@@ -312,6 +312,11 @@ class FinetuneSection(Section):
     head_patience: int = Field(
         10, ge=0, description="with features: epochs without a smaller dev loss that end training; 0: all are made"
     )
+    quantization_aware: Literal["int8", "int4"] | None = Field(
+        None,
+        description="with method full: every layer computes with its weight as it will be quantized, and what is left "
+        "are weights in these integers; none: plain training",
+    )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
         "auto", description="peak of the schedule; 'auto': from the end of pretraining, or by method and size"
     )
@@ -367,6 +372,16 @@ class FinetuneSection(Section):
             raise ValueError("lora_start 'pissa' with dora can't be saved on the untouched base: choose one")
         if (self.dora or self.rslora) and self.method not in ("auto", "lora", "qlora"):
             raise ValueError(f"dora and rslora are variants of LoRA, and method is {shown(self.method)}")
+        return self
+
+    @model_validator(mode="after")
+    def _integers_are_of_whole_weights(self) -> FinetuneSection:
+        if self.quantization_aware is not None and self.method != "full":
+            raise ValueError(
+                f"quantization_aware {shown(self.quantization_aware)} is for method 'full', and method is "
+                f"{shown(self.method)}: an adapter beside rounded weights isn't rounded with them once it is merged; "
+                "set method to full, or train without it and use `tunewright quantize`"
+            )
         return self
 
     @model_validator(mode="after")

@@ -43,6 +43,9 @@ def prepare_process(threads: int = 0) -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
     # bitsandbytes misses an optional kernel of another package at its import, and does without it
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # torchao, which transformers imports where it is installed, misses CUDA libraries and registers enums in an old way
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if "torch" not in sys.modules:
         # read once, when the OpenMP runtime is loaded
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -21,7 +21,7 @@ from pathlib import Path
 from components.errors import TunewrightError
 from components.files import digest_of, sha256_file, write_atomic
 from deploy.model import DESCRIPTION_FILE, ServedModel
-from deploy.requirements import pinned_requirements
+from deploy.requirements import pinned_requirements, serving_packages
 from deploy.staging import link_tree
 
 __all__ = ["Bundle", "bento_environment", "build_bundle"]
@@ -70,7 +70,7 @@ def build_bundle(model: ServedModel, *, out_home: Path) -> Bundle:
     started = time.monotonic()
     out_home = out_home.absolute()
     code = _code_files()
-    requirements = pinned_requirements()
+    requirements = pinned_requirements(serving_packages(model.quantization))
     revision = digest_of(
         {
             "code": {str(path): sha256_file(source) for path, source in code.items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
 
-__all__ = ["SERVING_PACKAGES", "pinned_requirements"]
+__all__ = ["SERVING_PACKAGES", "pinned_requirements", "serving_packages"]
 
 # What deploy and the components that it uses import.
 SERVING_PACKAGES = (
@@ -21,6 +21,13 @@ SERVING_PACKAGES = (
     "transformers",
     "uvicorn",
 )
+# What a version's quantized weights are computed by.
+QUANTIZATION_PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao", "int4": "torchao"}
+
+
+def serving_packages(quantization: str | None) -> tuple[str, ...]:
+    """Return the packages that serve a version whose weights are quantized so, or not at all."""
+    return SERVING_PACKAGES if quantization is None else (*SERVING_PACKAGES, QUANTIZATION_PACKAGES[quantization])
 
 
 def pinned_requirements(packages: tuple[str, ...] = SERVING_PACKAGES) -> list[str]:

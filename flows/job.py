@@ -17,6 +17,7 @@ from components.evaluation.suites import check_suites
 from components.files import digest_of, write_problem
 from components.finetuning.reporting import check_reporting
 from components.models.fingerprint import Fingerprint, fingerprint
+from components.models.quantize import check_not_quantized, check_torchao
 from components.models.sources import BaseSource, check_base_name, locate_base
 from components.recipe import ResolvedRecipe
 from components.recipe_sections import Recipe
@@ -297,11 +298,14 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
             f"the recipe's name {recipe.name!r} is the base's own", next_step="give the tuned model a name of its own"
         )
     check_base_name(recipe.base)
+    if recipe.finetune.quantization_aware:
+        check_torchao()
     _check_writable(home)
     job.check_rows()
     prepare_process(recipe.memory.threads)
     check_metric(recipe.task.metric, recipe.task.metric_options)
     _ = job.binding
+    check_not_quantized(job.base.folder, f"the recipe's base {recipe.base}")
     return job
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from components.errors import InputError, TunewrightError
 from components.finetuning.methods import METHODS
+from components.models.quantize import QUANTIZED
 from flows import steps
 from flows.job import Job
 from flows.observer import Observer
 from flows.release_steps import compare
 from flows.step_store import source_digest
 
-__all__ = ["DEFAULT_METHODS", "compare_methods", "overrides_of"]
+__all__ = ["DEFAULT_METHODS", "compare_methods", "overrides_of", "score_with_interval"]
 
 DEFAULT_METHODS = ("full", "lora", "qlora", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning")
 # What may stand behind a method's name, and what it sets.
@@ -30,11 +31,13 @@ VARIANTS = {
     "pissa": "finetune.lora_start=pissa",
     "loftq": "finetune.lora_start=loftq",
 }
+# What may stand behind full.
+INTEGERS = {to: f"finetune.quantization_aware={to}" for to in QUANTIZED}
 NO_FIT = 3
 
 
 def overrides_of(name: str) -> tuple[str, ...]:
-    """Return the recipe values of a method as it is named in a comparison: `lora`, or with a variant `lora+dora`.
+    """Return the recipe values of a method as it is named in a comparison: `lora`, `lora+dora` or `full+int4`.
 
     Raises:
         InputError: An unknown method or variant, or a variant of a method that has none.
@@ -42,13 +45,16 @@ def overrides_of(name: str) -> tuple[str, ...]:
     method, *variants = name.split("+")
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}", allowed=", ".join(METHODS))
+    if method == "full" and len(variants) == 1 and variants[0] in INTEGERS:
+        return ("finetune.method=full", INTEGERS[variants[0]])
     unknown = [variant for variant in variants if variant not in VARIANTS]
     starts = [variant for variant in variants if VARIANTS.get(variant, "").startswith("finetune.lora_start")]
     twice = len(set(variants)) < len(variants) or len(starts) > 1
     if unknown or twice or (variants and method not in ("lora", "qlora")):
         raise InputError(
             f"variants that can't be in {name!r}",
-            allowed=f"lora or qlora, with +{', +'.join(VARIANTS)}, each once; other methods as they are",
+            allowed=f"lora or qlora, with +{', +'.join(VARIANTS)}, each once; full, with one of "
+            f"+{', +'.join(INTEGERS)}; other methods as they are",
         )
     return (f"finetune.method={method}", *(VARIANTS[variant] for variant in variants))
 
@@ -93,7 +99,7 @@ def compare_methods(
             rows.append({"name": name, "problem": "memory ran out while it trained"})
             continue
         rows.append(_row(name, job, data, plan, base, observer))
-    scored = _score(first, base)
+    scored = score_with_interval(first, base)
     weights = sum(path.stat().st_size for path in first.base.folder.glob("*.safetensors"))
     return {
         "name": first.recipe.name,
@@ -105,7 +111,7 @@ def compare_methods(
     }
 
 
-def _score(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
+def score_with_interval(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
     """Return score and interval on the subset that the gate reads, or on all test rows, and their number."""
     from components.evaluation.statistics import score_interval
 
@@ -149,7 +155,7 @@ def _row(
     tuned = steps.measure_tuned(job, data, plan, training, observer).document
     compared = compare(job, base, tuned)
     task, folder = compared["task"], job.home / training["weights"]
-    scored = _score(job, tuned)
+    scored = score_with_interval(job, tuned)
     return {
         "name": name,
         "method": plan["method"],

@@ -14,12 +14,14 @@ from components.finetuning.methods import METHODS
 from components.models.adapters import ADAPTER_FILES
 from components.models.fingerprint import base_files, file_digest, fingerprint
 from components.models.head import HEAD_FILES
+from components.models.quantize import stored_quantization
 from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, library_versions, source_digest
 
 if TYPE_CHECKING:
     from registry.entities import AliasState
+    from registry.gate import Policy
     from registry.store import Registry
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "bundle",
     "compare",
     "compare_task_scores",
+    "gate_policy",
     "held_alias",
     "promote",
     "register",
@@ -181,14 +184,13 @@ def register(
         names = {"adapter": ADAPTER_FILES, "head": HEAD_FILES}.get(kind)
         files = base_files(weights) if names is None else {name: weights / name for name in names}
         binding = fingerprint(weights) if names is None else job.binding
-        quantization = METHODS[plan["method"]].quantization
         manifest = Manifest(
             kind=kind,
             files=describe_files(files),
             base_fingerprint=binding.base,
             tokenizer_digest=binding.tokenizer,
             template_digest=binding.template,
-            quantization={"method": quantization} if quantization else None,
+            quantization=_quantization(weights, kind, plan["method"]),
             peft_config=_json(weights / "adapter_config.json") if kind == "adapter" else None,
             data_digests={file["path"]: file["sha256"] for file in data["files"]},
             parents=(Parent(base.digest, "base"),),
@@ -220,7 +222,7 @@ def register(
         )
         version = registry.register(recipe.name, manifest, files)
         measured = manifest.file_digests
-        report = {**comparison, "policy": _policy(job).to_dict(), "seed": recipe.seed, "files": measured}
+        report = {**comparison, "policy": gate_policy(job).to_dict(), "seed": recipe.seed, "files": measured}
         registry.record_evaluation(version.digest, report)
         return {"version": version.label, "digest": version.digest, "base": base.digest, "files": len(files)}
 
@@ -251,7 +253,7 @@ def promote(job: Job, registered: dict[str, Any], revision: int, observer: Obser
                 f"{alias} was rolled back from {registered['version']}: a run doesn't undo that",
                 next_step=f"tunewright registry promote {registered['version']} --alias {alias}, if that is wanted",
             )
-        policy = _policy(job)
+        policy = gate_policy(job)
         try:
             change = registry.promote(
                 digest,
@@ -397,7 +399,8 @@ def _check_chosen(job: Job, files: Mapping[str, Path]) -> None:
         )
 
 
-def _policy(job: Job) -> Any:
+def gate_policy(job: Job) -> Policy:
+    """Return what the recipe asks of a version before an alias may point at it."""
     from registry.gate import Policy
 
     section = job.recipe.gate
@@ -408,6 +411,14 @@ def _policy(job: Job) -> Any:
         min_rows=section.min_rows,
         min_suites=len(job.recipe.evaluation.suites),
     )
+
+
+def _quantization(weights: Path, kind: str, method: str) -> dict[str, Any] | None:
+    """Return how a version's weights are quantized: as they are stored, or as the base beside an adapter is loaded."""
+    if kind == "quantized":
+        return {**(stored_quantization(weights) or {}), "made_by": "quantization-aware training"}
+    at_loading = METHODS[method].quantization
+    return {"method": at_loading} if at_loading else None
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -93,7 +93,7 @@ def _method_settings(job: Job, method: str) -> MethodSettings:
         ),
         BottleneckSettings(section.bottleneck_width, seed),
         SoftPromptSettings(section.virtual_tokens, seed),
-        FullSettings(),
+        FullSettings(section.quantization_aware),
         FeatureSettings(
             task=section.head,
             pooling=section.head_pooling,

@@ -18,7 +18,7 @@ from typing import Any
 
 from components.files import digest_of, sha256_file, write_json
 
-__all__ = ["Step", "StepStore", "library_versions", "source_digest"]
+__all__ = ["Step", "StepStore", "library_versions", "source_digest", "torchao_version"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "evaluate", "prefect", "dvc", "bentoml")
@@ -112,4 +112,14 @@ def source_digest(packages: Sequence[str]) -> str:
 @lru_cache
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide a run's numbers."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    quantizing = torchao_version()
+    known = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return known | ({} if quantizing is None else {"torchao": quantizing})
+
+
+def torchao_version() -> str | None:
+    """Return the version of torchao, which only quantized weights need; None where it isn't installed."""
+    try:
+        return importlib.metadata.version("torchao")
+    except importlib.metadata.PackageNotFoundError:
+        return None

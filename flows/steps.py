@@ -30,7 +30,7 @@ from flows.job import Job
 from flows.long_context import task_scaling
 from flows.observer import Observer
 from flows.run_settings import dev_settings, dev_task, probe_settings, rope_scaling, run_settings
-from flows.step_store import Step, library_versions, source_digest
+from flows.step_store import Step, library_versions, source_digest, torchao_version
 from flows.training import train, watched_rows
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "is_trained",
     "measure_base",
     "measure_tuned",
+    "measure_weights",
     "plan",
     "run_folder",
     "training_key",
@@ -48,6 +49,9 @@ __all__ = [
 # A run trains on the rows as they are. With rag_then_finetune they lack the passages, and training on them would teach
 # the model to invent facts: retrieval is put into the rows first, and the decision is made anew.
 FINETUNE_VERDICTS = ("finetune",)
+
+# What training leaves in the base's place; anything else stands beside the base.
+WHOLE_KINDS = ("full", "quantized")
 
 
 def data(job: Job, observer: Observer) -> dict[str, Any]:
@@ -182,6 +186,7 @@ def plan(
             rope_scaling=rope_scaling(job),
             head_pooling=recipe.finetune.head_pooling,
             head_layer=recipe.finetune.head_layer,
+            quantization_aware=recipe.finetune.quantization_aware,
             process=process,
             **{"methods": job.tactics.methods, **(target or {})},
         )
@@ -189,7 +194,7 @@ def plan(
 
     shape = ("method", "rank", "targets", "effective_rows", "rows_per_sequence", "max_tokens", "epochs",
              "prompt_loss_weight", "dropout", "dora", "bottleneck_width", "virtual_tokens", "head_pooling",
-             "head_layer")  # fmt: skip
+             "head_layer", "quantization_aware")  # fmt: skip
     reads = {
         **_model_reads(job),
         "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
@@ -308,6 +313,7 @@ def _training_reads(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> dic
         "settings": asdict(run_settings(job, plan)),
         "dev": every_dev_row or what_dev_decides(dev_settings(job), job.dev_loss_rows, dev_task(job)),
         "dev metric": _dev_metric_reads(job, data),
+        "torchao": torchao_version() if job.recipe.finetune.quantization_aware else None,
         "code": source_digest(("components/finetuning", "components/data")),
     }
 
@@ -334,7 +340,29 @@ def measure_tuned(
     job: Job, data: dict[str, Any], plan: dict[str, Any], training: dict[str, Any], observer: Observer
 ) -> Step:
     """Score the tuned model with the plain prompt on the held-out rows, and on the general suites."""
-    return _measure(job, data, observer, "tuned", "zero-shot", training, METHODS[plan["method"]].quantization)
+    return measure_weights(job, data, training, METHODS[plan["method"]].quantization, observer)
+
+
+def measure_weights(
+    job: Job,
+    data: dict[str, Any],
+    weights: dict[str, Any] | None,
+    quantization: str | None,
+    observer: Observer,
+    side: str = "tuned",
+) -> Step:
+    """Score weights with the plain prompt on the held-out rows, and on the general suites.
+
+    Args:
+        job: The recipe on this machine.
+        data: Document of `data`.
+        weights: `weights` (their folder, relative to the state folder or absolute), `weights_digest` and `kind`, as in
+            the document of `finetune`; None for the bare base.
+        quantization: How the base beside an adapter is loaded.
+        observer: Who watches.
+        side: What is measured, in words.
+    """
+    return _measure(job, data, observer, side, "zero-shot", weights, quantization)
 
 
 def _measure(
@@ -406,9 +434,13 @@ def _measure(
     weights = None if training is None else training["weights_digest"]
     model_reads = {"weights": weights, "quantization": quantization}
     untouched = training is not None and training["kind"] == "head"
+    if training is not None and training["kind"] == "quantized":
+        model_reads["torchao"] = torchao_version()
     examples = [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets), recipe.decision.few_shot]
+    # the same weights are measured once, whatever they are called
+    place = "base" if training is None else "tuned"
     task = job.store.run(
-        f"measure-{side}-task",
+        f"measure-{place}-task",
         {
             **_task_reads(job, data),
             **model_reads,
@@ -423,7 +455,7 @@ def _measure(
     )
     # beside a head the base's own weights would answer the suites a second time: their one measurement is taken
     suites = job.store.run(
-        f"measure-{'base' if untouched else side}-suites",
+        f"measure-{'base' if untouched else place}-suites",
         {
             **_model_reads(job),
             **({"weights": None, "quantization": None} if untouched else model_reads),
@@ -461,7 +493,7 @@ def _load(
     if training is None:
         return load_as_served(job.base.folder, adapter=None, quantization=quantization, rope_scaling=rope_scaling)
     weights = job.home / training["weights"]
-    if training["kind"] == "full":
+    if training["kind"] in WHOLE_KINDS:
         return load_as_served(weights, adapter=None, quantization=None)
     return load_as_served(job.base.folder, adapter=weights, quantization=quantization)
 

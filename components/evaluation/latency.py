@@ -1,21 +1,21 @@
-"""What an adapter adds to the time of a token: the same answer, with it and without it, in turns.
+"""What a token takes: of a model with its adapter and without it, or of several models, the same answer in turns.
 
 In turns, because a machine's speed drifts: two models that are timed one after the other differ by more than an
-adapter. Used by the comparison of methods.
+adapter. Used by the comparison of methods and of quantized weights.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.errors import InputError
 from components.evaluation.generation import generate_ids
 
-__all__ = ["AddedLatency", "measure_added_latency"]
+__all__ = ["AddedLatency", "measure_added_latency", "token_seconds"]
 
 TURNS = 5
 FIRST_TOKENS, ALL_TOKENS = 4, 28
@@ -78,6 +78,27 @@ def measure_added_latency(model: Any, prompt: Sequence[int]) -> AddedLatency:
         high=max(added),
         turns=TURNS,
     )
+
+
+def token_seconds(models: Mapping[str, Any], prompt: Sequence[int]) -> dict[str, float]:
+    """Time single tokens of one answer, one model after the other in each turn.
+
+    Args:
+        models: Causal language models by name, all of them in memory.
+        prompt: Token ids, at least one.
+
+    Returns:
+        Name -> seconds for one more token, the median over some turns.
+
+    Raises:
+        InputError: An empty prompt, or one that leaves no room for an answer.
+    """
+    if not prompt:
+        raise InputError("a prompt without tokens", allowed="at least one token")
+    for model in models.values():
+        _seconds(model, prompt)  # the first pass also pays for set-up
+    turns = [{name: _seconds(model, prompt) for name, model in models.items()} for _ in range(TURNS)]
+    return {name: statistics.median(turn[name] for turn in turns) for name in models}
 
 
 def _seconds(model: Any, prompt: Sequence[int]) -> float:

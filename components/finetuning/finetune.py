@@ -19,6 +19,7 @@ from components.finetuning.reporting import Reporting, continued_curves, reporte
 from components.finetuning.result import FinetuneResult, StoppedError
 from components.finetuning.run_schedule import training_schedule
 from components.finetuning.settings import DevSettings, DevTask, FinetuneSettings, what_decides, what_dev_decides
+from components.models.quantize import check_not_quantized
 
 if TYPE_CHECKING:
     from components.data.rows import Row
@@ -91,6 +92,7 @@ def finetune(
         raise InputError(
             "dev rows to answer, and none for the dev loss", next_step="give rows for both, or for neither"
         )
+    check_not_quantized(base_folder, "finetuning")
     processes = current_processes()
     run_folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -231,9 +233,11 @@ def _finetune(
         trainer.release_training_memory()
         if kept.checkpoint is not None:
             trainer.load_weights(kept.checkpoint)
-        weights = run_folder / method.kind
+        kind = saving.kind_of(method, settings.attachment)
+        weights = run_folder / kind
         if processes.first:
-            saving.save(model, method, base_folder, weights, untrained, settings.rope_scaling)
+            aware = getattr(settings.attachment, "quantization_aware", None)
+            saving.save(model, method, base_folder, weights, untrained, settings.rope_scaling, aware)
         processes.wait()
         change = saving.check_saved(
             model,
@@ -248,7 +252,7 @@ def _finetune(
         )
     return FinetuneResult(
         weights=weights,
-        kind=method.kind,
+        kind=kind,
         steps=done,
         planned_steps=steps,
         ended=ended,

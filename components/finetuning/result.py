@@ -41,7 +41,7 @@ class FinetuneResult:
 
     Attributes:
         weights: Folder of what was trained: an adapter or a head with the digests of its base, or a whole model.
-        kind: "adapter", "full" or "head".
+        kind: "adapter", "full", "quantized" or "head".
         steps: Optimizer steps that were done, over all parts of a resumed run.
         planned_steps: Those of the whole run, where nothing ends it early.
         ended: Why it ended, in words.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import TunewrightError
+from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import Method, MethodSettings
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from components.data.packing import PackedSequence
     from components.models.rope import RopeScaling
 
-__all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "probed", "save"]
+__all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "kind_of", "probed", "save"]
 
 # reloaded float32 weights are the same bits; kernels may sum in another order
 LOGIT_TOLERANCE = 1e-4
@@ -28,6 +29,11 @@ LOGIT_TOLERANCE = 1e-4
 LEAST_CHANGE = 1e-6
 # The last places of a sequence that are compared: an answer's.
 PROBED_TOKENS = 64
+
+
+def kind_of(method: Method, settings: MethodSettings) -> str:
+    """Return what a run leaves, as the registry calls it: "adapter", "full", or "quantized" where it trained for it."""
+    return "quantized" if isinstance(settings, FullSettings) and settings.quantization_aware else method.kind
 
 
 def keep_untrained(model: Any, settings: MethodSettings, run_folder: Path) -> Path | None:
@@ -60,6 +66,7 @@ def save(
     folder: Path,
     untrained: Path | None = None,
     rope_scaling: RopeScaling | None = None,
+    quantization_aware: str | None = None,
 ) -> Path:
     """Write an adapter with the digests of its base, or a whole model with its tokenizer.
 
@@ -71,6 +78,7 @@ def save(
         untrained: As `keep_untrained` gave it.
         rope_scaling: How the base's positions were scaled; an adapter takes it along, whole weights have it in their
             config.
+        quantization_aware: The integers that whole weights were trained to become.
 
     Returns:
         The folder.
@@ -78,10 +86,13 @@ def save(
     from components.files import place_folder
     from components.models.adapters import save_adapter
     from components.models.fingerprint import fingerprint, write_binding
+    from components.models.quantize import save_quantized
 
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
-    if method.kind == "full":
+    if quantization_aware is not None:
+        save_quantized(model, quantization_aware, base_folder, aside)
+    elif method.kind == "full":
         _save_whole(model, base_folder, aside)
     else:
         save_adapter(model, aside, untrained=untrained)

@@ -134,7 +134,7 @@ def attachment(settings: StepSettings) -> MethodSettings:
         LoraSettings(settings.rank, dropout=settings.dropout, targets=settings.targets, dora=settings.dora),
         BottleneckSettings(settings.bottleneck_width),
         SoftPromptSettings(settings.virtual_tokens),
-        FullSettings(),
+        FullSettings(settings.quantization_aware),
         FeatureSettings(),
     )
 

@@ -55,6 +55,7 @@ class StepSettings:
         dropout: LoRA's dropout, whose masks are kept for the backward pass.
         dora: Whether LoRA learns each weight's magnitude apart, for which it computes the whole weight.
         rope_scaling: None, or how the base's positions are scaled, such as yarn:2.
+        quantization_aware: None, or the integers that full finetuning trains for: int8 or int4.
     """
 
     method: str = "lora"
@@ -74,6 +75,7 @@ class StepSettings:
     dropout: float = 0.0
     dora: bool = False
     rope_scaling: str | None = None
+    quantization_aware: str | None = None
 
     @property
     def frozen_quantization(self) -> str | None:
@@ -140,6 +142,15 @@ def check_settings(settings: StepSettings) -> None:
             f"full finetuning of weights in {settings.quantization}",
             allowed="quantization with a method that leaves the base frozen",
             next_step="choose lora, or leave the quantization out",
+        )
+    if settings.quantization_aware is not None and (
+        settings.method != "full" or settings.trained_dtype != "float32" or settings.world_size > 1
+    ):
+        raise InputError(
+            f"training for {settings.quantization_aware} with {settings.method}, weights in {settings.trained_dtype}, "
+            f"on {settings.world_size} devices",
+            allowed="full finetuning of weights in float32 on one device",
+            next_step="choose that, or leave finetune.quantization_aware out and quantize after training",
         )
     if settings.method == "qlora" and settings.quantization == "int8":
         raise InputError("qlora in int8", allowed="nf4", next_step="choose lora with quantization int8")

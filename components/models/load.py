@@ -1,4 +1,4 @@
-"""Load a base, plain or in 4 bits, with or without an adapter. Behind sources and safety, before training and serving.
+"""Load a base, plain or quantized, with or without an adapter. Behind sources and safety, before training and serving.
 
 Everything is read from local folders; code in a model folder is never imported.
 """
@@ -13,6 +13,7 @@ from components.models.adapters import add_adapter, merges
 from components.models.fingerprint import check_binding, read_rope_scaling
 from components.models.forward import check_logits
 from components.models.head import HeadedModel, is_head, load_head
+from components.models.quantize import QUANTIZED, load_quantized, stored_quantization
 from components.models.quiet import quiet
 from components.models.rope import RopeScaling, free_of_history, read_scaling, scale_config
 from components.models.safety import check_chat_template, check_folder
@@ -20,7 +21,8 @@ from components.models.safety import check_chat_template, check_folder
 __all__ = ["DTYPES", "QUANTIZATIONS", "load_as_served", "load_headed", "load_model", "load_tokenizer"]
 
 DTYPES = ("float32", "bfloat16", "float16")
-QUANTIZATIONS = ("nf4",)
+# nf4 is made at loading; the others are how weights are stored
+QUANTIZATIONS = ("nf4", *QUANTIZED)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -68,7 +70,8 @@ def load_model(
         folder: A checked base folder.
         dtype: One of `DTYPES`; with quantization the dtype of computation.
         quantization: None, or "nf4": linear layers in 4 bits, blocks of 64, with the scales quantized again
-            (Dettmers et al. 2023, arXiv:2305.14314).
+            (Dettmers et al. 2023, arXiv:2305.14314). Weights that are stored as integers are loaded as they are; "int8"
+            or "int4" asks for such.
         adapter: Folder of a peft adapter that was trained on exactly this base.
         merge: Fold the adapter into the weights and return a plain model.
         rope_scaling: Scale the base's positions; an adapter brings its own, under which it was trained.
@@ -94,6 +97,10 @@ def load_model(
             next_step="load without quantization, merge, and evaluate the result as a version of its own",
         )
     check_folder(folder)
+    if _is_stored(folder, quantization, adapter, rope_scaling):
+        model = load_quantized(folder, dtype)
+        check_logits(model)
+        return model
     if adapter is not None:
         check_folder(adapter)
         check_binding(adapter, folder)
@@ -124,7 +131,7 @@ def load_as_served(
     Args:
         folder: A checked base folder, or that of whole weights.
         adapter: The adapter's or the head's folder, where the version is one.
-        quantization: None or "nf4", as the version was trained.
+        quantization: None, "nf4", "int8" or "int4", as the version was trained or made.
         dtype: One of `DTYPES`.
         rope_scaling: Scale a bare base's positions; whatever was trained brings its own scaling.
 
@@ -155,6 +162,33 @@ def load_headed(folder: Path, head: Path, *, dtype: str = "float32") -> HeadedMo
     check_binding(head, folder)
     base = load_model(folder, dtype=dtype)
     return HeadedModel(base, load_head(head, base.config))
+
+
+def _is_stored(folder: Path, quantization: str | None, adapter: Path | None, rope_scaling: RopeScaling | None) -> bool:
+    """Tell whether a folder's weights are stored as integers.
+
+    Raises:
+        InputError: They are, and something was asked for that changes or extends them; or they aren't, and should be.
+    """
+    stored = stored_quantization(folder)
+    if stored is None:
+        if quantization in QUANTIZED:
+            raise InputError(
+                f"the weights in {folder} are not in {quantization}",
+                allowed="the folder of a version of kind quantized",
+                next_step="make one with `tunewright quantize`",
+            )
+        return False
+    own = stored["method"]
+    if quantization not in (None, own) or adapter is not None or rope_scaling is not None:
+        extended = "an adapter" if adapter is not None else f"RoPE scaling {rope_scaling}" if rope_scaling else None
+        asked = extended or quantization
+        raise InputError(
+            f"the weights in {folder} are in {own} already, and {asked} was asked for",
+            allowed="such weights as they are",
+            next_step="take the version that they were made from; `tunewright registry lineage` names it",
+        )
+    return True
 
 
 def _scaling_of(adapter: Path, asked: RopeScaling | None) -> RopeScaling | None:

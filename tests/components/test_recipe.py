@@ -261,3 +261,14 @@ def test_dynamic_scaling_with_packed_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="set rows_per_sequence to 1"):
         load_recipe(write(tmp_path, finetune={"rope_scaling": dynamic}))
     assert load_recipe(write(tmp_path, finetune={"rope_scaling": dynamic, "rows_per_sequence": 1}))
+
+
+@pytest.mark.parametrize("method", ["auto", "lora", "qlora"])
+def test_training_for_integers_wants_whole_weights(method: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "name: a\nbase: b\ndata: {train: t.jsonl, dev: d.jsonl, test: e.jsonl}\n"
+        f"finetune: {{method: {method}, quantization_aware: int4}}\n"
+    )
+    with pytest.raises(InputError, match="quantization_aware 'int4' is for method 'full'"):
+        load_recipe(path)

@@ -30,6 +30,8 @@ from tests.components.finetuning.conftest import rows, settings
 
 CASES: dict[str, tuple[str, MethodSettings, float]] = {
     "full": ("full", FullSettings(), 2e-3),
+    "full, int8": ("full", FullSettings("int8"), 2e-3),
+    "full, int4": ("full", FullSettings("int4"), 2e-3),
     "lora": ("lora", LoraSettings(rank=4), 5e-3),
     "rslora": ("lora", LoraSettings(rank=4, rslora=True), 5e-3),
     "dora": ("lora", LoraSettings(rank=4, dora=True), 5e-3),
@@ -75,7 +77,7 @@ def train(base: Path, folder: Path, case: str, **changes: object) -> FinetuneRes
 
 
 def load(base: Path, result: FinetuneResult, case: str, *, merge: bool = False) -> torch.nn.Module:
-    if result.kind == "full":
+    if result.kind != "adapter":
         return load_model(result.weights)  # type: ignore[no-any-return]
     quantization = METHODS[CASES[case][0]].quantization
     return load_model(base, quantization=quantization, adapter=result.weights, merge=merge)  # type: ignore[no-any-return]
@@ -98,14 +100,14 @@ def test_it_learns(trained: Trained, case: str) -> None:
     assert result.losses[-1]["loss"] < result.losses[0]["loss"] - least
     assert result.dev[-1]["loss"] < result.dev[0]["loss"]
     assert 0 < result.trainable_parameters <= result.total_parameters
-    assert (result.trainable_parameters == result.total_parameters) == (case == "full")
+    assert (result.trainable_parameters == result.total_parameters) == case.startswith("full")
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_served_is_what_was_trained(base: Path, trained: Trained, case: str) -> None:
     result = trained[case]
     apart = said(base, load(base, result, case))
-    whole = result.kind == "full"
+    whole = result.kind != "adapter"
     quantization = METHODS[CASES[case][0]].quantization
     served, tokenizer = load_as_served(
         result.weights if whole else base, adapter=None if whole else result.weights, quantization=quantization
@@ -115,7 +117,7 @@ def test_what_is_served_is_what_was_trained(base: Path, trained: Trained, case: 
     assert tokenizer.chat_template
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if name != "full"])
+@pytest.mark.parametrize("case", [name for name in CASES if not name.startswith("full")])
 def test_only_low_rank_deltas_fold_into_weights(base: Path, trained: Trained, case: str) -> None:
     result = trained[case]
     assert merges(result.weights) == (CASES[case][0] in ("lora", "qlora"))
@@ -144,7 +146,9 @@ def test_generation_in_slots_gives_what_one_prompt_alone_gives(base: Path, train
         assert tokenizer.decode(answer, skip_special_tokens=True) == completion.text
 
 
-@pytest.mark.parametrize("case", ["full", "pissa", "loftq", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning"])
+@pytest.mark.parametrize(
+    "case", ["full", "full, int4", "pissa", "loftq", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning"]
+)
 def test_a_stopped_run_goes_on_bit_for_bit(base: Path, trained: Trained, tmp_path: Path, case: str) -> None:
     class StoppedError(Exception):
         pass

@@ -28,6 +28,8 @@ CASES: dict[str, dict[str, Any]] = {
     "full, 8-bit optimizer": {"method": "full", "optimizer": "adamw_8bit"},
     "full, paged optimizer": {"method": "full", "optimizer": "paged_adamw"},
     "full, step in the backward pass": {"method": "full", "step_in_backward": True},
+    "full, trained for 8 bits": {"method": "full", "quantization_aware": "int8"},
+    "full, trained for 4 bits": {"method": "full", "quantization_aware": "int4"},
     "lora with dropout": {"method": "lora", "dropout": 0.1},
     "bottleneck": {"method": "bottleneck", "bottleneck_width": 16},
     "bottleneck in 4 bits": {"method": "bottleneck", "bottleneck_width": 16, "quantization": "nf4"},
@@ -46,7 +48,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # blocks that are run a second time, once for each kind of layer, precision and update
 CHECKPOINTED = ("lora in 8 bits", "qlora in bfloat16", "full, mixed precision", "full, step in the backward pass",
-                "bottleneck", "prompt tuning")  # fmt: skip
+                "full, trained for 4 bits", "bottleneck", "prompt tuning")  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,9 @@ def test_a_log_keeps_no_storage_alive() -> None:
         (StepSettings(rank=0), StepShape(1, 8), "rank 0"),
         (StepSettings(targets="no_such_layer"), StepShape(1, 8), "match no module"),
         (StepSettings(), StepShape(0, 8), "at least one sequence"),
+        (StepSettings(quantization_aware="int4"), StepShape(1, 8), "training for int4 with lora"),
+        (StepSettings("full", quantization_aware="int2"), StepShape(1, 8), "unknown quantization 'int2'"),
+        (StepSettings("full", quantization_aware="int4", world_size=2), StepShape(1, 8), "on 2 devices"),
     ],
 )
 def test_impossible_steps_are_refused(base: Path, settings: Any, shape: Any, word: str) -> None:

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from components.errors import InputError
+from flows.method_comparison import overrides_of
 from tests.flows.conftest import call_command
 
 Project = Callable[..., Path]
@@ -68,3 +70,10 @@ def test_bad_input_is_told_before_anything_is_trained(
     status, _, err = call_command(monkeypatch, capsys, "compare-methods", str(project()), *options)
     assert (status, problem in err) == (2, True)
     assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_full_finetuning_for_integers_has_a_name_of_its_own() -> None:
+    assert overrides_of("full+int4") == ("finetune.method=full", "finetune.quantization_aware=int4")
+    for name in ("lora+int4", "full+int8+int4", "full+dora"):
+        with pytest.raises(InputError, match="variants that can't be in"):
+            overrides_of(name)
