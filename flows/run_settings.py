@@ -19,7 +19,7 @@ __all__ = ["dev_settings", "dev_task", "probe_settings", "rope_scaling", "run_se
 
 
 def probe_settings(job: Job) -> FinetuneSettings:
-    """Return LoRA's settings for a short try, whatever the recipe's method: with its own learning rate, epochs and start."""
+    """Return LoRA's settings for a short try, whatever the recipe's method: its own learning rate, epochs and start."""
     section = job.recipe.finetune
     if section.method in ("auto", "lora"):
         return run_settings(job, {"method": "lora"})

@@ -145,11 +145,12 @@ def plan(
         from components.models.load import load_tokenizer
 
         budget = None if recipe.memory.budget == "auto" else parse_size(recipe.memory.budget)
-        tokenizer = load_tokenizer(job.base.folder)
         if recipe.finetune.method == "features":
-            workload = feature_workload(tokenizer, job.train_rows, watched_rows(job, "features"))
+            watched_by_head = watched_rows(job, "features")
+            workload = feature_workload(job.base.folder, job.train_rows, watched_by_head, recipe.finetune.max_tokens)
             observer.say(f"  longest prompt: {workload.longest} tokens")
         else:
+            tokenizer = load_tokenizer(job.base.folder)
             settings, watched = run_settings(job, {}), dev_settings(job)
             workload = run_workload(tokenizer, job.train_rows, job.dev_loss_rows, settings, watched)
             observer.say(f"  longest packed sequence: {workload.longest} tokens")
