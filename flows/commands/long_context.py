@@ -149,6 +149,7 @@ def _given(model: str, adapter: Path | None, home: Path | None) -> Given:
 
             check_binding(adapter, folder)
             read_rope_scaling(adapter)
+            _check_writes(adapter, adapter.name)
         return Given(Path(model).name, folder, adapter, adapter.name if adapter is not None else "")
     if adapter is not None:
         raise InputError(f"--adapter beside the version {model}", allowed="--adapter beside a base")
@@ -157,10 +158,24 @@ def _given(model: str, adapter: Path | None, home: Path | None) -> Given:
 
     with Registry.open(state_folder(home) / "registry", create=False) as registry:
         files = version_files(registry, model)
+    if files.adapter_folder is not None:
+        _check_writes(files.adapter_folder, files.label)
     alone = files.adapter_folder is None
     return Given(
         files.label if alone else "base", files.base_folder, files.adapter_folder, files.label, files.quantization
     )
+
+
+def _check_writes(folder: Path, name: str) -> None:
+    from components.errors import InputError
+    from components.models.head import is_head
+
+    if is_head(folder):
+        raise InputError(
+            f"{name} is a head, which answers labels or numbers, and reach is told by likelihoods of texts",
+            allowed="what writes; a head leaves its base's own reach as it is",
+            next_step="measure its base",
+        )
 
 
 def _numbers(option: str, text: str, kind: Any) -> tuple[Any, ...]:
