@@ -400,6 +400,8 @@ class FinetuneSection(Section):
         set_ones = [name for name in of_steps if getattr(self, name)]
         if set_ones and self.method == "features":
             raise ValueError(f"{set_ones[0]} is for methods that train through the base, and method is 'features'")
+        if self.method == "features" and not self.keep_best:
+            raise ValueError("keep_best can't be false with method 'features': the dev loss chooses a head's epoch")
         return self
 
     @model_validator(mode="after")
