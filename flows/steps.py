@@ -229,10 +229,11 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
         with sigterm_asked() as stop:
             result = train(job, watched, settings, folder, identity, stop, observer)
         document = asdict(result)
-        memory = compare_peak(plan, result.peak_bytes, result.splits)
+        peak = result.planned_peak_bytes
+        memory = compare_peak(plan, peak, result.splits) if peak is not None else None
         if result.deltas is not None:
             observer.say(f"  {result.deltas['hint']}")
-        warning = report_request(memory, plan, result.splits)
+        warning = report_request(memory, plan, result.splits) if memory is not None else None
         if warning is not None:
             observer.say(f"  {warning}")
         return {
