@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from components.files import digest_of, sha256_file, write_json
+from components.runtime import release_memory
 
-__all__ = ["Step", "StepStore", "library_versions", "source_digest"]
+__all__ = ["Step", "StepStore", "library_versions", "released", "source_digest"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "evaluate", "prefect", "dvc", "bentoml")
@@ -109,3 +110,9 @@ def source_digest(packages: Sequence[str]) -> str:
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide a run's numbers."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def released(step: Step) -> Step:
+    """Return a step, with its model's memory given back before the next one loads its own."""
+    release_memory()
+    return step
