@@ -64,6 +64,11 @@ class RopeSection(Section):
     type: Literal["linear", "dynamic", "yarn"] = Field(description="how the rotary frequencies change")
     factor: float = Field(gt=1, le=LARGEST_FACTOR, description="reach over the base's positions")
 
+    @property
+    def scaling(self) -> RopeScaling:
+        """The plain value that parts take."""
+        return RopeScaling(self.type, self.factor)
+
 
 class FinetuneSection(Section):
     """How the weights are changed."""

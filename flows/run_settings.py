@@ -74,7 +74,7 @@ def dev_task(job: Job) -> DevTask | None:
 def rope_scaling(job: Job) -> RopeScaling | None:
     """Return how the recipe scales the base's positions."""
     section = job.recipe.finetune.rope_scaling
-    return RopeScaling(section.type, section.factor) if section is not None else None
+    return section.scaling if section is not None else None
 
 
 def _method_settings(job: Job, method: str) -> MethodSettings:

@@ -46,7 +46,6 @@ def run(recipe: Path | None, base: str | None, options: dict[str, Any], as_json:
     from components.memory.gpus import find_gpu
     from components.memory.hardware import Budget, detect_budget, gpu_budget, parse_size
     from components.memory.serving import plan_serving
-    from components.models.rope import RopeScaling
     from components.models.sources import config_folder
 
     size = parse_size(options["budget"]) if options["budget"] else None
@@ -68,7 +67,7 @@ def run(recipe: Path | None, base: str | None, options: dict[str, Any], as_json:
             tactics = open_recipe(recipe, options["profile"], options["overrides"], options["home"]).tactics
             rank, targets = tactics.rank, tactics.targets
         scaled = section.finetune.rope_scaling
-        scaling = RopeScaling(scaled.type, scaled.factor) if scaled is not None else None
+        scaling = scaled.scaling if scaled is not None else None
     folder = config_folder(base or "")
     if gpu is not None:
         budget = gpu_budget(gpu.name)

@@ -12,6 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = {"components", "deploy"}
 # Parts of steps that stand in modules of their own: what keys are made of, and the training.
 FOLLOWED = {"flows.step_reads", "flows.training"}
+# What a step reaches and no key holds, since no number that later steps take depends on it.
+NOT_IN_THE_KEY = {
+    # the plan held against what was measured, and a config's reader
+    "finetune: 'finetune'": {"components/memory"},
+}
 Scope = Mapping[str, "ast.FunctionDef | ast.expr | str"]
 
 
@@ -109,6 +114,9 @@ def keyed_steps() -> list[tuple[str, set[str], set[str]]]:
         tree = ast.parse((ROOT / "flows" / file).read_text())
         for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
             scope = {**names_in(tree), **names_in(function)}
+            # a parameter is no function of its name
+            for argument in function.args.args:
+                scope.pop(argument.arg, None)
             for call in ast.walk(function):
                 if isinstance(call, ast.Call) and ast.unparse(call.func) == "job.store.run":
                     name, reads, make, *_ = call.args
@@ -127,4 +135,5 @@ def test_every_costly_step_is_found() -> None:
 
 @pytest.mark.parametrize(("step", "used", "digested"), keyed_steps(), ids=[name for name, _, _ in keyed_steps()])
 def test_a_key_covers_every_package_that_its_step_reaches(step: str, used: set[str], digested: set[str]) -> None:
-    assert used <= digested, f"{step} misses {sorted(used - digested)}"
+    missing = used - digested - NOT_IN_THE_KEY.get(step, set())
+    assert not missing, f"{step} misses {sorted(missing)}"
