@@ -1,7 +1,7 @@
 """The recipe: one YAML file says what a project wants. Parsed once at the door; parts take plain values from it.
 
 Every value is resolved and keeps where it came from: the recipe, its profile, the command line, or the default of its
-section (`recipe_sections.py`).
+section (`recipe_sections.py`, `recipe_finetune.py`).
 """
 
 from __future__ import annotations

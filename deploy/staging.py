@@ -143,8 +143,8 @@ def _check(model: ServedModel, manifest: Mapping[str, Any]) -> None:
             )
     check_base(model.label, fingerprint(model.folder / BASE), model.fingerprint, model.adapter)
     # an adapter on a base that is scaled itself records none of its own
-    trained, found = RopeScaling.from_record(manifest.get("metadata", {}).get("rope_scaling")), model.rope_scaling
-    if trained is not None and found != trained:
+    trained = RopeScaling.from_record(manifest.get("metadata", {}).get("rope_scaling"))
+    if trained is not None and (found := model.rope_scaling) != trained:
         raise ConflictError(
             f"{model.label} was trained under RoPE scaling {trained}, and its files say {found}",
             allowed="the scaling that its manifest names, in the adapter's binding or the weights' config",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.files import write_atomic, write_json
-from flows import champion_step, decision_steps, plan_text, release_steps, steps
+from flows import champion_step, decision_steps, measure_steps, plan_text, release_steps, steps
 from flows.job import Job
 from flows.observer import Observer
 from flows.state_folder import make_state_folder
@@ -75,8 +75,8 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
     run["recipe"] = decision_steps.resolved_recipe(job, plan["method"])
     training = chain.step("finetune", steps.finetune, data, plan)
     run["training"], run["trained"] = training.document, not training.cached
-    base = chain.do("evaluate the base", steps.measure_base, data, decision)
-    tuned = chain.do("evaluate the tuned model", steps.measure_tuned, data, plan, training.document)
+    base = chain.do("evaluate the base", measure_steps.measure_base, data, decision)
+    tuned = chain.do("evaluate the tuned model", measure_steps.measure_tuned, data, plan, training.document)
     comparison = chain.do("compare", release_steps.compare, base, tuned, watched=False)
     run.update(comparison)
     registered = chain.do("register", release_steps.register, data, decision, plan, training, comparison, flow_run_id)

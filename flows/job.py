@@ -175,13 +175,15 @@ class Job:
 
         Args:
             method: Its name; where the recipe leaves it to the memory plan, the one that was planned.
-            whatever: Whatever the recipe's own method is; a learning rate that it sets for that one is left out.
+            whatever: Whatever the recipe's own method is; a learning rate that it sets for that one is left out, and so
+                are a head's epochs, which are passes over kept features.
         """
         from components.decision.tactics import choose_tactics
 
         section = self.recipe.finetune.model_dump()
         if whatever and section["method"] != method:
-            section |= {"method": method, "learning_rate": "auto"}
+            passes = {"epochs": "auto"} if section["method"] == "features" else {}
+            section |= {"method": method, "learning_rate": "auto", **passes}
         if section["method"] == "auto":
             section["method"] = method
         sources = {key.removeprefix("finetune."): source for key, source in self.resolved.sources.items()}

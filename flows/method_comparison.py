@@ -15,7 +15,7 @@ from typing import Any
 from components.errors import InputError, TunewrightError
 from components.finetuning.methods import METHODS
 from components.models.quantize import QUANTIZED
-from flows import steps
+from flows import measure_steps, steps
 from flows.job import Job
 from flows.observer import Observer
 from flows.release_steps import compare
@@ -84,7 +84,7 @@ def compare_methods(
     jobs = {name: job_of(overrides_of(name)) for name in names}
     first = next(iter(jobs.values()))
     data = steps.data(first, observer)
-    base = steps.measure_base(first, data, {"best_candidate": "zero-shot"}, observer).document
+    base = measure_steps.measure_base(first, data, {"best_candidate": "zero-shot"}, observer).document
     rows = []
     for name, job in jobs.items():
         observer.say(f"{name} …")
@@ -152,7 +152,7 @@ def _row(
     name: str, job: Job, data: dict[str, Any], plan: dict[str, Any], base: dict[str, Any], observer: Observer
 ) -> dict[str, Any]:
     training = steps.finetune(job, data, plan, observer).document
-    tuned = steps.measure_tuned(job, data, plan, training, observer).document
+    tuned = measure_steps.measure_tuned(job, data, plan, training, observer).document
     compared = compare(job, base, tuned)
     task, folder = compared["task"], job.home / training["weights"]
     scored = score_with_interval(job, tuned)

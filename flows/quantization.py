@@ -19,7 +19,7 @@ from components.models.adapters import merges
 from components.models.fingerprint import base_files, fingerprint
 from components.models.quantize import QUANTIZED, save_quantized, stored_quantization
 from components.runtime import release_memory
-from flows import steps
+from flows import measure_steps, steps
 from flows.job import Job
 from flows.method_comparison import score_with_interval
 from flows.observer import Observer
@@ -89,9 +89,9 @@ def quantize_version(job: Job, ref: str, to: str, beside: Sequence[str], observe
 
     data = steps.data(job, observer)
     decision = steps.decide(job, data, observer).document
-    base = steps.measure_base(job, data, decision, observer).document
+    base = measure_steps.measure_base(job, data, decision, observer).document
     before = _measure(job, data, parent, found[parent.digest], observer)
-    after = steps.measure_weights(job, data, made.document, None, observer, to).document
+    after = measure_steps.measure_weights(job, data, made.document, None, observer, to).document
     compared, cost = compare(job, base, after), compare(job, before.document, after)
 
     child, gate = _register(job, parent, made, compared, cost)
@@ -192,13 +192,15 @@ def _make(job: Job, parent: Version, files: VersionFiles, to: str, observer: Obs
 
 def _measure(job: Job, data: dict[str, Any], version: Version, files: VersionFiles, observer: Observer) -> _Measured:
     if version.kind == "base":
-        step = steps.measure_weights(job, data, None, None, observer, version.label)
+        step = measure_steps.measure_weights(job, data, None, None, observer, version.label)
         return _Measured(version, files, step.document)
     folder = files.adapter_folder or files.base_folder
     weights = {"weights": str(folder), "weights_digest": sha256_tree(folder), "kind": _kind(files)}
     quantization = files.quantization if files.adapter_folder else None
     return _Measured(
-        version, files, steps.measure_weights(job, data, weights, quantization, observer, version.label).document
+        version,
+        files,
+        measure_steps.measure_weights(job, data, weights, quantization, observer, version.label).document,
     )
 
 

@@ -17,6 +17,7 @@ from components.models.head import HEAD_FILES
 from components.models.quantize import stored_quantization
 from flows.job import Job
 from flows.observer import Observer
+from flows.run_settings import rope_scaling
 from flows.step_store import Step, library_versions, source_digest
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def register(
         names = {"adapter": ADAPTER_FILES, "head": HEAD_FILES}.get(kind)
         files = base_files(weights) if names is None else {name: weights / name for name in names}
         binding = fingerprint(weights) if names is None else job.binding
+        scaling = rope_scaling(job)
         manifest = Manifest(
             kind=kind,
             files=describe_files(files),
@@ -213,7 +215,7 @@ def register(
                     for rule in job.tactics_for(plan["method"]).rules
                 },
                 "training": {key: training.document[key] for key in TRAINING_FACTS},
-                "rope_scaling": job.recipe.finetune.rope_scaling and job.recipe.finetune.rope_scaling.model_dump(),
+                "rope_scaling": scaling.to_record() if scaling is not None else None,
                 "head": training.document["head"],
                 "rank_hint": (training.document["deltas"] or {}).get("hint"),
                 "memory": training.document["memory"],

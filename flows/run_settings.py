@@ -19,7 +19,7 @@ __all__ = ["dev_settings", "dev_task", "probe_settings", "rope_scaling", "run_se
 
 
 def probe_settings(job: Job) -> FinetuneSettings:
-    """Return LoRA's settings for a short try, whatever the recipe's method: with its own learning rate and start."""
+    """Return LoRA's settings for a short try, whatever the recipe's method: its own learning rate, epochs and start."""
     section = job.recipe.finetune
     if section.method in ("auto", "lora"):
         return run_settings(job, {"method": "lora"})
@@ -27,7 +27,7 @@ def probe_settings(job: Job) -> FinetuneSettings:
     settings = run_settings(job, {"method": "lora"})
     assert isinstance(settings.attachment, LoraSettings)
     attachment = replace(settings.attachment, start="zero")
-    return replace(settings, attachment=attachment, learning_rate=tactics.learning_rate)
+    return replace(settings, attachment=attachment, learning_rate=tactics.learning_rate, epochs=tactics.epochs)
 
 
 def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
@@ -74,7 +74,7 @@ def dev_task(job: Job) -> DevTask | None:
 def rope_scaling(job: Job) -> RopeScaling | None:
     """Return how the recipe scales the base's positions."""
     section = job.recipe.finetune.rope_scaling
-    return RopeScaling(section.type, section.factor) if section is not None else None
+    return section.scaling if section is not None else None
 
 
 def _method_settings(job: Job, method: str) -> MethodSettings:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from components.files import digest_of, sha256_file, write_json
+from components.runtime import release_memory
 
-__all__ = ["Step", "StepStore", "library_versions", "source_digest", "torchao_version"]
+__all__ = ["Step", "StepStore", "library_versions", "released", "source_digest", "torchao_version"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "evaluate", "prefect", "dvc", "bentoml")
@@ -123,3 +124,9 @@ def torchao_version() -> str | None:
         return importlib.metadata.version("torchao")
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def released(step: Step) -> Step:
+    """Return a step, with its model's memory given back before the next one loads its own."""
+    release_memory()
+    return step

@@ -1,4 +1,4 @@
-"""The steps of the main job as plain functions: each reads a job and earlier documents, returns a document.
+"""The main job's steps up to the weights as plain functions: each reads a job and earlier documents, gives a document.
 
 `tasks.py` wraps them for Prefect; `--no-prefect` calls them as they are. Costly ones go through the step store, so
 that a step whose inputs haven't changed isn't done again.
@@ -6,23 +6,20 @@ that a step whose inputs haven't changed isn't done again.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.errors import InputError, TunewrightError
+from components.errors import InputError
 from components.files import digest_of, sha256_tree
 from components.finetuning.best import GiveUp
 from components.finetuning.methods import METHODS
 from components.finetuning.processes import current_processes
 from components.finetuning.settings import what_dev_decides
 from components.memory.process import TrainingProcess
-from components.models.rope import RopeScaling
 from components.recipe_sections import MemorySection
-from components.runtime import release_memory
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
 from flows.head_checks import check_head, check_labels_fit
 from flows.interruption import sigterm_asked
@@ -30,28 +27,15 @@ from flows.job import Job
 from flows.long_context import task_scaling
 from flows.observer import Observer
 from flows.run_settings import dev_settings, dev_task, probe_settings, rope_scaling, run_settings
-from flows.step_store import Step, library_versions, source_digest, torchao_version
+from flows.step_reads import file_digest, model_reads, prompting_reads, task_reads
+from flows.step_store import Step, released, source_digest, torchao_version
 from flows.training import train, watched_rows
 
-__all__ = [
-    "data",
-    "decide",
-    "finetune",
-    "is_trained",
-    "measure_base",
-    "measure_tuned",
-    "measure_weights",
-    "plan",
-    "run_folder",
-    "training_key",
-]
+__all__ = ["data", "decide", "finetune", "is_trained", "plan", "run_folder", "training_key"]
 
 # A run trains on the rows as they are. With rag_then_finetune they lack the passages, and training on them would teach
 # the model to invent facts: retrieval is put into the rows first, and the decision is made anew.
 FINETUNE_VERDICTS = ("finetune",)
-
-# What training leaves in the base's place; anything else stands beside the base.
-WHOLE_KINDS = ("full", "quantized")
 
 
 def data(job: Job, observer: Observer) -> dict[str, Any]:
@@ -93,8 +77,11 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
 
     def make(key: str) -> dict[str, Any]:
         from components.decision.decide import decide as measure
+        from components.models.load import load_as_served
 
-        model, tokenizer = _load(job, None, rope_scaling=task_scaling(job))
+        model, tokenizer = load_as_served(
+            job.base.folder, adapter=None, quantization=None, rope_scaling=task_scaling(job)
+        )
         section = recipe.decision
         probe = (section.probe, probe_trainer(job, probe_settings(job), key, observer)) if section.probe else None
         decision = measure(
@@ -120,17 +107,17 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
         return {**decision.to_dict(), "champion": champion and {"version": champion.label, "digest": champion.digest}}
 
     reads = {
-        **_task_reads(job, data),
-        "splits": [_sha(job, data, recipe.data.train), _sha(job, data, recipe.data.dev)],
+        **task_reads(job, data),
+        "splits": [file_digest(job, data, recipe.data.train), file_digest(job, data, recipe.data.dev)],
         "subsets": [list(recipe.data.train_subsets), list(recipe.data.test_subsets), recipe.gate.subset],
         "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason", "bases"}),
-        "prompting": _prompting_reads(job, data),
+        "prompting": prompting_reads(job, data),
         "champion": champion and champion.digest,
         "probe": _probe_reads(job),
         "batch_size": recipe.evaluation.batch_size,
         "code": source_digest(("components/decision", "components/evaluation", "components/data")),
     }
-    return _released(job.store.run("decide", reads, make))
+    return released(job.store.run("decide", reads, make))
 
 
 def plan(
@@ -160,11 +147,12 @@ def plan(
         from components.models.load import load_tokenizer
 
         budget = None if recipe.memory.budget == "auto" else parse_size(recipe.memory.budget)
-        tokenizer = load_tokenizer(job.base.folder)
         if recipe.finetune.method == "features":
-            workload = feature_workload(tokenizer, job.train_rows, watched_rows(job, "features"))
+            watched_by_head = watched_rows(job, "features")
+            workload = feature_workload(job.base.folder, job.train_rows, watched_by_head, recipe.finetune.max_tokens)
             observer.say(f"  longest prompt: {workload.longest} tokens")
         else:
+            tokenizer = load_tokenizer(job.base.folder)
             settings, watched = run_settings(job, {}), dev_settings(job)
             workload = run_workload(tokenizer, job.train_rows, job.dev_loss_rows, settings, watched)
             observer.say(f"  longest packed sequence: {workload.longest} tokens")
@@ -196,8 +184,8 @@ def plan(
              "prompt_loss_weight", "dropout", "dora", "bottleneck_width", "virtual_tokens", "head_pooling",
              "head_layer", "quantization_aware")  # fmt: skip
     reads = {
-        **_model_reads(job),
-        "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
+        **model_reads(job),
+        "train": [file_digest(job, data, recipe.data.train), list(recipe.data.train_subsets)],
         "dev loss": [
             digest_of([row.to_dict() for row in watched_rows(job, recipe.finetune.method)]),
             recipe.finetune.dev_passes,
@@ -218,7 +206,7 @@ def plan(
     asked_again = recipe.memory.budget == "auto"
     step = job.store.run("plan", reads, make, lambda document: document["fits"] or not asked_again)
     # the search's models and the timed blocks would count as training's
-    return _released(_priced(step, recipe.memory))
+    return released(_priced(step, recipe.memory))
 
 
 def finetune(
@@ -253,10 +241,11 @@ def finetune(
         with sigterm_asked() as stop:
             result = train(job, watched, settings, folder, identity, stop, give_up, observer)
         document = asdict(result)
-        memory = compare_peak(plan, result.peak_bytes, result.splits)
+        peak = result.planned_peak_bytes
+        memory = compare_peak(plan, peak, result.splits) if peak is not None else None
         if result.deltas is not None:
             observer.say(f"  {result.deltas['hint']}")
-        warning = report_request(memory, plan, result.splits)
+        warning = report_request(memory, plan, result.splits) if memory is not None else None
         if warning is not None:
             observer.say(f"  {warning}")
         return {
@@ -274,7 +263,7 @@ def finetune(
     step = job.store.run("finetune", _training_reads(job, data, plan), make, partial(_weights_are_there, job))
     if step.document["dev_loss_digest"] != dev_loss_digest:
         observer.say("  the dev losses are of the dev rows at the time of training, which differ from today's")
-    return _released(step)
+    return released(step)
 
 
 def training_key(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> str:
@@ -299,7 +288,7 @@ def _identity(job: Job, data: dict[str, Any]) -> dict[str, str]:
         "base": job.binding.base,
         "tokenizer": job.binding.tokenizer,
         "template": job.binding.template,
-        "train": digest_of([_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)]),
+        "train": digest_of([file_digest(job, data, recipe.data.train), list(recipe.data.train_subsets)]),
     }
 
 
@@ -309,7 +298,7 @@ def _training_reads(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> dic
     every_dev_row = digest_of([row.to_dict() for row in job.dev_rows]) if head else None
     return {
         **_identity(job, data),
-        **_model_reads(job),
+        **model_reads(job),
         "settings": asdict(run_settings(job, plan)),
         "dev": every_dev_row or what_dev_decides(dev_settings(job), job.dev_loss_rows, dev_task(job)),
         "dev metric": _dev_metric_reads(job, data),
@@ -322,7 +311,7 @@ def _dev_metric_reads(job: Job, data: dict[str, Any]) -> list[Any] | None:
     """Return what the score of dev answers depends on besides rows; None where no weights depend on it."""
     if not job.dev_metric_rows or not dev_settings(job).decides:
         return None
-    reads = _task_reads(job, data)
+    reads = task_reads(job, data)
     return [reads["task"], reads["assets"], source_digest(("components/evaluation",))]
 
 
@@ -331,239 +320,11 @@ def _weights_are_there(job: Job, document: dict[str, Any]) -> bool:
     return folder.is_dir() and sha256_tree(folder) == document["weights_digest"]
 
 
-def measure_base(job: Job, data: dict[str, Any], decision: dict[str, Any], observer: Observer) -> Step:
-    """Score the best prompting candidate on the held-out rows, and the base on the general suites."""
-    return _measure(job, data, observer, "base", decision["best_candidate"], None, None)
-
-
-def measure_tuned(
-    job: Job, data: dict[str, Any], plan: dict[str, Any], training: dict[str, Any], observer: Observer
-) -> Step:
-    """Score the tuned model with the plain prompt on the held-out rows, and on the general suites."""
-    return measure_weights(job, data, training, METHODS[plan["method"]].quantization, observer)
-
-
-def measure_weights(
-    job: Job,
-    data: dict[str, Any],
-    weights: dict[str, Any] | None,
-    quantization: str | None,
-    observer: Observer,
-    side: str = "tuned",
-) -> Step:
-    """Score weights with the plain prompt on the held-out rows, and on the general suites.
-
-    Args:
-        job: The recipe on this machine.
-        data: Document of `data`.
-        weights: `weights` (their folder, relative to the state folder or absolute), `weights_digest` and `kind`, as in
-            the document of `finetune`; None for the bare base.
-        quantization: How the base beside an adapter is loaded.
-        observer: Who watches.
-        side: What is measured, in words.
-    """
-    return _measure(job, data, observer, side, "zero-shot", weights, quantization)
-
-
-def _measure(
-    job: Job,
-    data: dict[str, Any],
-    observer: Observer,
-    side: str,
-    candidate: str,
-    training: dict[str, Any] | None,
-    quantization: str | None,
-) -> Step:
-    """Measure one model on task and suites; each is kept by itself, and the model is loaded when one is missing."""
-    recipe = job.recipe
-    # one model at a time: the base is scaled for a task that doesn't fit it otherwise, and never for the suites, whose
-    # loss by the scaling is a part of the tax
-    loaded: dict[RopeScaling | None, tuple[Any, Any]] = {}
-
-    def model_and_tokenizer(scaling: RopeScaling | None = None) -> tuple[Any, Any]:
-        if scaling not in loaded:
-            loaded.clear()
-            loaded[scaling] = _load(job, training, quantization, rope_scaling=scaling)
-        return loaded[scaling]
-
-    def measure_task(_: str) -> dict[str, Any]:
-        from components.decision.baselines import RETRIEVAL_CANDIDATES, build_prompts
-        from components.evaluation.generation import answer_positions
-        from components.evaluation.task import evaluate_task
-
-        model, tokenizer = model_and_tokenizer(task_scaling(job) if training is None else None)
-        prompts = build_prompts(
-            candidate,
-            job.test_rows,
-            job.train_rows,
-            tokenizer=tokenizer,
-            positions=answer_positions(model),
-            max_new_tokens=recipe.task.max_new_tokens,
-            examples=recipe.decision.few_shot,
-            seed=recipe.seed,
-            written=job.written_prompt,
-            context=job.context if candidate in RETRIEVAL_CANDIDATES else None,
-        )
-        found = evaluate_task(
-            model,
-            tokenizer,
-            job.test_rows,
-            metric=recipe.task.metric,
-            options=job.metric_options,
-            max_new_tokens=recipe.task.max_new_tokens,
-            prompts=prompts.prompts,
-            batch_size=recipe.evaluation.batch_size,
-            progress=_progress(observer, f"evaluate {side}: {candidate}"),
-        )
-        return {**found.to_dict(), "rows_digest": job.test_rows_digest}
-
-    def measure_suites(_: str) -> dict[str, Any]:
-        from components.evaluation.suites import load_suite, run_suite
-
-        model, tokenizer = model_and_tokenizer()
-        # a head's base, where its measurement is gone
-        model = model.base if untouched else model
-        results = []
-        for name in recipe.evaluation.suites:
-            suite = load_suite(name, recipe.evaluation.suite_rows, recipe.seed)
-            watcher = _progress(observer, f"evaluate {side}: {name}")
-            found = run_suite(model, tokenizer, suite, progress=watcher)
-            results.append({**found.to_dict(), "correct": list(found.correct)})
-        return {"suites": results}
-
-    weights = None if training is None else training["weights_digest"]
-    model_reads = {"weights": weights, "quantization": quantization}
-    untouched = training is not None and training["kind"] == "head"
-    if training is not None and training["kind"] == "quantized":
-        model_reads["torchao"] = torchao_version()
-    examples = [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets), recipe.decision.few_shot]
-    # the same weights are measured once, whatever they are called
-    place = "base" if training is None else "tuned"
-    task = job.store.run(
-        f"measure-{place}-task",
-        {
-            **_task_reads(job, data),
-            **model_reads,
-            "test": _test_reads(job, data),
-            "candidate": candidate,
-            "examples": None if candidate == "zero-shot" else examples,
-            "prompting": None if candidate == "zero-shot" else _prompting_reads(job, data),
-            "batch_size": recipe.evaluation.batch_size,
-            "code": source_digest(("components/evaluation", "components/decision", "components/data")),
-        },
-        measure_task,
-    )
-    # beside a head the base's own weights would answer the suites a second time: their one measurement is taken
-    suites = job.store.run(
-        f"measure-{'base' if untouched else place}-suites",
-        {
-            **_model_reads(job),
-            **({"weights": None, "quantization": None} if untouched else model_reads),
-            "suites": [list(recipe.evaluation.suites), recipe.evaluation.suite_rows, recipe.seed],
-            "code": source_digest(("components/evaluation", "components/data")),
-        },
-        measure_suites,
-    )
-    loaded.clear()
-    document = {
-        "candidate": candidate,
-        "task": task.document,
-        "suites": suites.document["suites"],
-        "base_untouched": untouched,
-    }
-    both = digest_of([task.key, suites.key])
-    cached = task.cached and suites.cached
-    return _released(Step(f"measure-{side}", both, document, cached, task.seconds + suites.seconds))
-
-
-def _progress(observer: Observer, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: observer.progress(what, done, total)
-
-
-def _load(
-    job: Job,
-    training: dict[str, Any] | None,
-    quantization: str | None = None,
-    *,
-    rope_scaling: RopeScaling | None = None,
-) -> tuple[Any, Any]:
-    """Load the base, scaled or not, or the tuned model as it will be served: its scaling comes with its weights."""
-    from components.models.load import load_as_served
-
-    if training is None:
-        return load_as_served(job.base.folder, adapter=None, quantization=quantization, rope_scaling=rope_scaling)
-    weights = job.home / training["weights"]
-    if training["kind"] in WHOLE_KINDS:
-        return load_as_served(weights, adapter=None, quantization=None)
-    return load_as_served(job.base.folder, adapter=weights, quantization=quantization)
-
-
-def _model_reads(job: Job) -> dict[str, Any]:
-    """Return what everything that runs the base depends on."""
-    computing = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
-    return {
-        "base": job.binding.base,
-        "tokenizer": job.binding.tokenizer,
-        "template": job.binding.template,
-        "libraries": {name: library_versions()[name] for name in computing},
-        "model code": source_digest(("components/models",)),
-    }
-
-
-def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
-    """Return what every measurement of the task depends on."""
-    recipe = job.recipe
-    return {
-        **_model_reads(job),
-        "task": recipe.task.model_dump(mode="json"),
-        "assets": _sha(job, data, recipe.data.assets) if recipe.data.assets else None,
-        "seed": recipe.seed,
-        "rope scaling": str(task_scaling(job)),
-    }
-
-
-def _prompting_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
-    """Return what prompts are made of besides rows: what was written, and the corpus.
-
-    The names of a folder's files are a part of it: passages are called by them, and rows name passages.
-    """
-    corpus = job.recipe.data.corpus
-    folder = job.repo / corpus if corpus is not None else job.repo
-    named = folder.is_dir()
-    return {
-        "written": job.written_prompt,
-        "corpus": [
-            [Path(os.path.relpath(job.repo / path, folder)).as_posix() if named else None, _sha(job, data, str(path))]
-            for path in job.corpus_files
-        ],
-        "passages": job.recipe.decision.passages if job.corpus_files else None,
-    }
-
-
 def _probe_reads(job: Job) -> list[Any] | None:
     """Return what a probe depends on, since it trains; without one, finetuning has no part in the decision."""
     if not job.recipe.decision.probe:
         return None
     return [asdict(probe_settings(job)), source_digest(("components/finetuning", "components/memory"))]
-
-
-def _test_reads(job: Job, data: dict[str, Any]) -> list[Any]:
-    """Return what decides which held-out rows are scored."""
-    recipe = job.recipe
-    rows = [recipe.evaluation.model_dump(mode="json")["test_rows"], recipe.seed]
-    return [_sha(job, data, recipe.data.test), list(recipe.data.test_subsets), rows]
-
-
-def _sha(job: Job, data: dict[str, Any], path: str) -> str:
-    """Return the digest of a materialised file that the recipe names."""
-    from flows.data_version import relative_path
-
-    repo = job.repo.resolve()
-    name = relative_path(repo, Path(path))
-    for file in data["files"]:
-        if file["path"] == name:
-            return str(file["sha256"])
-    raise TunewrightError(f"{path} is not among the materialised files")
 
 
 def _priced(step: Step, memory: MemorySection) -> Step:
@@ -577,9 +338,3 @@ def _machine() -> dict[str, Any]:
     from components.memory.hardware import machine
 
     return asdict(machine())
-
-
-def _released(step: Step) -> Step:
-    """Give a step's model back before the next one loads its own."""
-    release_memory()
-    return step

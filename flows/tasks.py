@@ -1,4 +1,4 @@
-"""Prefect tasks round the step functions, and nothing else: what a step does is in steps.py and release_steps.py."""
+"""Prefect tasks round the step functions, and nothing else: what a step does is in the modules of steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import champion_step, decision_steps, release_steps, steps
+from flows import champion_step, decision_steps, measure_steps, release_steps, steps
 
 __all__ = ["TASKS"]
 
@@ -26,8 +26,8 @@ TASKS: dict[Callable[..., Any], Any] = {
     decision_steps.compare_bases: _task("compare bases", decision_steps.compare_bases),
     steps.plan: _task("plan", steps.plan),
     steps.finetune: _task("finetune", steps.finetune),
-    steps.measure_base: _task("evaluate base", steps.measure_base),
-    steps.measure_tuned: _task("evaluate tuned", steps.measure_tuned),
+    measure_steps.measure_base: _task("evaluate base", measure_steps.measure_base),
+    measure_steps.measure_tuned: _task("evaluate tuned", measure_steps.measure_tuned),
     release_steps.compare: _task("compare", release_steps.compare),
     release_steps.register: _task("register", release_steps.register),
     champion_step.measure_champion: _task("evaluate champion", champion_step.measure_champion),

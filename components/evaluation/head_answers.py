@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from components.data.chat import prompt_ids
 from components.models.features import check_prompts
 from components.models.head import HeadedModel, answer_ids
+from components.models.rope import cached_positions
 
 if TYPE_CHECKING:
     from components.data.rows import Message
@@ -40,7 +41,7 @@ def head_answers(
     """
     encoded = [prompt_ids(tokenizer, messages) for messages in prompts]
     lengths = [len(ids) for ids in encoded]
-    check_prompts(lengths, getattr(model.config, "max_position_embeddings", None))
+    check_prompts(lengths, cached_positions(model.config))
     started = time.perf_counter()
     outputs = model.outputs(encoded, batch_size, progress)
     texts = [model.head.text(row) for row in outputs]

@@ -1,8 +1,8 @@
 """Score predictions with the metric modules shipped in `metric_modules/`, offline. Called by task and decision.
 
 Each module is an `evaluate` metric that returns `scores`, one number a row, beside its mean; what else it says of all
-rows together it names in `SUMMARIES`. What it reads it says in
-its features: `predictions`, `references` (the rows' answers), and any other column `xs`, filled from the rows'
+rows together it names in `SUMMARIES`. Options whose values may be wrong it checks in `check_options`. What it reads it
+says in its features: `predictions`, `references` (the rows' answers), and any other column `xs`, filled from the rows'
 metadata `x`. `evaluate.load` would copy the module into a cache and may ask the network; here the class is imported.
 """
 
@@ -75,14 +75,15 @@ def check_option_names(metric: str, options: Mapping[str, Any]) -> None:
 
 
 def check_metric(metric: str, options: Mapping[str, Any]) -> None:
-    """Refuse a metric, or options of it, that don't exist.
+    """Refuse a metric, or options of it, that don't exist or can't be used.
 
     Args:
         metric: Name of a shipped metric.
         options: Its options.
 
     Raises:
-        InputError: No such metric, an option that it doesn't know, or one missing that it needs.
+        InputError: No such metric, an option that it doesn't know, one missing that it needs, or a value that it can't
+            use.
     """
     check_metric_name(metric)
     _check_options(metric, _metric_class(metric), options)
@@ -187,6 +188,13 @@ def _check_options(metric: str, kind: Any, options: Mapping[str, Any]) -> None:
     if unknown or missing:
         problem = f"unknown option {unknown[0]!r}" if unknown else f"option {missing[0]!r} is missing"
         _refuse_option(metric, problem, list(parameters))
+    if hasattr(kind, "check_options"):
+        try:
+            kind.check_options(**options)
+        except ValueError as error:
+            raise InputError(
+                f"metric {metric}: {error}", next_step="correct task.metric_options in the recipe"
+            ) from error
 
 
 def _refuse_option(metric: str, problem: str, known: Sequence[str]) -> NoReturn:

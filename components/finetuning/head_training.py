@@ -39,9 +39,22 @@ LEAST_SCALE = 1e-6
 SCHEDULES = {"constant": "constant_with_warmup"}
 
 
-def feature_workload(tokenizer: Any, rows: Sequence[Row], dev_rows: Sequence[Row]) -> Workload:
-    """Return the prompts that go through the base, longest batches last as they are computed, for plan and time."""
-    lengths = sorted(len(prompt_ids(tokenizer, row.prompt)) for row in (*rows, *dev_rows))
+def feature_workload(base_folder: Path, rows: Sequence[Row], dev_rows: Sequence[Row], max_tokens: int) -> Workload:
+    """Return the prompts that go through the base, longest batches last as they are computed, for plan and time.
+
+    Args:
+        base_folder: A checked base; only its tokenizer and config are read.
+        rows: Training rows.
+        dev_rows: Rows behind the dev loss.
+        max_tokens: Longest prompt that the recipe allows.
+
+    Raises:
+        InputError: A prompt that is longer, or that the base has no positions for.
+    """
+    from components.models.load import load_tokenizer
+
+    prompts = _prompts(load_tokenizer(base_folder), base_folder, [*rows, *dev_rows], max_tokens)
+    lengths = sorted(map(len, prompts))
     return Workload(tuple(lengths), (1,) * len(lengths))
 
 
@@ -127,8 +140,7 @@ def _train(
     check_answers(targets, dev_rows, DEV)
     check_layer(read_config(base_folder), chosen.layer)
     tokenizer = load_tokenizer(base_folder)
-    prompts = [prompt_ids(tokenizer, row.prompt) for row in (*rows, *dev_rows)]
-    _check_lengths(prompts, [*rows, *dev_rows], settings.max_tokens)
+    prompts = _prompts(tokenizer, base_folder, [*rows, *dev_rows], settings.max_tokens)
     with MemoryWatch() as memory:
         base = _Base(base_folder, chosen, settings)
         names = {name: identity[name] for name in ("base", "tokenizer", "template")}
@@ -225,7 +237,14 @@ class _Base:
         release_memory()
 
 
-def _check_lengths(prompts: Sequence[Sequence[int]], rows: Sequence[Row], most: int) -> None:
+def _prompts(tokenizer: Any, base_folder: Path, rows: Sequence[Row], most: int) -> list[list[int]]:
+    """Render the prompts, and refuse one that is longer than allowed or than the base's positions."""
+    from components.memory.fake_model import read_config
+    from components.models.rope import cached_positions
+
+    # those within which a row's states don't depend on the rows beside it, whatever the base's own scaling
+    positions = cached_positions(read_config(base_folder))
+    prompts = [prompt_ids(tokenizer, row.prompt) for row in rows]
     for ids, row in zip(prompts, rows, strict=True):
         if len(ids) > most:
             raise InputError(
@@ -233,6 +252,13 @@ def _check_lengths(prompts: Sequence[Sequence[int]], rows: Sequence[Row], most: 
                 allowed=f"prompts of at most {most} tokens",
                 next_step="raise finetune.max_tokens, or shorten the prompt",
             )
+        if positions is not None and len(ids) > positions:
+            raise InputError(
+                f"line {row.line}: the prompt has {len(ids)} tokens, and the base has {positions} positions",
+                allowed=f"prompts of at most {positions} tokens",
+                next_step="shorten the prompt, or choose a base with a longer context",
+            )
+    return prompts
 
 
 def _new_head(targets: Targets, chosen: FeatureSettings, features: Tensor, values: Sequence[float]) -> Head:

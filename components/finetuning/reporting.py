@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ __all__ = ["REPORTERS", "Reporting", "check_reporting", "continued_curves", "rep
 
 # reporter -> the module that it needs
 REPORTERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
+PASSWORD = re.compile(r"://[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -156,4 +158,6 @@ def _told(name: str, error: type[Exception], next_step: str) -> Iterator[None]:
     try:
         yield
     except error as problem:
-        raise InputError(f"{name} can't be told of the run: {problem}", next_step=next_step) from problem
+        # a server's URI may hold a password, and MLflow's messages hold the URI
+        said = PASSWORD.sub("://…@", str(problem))
+        raise InputError(f"{name} can't be told of the run: {said}", next_step=next_step) from None

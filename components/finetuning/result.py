@@ -92,6 +92,11 @@ class FinetuneResult:
     head: dict[str, Any] | None = None
 
     @property
+    def planned_peak_bytes(self) -> int | None:
+        """The peak of what the plan's is of; None where all of a head's features were there and no base was loaded."""
+        return None if self.head is not None and not self.head["features_computed"] else self.peak_bytes
+
+    @property
     def planned_seconds(self) -> float | None:
         """Seconds of what the plan's time is of; None where the run ended before its last step."""
         if self.head is not None:

@@ -159,7 +159,7 @@ def _corners(space: tuple[Swept, ...]) -> Iterator[dict[str, Any]]:
 
 
 def _swept(key: str, values: SweptValues) -> Swept:
-    from components.recipe_sections import FinetuneSection
+    from components.recipe_finetune import FinetuneSection
 
     fields = FinetuneSection.model_fields
     allowed = [BASE, *(f"finetune.{name}" for name in fields if name not in NOT_SWEPT and not name.startswith(HEAD))]
@@ -230,7 +230,7 @@ def _check_value(key: str, value: Any) -> None:
     from pydantic import ValidationError
 
     from components.recipe_errors import allowed_values, shown
-    from components.recipe_sections import FinetuneSection
+    from components.recipe_finetune import FinetuneSection
 
     if key == BASE:
         if not isinstance(value, str) or not value:

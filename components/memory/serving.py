@@ -15,7 +15,7 @@ from components.memory.quantized_layers import scale_tensors
 from components.memory.search import HEADROOM_FRACTION
 from components.memory.settings import StepSettings
 from components.memory.tracked_model import TrackedModel
-from components.models.rope import cached_positions
+from components.models.rope import RopeScaling, cached_positions, scale_config
 
 __all__ = ["ServingPlan", "plan_serving"]
 
@@ -146,6 +146,7 @@ def plan_serving(
     dtype: str,
     quantization: str,
     budget: Budget,
+    rope_scaling: RopeScaling | None = None,
 ) -> ServingPlan:
     """Count what serving a base takes.
 
@@ -159,12 +160,13 @@ def plan_serving(
         dtype: dtype of weights, computation and cache.
         quantization: none, or nf4 or int8 for linear layers in 4 or 8 bits.
         budget: What the server may take.
+        rope_scaling: How the base's positions are scaled, which reaches further.
 
     Returns:
         The plan.
 
     Raises:
-        InputError: Values out of range or unknown, or a base whose config can't be used.
+        InputError: Values out of range or unknown, or a base whose config can't be used or scaled.
     """
     for what, value, allowed in (
         ("dtype", dtype, tuple(BYTES)),
@@ -181,6 +183,8 @@ def plan_serving(
         if number < least:
             raise InputError(f"{what} {number}", allowed=f"{least} or more")
     config = fake_model.read_config(base_folder)
+    if rope_scaling is not None:
+        scale_config(config, rope_scaling)
     text = config.get_text_config()
     positions = cached_positions(config)
     if positions is not None and context_tokens > positions:

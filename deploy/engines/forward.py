@@ -12,7 +12,28 @@ if TYPE_CHECKING:
 
     from components.evaluation.kv_cache import Layers, SlotCache
 
-__all__ = ["Forward"]
+__all__ = ["Forward", "known_positions"]
+
+
+def known_positions(model: Any) -> int:
+    """Return how many positions a prompt and its answer may take together.
+
+    Args:
+        model: A transformers model.
+
+    Raises:
+        InputError: Its config doesn't say.
+    """
+    from components.models.rope import cached_positions
+
+    positions = cached_positions(model.config)
+    if positions is None:
+        raise InputError(
+            f"the config of {type(model).__name__} doesn't say how many positions it knows",
+            allowed="a config with max_position_embeddings",
+            next_step="serve this model with another engine",
+        )
+    return positions
 
 
 class Forward:
@@ -28,7 +49,6 @@ class Forward:
     def __init__(self, model: Any) -> None:
         from components.evaluation.attention import has_full_attention
         from components.models.forward import causal_model
-        from components.models.rope import cached_positions
         from components.models.soft_prompt import virtual_layers
 
         inner = causal_model(model)
@@ -47,14 +67,7 @@ class Forward:
         # what a soft prompt leaves in every layer stands before each prompt, and takes its positions
         self._prefix = virtual_layers(model)
         self._prefix_tokens = self._prefix[0][0].shape[2] if self._prefix else 0
-        positions = cached_positions(inner.config)
-        if positions is None:
-            raise InputError(
-                f"the config of {type(inner).__name__} doesn't say how many positions it knows",
-                allowed="a config with max_position_embeddings",
-                next_step="serve this model with another engine",
-            )
-        self.positions = positions - self._prefix_tokens
+        self.positions = known_positions(inner) - self._prefix_tokens
 
     def prefill(self, piece: Sequence[int], before: Layers) -> tuple[Tensor, Layers]:
         """Compute one piece of one prompt.

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from deploy.engines.engine import Delta, EngineFailureError
+from deploy.engines.forward import known_positions
 from deploy.engines.sampling import sample
 from deploy.engines.torch_engine import Job, TorchEngine
 
@@ -27,7 +28,7 @@ class HeadEngine(TorchEngine):
     """Serve a `HeadedModel`; what it is called with is what a `TorchEngine` is."""
 
     def _prepare(self) -> None:
-        self._positions = int(self.model.config.max_position_embeddings)
+        self._positions = known_positions(self.model.base)
         self._encoder = copy.deepcopy(self.tokenizer)
 
     def _turn(self) -> bool:

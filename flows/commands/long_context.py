@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,6 @@ import click
 
 from flows.commands.output import emit, json_option
 from flows.commands.recipe_options import state_folder
-
-# Anything else names a base.
-REF = re.compile(r".+(:v\d+|@[a-z][a-z0-9_-]*)$|[0-9a-f]{12,64}$")
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,7 @@ def command(
 def _given(model: str, adapter: Path | None, home: Path | None) -> Given:
     from components.errors import InputError
 
-    if not REF.match(model):
+    if not _names_a_version(model):
         from components.models.sources import check_base_name, locate_base
 
         check_base_name(model)
@@ -149,6 +145,7 @@ def _given(model: str, adapter: Path | None, home: Path | None) -> Given:
 
             check_binding(adapter, folder)
             read_rope_scaling(adapter)
+            _check_writes(adapter, adapter.name)
         return Given(Path(model).name, folder, adapter, adapter.name if adapter is not None else "")
     if adapter is not None:
         raise InputError(f"--adapter beside the version {model}", allowed="--adapter beside a base")
@@ -157,10 +154,36 @@ def _given(model: str, adapter: Path | None, home: Path | None) -> Given:
 
     with Registry.open(state_folder(home) / "registry", create=False) as registry:
         files = version_files(registry, model)
+    if files.adapter_folder is not None:
+        _check_writes(files.adapter_folder, files.label)
     alone = files.adapter_folder is None
     return Given(
         files.label if alone else "base", files.base_folder, files.adapter_folder, files.label, files.quantization
     )
+
+
+def _names_a_version(model: str) -> bool:
+    """Tell a version's REF from a base; a bare name is a base's, though it might be a model's newest version."""
+    from registry.errors import ReferenceInvalid
+    from registry.names import parse_reference
+
+    try:
+        found = parse_reference(model)
+    except ReferenceInvalid:
+        return False
+    return found.name is None or found.number is not None or found.alias is not None
+
+
+def _check_writes(folder: Path, name: str) -> None:
+    from components.errors import InputError
+    from components.models.head import is_head
+
+    if is_head(folder):
+        raise InputError(
+            f"{name} is a head, which answers labels or numbers, and reach is told by likelihoods of texts",
+            allowed="what writes; a head leaves its base's own reach as it is",
+            next_step="measure its base",
+        )
 
 
 def _numbers(option: str, text: str, kind: Any) -> tuple[Any, ...]:

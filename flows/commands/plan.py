@@ -64,7 +64,8 @@ BELONGS_TO = {
     "--method",
     default="auto",
     show_default=True,
-    help="auto (not with --simulate), full, lora, qlora, bottleneck, prefix_tuning, prompt_tuning or p_tuning.",
+    help="auto or features (neither with --simulate), full, lora, qlora, bottleneck, prefix_tuning, prompt_tuning or "
+    "p_tuning.",
 )
 @click.option("--rank", type=int, default=16, show_default=True, help="With --base: LoRA rank.")
 @click.option("--targets", default="all-linear", show_default=True, help="With --base: LoRA targets.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from components.errors import VerdictError
+from components.errors import InputError, VerdictError
 from flows.commands.output import emit
 
 __all__ = ["run", "serving_options"]
@@ -50,12 +50,24 @@ def run(recipe: Path | None, base: str | None, options: dict[str, Any], as_json:
 
     size = parse_size(options["budget"]) if options["budget"] else None
     gpu = find_gpu(options["gpu"]) if options["gpu"] else None
-    rank, targets = options["rank"], options["targets"]
+    rank, targets, scaling = options["rank"], options["targets"], None
     if recipe is not None:
         from components.recipe import load_recipe
+        from flows.commands.recipe_options import open_recipe
 
         section = load_recipe(recipe, options["profile"], options["overrides"]).recipe
         base, rank, targets = section.base, section.finetune.rank, section.finetune.targets
+        if section.finetune.method == "features":
+            raise InputError(
+                f"--serve with {recipe}, whose method is features",
+                allowed="recipes of methods that write: a head takes one pass a request, and keeps no cache",
+                next_step="leave --serve out: the plan's passes are those of serving",
+            )
+        if "auto" in (rank, targets):
+            tactics = open_recipe(recipe, options["profile"], options["overrides"], options["home"]).tactics
+            rank, targets = tactics.rank, tactics.targets
+        scaled = section.finetune.rope_scaling
+        scaling = scaled.scaling if scaled is not None else None
     folder = config_folder(base or "")
     if gpu is not None:
         budget = gpu_budget(gpu.name)
@@ -76,6 +88,7 @@ def run(recipe: Path | None, base: str | None, options: dict[str, Any], as_json:
         dtype=dtype,
         quantization=options["quantization"] or "none",
         budget=budget,
+        rope_scaling=scaling,
     )
     document = plan.to_dict()
     emit(document, as_json, _render)

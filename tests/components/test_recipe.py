@@ -105,6 +105,8 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
             {"finetune": {"early_stopping": 1, "dev_loss_rows": 0}},
             "early_stopping needs dev losses, and dev_loss_rows is 0",
         ),
+        ({"finetune": {"method": "features", "keep_best": False}}, "the dev loss chooses a head's epoch"),
+        ({"finetune": {"method": "features", "rope_scaling": "yarn:2"}}, "rope_scaling is for methods that train"),
         ({"finetune": {"targets": []}}, r"finetune.targets can't be \[\]"),
     ],
 )

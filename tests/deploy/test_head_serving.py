@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import BloomConfig
 
 from components.data.chat import prompt_ids
 from components.data.rows import Message
+from components.errors import InputError
 from components.evaluation.generation import generate
 from components.models.fingerprint import fingerprint, write_binding
 from components.models.head import Head, HeadConfig, HeadedModel, build_network, save_head
 from components.models.load import load_as_served
+from components.models.tiny import make_tiny
 from deploy.application import make_engine
 from deploy.canary import CanaryFailedError, check_canary, record_canary
 from deploy.engines.engine import EngineFailureError, Generation
@@ -86,7 +92,43 @@ def test_the_endpoint_answers_what_was_measured(engine: HeadEngine, headed: tupl
     found = read_all(engine, [Generation(tuple(prompt_ids(tokenizer, prompt)), 16) for prompt in prompts])
     assert found == [(one.text, one.completion_tokens, "stop") for one in measured]
     assert len({text for text, _, _ in found}) > 1
+    # the last answers are out before they leave their slots
+    deadline = time.monotonic() + 10
+    while engine.status().running and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert engine.status().running == engine.status().waiting == 0
+
+
+@pytest.mark.parametrize("names_the_scaled_length", [True, False])
+def test_a_scaled_bases_positions_are_those_of_its_scaling(tmp_path: Path, names_the_scaled_length: bool) -> None:
+    base = make_tiny(tmp_path / "scaled", positions=64)
+    config = json.loads((base / "config.json").read_text())
+    # both forms are published: YaRN with the scaled length, or with the original one
+    config["max_position_embeddings"] = 128 if names_the_scaled_length else 64
+    config["rope_parameters"] |= {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
+    (base / "config.json").write_text(json.dumps(config))
+    model, tokenizer = load_as_served(base, adapter=make_head(tmp_path / "head", base), quantization=None)
+    prompt = [Message("user", "singer " * 70)]
+    assert 64 < len(prompt_ids(tokenizer, prompt)) < 128
+    (measured,) = generate(model, tokenizer, [prompt], max_new_tokens=16)
+    engine = HeadEngine(lambda: (model, tokenizer), slots=1, waiting_limit=2)
+    engine.start()
+    assert engine.wait_until_loaded().state == "ready"
+    assert engine.context_tokens() == 128
+    assert read_all(engine, [Generation(tuple(prompt_ids(tokenizer, prompt)), 16)])[0][0] == measured.text
+    engine.close()
+    with pytest.raises(InputError, match="the base has 128 positions"):
+        generate(model, tokenizer, [[Message("user", "singer " * 140)]], max_new_tokens=16)
+
+
+def test_a_base_that_names_no_positions_is_refused(headed: tuple[HeadedModel, Any]) -> None:
+    config, tokenizer = BloomConfig(), headed[1]
+    nameless = SimpleNamespace(base=SimpleNamespace(config=config), config=config)
+    engine = HeadEngine(lambda: (nameless, tokenizer), slots=1, waiting_limit=2)
+    engine.start()
+    status = engine.wait_until_loaded()
+    assert (status.state, "doesn't say how many positions" in status.reason) == ("failed", True)
+    engine.close()
 
 
 def test_an_answer_is_cut_at_the_requests_length_and_stop_texts(

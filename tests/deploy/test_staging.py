@@ -228,6 +228,14 @@ def test_version_whose_files_lost_their_scaling_is_refused(tmp_path: Path) -> No
         stage(tmp_path, base, None, manifest)
 
 
+def test_a_base_that_transformers_does_not_know_is_told_and_no_traceback(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "strange")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "nobodys"}))
+    with pytest.raises(InputError, match="can't be loaded: The checkpoint"):
+        stage(tmp_path, base, None, manifest_of(fingerprint(base)))
+
+
 def test_whole_weights_are_served_under_the_scaling_of_their_config(tmp_path: Path) -> None:
     base = make_tiny(tmp_path / "short", positions=64)
     load_model(base, rope_scaling=YARN).save_pretrained(base)

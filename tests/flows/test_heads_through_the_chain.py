@@ -98,6 +98,9 @@ def test_a_second_head_takes_the_features_that_are_there(recipe: Project) -> Non
     second = run(path, "finetune.head_width=8", "finetune.learning_rate=0.005")
     assert first["training"]["head"]["features_computed"] == 56
     assert second["training"]["head"]["features_computed"] == 0
+    # a peak without the base says nothing of the plan
+    assert first["training"]["memory"]["measured_bytes"] == first["training"]["peak_bytes"]
+    assert second["training"]["memory"] is None
     assert second["digest"] != first["digest"]
     # the first one was the champion, and was measured on this test
     assert second["promotion"]["previous"] == "tiny:v1"

@@ -37,6 +37,17 @@ def test_a_probe_takes_loras_own_rate_and_start(project: Project, overrides: tup
     assert found.attachment.start == "zero"
 
 
+@pytest.mark.parametrize("epochs", ["auto", "200"])
+def test_a_probe_beside_a_head_makes_loras_passes_not_the_heads(project: Project, epochs: str) -> None:
+    auto = ("finetune.learning_rate=auto", "finetune.epochs=auto")
+    expected = probe_settings(job(project, "finetune.method=lora", *auto))
+    path = project()
+    # rows that no head learns: the settings alone are looked at
+    given = Job(load_recipe(path, None, ("finetune.method=features", f"finetune.epochs={epochs}")), path.parent, home())
+    assert probe_settings(given).epochs == expected.epochs
+    assert probe_settings(given).epochs < given.tactics.epochs
+
+
 def test_a_probe_of_a_lora_recipe_trains_as_the_recipe_does(project: Project) -> None:
     given = job(project, "finetune.method=lora", "finetune.learning_rate=3e-4", "finetune.lora_start=pissa")
     assert probe_settings(given) == run_settings(given, {"method": "lora"})

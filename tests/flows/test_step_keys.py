@@ -10,6 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"components", "deploy"}
+# Parts of steps that stand in modules of their own: what keys are made of, and the training.
+FOLLOWED = {"flows.step_reads", "flows.training"}
+# What a step reaches and no key holds, since no number that later steps take depends on it.
+NOT_IN_THE_KEY = {
+    # the plan held against what was measured, and a config's reader
+    "finetune: 'finetune'": {"components/memory"},
+}
 Scope = Mapping[str, "ast.FunctionDef | ast.expr | str"]
 
 
@@ -65,14 +72,24 @@ def names_in(scope: ast.AST) -> dict[str, ast.FunctionDef | ast.expr | str]:
     return found
 
 
+def function_in(module: str, name: str) -> tuple[ast.AST, Scope]:
+    """Return a function of another module, and what its names stand for there."""
+    file = module_file(module)
+    assert file is not None
+    scope = names_in(ast.parse(file.read_text()))
+    found = scope[name]
+    assert isinstance(found, ast.FunctionDef)
+    return found, scope
+
+
 def reached(node: ast.AST, scope: Scope) -> tuple[set[str], set[str]]:
     """Return the modules that a node's code uses and the packages whose source it digests, calls followed."""
     modules: set[str] = set()
     packages: set[str] = set()
     seen: set[int] = set()
-    waiting: list[ast.AST] = [node]
+    waiting: list[tuple[ast.AST, Scope]] = [(node, scope)]
     while waiting:
-        part = waiting.pop()
+        part, around = waiting.pop()
         if id(part) in seen:
             continue
         seen.add(id(part))
@@ -80,21 +97,26 @@ def reached(node: ast.AST, scope: Scope) -> tuple[set[str], set[str]]:
         for inner in ast.walk(part):
             if isinstance(inner, ast.Call) and ast.unparse(inner.func) == "source_digest":
                 packages |= set(ast.literal_eval(inner.args[0]))
-            target = scope.get(inner.id) if isinstance(inner, ast.Name) else None
-            if isinstance(target, str):
+            target = around.get(inner.id) if isinstance(inner, ast.Name) else None
+            if isinstance(target, str) and target in FOLLOWED:
+                waiting.append(function_in(target, ast.unparse(inner)))
+            elif isinstance(target, str):
                 modules.add(target)
             elif target is not None:
-                waiting.append(target)
+                waiting.append((target, around))
     return modules, packages
 
 
 def keyed_steps() -> list[tuple[str, set[str], set[str]]]:
     """List (step, packages that it reaches, packages in its key) of every call of a step store."""
     found = []
-    for file in ("steps.py", "champion_step.py", "release_steps.py"):
+    for file in ("steps.py", "measure_steps.py", "champion_step.py", "release_steps.py"):
         tree = ast.parse((ROOT / "flows" / file).read_text())
         for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
             scope = {**names_in(tree), **names_in(function)}
+            # a parameter is no function of its name
+            for argument in function.args.args:
+                scope.pop(argument.arg, None)
             for call in ast.walk(function):
                 if isinstance(call, ast.Call) and ast.unparse(call.func) == "job.store.run":
                     name, reads, make, *_ = call.args
@@ -106,10 +128,12 @@ def keyed_steps() -> list[tuple[str, set[str], set[str]]]:
 def test_every_costly_step_is_found() -> None:
     found = {name: used for name, used, _ in keyed_steps()}
     assert len(found) == 7
-    assert found["finetune: 'finetune'"] >= {"components/finetuning", "components/data", "components/models"}
+    trained_by = {"components/finetuning", "components/data", "components/models", "components/evaluation"}
+    assert found["finetune: 'finetune'"] >= trained_by
     assert found["try_question: 'endpoint'"] >= {"deploy"}
 
 
 @pytest.mark.parametrize(("step", "used", "digested"), keyed_steps(), ids=[name for name, _, _ in keyed_steps()])
 def test_a_key_covers_every_package_that_its_step_reaches(step: str, used: set[str], digested: set[str]) -> None:
-    assert used <= digested, f"{step} misses {sorted(used - digested)}"
+    missing = used - digested - NOT_IN_THE_KEY.get(step, set())
+    assert not missing, f"{step} misses {sorted(missing)}"

@@ -15,7 +15,8 @@ from components.recipe import load_recipe
 from flows import steps
 from flows.job import Job, open_job
 from flows.observer import TerminalObserver
-from flows.step_store import Step
+from flows.step_reads import file_digest
+from flows.step_store import Step, released
 from tests.flows.conftest import write_rows
 
 Project = Callable[..., Path]
@@ -41,8 +42,8 @@ def test_a_path_out_of_the_folder_finds_its_own_digest(project: Project, tmp_pat
     job = job_of(project(data={"train": f"../{outside.name}/train.jsonl"}), tmp_path)
     data = steps.data(job, TerminalObserver())
     by_name = {file["path"]: file["sha256"] for file in data["files"]}
-    assert steps._sha(job, data, job.recipe.data.train) == by_name[str(outside / "train.jsonl")]
-    assert steps._sha(job, data, "dev.jsonl") == by_name["dev.jsonl"]
+    assert file_digest(job, data, job.recipe.data.train) == by_name[str(outside / "train.jsonl")]
+    assert file_digest(job, data, "dev.jsonl") == by_name["dev.jsonl"]
 
 
 PLAN: dict[str, Any] = {"fits": True, "devices": 1, "gpu": None, "time": None, "would_fit": []}
@@ -103,7 +104,7 @@ def test_a_released_model_gives_its_gpu_memory_back(monkeypatch: pytest.MonkeyPa
     emptied: list[bool] = []
     monkeypatch.setattr("torch.cuda.empty_cache", lambda: emptied.append(True))
     step = Step("measure", "key", {}, False, 0.0)
-    assert steps._released(step) is step
+    assert released(step) is step
     assert emptied == [True]
 
 

@@ -18,7 +18,8 @@ from components.evaluation import charts
 from components.evaluation.money_tables import break_even_table, price_lines, sensitivity_table
 from components.evaluation.report import render_html
 from components.evaluation.summary import render_markdown, render_table
-from components.recipe_sections import FinetuneSection, TrafficSection
+from components.recipe_finetune import FinetuneSection
+from components.recipe_sections import TrafficSection
 
 TOKENS = {"prompt_tokens_per_request": 2100.0, "tokens_per_request": 2120.0, "shared_prefix_tokens": [2000, 2000]}
 PLAIN = {"prompt_tokens_per_request": 100.0, "tokens_per_request": 120.0, "shared_prefix_tokens": [20, 20]}

@@ -162,6 +162,9 @@ def test_number_closeness_leaves_out_what_the_rows_do_not_define() -> None:
 def test_a_scale_that_is_none_is_refused(scale: object) -> None:
     with pytest.raises(InputError, match="number_closeness: scale is"):
         score("number_closeness", ["1"], [row("1")], {"scale": scale})
+    # before anything is answered
+    with pytest.raises(InputError, match="number_closeness: scale is"):
+        check_metric("number_closeness", {"scale": scale})
 
 
 def test_metrics_without_summaries_compute_none() -> None:

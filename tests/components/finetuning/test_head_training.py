@@ -17,9 +17,10 @@ from components.finetuning import feature_cache, head_training
 from components.finetuning.features import FeatureSettings
 from components.finetuning.finetune import FinetuneResult, FinetuneSettings, StoppedError, finetune
 from components.finetuning.head_fit import FitSettings, fit
-from components.finetuning.head_training import train_head
+from components.finetuning.head_training import feature_workload, train_head
 from components.models.fingerprint import fingerprint
 from components.models.load import load_as_served
+from components.models.tiny import make_tiny
 
 WORDS = {"dog": "The quick brown fox jumps over the lazy dog", "singer": "concert stadium capacity singer country"}
 
@@ -170,6 +171,24 @@ def test_what_cannot_be_used_is_told_before_the_base_is_loaded(
     with pytest.raises(InputError) as error:
         train(tmp_path, tiny_folder, rows(24), rows(8), **change)
     assert said in str(error.value)
+
+
+def test_prompts_past_the_positions_are_refused_by_plan_and_training_with_their_line(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "short", positions=48)
+    given = [
+        *rows(8),
+        replace(rows(1)[0], messages=(Message("user", "singer " * 60), Message("assistant", "dog")), line=9),
+    ]
+    for refused in (
+        lambda: feature_workload(base, given, rows(2), 1024),
+        lambda: train(tmp_path, base, given, rows(2)),
+    ):
+        with pytest.raises(InputError, match=r"line 9: the prompt has .* and the base has 48 positions") as error:
+            refused()
+        assert "rope_scaling" not in str(error.value.next_step)
+    with pytest.raises(InputError, match=r"and finetune\.max_tokens is 16"):
+        feature_workload(base, rows(8), [], 16)
+    assert feature_workload(base, rows(8), rows(2), 48).longest <= 48
 
 
 def test_the_trainer_of_weights_refuses_a_head(tiny_folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from components.errors import InputError
+from components.finetuning import reporting
 from components.finetuning.finetune import DevSettings, FinetuneResult, StoppedError, finetune
 from components.finetuning.reporting import Reporting, check_reporting, reported
 from components.models.tiny import make_tiny
@@ -175,6 +177,13 @@ def test_wandb_without_a_login_is_told_before_the_base_is_loaded(
     with pytest.raises(InputError, match="W&B can't be told of the run") as caught:
         run(base, tmp_path / "run", "wandb")
     assert "WANDB_MODE=offline" in str(caught.value.next_step)
+
+
+def test_a_reporters_error_is_told_without_the_password_in_its_uri() -> None:
+    with pytest.raises(InputError) as caught, reporting._told("MLflow", ConnectionError, "check MLFLOW_TRACKING_URI"):
+        raise ConnectionError("API request to http://somebody:hush@127.0.0.1:9/api failed")
+    assert "MLflow can't be told of the run: API request to http://…@127.0.0.1:9/api failed" in str(caught.value)
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("open_run", [check_reporting, lambda to: reported(Reporting(to), Path()).__enter__()])

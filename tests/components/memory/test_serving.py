@@ -26,6 +26,7 @@ from components.memory.hardware import Budget
 from components.memory.kv_cache_size import read_cache
 from components.memory.serving import ServingPlan, plan_serving
 from components.models.load import load_model
+from components.models.rope import RopeScaling
 from components.models.tiny import make_tiny
 
 GIB = 2**30
@@ -57,6 +58,15 @@ def test_weights_caches_and_adapters_are_those_of_the_real_model(base: Path) -> 
     assert found.kv_bytes_per_user == real
     adapted = lora.attach(model, lora.LoraSettings(rank=8))
     assert found.adapter_bytes == sum(p.numel() * 4 for p in adapted.parameters() if p.requires_grad)
+
+
+def test_a_scaled_base_serves_what_its_scaling_reaches(tmp_path: Path) -> None:
+    short = make_tiny(tmp_path / "short", positions=128)
+    with pytest.raises(InputError, match="at most the 128 positions"):
+        plan(short)
+    assert plan(short, rope_scaling=RopeScaling("yarn", 2)).context_tokens == 256
+    with pytest.raises(InputError, match="at most the 128 positions"):
+        plan(short, rope_scaling=RopeScaling("dynamic", 2))
 
 
 def test_the_most_that_fits_fits_and_one_more_does_not(base: Path) -> None:

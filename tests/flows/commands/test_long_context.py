@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from components.models.fingerprint import fingerprint, write_binding
+from components.models.head import CONFIG_FILE
 from components.models.load import load_model
 from components.models.rope import RopeScaling
 from components.models.tiny import make_tiny
@@ -79,6 +80,19 @@ def test_bad_input_is_told_before_anything_is_loaded(
     status, _, err = call_command(monkeypatch, capsys, "long-context", str(base), *options)
     assert status == 2
     assert problem in err
+
+
+def test_a_head_is_refused_before_anything_is_loaded(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("components.models.load._load_base", None)
+    folder = tmp_path / "sentiment"
+    folder.mkdir()
+    (folder / CONFIG_FILE).write_text("{}")
+    write_binding(folder, fingerprint(base))
+    status, _, err = call_command(monkeypatch, capsys, "long-context", str(base), "--adapter", str(folder))
+    assert status == 2
+    assert "sentiment is a head, which answers labels or numbers" in err
 
 
 def test_a_base_that_cant_be_scaled_and_an_unknown_version_are_told(

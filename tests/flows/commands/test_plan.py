@@ -181,6 +181,22 @@ def test_serving_is_planned_from_the_config(
     assert "serving takes" in err
 
 
+def test_serving_a_recipe_takes_its_tactics_and_its_scaling_and_refuses_a_head(
+    project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(project(finetune={"rank": "auto", "targets": "auto", "rope_scaling": "yarn:2"}))
+    shape = ("--serve", "--context", "2048", "--gpu", "l4-24", "--json")
+    status, out, _ = run(monkeypatch, capsys, recipe, *shape)
+    assert (status, json.loads(out)["rank"]) == (0, 8)
+    status, _, err = run(monkeypatch, capsys, recipe, *shape, "--set", "finetune.rope_scaling=null")
+    assert status == 2
+    assert "at most the 1024 positions" in err
+    head = ("--set", "finetune.rope_scaling=null", "--set", "finetune.method=features")
+    status, _, err = run(monkeypatch, capsys, recipe, *shape, *head)
+    assert status == 2
+    assert "a head takes one pass a request" in err
+
+
 def test_one_named_pass_is_simulated_and_drawn(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

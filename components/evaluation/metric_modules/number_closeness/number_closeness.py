@@ -38,6 +38,17 @@ class NumberCloseness(evaluate.Metric):
     # what no mean of scores by row can give
     SUMMARIES = ("answered", "mean_absolute_error", "spearman")
 
+    @staticmethod
+    def check_options(scale: float) -> None:
+        """Refuse a scale that measures nothing.
+
+        Raises:
+            ValueError: It is no number above 0.
+        """
+        number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        if not (number and math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale is {scale!r}, and must be a number above 0")
+
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -48,8 +59,7 @@ class NumberCloseness(evaluate.Metric):
         )
 
     def _compute(self, predictions: Sequence[str], references: Sequence[str], scale: float) -> dict[str, Any]:
-        if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale is {scale!r}, and must be a number above 0")
+        self.check_options(scale)
         pairs = [(_first_number(p), float(r)) for p, r in zip(predictions, references, strict=True)]
         scores = [0.0 if p is None else max(0.0, 1 - abs(p - gold) / scale) for p, gold in pairs]
         answered = [(p, gold) for p, gold in pairs if p is not None]
