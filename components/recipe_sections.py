@@ -95,6 +95,10 @@ def _rope_schema(schema: dict[str, Any]) -> None:
     )
 
 
+def _described(section: type[BaseModel], key: str) -> str:
+    return str(section.model_fields[key].description).partition(";")[0]
+
+
 def _holds_boolean(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(map(_holds_boolean, value.values()))
@@ -133,9 +137,17 @@ class Section(BaseModel):
 class DataSection(Section):
     """Which rows. Paths are relative to the folder that holds dvc.yaml, or else to the recipe."""
 
-    train: str = Field(description="JSONL of training rows")
-    dev: str = Field(description="JSONL of rows for the decision and the dev loss; no group of it is in train or test")
-    test: str = Field(description="JSONL of held-out rows for the score that the gate reads")
+    train: str = Field("", description="JSONL of training rows; with objective text none, here and in dev and test")
+    dev: str = Field(
+        "", description="JSONL of rows for the decision and the dev loss; no group of it is in train or test"
+    )
+    test: str = Field("", description="JSONL of held-out rows for the score that the gate reads")
+    text: str | None = Field(
+        None, description="raw text for objective text: JSONL of {text}, or a folder of .md and .txt files"
+    )
+    text_held_out: float = Field(
+        0.1, gt=0, lt=0.5, description="part of the documents of data.text that dev and test get each, by the seed"
+    )
     assets: str | None = Field(None, description="file that the metric reads, named again in its options")
     corpus: str | None = Field(
         None, description="passages that hold the facts: JSONL of {id, text}, or a folder of .md and .txt files"
@@ -277,6 +289,9 @@ class FinetuneSection(Section):
     method: MethodName = Field(
         "auto",
         description="what is trained; 'auto': the first that fits of full (from 10,000 rows on), lora, qlora",
+    )
+    objective: Literal["answers", "text"] = Field(
+        "answers", description="what is learned: the assistant's answers in chats, or every token of data.text"
     )
     rank: Annotated[int, Field(ge=1, le=512)] | Auto = Field(
         "auto", description="width of the LoRA factors; 4 to 64 is usual; 'auto': by rows and memory"
@@ -458,8 +473,10 @@ class Recipe(Section):
     )  # fmt: skip
     base: str = Field(
         min_length=1,
-        description="catalogue name, local folder, or hub id org/name",
-        json_schema_extra={"x-allowed": "a catalogue name, a local folder, or a hub id org/name"},
+        description="catalogue name, local folder, hub id org/name, or version:NAME@alias of the own registry",
+        json_schema_extra={
+            "x-allowed": "a catalogue name, a local folder, a hub id org/name, or version: and a REF of the registry"
+        },
     )
     seed: int = Field(17, ge=0, le=2**31 - 1)
     data: DataSection
@@ -471,6 +488,38 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     gate: GateSection = GateSection()
     release: ReleaseSection = ReleaseSection()
+
+    @model_validator(mode="after")
+    def _the_objective_has_its_data(self) -> Recipe:
+        text = self.finetune.objective == "text"
+        for split in ("train", "dev", "test"):
+            if not text and not getattr(self.data, split):
+                raise ValueError(f"data.{split} is missing; it is {_described(DataSection, split)}")
+            if text and getattr(self.data, split):
+                raise ValueError(f"data.{split} is for objective answers; with objective text data.text is split")
+        if text != (self.data.text is not None):
+            raise ValueError("finetune.objective text and data.text belong together: set both, or neither")
+        if not text:
+            return self
+        without = {
+            "decision.candidates": set(self.decision.candidates) - {"zero-shot"},
+            "decision.prompt": self.decision.prompt,
+            "decision.probe": self.decision.probe,
+            "data.corpus": self.data.corpus,
+            "data.assets": self.data.assets,
+            "data.train_subsets": self.data.train_subsets,
+            "data.test_subsets": self.data.test_subsets,
+            "gate.subset": self.gate.subset,
+            "finetune.dev_metric_rows": self.finetune.dev_metric_rows,
+            "finetune.method features": self.finetune.method == "features",
+            "task": self.task.model_fields_set,
+        }
+        for key, value in without.items():
+            if value:
+                raise ValueError(
+                    f"{key} is for tasks with questions and answers; objective text has none: leave it out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _passages_need_a_corpus(self) -> Recipe:

@@ -17,6 +17,7 @@ from components.models.head import HEAD_FILES
 from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, library_versions, source_digest
+from flows.task_measure import metric_digest
 
 if TYPE_CHECKING:
     from registry.entities import AliasState
@@ -120,7 +121,7 @@ def compare_task_scores(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -
         return compare_task(
             [job.test_rows[i] for i in chosen],
             *([column[i] for i in chosen] for column in columns),
-            metric=job.recipe.task.metric,
+            metric=job.metric,
             baseline=base["candidate"],
             options=job.metric_options,
             seed=job.recipe.seed,
@@ -132,7 +133,12 @@ def compare_task_scores(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -
         side: {key: document["task"][key] for key in ("tokens_per_request", "seconds_per_request")}
         for side, document in (("base", base), ("tuned", tuned))
     }
-    return {**task, "cost": cost, "test_digest": _test_digest(job, subset)}
+    perplexity = (
+        {"perplexity": {"base": base["task"]["perplexity"], "tuned": tuned["task"]["perplexity"]}}
+        if job.on_text
+        else {}
+    )
+    return {**task, **perplexity, "cost": cost, "test_digest": _test_digest(job, subset)}
 
 
 def _test_digest(job: Job, subset: str | None) -> str:
@@ -146,7 +152,7 @@ def _test_digest(job: Job, subset: str | None) -> str:
             "rows": [row.to_dict() for row in job.test_rows if subset in (None, row.metadata.get("subset"))],
             "task": task.model_dump(mode="json"),
             "assets": sha256_file(job.repo / assets) if assets else None,
-            "metric code": source_digest((f"components/evaluation/metric_modules/{task.metric}",)),
+            "metric code": metric_digest(job),
         }
     )
 
@@ -191,7 +197,7 @@ def register(
             quantization={"method": quantization} if quantization else None,
             peft_config=_json(weights / "adapter_config.json") if kind == "adapter" else None,
             data_digests={file["path"]: file["sha256"] for file in data["files"]},
-            parents=(Parent(base.digest, "base"),),
+            parents=job.version_base.parents if job.version_base else (Parent(base.digest, "base"),),
             seed=recipe.seed,
             library_versions=library_versions(),
             code_revision=source_digest(("components", "flows")),
@@ -202,8 +208,9 @@ def register(
             licence=job.base.licence,
             metadata={
                 "method": plan["method"],
-                "task": recipe.task.metric,
+                "task": job.metric,
                 "max_new_tokens": recipe.task.max_new_tokens,
+                "objective": recipe.finetune.objective,
                 "data_licence": recipe.data.licence,
                 "decision_override": recipe.decision.override_reason,
                 "tactics": {
@@ -360,6 +367,10 @@ def _ask(base_url: str, model: str, prompt: Any, max_tokens: int) -> dict[str, A
 
 def _register_base(registry: Any, job: Job, observer: Observer) -> Any:
     """Register the base, or find it; what was damaged or lost of its stored files is put back."""
+    if job.version_base is not None:
+        version = registry.resolve(job.version_base.digest)
+        observer.say(f"  base {version.label}")
+        return version
     from registry.manifest import FileEntry, Manifest
 
     files = base_files(job.base.folder)

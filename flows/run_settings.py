@@ -54,6 +54,7 @@ def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
         prompt_loss_weight=tactics.prompt_loss_weight,
         seed=recipe.seed,
         rope_scaling=rope_scaling(job),
+        objective=section.objective,
     )
 
 

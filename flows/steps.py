@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.data.texts import SPLITS, check_texts
 from components.errors import InputError, TunewrightError
 from components.files import digest_of, sha256_tree
 from components.finetuning.methods import METHODS
@@ -30,6 +31,8 @@ from flows.long_context import task_scaling
 from flows.observer import Observer
 from flows.run_settings import dev_settings, dev_task, probe_settings, rope_scaling, run_settings
 from flows.step_store import Step, library_versions, source_digest
+from flows.task_measure import measure_task
+from flows.text_objective import decide_on_text
 from flows.training import train, watched_rows
 
 __all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan"]
@@ -50,10 +53,13 @@ def data(job: Job, observer: Observer) -> dict[str, Any]:
     job.forget_rows()
     if version.modified:
         observer.say("the data on disk differ from dvc.lock; the run uses what is on disk and records its digests")
-    check_splits(job.train_rows, job.dev_rows, job.test_rows)
     tokenizer = load_tokenizer(job.base.folder)
-    for name in ("train", "dev", "test"):
-        check_control_tokens(tokenizer, getattr(job, f"{name}_rows"), job.repo / getattr(job.recipe.data, name))
+    # documents are split by their content, so that none is in two splits
+    if not job.on_text:
+        check_splits(job.train_rows, job.dev_rows, job.test_rows)
+    for name in SPLITS:
+        check = check_texts if job.on_text else check_control_tokens
+        check(tokenizer, getattr(job, f"{name}_rows"), job.split_path(name))
     targets = check_head(job)
     if targets is not None:
         check_labels_fit(targets, tokenizer, job.recipe.task.max_new_tokens)
@@ -80,6 +86,10 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
         from components.decision.decide import decide as measure
 
         model, tokenizer = _load(job, None, rope_scaling=task_scaling(job))
+        if job.on_text:
+            return decide_on_text(
+                job, model, tokenizer, lambda name, done, total: observer.progress(f"decide: {name}", done, total)
+            )
         section = recipe.decision
         probe = (section.probe, probe_trainer(job, probe_settings(job), key, observer)) if section.probe else None
         decision = measure(
@@ -106,7 +116,7 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
 
     reads = {
         **_task_reads(job, data),
-        "splits": [_sha(job, data, recipe.data.train), _sha(job, data, recipe.data.dev)],
+        "splits": [_split(job, data, "train"), _split(job, data, "dev")],
         "subsets": [list(recipe.data.train_subsets), list(recipe.data.test_subsets), recipe.gate.subset],
         "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason", "bases"}),
         "prompting": _prompting_reads(job, data),
@@ -178,10 +188,10 @@ def plan(
 
     shape = ("method", "rank", "targets", "effective_rows", "rows_per_sequence", "max_tokens", "epochs",
              "prompt_loss_weight", "dropout", "dora", "bottleneck_width", "virtual_tokens", "head_pooling",
-             "head_layer")  # fmt: skip
+             "head_layer", "objective")  # fmt: skip
     reads = {
         **_model_reads(job),
-        "train": [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)],
+        "train": [_split(job, data, "train"), list(recipe.data.train_subsets)],
         "dev loss": [
             digest_of([row.to_dict() for row in watched_rows(job, recipe.finetune.method)]),
             recipe.finetune.dev_passes,
@@ -264,7 +274,7 @@ def _identity(job: Job, data: dict[str, Any]) -> dict[str, str]:
         "base": job.binding.base,
         "tokenizer": job.binding.tokenizer,
         "template": job.binding.template,
-        "train": digest_of([_sha(job, data, recipe.data.train), list(recipe.data.train_subsets)]),
+        "train": digest_of([_split(job, data, "train"), list(recipe.data.train_subsets)]),
     }
 
 
@@ -328,12 +338,14 @@ def _measure(
             loaded[scaling] = _load(job, training, quantization, rope_scaling=scaling)
         return loaded[scaling]
 
-    def measure_task(_: str) -> dict[str, Any]:
+    def task_measured(_: str) -> dict[str, Any]:
         from components.decision.baselines import RETRIEVAL_CANDIDATES, build_prompts
         from components.evaluation.generation import answer_positions
-        from components.evaluation.task import evaluate_task
 
         model, tokenizer = model_and_tokenizer(task_scaling(job) if training is None else None)
+        watcher = _progress(observer, f"evaluate {side}: {candidate}")
+        if job.on_text:
+            return measure_task(job, model, tokenizer, progress=watcher)
         prompts = build_prompts(
             candidate,
             job.test_rows,
@@ -346,18 +358,7 @@ def _measure(
             written=job.written_prompt,
             context=job.context if candidate in RETRIEVAL_CANDIDATES else None,
         )
-        found = evaluate_task(
-            model,
-            tokenizer,
-            job.test_rows,
-            metric=recipe.task.metric,
-            options=job.metric_options,
-            max_new_tokens=recipe.task.max_new_tokens,
-            prompts=prompts.prompts,
-            batch_size=recipe.evaluation.batch_size,
-            progress=_progress(observer, f"evaluate {side}: {candidate}"),
-        )
-        return {**found.to_dict(), "rows_digest": job.test_rows_digest}
+        return measure_task(job, model, tokenizer, progress=watcher, prompts=prompts.prompts)
 
     def measure_suites(_: str) -> dict[str, Any]:
         from components.evaluation.suites import load_suite, run_suite
@@ -376,7 +377,7 @@ def _measure(
     weights = None if training is None else training["weights_digest"]
     model_reads = {"weights": weights, "quantization": quantization}
     untouched = training is not None and training["kind"] == "head"
-    examples = [_sha(job, data, recipe.data.train), list(recipe.data.train_subsets), recipe.decision.few_shot]
+    examples = [_split(job, data, "train"), list(recipe.data.train_subsets), recipe.decision.few_shot]
     task = job.store.run(
         f"measure-{side}-task",
         {
@@ -389,7 +390,7 @@ def _measure(
             "batch_size": recipe.evaluation.batch_size,
             "code": source_digest(("components/evaluation", "components/decision", "components/data")),
         },
-        measure_task,
+        task_measured,
     )
     # beside a head the base's own weights would answer the suites a second time: their one measurement is taken
     suites = job.store.run(
@@ -453,7 +454,7 @@ def _task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
     recipe = job.recipe
     return {
         **_model_reads(job),
-        "task": recipe.task.model_dump(mode="json"),
+        "task": [job.metric, recipe.finetune.max_tokens] if job.on_text else recipe.task.model_dump(mode="json"),
         "assets": _sha(job, data, recipe.data.assets) if recipe.data.assets else None,
         "seed": recipe.seed,
         "rope scaling": str(task_scaling(job)),
@@ -489,7 +490,7 @@ def _test_reads(job: Job, data: dict[str, Any]) -> list[Any]:
     """Return what decides which held-out rows are scored."""
     recipe = job.recipe
     rows = [recipe.evaluation.model_dump(mode="json")["test_rows"], recipe.seed]
-    return [_sha(job, data, recipe.data.test), list(recipe.data.test_subsets), rows]
+    return [_split(job, data, "test"), list(recipe.data.test_subsets), rows]
 
 
 def _sha(job: Job, data: dict[str, Any], path: str) -> str:
@@ -502,6 +503,14 @@ def _sha(job: Job, data: dict[str, Any], path: str) -> str:
         if file["path"] == name:
             return str(file["sha256"])
     raise TunewrightError(f"{path} is not among the materialised files")
+
+
+def _split(job: Job, data: dict[str, Any], split: str) -> str:
+    """Return the digest of what a split's rows are read from and dealt by."""
+    if not job.on_text:
+        return _sha(job, data, getattr(job.recipe.data, split))
+    files = [[path.as_posix(), _sha(job, data, str(path))] for path in job.text_files]
+    return digest_of([split, files, job.recipe.data.text_held_out, job.recipe.seed])
 
 
 def _priced(step: Step, memory: MemorySection) -> Step:

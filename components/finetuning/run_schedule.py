@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from components.data.chat import Encoded, encode
+from components.data.texts import encode_text
 from components.finetuning.schedule import Schedule, build_schedule
 from components.finetuning.settings import DevSettings, FinetuneSettings
+from components.finetuning.text_schedule import build_text_schedule
 from components.memory.workload import Workload
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ def training_schedule(
     Returns:
         The order, and the rows as they were rendered.
     """
+    if settings.objective == "text":
+        return _text_schedule(tokenizer, rows, settings, settings.epochs)
     encoded = [encode(tokenizer, row.messages, prompt_loss_weight=settings.prompt_loss_weight) for row in rows]
     schedule = build_schedule(
         encoded,
@@ -77,6 +81,22 @@ def training_schedule(
     return schedule, encoded
 
 
+def _text_schedule(
+    tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings, epochs: float
+) -> tuple[Schedule, list[Encoded]]:
+    documents = [encode_text(tokenizer, row.answer) for row in rows]
+    schedule = build_text_schedule(
+        documents,
+        [row.line for row in rows],
+        epochs=epochs,
+        micro_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
+    return schedule, [Encoded(ids, [0.0, *[1.0] * (len(ids) - 1)]) for ids in documents]
+
+
 def _shared_text(row: Row) -> str:
     """Rows with one system message share a prefix; a row without one stands alone with those like it."""
     first = row.messages[0]
@@ -84,7 +104,10 @@ def _shared_text(row: Row) -> str:
 
 
 def dev_schedule(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> Schedule:
-    """Pack the dev rows one sequence at a time; only the answers' tokens carry weight."""
+    """Pack the dev rows one sequence at a time; only the answers' tokens carry weight, or all of a text's."""
+    if settings.objective == "text":
+        single = replace(settings, micro_batch_size=1, gradient_accumulation_steps=1)
+        return _text_schedule(tokenizer, rows, single, 1)[0]
     return build_schedule(
         [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows],
         [_shared_text(row) for row in rows],

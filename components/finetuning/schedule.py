@@ -14,7 +14,7 @@ from components.data.chat import Encoded
 from components.data.packing import PackedSequence, pack_rows
 from components.errors import InputError
 
-__all__ = ["Schedule", "build_schedule", "group_rows"]
+__all__ = ["Schedule", "build_schedule", "group_rows", "lay_out"]
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,33 @@ def build_schedule(
         ]
         sequences += epoch[: max(1, round(len(epoch) * min(1.0, remaining)))]
         remaining -= 1
+    return lay_out(
+        [(packed, [lines[number] for number in numbers]) for packed, numbers in sequences],
+        micro_batch_size,
+        gradient_accumulation_steps,
+    )
+
+
+def lay_out(
+    sequences: Sequence[tuple[PackedSequence, list[int]]], micro_batch_size: int, gradient_accumulation_steps: int
+) -> Schedule:
+    """Cut a run's sequences into steps and micro-batches.
+
+    Args:
+        sequences: Packed sequences in their order, each with the lines of its rows.
+        micro_batch_size: Packed sequences in one forward pass.
+        gradient_accumulation_steps: Micro-batches behind one optimizer step.
+
+    Returns:
+        The schedule; only its last step may have fewer micro-batches.
+    """
     steps, lines_of_steps = [], []
     per_step = micro_batch_size * gradient_accumulation_steps
     for start in range(0, len(sequences), per_step):
         chosen = sequences[start : start + per_step]
         packed = [sequence for sequence, _ in chosen]
         steps.append([packed[i : i + micro_batch_size] for i in range(0, len(packed), micro_batch_size)])
-        lines_of_steps.append([lines[number] for _, numbers in chosen for number in numbers])
+        lines_of_steps.append([line for _, lines in chosen for line in lines])
     return Schedule(
         steps=steps,
         rows=sum(sequence.rows for sequence, _ in sequences),

@@ -40,6 +40,7 @@ class FinetuneSettings:
         prompt_loss_weight: Weight of prompt tokens.
         seed: Of order and dropout.
         rope_scaling: How the base's positions are scaled, in training and wherever the weights are loaded.
+        objective: "answers": what the assistant says in a chat; "text": every token of raw text.
     """
 
     method: str
@@ -60,6 +61,7 @@ class FinetuneSettings:
     prompt_loss_weight: float = 0.0
     seed: int = 0
     rope_scaling: RopeScaling | None = None
+    objective: str = "answers"
 
 
 @dataclass(frozen=True)
