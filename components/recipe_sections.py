@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -41,6 +42,7 @@ MethodName = Literal[
     "auto", "full", "lora", "qlora", "bottleneck", "prefix_tuning", "prompt_tuning", "p_tuning", "features"
 ]
 Reporter = Literal["tensorboard", "mlflow", "wandb"]
+TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 NEED_CORPUS = ("rag", "rag-few-shot", "oracle", "oracle-few-shot")
 
 
@@ -134,6 +136,18 @@ class Section(BaseModel):
         return value
 
 
+class TaskData(Section):
+    """A task among several."""
+
+    train: str = Field(min_length=1, description="JSONL of training rows")
+    dev: str = Field(min_length=1, description="JSONL of dev rows")
+    test: str = Field(min_length=1, description="JSONL of held-out rows")
+    weight: float = Field(1.0, gt=0, description="its part of the tokens, against the others' weights")
+    metric: str | None = Field(None, description="its metric; none: task.metric")
+    metric_options: Mapping[str, Any] = Field({}, description="options of its metric")
+    max_new_tokens: int | None = Field(None, ge=1, description="its longest answer; none: task.max_new_tokens")
+
+
 class DataSection(Section):
     """Which rows. Paths are relative to the folder that holds dvc.yaml, or else to the recipe."""
 
@@ -147,6 +161,16 @@ class DataSection(Section):
     )
     text_held_out: float = Field(
         0.1, gt=0, lt=0.5, description="part of the documents of data.text that dev and test get each, by the seed"
+    )
+    tasks: Mapping[str, TaskData] = Field(
+        {},
+        description="several tasks for `tunewright multitask`, in the place of train, dev and test: name to {train, "
+        "dev, test, weight, metric, metric_options, max_new_tokens}",
+        json_schema_extra={"x-allowed": "a mapping of names, each to {train, dev, test} and maybe {weight, metric, "
+                           "metric_options, max_new_tokens}"},
+    )  # fmt: skip
+    replay: float = Field(
+        0.1, ge=0, lt=1, description="part of a later task's tokens for those before it, where they are learned in turn"
     )
     assets: str | None = Field(None, description="file that the metric reads, named again in its options")
     corpus: str | None = Field(
@@ -492,6 +516,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _the_objective_has_its_data(self) -> Recipe:
         text = self.finetune.objective == "text"
+        if self.data.tasks:
+            self._check_tasks()
+            return self
         for split in ("train", "dev", "test"):
             if not text and not getattr(self.data, split):
                 raise ValueError(f"data.{split} is missing; it is {_described(DataSection, split)}")
@@ -520,6 +547,29 @@ class Recipe(Section):
                     f"{key} is for tasks with questions and answers; objective text has none: leave it out"
                 )
         return self
+
+    def _check_tasks(self) -> None:
+        data = self.data
+        beside = [
+            key for key in ("train", "dev", "test", "text", "train_subsets", "test_subsets") if getattr(data, key)
+        ]
+        if beside:
+            raise ValueError(f"data.{beside[0]} can't stand beside data.tasks, which have rows of their own")
+        apart = {
+            "gate.subset": self.gate.subset,
+            "finetune.objective text": self.finetune.objective == "text",
+            "finetune.method features": self.finetune.method == "features",
+        }
+        for key, value in apart.items():
+            if value:
+                raise ValueError(f"{key} can't stand beside data.tasks")
+        if len(data.tasks) < 2:
+            raise ValueError(
+                "data.tasks has one task: name two or more, or put its files into data.train, dev and test"
+            )
+        odd = [name for name in data.tasks if not TASK_NAME.fullmatch(name)]
+        if odd:
+            raise ValueError(f"data.tasks: the name {odd[0]!r} isn't of lower-case letters, digits, '.', '_' and '-'")
 
     @model_validator(mode="after")
     def _passages_need_a_corpus(self) -> Recipe:

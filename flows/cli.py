@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Plan memory: which method and batch fit the budget."),
     "finetune": ("finetune", "Plan and train a recipe; nothing is registered."),
     "compare-methods": ("compare_methods", "Train a recipe by several methods, measured side by side."),
+    "multitask": ("multitask", "Train several tasks mixed, in turn, and apart, on equal tokens."),
     "evaluate": ("evaluation", "Score a registered version on general suites, and its alignment tax."),
     "long-context": ("long_context", "Measure how far a model reads, with and without RoPE scaling."),
     "registry": ("registry", "Look up, promote, roll back and verify model versions."),

@@ -327,6 +327,12 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
             unsafe base folder, a base without a chat template, or a state folder that can't be written.
     """
     recipe = resolved.recipe
+    if recipe.data.tasks:
+        raise InputError(
+            f"the recipe has {len(recipe.data.tasks)} tasks in data.tasks",
+            allowed="one task, in data.train, data.dev and data.test",
+            next_step=f"tunewright multitask {resolved.path}, which trains and measures several",
+        )
     job = Job(resolved, _repository(resolved.path), home)
     # from cheap to dear: frameworks, metric modules and the base take seconds, and most mistakes need none of them
     if not job.on_text:

@@ -35,7 +35,7 @@ from flows.task_measure import measure_task
 from flows.text_objective import decide_on_text
 from flows.training import train, watched_rows
 
-__all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan"]
+__all__ = ["data", "decide", "finetune", "is_trained", "measure_base", "measure_tuned", "plan", "weights_are_there"]
 
 # A run trains on the rows as they are. With rag_then_finetune they lack the passages, and training on them would teach
 # the model to invent facts: retrieval is put into the rows first, and the decision is made anew.
@@ -256,7 +256,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
             "dev_loss_digest": dev_loss_digest,
         }
 
-    step = job.store.run("finetune", _training_reads(job, data, plan), make, partial(_weights_are_there, job))
+    step = job.store.run("finetune", _training_reads(job, data, plan), make, partial(weights_are_there, job))
     if step.document["dev_loss_digest"] != dev_loss_digest:
         observer.say("  the dev losses are of the dev rows at the time of training, which differ from today's")
     return _released(step)
@@ -264,7 +264,7 @@ def finetune(job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Obs
 
 def is_trained(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> bool:
     """Tell whether `finetune` would return weights that are there."""
-    return job.store.find("finetune", _training_reads(job, data, plan), partial(_weights_are_there, job)) is not None
+    return job.store.find("finetune", _training_reads(job, data, plan), partial(weights_are_there, job)) is not None
 
 
 def _identity(job: Job, data: dict[str, Any]) -> dict[str, str]:
@@ -300,7 +300,8 @@ def _dev_metric_reads(job: Job, data: dict[str, Any]) -> list[Any] | None:
     return [reads["task"], reads["assets"], source_digest(("components/evaluation",))]
 
 
-def _weights_are_there(job: Job, document: dict[str, Any]) -> bool:
+def weights_are_there(job: Job, document: dict[str, Any]) -> bool:
+    """Tell whether what a training document names is on disk, to the byte."""
     folder = job.home / document["weights"]
     return folder.is_dir() and sha256_tree(folder) == document["weights_digest"]
 

@@ -1,9 +1,9 @@
 """Measure a model on raw text: how likely it finds held-out documents. In the place of task.py where no one answers.
 
 A document's score is the geometric mean of the probabilities of its tokens, which is 1 / perplexity: a fraction of
-which more is better, as the gate, the intervals and the report take scores. Bits are no fraction, and a perplexity is better
-where it is less. Documents are what is independent of each other, so that the interval is one over documents; the
-perplexity that is told beside it is that of all their tokens together.
+which more is better, as gate, intervals and report take scores. Bits are no fraction, and a perplexity is better where
+it is less. Documents are what is independent of each other, so that the interval is one over documents; the perplexity
+that is told beside it is that of all their tokens together.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.chat import Encoded, encode
 from components.data.texts import encode_text
+from components.finetuning.mixing import TaskRows, build_mixed_schedule
 from components.finetuning.schedule import Schedule, build_schedule
 from components.finetuning.settings import DevSettings, FinetuneSettings
 from components.finetuning.text_schedule import build_text_schedule
@@ -67,6 +68,8 @@ def training_schedule(
     if settings.objective == "text":
         return _text_schedule(tokenizer, rows, settings, settings.epochs)
     encoded = [encode(tokenizer, row.messages, prompt_loss_weight=settings.prompt_loss_weight) for row in rows]
+    if settings.mixture:
+        return _mixed_schedule(rows, encoded, settings), encoded
     schedule = build_schedule(
         encoded,
         [_shared_text(row) for row in rows],
@@ -79,6 +82,25 @@ def training_schedule(
         seed=settings.seed,
     )
     return schedule, encoded
+
+
+def _mixed_schedule(rows: Sequence[Row], encoded: Sequence[Encoded], settings: FinetuneSettings) -> Schedule:
+    numbers: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        numbers.setdefault(str(row.metadata["task"]), []).append(number)
+    tasks = {
+        name: TaskRows([encoded[n] for n in own], [_shared_text(rows[n]) for n in own], [rows[n].line for n in own])
+        for name, own in numbers.items()
+    }
+    return build_mixed_schedule(
+        tasks,
+        settings.mixture,
+        rows_per_sequence=settings.rows_per_sequence,
+        micro_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
 
 
 def _text_schedule(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.files import digest_of
 from components.finetuning.methods import MethodSettings
+from components.finetuning.mixing import Mixture
 from components.models.rope import RopeScaling
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class FinetuneSettings:
         seed: Of order and dropout.
         rope_scaling: How the base's positions are scaled, in training and wherever the weights are loaded.
         objective: "answers": what the assistant says in a chat; "text": every token of raw text.
+        mixture: Tokens of each task by stage, for rows that name theirs in `metadata.task`; none, all rows alike, by
+            `epochs`.
     """
 
     method: str
@@ -62,6 +65,7 @@ class FinetuneSettings:
     seed: int = 0
     rope_scaling: RopeScaling | None = None
     objective: str = "answers"
+    mixture: Mixture = ()
 
 
 @dataclass(frozen=True)
