@@ -17,6 +17,7 @@ from components.evaluation.metrics import check_metric, check_option_names
 from components.evaluation.perplexity import TEXT_METRIC
 from components.evaluation.suites import check_suites
 from components.files import digest_of, write_problem
+from components.finetuning.distill import check_teacher
 from components.finetuning.reporting import check_reporting
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.sources import BaseSource, check_base_name, locate_base
@@ -70,6 +71,25 @@ class Job:
     def base(self) -> BaseSource:
         """The base model's folder, licence and origin; fetched where it isn't there yet."""
         return self.version_base.source if self.version_base else locate_base(self.recipe.base)
+
+    @cached_property
+    def teacher_version(self) -> VersionBase | None:
+        """The version that is the teacher, where the recipe names one."""
+        named = self.recipe.finetune.teacher
+        return locate_version(self.home, named) if named and version_name(named) else None
+
+    @cached_property
+    def teacher(self) -> BaseSource | None:
+        """The model that is learned from besides the labels; None where there is none."""
+        named = self.recipe.finetune.teacher
+        if named is None:
+            return None
+        return self.teacher_version.source if self.teacher_version else locate_base(named)
+
+    @cached_property
+    def teacher_fingerprint(self) -> str | None:
+        """The teacher's fingerprint, once its tokenizer was found to be the base's."""
+        return check_teacher(self.teacher.folder, self.base.folder) if self.teacher else None
 
     @property
     def on_text(self) -> bool:
@@ -343,16 +363,17 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
         raise InputError(
             f"the recipe's name {recipe.name!r} is the base's own", next_step="give the tuned model a name of its own"
         )
-    if version_name(recipe.base):
-        check_version(home, recipe.base)
-    else:
-        check_base_name(recipe.base)
+    for named in (recipe.base, recipe.finetune.teacher):
+        if named is not None and version_name(named):
+            check_version(home, named)
+        elif named is not None:
+            check_base_name(named)
     _check_writable(home)
     job.check_rows()
     prepare_process(recipe.memory.threads)
     if not job.on_text:
         check_metric(recipe.task.metric, recipe.task.metric_options)
-    _ = job.binding
+    _ = job.binding, job.teacher_fingerprint
     return job
 
 

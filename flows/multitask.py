@@ -177,6 +177,7 @@ def _train(
                 identity=identity,
                 # the last step's weights: another step's would be those of another budget
                 dev=DevSettings(section.dev_passes, 0, keep_best=False),
+                teacher_folder=job.teacher.folder if job.teacher else None,
                 checkpoint_steps=section.checkpoint_steps,
                 keep_checkpoints=section.keep_checkpoints,
                 progress=tell,

@@ -21,6 +21,7 @@ from flows.task_measure import metric_digest
 
 if TYPE_CHECKING:
     from registry.entities import AliasState
+    from registry.manifest import Parent
     from registry.store import Registry
 
 __all__ = [
@@ -172,7 +173,7 @@ def register(
     Returns:
         `version` (`name:vN`), `digest`, `base` (the base's digest).
     """
-    from registry.manifest import Manifest, Parent, describe_files
+    from registry.manifest import Manifest, describe_files
     from registry.store import Registry
 
     recipe = job.recipe
@@ -197,7 +198,7 @@ def register(
             quantization={"method": quantization} if quantization else None,
             peft_config=_json(weights / "adapter_config.json") if kind == "adapter" else None,
             data_digests={file["path"]: file["sha256"] for file in data["files"]},
-            parents=job.version_base.parents if job.version_base else (Parent(base.digest, "base"),),
+            parents=_parents(job, base.digest),
             seed=recipe.seed,
             library_versions=library_versions(),
             code_revision=source_digest(("components", "flows")),
@@ -211,6 +212,16 @@ def register(
                 "task": job.metric,
                 "max_new_tokens": recipe.task.max_new_tokens,
                 "objective": recipe.finetune.objective,
+                "teacher": None
+                if job.teacher is None
+                else {
+                    "name": job.teacher.name,
+                    "fingerprint": job.teacher_fingerprint,
+                    "origin": job.teacher.origin,
+                    "licence": job.teacher.licence,
+                    "weight": recipe.finetune.distillation_weight,
+                    "temperature": recipe.finetune.temperature,
+                },
                 "data_licence": recipe.data.licence,
                 "decision_override": recipe.decision.override_reason,
                 "tactics": {
@@ -363,6 +374,14 @@ def _ask(base_url: str, model: str, prompt: Any, max_tokens: int) -> dict[str, A
         "usage": usage,
         "model_digest": raw.headers.get("x-model-digest"),
     }
+
+
+def _parents(job: Job, base: str) -> tuple[Parent, ...]:
+    """Return what a version was made from: its base with what that was made from, and a teacher of the registry."""
+    from registry.manifest import Parent
+
+    before = job.version_base.parents if job.version_base else (Parent(base, "base"),)
+    return (*before, Parent(job.teacher_version.digest, "teacher")) if job.teacher_version else before
 
 
 def _register_base(registry: Any, job: Job, observer: Observer) -> Any:

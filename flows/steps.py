@@ -181,6 +181,7 @@ def plan(
             rope_scaling=rope_scaling(job),
             head_pooling=recipe.finetune.head_pooling,
             head_layer=recipe.finetune.head_layer,
+            teacher=job.teacher.folder if job.teacher else None,
             process=process,
             **{"methods": job.tactics.methods, **(target or {})},
         )
@@ -200,6 +201,7 @@ def plan(
         "rope scaling": str(rope_scaling(job)),
         "methods": job.tactics.methods if recipe.finetune.method == "auto" else None,
         "target": target,
+        "teacher": job.teacher_fingerprint,
         # another price plans nothing anew
         "memory": recipe.memory.model_dump(mode="json", exclude={"price_per_hour", "gpu_prices"}),
         # what is free at the moment is not among these: the same machine gets the same plan

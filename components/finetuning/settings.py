@@ -44,6 +44,9 @@ class FinetuneSettings:
         objective: "answers": what the assistant says in a chat; "text": every token of raw text.
         mixture: Tokens of each task by stage, for rows that name theirs in `metadata.task`; none, all rows alike, by
             `epochs`.
+        teacher: Fingerprint of the model whose distributions are learned; None, none.
+        distillation_weight: Part of the loss that is the distance from the teacher.
+        temperature: Of teacher and student in that distance.
     """
 
     method: str
@@ -66,6 +69,9 @@ class FinetuneSettings:
     rope_scaling: RopeScaling | None = None
     objective: str = "answers"
     mixture: Mixture = ()
+    teacher: str | None = None
+    distillation_weight: float = 0.0
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,7 @@ def make_plan(
     rope_scaling: RopeScaling | None = None,
     head_pooling: str = "last",
     head_layer: int | str = "last",
+    teacher: Path | None = None,
     process: TrainingProcess | None = None,
 ) -> Plan:
     """Choose how to train within a memory budget: the best quality that fits, then the fastest.
@@ -196,6 +197,7 @@ def make_plan(
         rope_scaling: How the base's positions are scaled.
         head_pooling: With features: which tokens' states are taken.
         head_layer: With features: of which layer.
+        teacher: Folder of a frozen model that reads every batch too. Its memory is counted, its time isn't.
         process: A training process that was started early, and is asked where the plan is for a CPU.
 
     Returns:
@@ -240,6 +242,7 @@ def make_plan(
             dropout=dropout,
             dora=dora,
             rope_scaling=str(rope_scaling) if rope_scaling is not None else None,
+            teacher=str(teacher.absolute()) if teacher is not None else None,
         )
 
         def search(number: int) -> Search:

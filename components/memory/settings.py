@@ -55,6 +55,7 @@ class StepSettings:
         dropout: LoRA's dropout, whose masks are kept for the backward pass.
         dora: Whether LoRA learns each weight's magnitude apart, for which it computes the whole weight.
         rope_scaling: None, or how the base's positions are scaled, such as yarn:2.
+        teacher: Folder of a frozen model that reads every batch too; only its config.json is read.
     """
 
     method: str = "lora"
@@ -74,6 +75,7 @@ class StepSettings:
     dropout: float = 0.0
     dora: bool = False
     rope_scaling: str | None = None
+    teacher: str | None = None
 
     @property
     def frozen_quantization(self) -> str | None:
