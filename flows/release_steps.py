@@ -124,7 +124,7 @@ def compare_task_scores(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -
             *([column[i] for i in chosen] for column in columns),
             metric=job.metric,
             baseline=base["candidate"],
-            options=job.metric_options,
+            options=None if job.on_text else job.metric_options,
             seed=job.recipe.seed,
         )
 
