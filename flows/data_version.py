@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from flows.dvc_workspace import (
     remote_folder,
     remote_has,
     run_dvc,
+    stages_behind,
     stale_reasons,
     stored,
 )
@@ -104,7 +105,7 @@ def materialise(
             run_dvc(repo, "repro")
             locked, source = locked_outputs(repo), "repro"
         else:
-            source = _bring(repo, locked, tell)
+            source = _bring(repo, locked if files is None else [relative_path(repo, f) for f in files], tell)
             locked = locked_outputs(repo)
         wanted = sorted({relative_path(repo, f) for f in files}) if files is not None else sorted(locked)
         described = tuple(_describe(repo, path, locked.get(path)) for path in wanted)
@@ -150,8 +151,16 @@ def relative_path(repo: Path, file: Path) -> str:
     return absolute.relative_to(repo).as_posix() if absolute.is_relative_to(repo) else str(absolute)
 
 
-def _bring(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> str:
+def _bring(repo: Path, files: Iterable[str], say: Callable[[str], None]) -> str:
+    """Bring what the stages behind some files make; the data of other recipes stay where they are."""
     cache = repo / ".dvc" / "cache"
+    stages = stages_behind(repo, files)
+    makes = {path for outputs in stages.values() for path in outputs}
+
+    def locked_here() -> dict[str, str]:
+        return {path: md5 for path, md5 in locked_outputs(repo).items() if path in makes}
+
+    locked = locked_here()
 
     def differing() -> list[str]:
         """Return the outputs that are missing, or that hold an earlier output which DVC still has."""
@@ -173,8 +182,8 @@ def _bring(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> st
     elif remote_has(repo, [locked[path] for path in missing]) and _pulled(repo, missing, say):
         source = "remote"
     else:
-        _reproduce(repo, locked, say)
-        locked, source = locked_outputs(repo), "repro"
+        _reproduce(repo, sorted(stages), locked, say)
+        locked, source = locked_here(), "repro"
     still = differing()
     if still:
         raise TunewrightError(
@@ -195,8 +204,8 @@ def _pulled(repo: Path, paths: Sequence[str], say: Callable[[str], None]) -> boo
     return True
 
 
-def _reproduce(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -> None:
-    """Run the stages. They would overwrite what was edited by hand, and must make the bytes that dvc.lock names."""
+def _reproduce(repo: Path, stages: Sequence[str], locked: dict[str, str], say: Callable[[str], None]) -> None:
+    """Run stages. They would overwrite what was edited by hand, and must make the bytes that dvc.lock names."""
     edited = [path for path, md5 in locked.items() if (repo / path).is_file() and md5_of(repo / path) != md5]
     if edited:
         raise InputError(
@@ -204,7 +213,7 @@ def _reproduce(repo: Path, locked: dict[str, str], say: Callable[[str], None]) -
             next_step="move the edited files elsewhere, run `dvc repro`, then put them back",
         )
     reasons = list(stale_reasons(repo))
-    run_dvc(repo, "repro")
+    run_dvc(repo, "repro", *stages)
     changed = [path for path, md5 in locked_outputs(repo).items() if locked.get(path, md5) != md5]
     if changed and not reasons:
         raise TunewrightError(

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,26 @@ def _lock(repo: Path) -> dict[str, Any]:
 def locked_outputs(repo: Path) -> dict[str, str]:
     """Return {path: md5} of every file that a stage makes."""
     return {out["path"]: out["md5"] for stage in _lock(repo).values() for out in stage.get("outs", ())}
+
+
+def stages_behind(repo: Path, files: Iterable[str]) -> dict[str, list[str]]:
+    """Return the stages that make some files, and those that make what these read, each with its outputs.
+
+    Args:
+        repo: Root of the repository.
+        files: Paths relative to it; those that no stage makes are passed over.
+    """
+    lock = _lock(repo)
+    maker = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", ())}
+    found: dict[str, list[str]] = {}
+    looked_at = [maker[path] for path in files if path in maker]
+    while looked_at:
+        name = looked_at.pop()
+        if name in found:
+            continue
+        found[name] = [out["path"] for out in lock[name].get("outs", ())]
+        looked_at += [maker[part["path"]] for part in lock[name].get("deps", ()) if part["path"] in maker]
+    return found
 
 
 def md5_of(path: Path) -> str:

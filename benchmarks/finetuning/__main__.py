@@ -14,15 +14,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.finetuning.contestant import CONTESTANTS, SEED, Spec
+from benchmarks.finetuning.contestant import CONTESTANTS, SEED, Spec, our_settings
 from benchmarks.finetuning.workloads import ROWS_PER_STEP, WORKLOADS, rows_of
 from components.data.chat import encode
 from components.data.rows import Row
-from components.finetuning.schedule import build_schedule
+from components.finetuning.run_schedule import training_schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 MISSED = 3
@@ -62,14 +62,12 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         given, ordered = Path(scratch) / "given.jsonl", Path(scratch) / "ordered.jsonl"
-        for file, those in ((given, rows), (ordered, _in_our_order(rows, encoded))):
+        for file, those in ((given, rows), (ordered, _in_our_order(tokenizer, rows))):
             file.write_text("".join(json.dumps(_document(row)) + "\n" for row in those))
         for name in (name for name in CONTESTANTS if arguments.only in name):
             # ours puts them into its own order, in which the others get them
             file = given if name.startswith("Tunewright") else ordered
-            spec = Spec(
-                name, arguments.method, arguments.dtype, str(folder), str(file), ROWS_PER_STEP, arguments.threads
-            )
+            spec = Spec(name, arguments.method, arguments.dtype, str(folder), str(file), arguments.threads)
             result = _measured(spec)
             found.append({"name": name, "tokens_per_second": useful / result["seconds"], **result})
             print(_line(found[-1], found[0]), flush=True)
@@ -79,20 +77,11 @@ def main() -> None:
         sys.exit(0 if _summary(found, arguments.dtype) else MISSED)
 
 
-def _in_our_order(rows: Sequence[Row], encoded: Sequence[Any]) -> list[Row]:
+def _in_our_order(tokenizer: Any, rows: Sequence[Row]) -> list[Row]:
     """Return the rows in the order in which one row a sequence is trained, so that all see the same rows in a step."""
-    schedule = build_schedule(
-        encoded,
-        [row.messages[0].content for row in rows],
-        list(range(len(rows))),
-        epochs=1.0,
-        rows_per_sequence=1,
-        micro_batch_size=1,
-        gradient_accumulation_steps=ROWS_PER_STEP,
-        max_tokens=4096,
-        seed=SEED,
-    )
-    return [rows[line] for step in schedule.lines for line in step]
+    by_line = {place: replace(row, line=place) for place, row in enumerate(rows)}
+    schedule, _ = training_schedule(tokenizer, list(by_line.values()), our_settings("lora", "float32", 1))
+    return [by_line[line] for step in schedule.lines for line in step]
 
 
 def _document(row: Row) -> dict[str, Any]:

@@ -16,10 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.finetuning.workloads import ROWS_PER_STEP
 from components.data.chat import Encoded, encode
 from components.data.rows import Row, read_rows
+from components.finetuning.full import FullSettings
+from components.finetuning.lora import LoraSettings
+from components.finetuning.settings import FinetuneSettings
 
-__all__ = ["CONTESTANTS", "Spec"]
+__all__ = ["CONTESTANTS", "SEED", "Spec", "our_settings"]
 
 RANK, ALPHA, LEARNING_RATE, SEED = 16, 32, 1e-4, 17
 
@@ -34,7 +38,6 @@ class Spec:
         dtype: float32 or bfloat16.
         base: Folder of the base.
         rows: JSONL of the rows.
-        rows_per_step: Rows behind an optimizer step.
         threads: CPU threads.
     """
 
@@ -43,30 +46,32 @@ class Spec:
     dtype: str
     base: str
     rows: str
-    rows_per_step: int
     threads: int
 
 
-def ours(spec: Spec, rows: list[Row], rows_per_sequence: int) -> dict[str, Any]:
-    """Train as `tunewright finetune` does, checkpoints and the check of what was saved included."""
-    from components.finetuning.finetune import FinetuneSettings, finetune
-    from components.finetuning.full import FullSettings
-    from components.finetuning.lora import LoraSettings
-
-    settings = FinetuneSettings(
-        method=spec.method,
-        attachment=FullSettings() if spec.method == "full" else LoraSettings(RANK, ALPHA, seed=SEED),
-        dtype=spec.dtype,
+def our_settings(method: str, dtype: str, rows_per_sequence: int) -> FinetuneSettings:
+    """Return the settings of our runs: a sequence in a pass, `ROWS_PER_STEP` rows in a step, every row once."""
+    return FinetuneSettings(
+        method=method,
+        attachment=FullSettings() if method == "full" else LoraSettings(RANK, ALPHA, seed=SEED),
+        dtype=dtype,
         learning_rate=LEARNING_RATE,
         schedule="constant",
         warmup_fraction=0.0,
         epochs=1.0,
         rows_per_sequence=rows_per_sequence,
         micro_batch_size=1,
-        gradient_accumulation_steps=spec.rows_per_step // rows_per_sequence,
+        gradient_accumulation_steps=ROWS_PER_STEP // rows_per_sequence,
         max_tokens=4096,
         seed=SEED,
     )
+
+
+def ours(spec: Spec, rows: list[Row], rows_per_sequence: int) -> dict[str, Any]:
+    """Train as `tunewright finetune` does, checkpoints and the check of what was saved included."""
+    from components.finetuning.finetune import finetune
+
+    settings = our_settings(spec.method, spec.dtype, rows_per_sequence)
     with tempfile.TemporaryDirectory() as folder:
         found = finetune(Path(spec.base), rows, [], settings, run_folder=Path(folder), identity={})
     return {
@@ -89,8 +94,8 @@ def plain(spec: Spec, rows: list[Row]) -> dict[str, Any]:
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], LEARNING_RATE, weight_decay=0)
         losses = []
         began = time.perf_counter()
-        for start in range(0, len(encoded), spec.rows_per_step):
-            batch = _padded(encoded[start : start + spec.rows_per_step])
+        for start in range(0, len(encoded), ROWS_PER_STEP):
+            batch = _padded(encoded[start : start + ROWS_PER_STEP])
             with torch.autocast("cpu", torch.bfloat16, enabled=spec.dtype == "bfloat16"):
                 loss = model(**batch).loss
             loss.backward()
@@ -145,7 +150,7 @@ def trl(spec: Spec, rows: list[Row], *, bfloat16_weights: bool = False, **settin
         config = SFTConfig(
             **{
                 "output_dir": folder,
-                "per_device_train_batch_size": spec.rows_per_step,
+                "per_device_train_batch_size": ROWS_PER_STEP,
                 "train_sampling_strategy": "sequential",
                 "num_train_epochs": 1,
                 "max_length": 4096,
@@ -183,8 +188,6 @@ def _encoded(spec: Spec, rows: list[Row]) -> list[Encoded]:
 
 
 def _attached(spec: Spec) -> Any:
-    from components.finetuning.full import FullSettings
-    from components.finetuning.lora import LoraSettings
     from components.finetuning.methods import METHODS
     from components.models.load import load_model
 
@@ -226,11 +229,11 @@ CONTESTANTS: dict[str, Run] = {
         bfloat16_weights=True,
         gradient_checkpointing=False,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=spec.rows_per_step,
+        gradient_accumulation_steps=ROWS_PER_STEP,
     ),
     "transformers and peft": plain,
     "Tunewright, one row a sequence": lambda spec, rows: ours(spec, rows, 1),
-    "Tunewright": lambda spec, rows: ours(spec, rows, spec.rows_per_step),
+    "Tunewright": lambda spec, rows: ours(spec, rows, ROWS_PER_STEP),
 }
 # as it comes it has no settings of the process either
 BARE = ("TRL as it comes",)

@@ -1,8 +1,9 @@
 """Features on disk: each row goes through the base once, whatever is tried with them afterwards.
 
 Files of some hundred rows each, named by the digest of all that the numbers depend on: base, tokenizer, template,
-pooling, layer, dtype, libraries and the rows' tokens. A killed pass goes on behind its last file; rows that are added
-leave the files before them as they are. Written aside and renamed; a file that was damaged is told of and made anew.
+pooling, layer, dtype, device, libraries, the code that computes them, and the rows' tokens. A killed pass goes on
+behind its last file; rows that are added leave the files before them as they are. Written aside and renamed; a file
+that was damaged is told of and made anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import TunewrightError
-from components.files import digest_of, write_atomic
+from components.files import digest_of, sha256_file, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +25,6 @@ __all__ = ["SHARD_ROWS", "CachedFeatures", "FeatureCache"]
 
 # Rows of one file: what a killed pass loses at most.
 SHARD_ROWS = 128
-# Raised when the same digests would name other numbers.
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class FeatureCache:
         compute: Callable[[Sequence[Sequence[int]]], Tensor],
         say: Callable[[str], None],
     ) -> None:
-        self._identity = {"format": FORMAT, **identity, "libraries": _libraries()}
+        self._identity = {**identity, "libraries": _libraries(), "code": _code(), "device": _device()}
         self._folder = folder / digest_of(self._identity)[:24]
         self._compute = compute
         self._say = say
@@ -134,6 +133,19 @@ def _write(path: Path, values: Tensor, seconds: float) -> None:
 
 def _digest(values: Tensor) -> str:
     return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _code() -> list[str]:
+    """Return the digests of what computes features."""
+    from components.models import batches, features, forward
+
+    return [sha256_file(Path(str(module.__file__))) for module in (batches, features, forward)]
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _libraries() -> dict[str, str]:

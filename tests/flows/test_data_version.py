@@ -100,6 +100,19 @@ def test_missing_files_come_from_the_nearest_place(repo: Path, gone: list[str], 
     assert not found.modified
 
 
+@pytest.mark.parametrize("gone", [[], [".dvc/cache", ".tunewright"]])
+def test_the_data_of_other_recipes_are_not_brought(repo: Path, gone: list[str]) -> None:
+    apart = "  apart:\n    cmd: echo 1 > data/apart.jsonl\n    outs: [data/apart.jsonl]\n"
+    copied = "    cmd: cp data/rows.jsonl data/after.jsonl\n    deps: [data/rows.jsonl]\n    outs: [data/after.jsonl]\n"
+    after = f"  after:\n{copied}"
+    (repo / "dvc.yaml").write_text(STAGE + apart + after)
+    dvc_workspace.run_dvc(repo, "repro")
+    for name in ["data", *gone]:
+        shutil.rmtree(repo / name)
+    materialise(repo, [Path("data/after.jsonl")])
+    assert sorted(path.name for path in (repo / "data").glob("*.jsonl")) == ["after.jsonl", "other.jsonl", "rows.jsonl"]
+
+
 def test_a_remote_that_can_not_be_reached_is_told_and_the_data_are_made_anew(repo: Path) -> None:
     config = repo / ".dvc/config"
     config.write_text(config.read_text().replace("../.tunewright/dvc-remote", "http://127.0.0.1:9/nothing"))
@@ -180,7 +193,7 @@ def test_a_failing_stage_is_reported_with_what_dvc_said(repo: Path) -> None:
     for name in ("data", ".dvc/cache", ".tunewright/dvc-remote"):
         shutil.rmtree(repo / name)
     (repo / "make.py").write_text("raise SystemExit('no network')\n")
-    with pytest.raises(TunewrightError, match="`dvc repro` failed") as caught:
+    with pytest.raises(TunewrightError, match="`dvc repro make` failed") as caught:
         materialise(repo)
     assert caught.value.exit_status == 1
 

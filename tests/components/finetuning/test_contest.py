@@ -12,7 +12,6 @@ import pytest
 from benchmarks.finetuning.__main__ import _in_our_order
 from benchmarks.finetuning.contestant import CONTESTANTS, Spec
 from benchmarks.finetuning.workloads import ROWS_PER_STEP, WORKLOADS, rows_of
-from components.data.chat import encode
 from components.data.rows import Message, Row, read_rows
 from components.errors import InputError
 from components.models.load import load_tokenizer
@@ -64,8 +63,8 @@ def test_more_steps_than_databases_are_refused(file: Path) -> None:
 def test_plain_transformers_and_ours_have_the_same_losses(file: Path, tiny_folder: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tiny_folder)
     rows = rows_of("mixed", file, 3, seed=1)
-    ordered = _in_our_order(rows, [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows])
-    spec = Spec("", "lora", "float32", str(tiny_folder), "", ROWS_PER_STEP, 1)
+    ordered = _in_our_order(tokenizer, rows)
+    spec = Spec("", "lora", "float32", str(tiny_folder), "", 1)
     ours = CONTESTANTS["Tunewright, one row a sequence"](spec, read_rows(write(rows, tmp_path / "given.jsonl")))
     plain = CONTESTANTS["transformers and peft"](spec, read_rows(write(ordered, tmp_path / "ordered.jsonl")))
     assert len(ours["losses"]) == 3
