@@ -77,6 +77,9 @@ class FinetuneSection(Section):
         "auto",
         description="what is trained; 'auto': the first that fits of full (from 10,000 rows on), lora, qlora",
     )
+    objective: Literal["answers", "text"] = Field(
+        "answers", description="what is learned: the assistant's answers in chats, or every token of data.text"
+    )
     rank: Annotated[int, Field(ge=1, le=512)] | Auto = Field(
         "auto", description="width of the LoRA factors; 4 to 64 is usual; 'auto': by rows and memory"
     )
@@ -140,6 +143,15 @@ class FinetuneSection(Section):
     prompt_loss_weight: Fraction | Auto = Field(
         "auto", description="weight of prompt tokens in the loss; 'auto': 0.01, or 0.1 where answers are short"
     )
+    teacher: str | None = Field(
+        None, min_length=1, description="model with the base's tokenizer that is learned from as well; named as a base"
+    )
+    distillation_weight: Fraction = Field(
+        0.5, description="with a teacher: part of the loss that is the distance from its distributions"
+    )
+    temperature: float = Field(
+        2.0, gt=0, le=100, description="with a teacher: flattens both distributions; 1 leaves them as they are"
+    )
     checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
     dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none; features takes all")
@@ -181,6 +193,17 @@ class FinetuneSection(Section):
                 f"{shown(self.method)}: an adapter beside rounded weights isn't rounded with them once it is merged; "
                 "set method to full, or train without it and use `tunewright quantize`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _distillation_has_a_teacher(self) -> FinetuneSection:
+        for key in ("distillation_weight", "temperature"):
+            if self.teacher is None and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} is for learning from a teacher, and there is none: set finetune.teacher")
+        if self.teacher is not None and self.method == "features":
+            raise ValueError("a head on features says labels, and a teacher tokens: change method, or drop teacher")
+        if self.teacher is not None and self.distillation_weight == 0:
+            raise ValueError("distillation_weight 0 learns nothing from the teacher: raise it, or drop teacher")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -28,6 +29,7 @@ Candidate = Literal[
     "oracle-few-shot",
     "champion",
 ]
+TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 NEED_CORPUS = ("rag", "rag-few-shot", "oracle", "oracle-few-shot")
 
 
@@ -46,12 +48,46 @@ Size = Annotated[
 ]  # fmt: skip
 
 
+def _described(section: type[Section], key: str) -> str:
+    return str(section.model_fields[key].description).partition(";")[0]
+
+
+class TaskData(Section):
+    """A task among several."""
+
+    train: str = Field(min_length=1, description="JSONL of training rows")
+    dev: str = Field(min_length=1, description="JSONL of dev rows")
+    test: str = Field(min_length=1, description="JSONL of held-out rows")
+    weight: float = Field(1.0, gt=0, description="its part of the tokens, against the others' weights")
+    metric: str | None = Field(None, description="its metric; none: task.metric")
+    metric_options: Mapping[str, Any] = Field({}, description="options of its metric")
+    max_new_tokens: int | None = Field(None, ge=1, description="its longest answer; none: task.max_new_tokens")
+
+
 class DataSection(Section):
     """Which rows. Paths are relative to the folder that holds dvc.yaml, or else to the recipe."""
 
-    train: str = Field(description="JSONL of training rows")
-    dev: str = Field(description="JSONL of rows for the decision and the dev loss; no group of it is in train or test")
-    test: str = Field(description="JSONL of held-out rows for the score that the gate reads")
+    train: str = Field("", description="JSONL of training rows; with objective text none, here and in dev and test")
+    dev: str = Field(
+        "", description="JSONL of rows for the decision and the dev loss; no group of it is in train or test"
+    )
+    test: str = Field("", description="JSONL of held-out rows for the score that the gate reads")
+    text: str | None = Field(
+        None, description="raw text for objective text: JSONL of {text}, or a folder of .md and .txt files"
+    )
+    text_held_out: float = Field(
+        0.1, gt=0, lt=0.5, description="part of the documents of data.text that dev and test get each, by the seed"
+    )
+    tasks: Mapping[str, TaskData] = Field(
+        {},
+        description="several tasks for `tunewright multitask`, in the place of train, dev and test: name to {train, "
+        "dev, test, weight, metric, metric_options, max_new_tokens}",
+        json_schema_extra={"x-allowed": "a mapping of names, each to {train, dev, test} and maybe {weight, metric, "
+                           "metric_options, max_new_tokens}"},
+    )  # fmt: skip
+    replay: float = Field(
+        0.1, ge=0, lt=1, description="part of a later task's tokens for those before it, where they are learned in turn"
+    )
     assets: str | None = Field(None, description="file that the metric reads, named again in its options")
     corpus: str | None = Field(
         None, description="passages that hold the facts: JSONL of {id, text}, or a folder of .md and .txt files"
@@ -256,8 +292,10 @@ class Recipe(Section):
     )  # fmt: skip
     base: str = Field(
         min_length=1,
-        description="catalogue name, local folder, or hub id org/name",
-        json_schema_extra={"x-allowed": "a catalogue name, a local folder, or a hub id org/name"},
+        description="catalogue name, local folder, hub id org/name, or version:NAME@alias of the own registry",
+        json_schema_extra={
+            "x-allowed": "a catalogue name, a local folder, a hub id org/name, or version: and a REF of the registry"
+        },
     )
     seed: int = Field(17, ge=0, le=2**31 - 1)
     data: DataSection
@@ -277,6 +315,64 @@ class Recipe(Section):
 
         check_parameters(self.sweep.parameters)
         return self
+
+    @model_validator(mode="after")
+    def _the_objective_has_its_data(self) -> Recipe:
+        text = self.finetune.objective == "text"
+        if self.data.tasks:
+            self._check_tasks()
+            return self
+        for split in ("train", "dev", "test"):
+            if not text and not getattr(self.data, split):
+                raise ValueError(f"data.{split} is missing; it is {_described(DataSection, split)}")
+            if text and getattr(self.data, split):
+                raise ValueError(f"data.{split} is for objective answers; with objective text data.text is split")
+        if text != (self.data.text is not None):
+            raise ValueError("finetune.objective text and data.text belong together: set both, or neither")
+        if not text:
+            return self
+        without = {
+            "decision.candidates": set(self.decision.candidates) - {"zero-shot"},
+            "decision.prompt": self.decision.prompt,
+            "decision.probe": self.decision.probe,
+            "data.corpus": self.data.corpus,
+            "data.assets": self.data.assets,
+            "data.train_subsets": self.data.train_subsets,
+            "data.test_subsets": self.data.test_subsets,
+            "gate.subset": self.gate.subset,
+            "finetune.dev_metric_rows": self.finetune.dev_metric_rows,
+            "finetune.method features": self.finetune.method == "features",
+            "task": self.task.model_fields_set,
+        }
+        for key, value in without.items():
+            if value:
+                raise ValueError(
+                    f"{key} is for tasks with questions and answers; objective text has none: leave it out"
+                )
+        return self
+
+    def _check_tasks(self) -> None:
+        data = self.data
+        beside = [
+            key for key in ("train", "dev", "test", "text", "train_subsets", "test_subsets") if getattr(data, key)
+        ]
+        if beside:
+            raise ValueError(f"data.{beside[0]} can't stand beside data.tasks, which have rows of their own")
+        apart = {
+            "gate.subset": self.gate.subset,
+            "finetune.objective text": self.finetune.objective == "text",
+            "finetune.method features": self.finetune.method == "features",
+        }
+        for key, value in apart.items():
+            if value:
+                raise ValueError(f"{key} can't stand beside data.tasks")
+        if len(data.tasks) < 2:
+            raise ValueError(
+                "data.tasks has one task: name two or more, or put its files into data.train, dev and test"
+            )
+        odd = [name for name in data.tasks if not TASK_NAME.fullmatch(name)]
+        if odd:
+            raise ValueError(f"data.tasks: the name {odd[0]!r} isn't of lower-case letters, digits, '.', '_' and '-'")
 
     @model_validator(mode="after")
     def _passages_need_a_corpus(self) -> Recipe:

@@ -86,6 +86,10 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
             "evaluate the champion", champion_step.measure_champion, base, comparison, registered
         )
     run.update(chain.do("promote", release_steps.promote, registered, revision))
+    if job.on_text:
+        if run["gate"]["passed"]:
+            observer.say(f"  train a task on it with `base: version:{job.recipe.name}@{job.recipe.release.alias}`")
+        return
     run["commands"] = _commands(job)
     if run["gate"]["passed"] and job.recipe.release.bundle:
         run["bundle"] = bundled = chain.do("bundle", release_steps.bundle, registered)

@@ -13,6 +13,7 @@ from flows.job import Job
 from flows.observer import Observer
 from flows.release_steps import compare_task_scores, held_alias
 from flows.step_store import library_versions, source_digest
+from flows.task_measure import measure_task
 
 if TYPE_CHECKING:
     from registry.entities import Version
@@ -55,32 +56,25 @@ def measure_champion(
             return dict.fromkeys(("version", "digest", "task"))
         observer.say(f"  {holder.label} was measured on another test, and is measured on this one")
         files = version_files(registry, holder.digest)
-    recipe = job.recipe
 
     def make(_: str) -> dict[str, Any]:
-        from components.evaluation.task import evaluate_task
         from components.models.load import load_as_served
 
         model, tokenizer = load_as_served(
             files.base_folder, adapter=files.adapter_folder, quantization=files.quantization
         )
-        found = evaluate_task(
+        return measure_task(
+            job,
             model,
             tokenizer,
-            job.test_rows,
-            metric=recipe.task.metric,
-            options=job.metric_options,
-            max_new_tokens=recipe.task.max_new_tokens,
-            batch_size=recipe.evaluation.batch_size,
             progress=lambda done, total: observer.progress(f"evaluate the champion {holder.label}", done, total),
         )
-        return {**found.to_dict(), "rows_digest": job.test_rows_digest}
 
     reads = {
         "version": holder.digest,
         "test": comparison["task"]["test_digest"],
         "rows": job.test_rows_digest,
-        "batch_size": recipe.evaluation.batch_size,
+        "batch_size": job.recipe.evaluation.batch_size,
         "libraries": library_versions(),
         "code": source_digest(("components/evaluation", "components/data", "components/models", "deploy")),
     }
@@ -89,7 +83,7 @@ def measure_champion(
     task = compare_task_scores(job, base, {"task": step.document})
     with Registry.open(job.home / "registry") as registry:
         # recipes that share the alias may measure it at the same time: neither may take the other's report for its own
-        registry.record_evaluation(holder.digest, {"task": task, "seed": recipe.seed}, over_newest=True)
+        registry.record_evaluation(holder.digest, {"task": task, "seed": job.recipe.seed}, over_newest=True)
     return {"version": holder.label, "digest": holder.digest, "task": task}
 
 

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare-methods": ("compare_methods", "Train a recipe by several methods, measured side by side."),
     "sweep": ("sweep", "Train a recipe with other values, trial after trial, and say which are best."),
     "quantize": ("quantize", "Keep a registered version's weights in 8 or 4 bits, measured against it."),
+    "multitask": ("multitask", "Train several tasks mixed, in turn, and apart, on equal tokens."),
     "evaluate": ("evaluation", "Score a registered version on general suites, and its alignment tax."),
     "long-context": ("long_context", "Measure how far a model reads, with and without RoPE scaling."),
     "registry": ("registry", "Look up, promote, roll back and verify model versions."),

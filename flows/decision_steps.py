@@ -14,8 +14,13 @@ from flows.observer import Observer
 __all__ = ["compare_bases", "money", "open_bases", "resolved_recipe", "say_planned_tactics", "say_tactics"]
 
 
-def money(job: Job, decision: dict[str, Any]) -> dict[str, Any]:
-    """Put the recipe's prices on a decision; kept nowhere, since it takes no time and prices change."""
+def money(job: Job, decision: dict[str, Any]) -> dict[str, Any] | None:
+    """Put the recipe's prices on a decision; kept nowhere, since it takes no time and prices change.
+
+    None on raw text: nobody asks such a model anything, it is a base.
+    """
+    if job.on_text:
+        return None
     from components.decision.money import money as priced
 
     prices = [row for row in job.resolved.rows() if row["key"].startswith("traffic.")]

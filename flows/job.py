@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.rows import Row, read_rows
 from components.data.selection import sample, sample_subsets, select_subsets
+from components.data.texts import SPLITS, read_texts, split_texts, text_files
 from components.errors import InputError
 from components.evaluation.metrics import check_metric, check_option_names
+from components.evaluation.perplexity import TEXT_METRIC
 from components.evaluation.suites import check_suites
 from components.files import digest_of, write_problem
+from components.finetuning.distill import check_teacher
 from components.finetuning.reporting import check_reporting
 from components.models.fingerprint import Fingerprint, fingerprint
 from components.models.quantize import check_not_quantized, check_torchao
@@ -26,6 +29,7 @@ from flows.data_version import can_be_brought
 from flows.head_checks import check_head
 from flows.state_folder import make_state_folder
 from flows.step_store import StepStore
+from flows.version_base import VersionBase, check_version, locate_version, version_name
 
 if TYPE_CHECKING:
     from components.decision.context import ContextSource
@@ -56,13 +60,57 @@ class Job:
 
     @property
     def base_name(self) -> str:
-        """The name that the base is registered under: the last part of a path or hub id."""
-        return _last_part(self.recipe.base)
+        """The name that the base is registered under: the last part of a path or hub id, or a version's own name."""
+        return version_name(self.recipe.base) or _last_part(self.recipe.base)
+
+    @cached_property
+    def version_base(self) -> VersionBase | None:
+        """The version that is the base, where the recipe names one."""
+        return locate_version(self.home, self.recipe.base) if version_name(self.recipe.base) else None
 
     @cached_property
     def base(self) -> BaseSource:
         """The base model's folder, licence and origin; fetched where it isn't there yet."""
-        return locate_base(self.recipe.base)
+        return self.version_base.source if self.version_base else locate_base(self.recipe.base)
+
+    @cached_property
+    def teacher_version(self) -> VersionBase | None:
+        """The version that is the teacher, where the recipe names one."""
+        named = self.recipe.finetune.teacher
+        return locate_version(self.home, named) if named and version_name(named) else None
+
+    @cached_property
+    def teacher(self) -> BaseSource | None:
+        """The model that is learned from besides the labels; None where there is none."""
+        named = self.recipe.finetune.teacher
+        if named is None:
+            return None
+        return self.teacher_version.source if self.teacher_version else locate_base(named)
+
+    @cached_property
+    def teacher_fingerprint(self) -> str | None:
+        """The teacher's fingerprint, once its tokenizer was found to be the base's."""
+        return check_teacher(self.teacher.folder, self.base.folder) if self.teacher else None
+
+    @property
+    def on_text(self) -> bool:
+        """Whether raw text is learned, which has no questions and answers."""
+        return self.recipe.finetune.objective == "text"
+
+    @property
+    def metric(self) -> str:
+        """The metric of the task score."""
+        return TEXT_METRIC if self.on_text else self.recipe.task.metric
+
+    @cached_property
+    def texts(self) -> dict[str, list[Row]]:
+        """The documents of raw text by split."""
+        data, path = self.recipe.data, self.split_path("train")
+        return split_texts(read_texts(path), data.text_held_out, self.recipe.seed, path)
+
+    def split_path(self, split: str) -> Path:
+        """Return where a split's rows are read from: a file of their own, or all of the raw text."""
+        return self.repo / (self.recipe.data.text or getattr(self.recipe.data, split))
 
     @cached_property
     def binding(self) -> Fingerprint:
@@ -109,7 +157,7 @@ class Job:
     def test_rows(self) -> list[Row]:
         """The held-out rows that are scored."""
         rows = self._rows("test", self.recipe.data.test_subsets, "data.test_subsets")
-        path = self.repo / self.recipe.data.test
+        path = self.split_path("test")
         chosen = sample_subsets(rows, self.recipe.evaluation.test_rows, self.recipe.seed, path)
         self._check_gate(chosen, path)
         return chosen
@@ -163,7 +211,7 @@ class Job:
         """What the rules of thumb look at: data, base and memory."""
         from components.decision.situation import read_situation
 
-        return read_situation(self.base.folder, self.train_rows, self.recipe.memory.budget)
+        return read_situation(self.base.folder, self.train_rows, self.recipe.memory.budget, text=self.on_text)
 
     @cached_property
     def tactics(self) -> Tactics:
@@ -197,10 +245,11 @@ class Job:
                 has; fewer test rows than the gate wants; answers that a head can't learn, where one is asked for.
         """
         data = self.recipe.data
-        for split, path in (("train_rows", data.train), ("dev_rows", data.dev), ("test_rows", data.test)):
-            if (self.repo / path).exists() or not can_be_brought(self.repo, Path(path)):
-                getattr(self, split)
-        if all((self.repo / path).exists() for path in (data.train, data.dev, data.test)):
+        for split in SPLITS:
+            path = self.split_path(split)
+            if path.exists() or not can_be_brought(self.repo, path):
+                getattr(self, f"{split}_rows")
+        if all(self.split_path(split).exists() for split in SPLITS):
             check_head(self)
         _ = self.written_prompt
         if data.corpus and ((self.repo / data.corpus).exists() or not can_be_brought(self.repo, Path(data.corpus))):
@@ -215,6 +264,7 @@ class Job:
     def forget_rows(self) -> None:
         """Drop what was read for checking: what is materialised afterwards may hold other rows and passages."""
         for name in (
+            "texts",
             "train_rows",
             "dev_rows",
             "test_rows",
@@ -235,7 +285,17 @@ class Job:
         # a corpus that a stage makes is one file, and may be missing before the stage has run
         corpus = data.corpus and (self.repo / data.corpus).is_dir()
         files = [Path(p) for p in (data.train, data.dev, data.test, data.assets, None if corpus else data.corpus) if p]
-        return [*files, *(self.corpus_files if corpus else ())]
+        return [*files, *self.text_files, *(self.corpus_files if corpus else ())]
+
+    @property
+    def text_files(self) -> list[Path]:
+        """The files of the raw text, relative to the repository; one that a stage makes may be missing yet."""
+        text = self.recipe.data.text
+        if text is None:
+            return []
+        if not (self.repo / text).is_dir():
+            return [Path(text)]
+        return [Path(os.path.relpath(path, self.repo)) for path in text_files(self.repo / text)]
 
     @property
     def metric_options(self) -> dict[str, Any]:
@@ -268,8 +328,8 @@ class Job:
             )
 
     def _rows(self, split: str, subsets: tuple[str, ...], key: str) -> list[Row]:
-        path = self.repo / getattr(self.recipe.data, split)
-        rows = select_subsets(read_rows(path), subsets, path, key)
+        path = self.split_path(split)
+        rows = select_subsets(self.texts[split] if self.on_text else read_rows(path), subsets, path, key)
         if not rows:
             raise InputError(f"{path} has no rows", next_step=f"check data.{split} in the recipe")
         return rows
@@ -290,23 +350,35 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
             unsafe base folder, a base without a chat template, or a state folder that can't be written.
     """
     recipe = resolved.recipe
+    if recipe.data.tasks:
+        raise InputError(
+            f"the recipe has {len(recipe.data.tasks)} tasks in data.tasks",
+            allowed="one task, in data.train, data.dev and data.test",
+            next_step=f"tunewright multitask {resolved.path}, which trains and measures several",
+        )
     job = Job(resolved, _repository(resolved.path), home)
     # from cheap to dear: frameworks, metric modules and the base take seconds, and most mistakes need none of them
-    check_option_names(recipe.task.metric, recipe.task.metric_options)
+    if not job.on_text:
+        check_option_names(recipe.task.metric, recipe.task.metric_options)
     check_suites(recipe.evaluation.suites)
     check_reporting(recipe.finetune.report_to)
     if job.base_name == recipe.name:
         raise InputError(
             f"the recipe's name {recipe.name!r} is the base's own", next_step="give the tuned model a name of its own"
         )
-    check_base_name(recipe.base)
+    for named in (recipe.base, recipe.finetune.teacher):
+        if named is not None and version_name(named):
+            check_version(home, named)
+        elif named is not None:
+            check_base_name(named)
     if recipe.finetune.quantization_aware:
         check_torchao()
     _check_writable(home)
     job.check_rows()
     prepare_process(recipe.memory.threads)
-    check_metric(recipe.task.metric, recipe.task.metric_options)
-    _ = job.binding
+    if not job.on_text:
+        check_metric(recipe.task.metric, recipe.task.metric_options)
+    _ = job.binding, job.teacher_fingerprint
     check_not_quantized(job.base.folder, f"the recipe's base {recipe.base}")
     return job
 

@@ -24,6 +24,8 @@ def task_scaling(job: Job) -> RopeScaling | None:
     from components.models.load import load_tokenizer
 
     positions = cached_positions(read_config(job.base.folder))
+    if job.on_text:
+        return scaling if positions is not None and job.recipe.finetune.max_tokens > positions else None
     tokenizer = load_tokenizer(job.base.folder)
     rows = (*job.decision_rows, *job.test_rows)
     longest = max(len(prompt_ids(tokenizer, row.prompt)) for row in rows) + job.recipe.task.max_new_tokens

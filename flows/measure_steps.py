@@ -11,8 +11,9 @@ from components.models.rope import RopeScaling
 from flows.job import Job
 from flows.long_context import task_scaling
 from flows.observer import Observer
-from flows.step_reads import file_digest, model_reads, prompting_reads, scored_reads, task_reads
+from flows.step_reads import model_reads, prompting_reads, scored_reads, split_digest, task_reads
 from flows.step_store import Step, released, source_digest, torchao_version
+from flows.task_measure import measure_task
 
 __all__ = ["measure_base", "measure_tuned", "measure_weights"]
 
@@ -75,12 +76,14 @@ def _measure(
             loaded[scaling] = _load(job, training, quantization, rope_scaling=scaling)
         return loaded[scaling]
 
-    def measure_task(_: str) -> dict[str, Any]:
+    def task_measured(_: str) -> dict[str, Any]:
         from components.decision.baselines import RETRIEVAL_CANDIDATES, build_prompts
         from components.evaluation.generation import answer_positions
-        from components.evaluation.task import evaluate_task
 
         model, tokenizer = model_and_tokenizer(task_scaling(job) if training is None else None)
+        watcher = _progress(observer, f"evaluate {side}: {candidate}")
+        if job.on_text:
+            return measure_task(job, model, tokenizer, progress=watcher)
         prompts = build_prompts(
             candidate,
             job.test_rows,
@@ -93,18 +96,7 @@ def _measure(
             written=job.written_prompt,
             context=job.context if candidate in RETRIEVAL_CANDIDATES else None,
         )
-        found = evaluate_task(
-            model,
-            tokenizer,
-            job.test_rows,
-            metric=recipe.task.metric,
-            options=job.metric_options,
-            max_new_tokens=recipe.task.max_new_tokens,
-            prompts=prompts.prompts,
-            batch_size=recipe.evaluation.batch_size,
-            progress=_progress(observer, f"evaluate {side}: {candidate}"),
-        )
-        return {**found.to_dict(), "rows_digest": job.test_rows_digest}
+        return measure_task(job, model, tokenizer, progress=watcher, prompts=prompts.prompts)
 
     def measure_suites(_: str) -> dict[str, Any]:
         from components.evaluation.suites import load_suite, run_suite
@@ -125,7 +117,7 @@ def _measure(
     untouched = training is not None and training["kind"] == "head"
     if training is not None and training["kind"] == "quantized":
         weights_reads["torchao"] = torchao_version()
-    examples = [file_digest(job, data, recipe.data.train), list(recipe.data.train_subsets), recipe.decision.few_shot]
+    examples = [split_digest(job, data, "train"), list(recipe.data.train_subsets), recipe.decision.few_shot]
     # the same weights are measured once, whatever they are called
     place = "base" if training is None else "tuned"
     task = job.store.run(
@@ -140,7 +132,7 @@ def _measure(
             "batch_size": recipe.evaluation.batch_size,
             "code": source_digest(("components/evaluation", "components/decision", "components/data")),
         },
-        measure_task,
+        task_measured,
     )
     # beside a head the base's own weights would answer the suites a second time: their one measurement is taken
     suites = job.store.run(

@@ -34,6 +34,8 @@ VARIANTS = {
 # What may stand behind full.
 INTEGERS = {to: f"finetune.quantization_aware={to}" for to in QUANTIZED}
 NO_FIT = 3
+# Of a document, where there are no prompts to time an answer with.
+PROMPT_TOKENS = 64
 
 
 def overrides_of(name: str) -> tuple[str, ...]:
@@ -103,7 +105,7 @@ def compare_methods(
     weights = sum(path.stat().st_size for path in first.base.folder.glob("*.safetensors"))
     return {
         "name": first.recipe.name,
-        "metric": first.recipe.task.metric,
+        "metric": first.metric,
         "n": scored.pop("n"),
         "seed": first.recipe.seed,
         "base": {**scored, "bytes": weights},
@@ -188,17 +190,21 @@ def _latency(job: Job, plan: dict[str, Any], training: dict[str, Any]) -> dict[s
 
     def make(_: str) -> dict[str, Any]:
         from components.data.chat import prompt_ids
+        from components.data.texts import encode_text
         from components.evaluation.latency import measure_added_latency
         from components.models.load import load_model, load_tokenizer
 
         model = load_model(job.base.folder, quantization=quantization, adapter=job.home / training["weights"])
-        prompt = prompt_ids(load_tokenizer(job.base.folder), job.test_rows[0].prompt)
+        tokenizer, row = load_tokenizer(job.base.folder), job.test_rows[0]
+        prompt = (
+            encode_text(tokenizer, row.answer)[:PROMPT_TOKENS] if job.on_text else prompt_ids(tokenizer, row.prompt)
+        )
         return measure_added_latency(model, prompt).to_dict()
 
     reads = {
         "base": job.binding.base,
         "weights": training["weights_digest"],
-        "row": [(message.role, message.content) for message in job.test_rows[0].prompt],
+        "row": [(message.role, message.content) for message in job.test_rows[0].messages],
         "code": source_digest(("components/evaluation", "components/models", "components/data")),
     }
     return job.store.run("latency", reads, make).document

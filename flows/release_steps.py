@@ -19,10 +19,12 @@ from flows.job import Job
 from flows.observer import Observer
 from flows.run_settings import rope_scaling
 from flows.step_store import Step, library_versions, source_digest
+from flows.task_measure import metric_digest
 
 if TYPE_CHECKING:
     from registry.entities import AliasState
     from registry.gate import Policy
+    from registry.manifest import Parent
     from registry.store import Registry
 
 __all__ = [
@@ -124,9 +126,9 @@ def compare_task_scores(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -
         return compare_task(
             [job.test_rows[i] for i in chosen],
             *([column[i] for i in chosen] for column in columns),
-            metric=job.recipe.task.metric,
+            metric=job.metric,
             baseline=base["candidate"],
-            options=job.metric_options,
+            options=None if job.on_text else job.metric_options,
             seed=job.recipe.seed,
         )
 
@@ -136,7 +138,12 @@ def compare_task_scores(job: Job, base: dict[str, Any], tuned: dict[str, Any]) -
         side: {key: document["task"][key] for key in ("tokens_per_request", "seconds_per_request")}
         for side, document in (("base", base), ("tuned", tuned))
     }
-    return {**task, "cost": cost, "test_digest": _test_digest(job, subset)}
+    perplexity = (
+        {"perplexity": {"base": base["task"]["perplexity"], "tuned": tuned["task"]["perplexity"]}}
+        if job.on_text
+        else {}
+    )
+    return {**task, **perplexity, "cost": cost, "test_digest": _test_digest(job, subset)}
 
 
 def _test_digest(job: Job, subset: str | None) -> str:
@@ -150,7 +157,7 @@ def _test_digest(job: Job, subset: str | None) -> str:
             "rows": [row.to_dict() for row in job.test_rows if subset in (None, row.metadata.get("subset"))],
             "task": task.model_dump(mode="json"),
             "assets": sha256_file(job.repo / assets) if assets else None,
-            "metric code": source_digest((f"components/evaluation/metric_modules/{task.metric}",)),
+            "metric code": metric_digest(job),
         }
     )
 
@@ -170,7 +177,7 @@ def register(
     Returns:
         `version` (`name:vN`), `digest`, `base` (the base's digest).
     """
-    from registry.manifest import Manifest, Parent, describe_files
+    from registry.manifest import Manifest, describe_files
     from registry.store import Registry
 
     recipe = job.recipe
@@ -195,7 +202,7 @@ def register(
             quantization=_quantization(weights, kind, plan["method"]),
             peft_config=_json(weights / "adapter_config.json") if kind == "adapter" else None,
             data_digests={file["path"]: file["sha256"] for file in data["files"]},
-            parents=(Parent(base.digest, "base"),),
+            parents=_parents(job, base.digest),
             seed=recipe.seed,
             library_versions=library_versions(),
             code_revision=source_digest(("components", "flows")),
@@ -206,8 +213,19 @@ def register(
             licence=job.base.licence,
             metadata={
                 "method": plan["method"],
-                "task": recipe.task.metric,
+                "task": job.metric,
                 "max_new_tokens": recipe.task.max_new_tokens,
+                "objective": recipe.finetune.objective,
+                "teacher": None
+                if job.teacher is None
+                else {
+                    "name": job.teacher.name,
+                    "fingerprint": job.teacher_fingerprint,
+                    "origin": job.teacher.origin,
+                    "licence": job.teacher.licence,
+                    "weight": recipe.finetune.distillation_weight,
+                    "temperature": recipe.finetune.temperature,
+                },
                 "data_licence": recipe.data.licence,
                 "decision_override": recipe.decision.override_reason,
                 "tactics": {
@@ -362,8 +380,20 @@ def _ask(base_url: str, model: str, prompt: Any, max_tokens: int) -> dict[str, A
     }
 
 
+def _parents(job: Job, base: str) -> tuple[Parent, ...]:
+    """Return what a version was made from: its base with what that was made from, and a teacher of the registry."""
+    from registry.manifest import Parent
+
+    before = job.version_base.parents if job.version_base else (Parent(base, "base"),)
+    return (*before, Parent(job.teacher_version.digest, "teacher")) if job.teacher_version else before
+
+
 def _register_base(registry: Any, job: Job, observer: Observer) -> Any:
     """Register the base, or find it; what was damaged or lost of its stored files is put back."""
+    if job.version_base is not None:
+        version = registry.resolve(job.version_base.digest)
+        observer.say(f"  base {version.label}")
+        return version
     from registry.manifest import FileEntry, Manifest
 
     files = base_files(job.base.folder)

@@ -19,12 +19,15 @@ __all__ = ["dev_settings", "dev_task", "probe_settings", "rope_scaling", "run_se
 
 
 def probe_settings(job: Job) -> FinetuneSettings:
-    """Return LoRA's settings for a short try, whatever the recipe's method: its own learning rate, epochs and start."""
+    """Return LoRA's settings for a short try, whatever the recipe's method: its own learning rate, epochs and start.
+
+    It learns without a teacher.
+    """
     section = job.recipe.finetune
+    settings = replace(run_settings(job, {"method": "lora"}), teacher=None, distillation_weight=0.0, temperature=1.0)
     if section.method in ("auto", "lora"):
-        return run_settings(job, {"method": "lora"})
+        return settings
     tactics = job.tactics_for("lora", whatever=True)
-    settings = run_settings(job, {"method": "lora"})
     assert isinstance(settings.attachment, LoraSettings)
     attachment = replace(settings.attachment, start="zero")
     return replace(settings, attachment=attachment, learning_rate=tactics.learning_rate, epochs=tactics.epochs)
@@ -54,6 +57,11 @@ def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
         prompt_loss_weight=tactics.prompt_loss_weight,
         seed=recipe.seed,
         rope_scaling=rope_scaling(job),
+        objective=section.objective,
+        teacher=job.teacher_fingerprint,
+        # without a teacher they decide nothing
+        distillation_weight=section.distillation_weight if job.teacher else 0.0,
+        temperature=section.temperature if job.teacher else 1.0,
     )
 
 

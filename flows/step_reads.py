@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import TunewrightError
+from components.files import digest_of
 from flows.job import Job
 from flows.long_context import task_scaling
 from flows.step_store import library_versions, source_digest
 
-__all__ = ["file_digest", "model_reads", "prompting_reads", "scored_reads", "task_reads"]
+__all__ = ["file_digest", "model_reads", "prompting_reads", "scored_reads", "split_digest", "task_reads"]
 
 
 def model_reads(job: Job) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def task_reads(job: Job, data: dict[str, Any]) -> dict[str, Any]:
     recipe = job.recipe
     return {
         **model_reads(job),
-        "task": recipe.task.model_dump(mode="json"),
+        "task": [job.metric, recipe.finetune.max_tokens] if job.on_text else recipe.task.model_dump(mode="json"),
         "assets": file_digest(job, data, recipe.data.assets) if recipe.data.assets else None,
         "seed": recipe.seed,
         "rope scaling": str(task_scaling(job)),
@@ -63,7 +64,7 @@ def scored_reads(job: Job, data: dict[str, Any]) -> list[Any]:
     """Return what decides which held-out rows are scored."""
     recipe = job.recipe
     rows = [recipe.evaluation.model_dump(mode="json")["test_rows"], recipe.seed]
-    return [file_digest(job, data, recipe.data.test), list(recipe.data.test_subsets), rows]
+    return [split_digest(job, data, "test"), list(recipe.data.test_subsets), rows]
 
 
 def file_digest(job: Job, data: dict[str, Any], path: str) -> str:
@@ -76,3 +77,11 @@ def file_digest(job: Job, data: dict[str, Any], path: str) -> str:
         if file["path"] == name:
             return str(file["sha256"])
     raise TunewrightError(f"{path} is not among the materialised files")
+
+
+def split_digest(job: Job, data: dict[str, Any], split: str) -> str:
+    """Return the digest of what a split's rows are read from and dealt by."""
+    if not job.on_text:
+        return file_digest(job, data, getattr(job.recipe.data, split))
+    files = [[path.as_posix(), file_digest(job, data, str(path))] for path in job.text_files]
+    return digest_of([split, files, job.recipe.data.text_held_out, job.recipe.seed])

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.data.texts import SPLITS, check_texts
 from components.errors import InputError
 from components.files import digest_of, sha256_tree
 from components.finetuning.best import GiveUp
@@ -27,11 +28,12 @@ from flows.job import Job
 from flows.long_context import task_scaling
 from flows.observer import Observer
 from flows.run_settings import dev_settings, dev_task, probe_settings, rope_scaling, run_settings
-from flows.step_reads import file_digest, model_reads, prompting_reads, task_reads
+from flows.step_reads import model_reads, prompting_reads, split_digest, task_reads
 from flows.step_store import Step, released, source_digest, torchao_version
+from flows.text_objective import decide_on_text
 from flows.training import train, watched_rows
 
-__all__ = ["data", "decide", "finetune", "is_trained", "plan", "run_folder", "training_key"]
+__all__ = ["data", "decide", "finetune", "is_trained", "plan", "run_folder", "training_key", "weights_are_there"]
 
 # A run trains on the rows as they are. With rag_then_finetune they lack the passages, and training on them would teach
 # the model to invent facts: retrieval is put into the rows first, and the decision is made anew.
@@ -49,10 +51,13 @@ def data(job: Job, observer: Observer) -> dict[str, Any]:
     job.forget_rows()
     if version.modified:
         observer.say("the data on disk differ from dvc.lock; the run uses what is on disk and records its digests")
-    check_splits(job.train_rows, job.dev_rows, job.test_rows)
     tokenizer = load_tokenizer(job.base.folder)
-    for name in ("train", "dev", "test"):
-        check_control_tokens(tokenizer, getattr(job, f"{name}_rows"), job.repo / getattr(job.recipe.data, name))
+    # documents are split by their content, so that none is in two splits
+    if not job.on_text:
+        check_splits(job.train_rows, job.dev_rows, job.test_rows)
+    for name in SPLITS:
+        check = check_texts if job.on_text else check_control_tokens
+        check(tokenizer, getattr(job, f"{name}_rows"), job.split_path(name))
     targets = check_head(job)
     if targets is not None:
         check_labels_fit(targets, tokenizer, job.recipe.task.max_new_tokens)
@@ -82,6 +87,10 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
         model, tokenizer = load_as_served(
             job.base.folder, adapter=None, quantization=None, rope_scaling=task_scaling(job)
         )
+        if job.on_text:
+            return decide_on_text(
+                job, model, tokenizer, lambda name, done, total: observer.progress(f"decide: {name}", done, total)
+            )
         section = recipe.decision
         probe = (section.probe, probe_trainer(job, probe_settings(job), key, observer)) if section.probe else None
         decision = measure(
@@ -108,7 +117,7 @@ def decide(job: Job, data: dict[str, Any], observer: Observer) -> Step:
 
     reads = {
         **task_reads(job, data),
-        "splits": [file_digest(job, data, recipe.data.train), file_digest(job, data, recipe.data.dev)],
+        "splits": [split_digest(job, data, "train"), split_digest(job, data, "dev")],
         "subsets": [list(recipe.data.train_subsets), list(recipe.data.test_subsets), recipe.gate.subset],
         "settings": recipe.decision.model_dump(mode="json", exclude={"override_reason", "bases"}),
         "prompting": prompting_reads(job, data),
@@ -175,6 +184,7 @@ def plan(
             head_pooling=recipe.finetune.head_pooling,
             head_layer=recipe.finetune.head_layer,
             quantization_aware=recipe.finetune.quantization_aware,
+            teacher=job.teacher.folder if job.teacher else None,
             process=process,
             **{"methods": job.tactics.methods, **(target or {})},
         )
@@ -182,10 +192,10 @@ def plan(
 
     shape = ("method", "rank", "targets", "effective_rows", "rows_per_sequence", "max_tokens", "epochs",
              "prompt_loss_weight", "dropout", "dora", "bottleneck_width", "virtual_tokens", "head_pooling",
-             "head_layer", "quantization_aware")  # fmt: skip
+             "head_layer", "quantization_aware", "objective")  # fmt: skip
     reads = {
         **model_reads(job),
-        "train": [file_digest(job, data, recipe.data.train), list(recipe.data.train_subsets)],
+        "train": [split_digest(job, data, "train"), list(recipe.data.train_subsets)],
         "dev loss": [
             digest_of([row.to_dict() for row in watched_rows(job, recipe.finetune.method)]),
             recipe.finetune.dev_passes,
@@ -194,6 +204,7 @@ def plan(
         "rope scaling": str(rope_scaling(job)),
         "methods": job.tactics.methods if recipe.finetune.method == "auto" else None,
         "target": target,
+        "teacher": job.teacher_fingerprint,
         # another price plans nothing anew
         "memory": recipe.memory.model_dump(mode="json", exclude={"price_per_hour", "gpu_prices"}),
         # what is free at the moment is not among these: the same machine gets the same plan
@@ -260,7 +271,7 @@ def finetune(
             "dev_loss_digest": dev_loss_digest,
         }
 
-    step = job.store.run("finetune", _training_reads(job, data, plan), make, partial(_weights_are_there, job))
+    step = job.store.run("finetune", _training_reads(job, data, plan), make, partial(weights_are_there, job))
     if step.document["dev_loss_digest"] != dev_loss_digest:
         observer.say("  the dev losses are of the dev rows at the time of training, which differ from today's")
     return released(step)
@@ -278,7 +289,7 @@ def run_folder(job: Job, key: str) -> Path:
 
 def is_trained(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> bool:
     """Tell whether `finetune` would return weights that are there."""
-    return job.store.find("finetune", _training_reads(job, data, plan), partial(_weights_are_there, job)) is not None
+    return job.store.find("finetune", _training_reads(job, data, plan), partial(weights_are_there, job)) is not None
 
 
 def _identity(job: Job, data: dict[str, Any]) -> dict[str, str]:
@@ -288,7 +299,7 @@ def _identity(job: Job, data: dict[str, Any]) -> dict[str, str]:
         "base": job.binding.base,
         "tokenizer": job.binding.tokenizer,
         "template": job.binding.template,
-        "train": digest_of([file_digest(job, data, recipe.data.train), list(recipe.data.train_subsets)]),
+        "train": digest_of([split_digest(job, data, "train"), list(recipe.data.train_subsets)]),
     }
 
 
@@ -315,7 +326,8 @@ def _dev_metric_reads(job: Job, data: dict[str, Any]) -> list[Any] | None:
     return [reads["task"], reads["assets"], source_digest(("components/evaluation",))]
 
 
-def _weights_are_there(job: Job, document: dict[str, Any]) -> bool:
+def weights_are_there(job: Job, document: dict[str, Any]) -> bool:
+    """Tell whether what a training document names is on disk, to the byte."""
     folder = job.home / document["weights"]
     return folder.is_dir() and sha256_tree(folder) == document["weights_digest"]
 

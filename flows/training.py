@@ -89,6 +89,7 @@ def _train_weights(
         identity=identity,
         dev=dev_settings(job),
         dev_task=dev_task(job),
+        teacher_folder=job.teacher.folder if job.teacher else None,
         reporting=Reporting(job.recipe.finetune.report_to, job.recipe.name, folder.name[:12]),
         checkpoint_steps=job.recipe.finetune.checkpoint_steps,
         keep_checkpoints=job.recipe.finetune.keep_checkpoints,

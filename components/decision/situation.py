@@ -32,6 +32,7 @@ class Situation:
         base: The base.
         memory_bytes: Memory of the machine, or the recipe's budget.
         memory_source: Which of the two, in words.
+        text: The rows are raw text, every token of which is learned.
     """
 
     rows: int
@@ -40,6 +41,7 @@ class Situation:
     base: BaseFacts
     memory_bytes: int
     memory_source: str
+    text: bool = False
 
     @property
     def tight(self) -> bool:
@@ -52,13 +54,14 @@ class Situation:
         return self.base.parameters * BYTES_PER_VALUE * INFERENCE_OVERHEAD / self.memory_bytes
 
 
-def read_situation(base_folder: Path, rows: Sequence[Row], budget: str) -> Situation:
+def read_situation(base_folder: Path, rows: Sequence[Row], budget: str, *, text: bool = False) -> Situation:
     """Look at a base folder, the training rows and the memory.
 
     Args:
         base_folder: Folder with config.json and safetensors.
         rows: The training rows.
         budget: The recipe's memory.budget: a size, or `auto`.
+        text: Whether the rows are raw text.
 
     Raises:
         InputError: A base folder without config or weights.
@@ -73,6 +76,7 @@ def read_situation(base_folder: Path, rows: Sequence[Row], budget: str) -> Situa
         base=read_base_facts(base_folder),
         memory_bytes=memory_bytes,
         memory_source=source,
+        text=text,
     )
 
 

@@ -32,6 +32,8 @@ HEAD_EPOCHS = 100.0
 # Epochs by training rows, straight lines over the logarithm between them.
 EPOCHS = ((1e3, 10.0), (1e4, 4.0), (1e6, 2.0), (1e7, 1.0))
 MOST_EPOCHS = ((1e4, 10.0), (1e6, 2.0))
+# Muennighoff et al. 2023 (arXiv:2305.16264): how often language modelling may see the same text.
+MOST_TEXT_EPOCHS = 4.0
 FEW_ROWS, SMALL_DATA_ROWS = 1_000, 10_000
 SMALLEST_BATCH = 8
 USUAL_RANKS = (4, 64)
@@ -169,6 +171,12 @@ def _epochs(s: Situation, method: str) -> Advice:
     if method == "features":
         reason = "features are computed once, so that a pass costs next to nothing; the dev loss ends them"
         return Advice(HEAD_EPOCHS, reason, lambda _: None)
+    if s.text:
+        said = f"raw text repeated up to {MOST_TEXT_EPOCHS:g} times is worth nearly as much as new text"
+        return Advice(
+            MOST_TEXT_EPOCHS, f"{said} (Muennighoff et al. 2023)",
+            lambda value: f"{said}, and soon nothing beyond it" if value > MOST_TEXT_EPOCHS else None,
+        )  # fmt: skip
     advised = epochs_for(s.rows)
     most = _between(MOST_EPOCHS, s.rows)
     reason = f"{s.rows:,} training rows: 4 to 10 passes for thousands (10 for fewer), 1 to 2 for millions"
@@ -181,6 +189,8 @@ def _epochs(s: Situation, method: str) -> Advice:
 
 
 def _prompt_loss_weight(s: Situation) -> Advice:
+    if s.text:
+        return Advice(0.0, "raw text has no prompt: every token carries weight 1", lambda _: None)
     short = s.answer_characters < s.prompt_characters
     weight = LARGEST_PROMPT_WEIGHT if short else 0.01
     times = s.prompt_characters / max(1.0, s.answer_characters)

@@ -139,7 +139,7 @@ def compare_task(
     *,
     metric: str,
     baseline: str,
-    options: Mapping[str, Any] = NO_OPTIONS,
+    options: Mapping[str, Any] | None = NO_OPTIONS,
     subset_key: str = "subset",
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def compare_task(
         tuned_predictions: What the tuned model answered.
         metric: Name of the metric.
         baseline: Name of the prompting candidate behind the base scores.
-        options: Options of the metric, for what it says of all rows together.
+        options: Options of the metric, for what it says of all rows together; None for a score of no metric module.
         subset_key: Metadata key that names a row's subset.
         seed: Seed of the bootstrap for scores other than 0 and 1.
 
@@ -196,8 +196,8 @@ def compare_task(
         **_difference(base_scores, tuned_scores, seed),
         "subsets": subsets,
         "summaries": {
-            "base": summaries(metric, base_predictions, rows, options),
-            "tuned": summaries(metric, tuned_predictions, rows, options),
+            side: {} if options is None else summaries(metric, predictions, rows, options)
+            for side, predictions in (("base", base_predictions), ("tuned", tuned_predictions))
         },
         "examples": {
             "won": [example(index) for index in won[:EXAMPLES_SHOWN]],

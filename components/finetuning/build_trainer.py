@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.finetuning.best import BestWeights
+from components.finetuning.distill import Teacher
 from components.finetuning.out_of_memory import Split
 from components.finetuning.processes import Processes, share_of
 from components.finetuning.progress import ProgressWatch
@@ -52,6 +53,7 @@ def build_trainer(
     report_to: Sequence[str],
     watch: ProgressWatch,
     best: BestWeights,
+    teacher: Teacher | None,
     dev_loss: Callable[[], float] | None,
     dev_score: Callable[[], float] | None,
     callbacks: list[TrainerCallback],
@@ -105,6 +107,7 @@ def build_trainer(
         processes=processes,
         watch=watch,
         best=best,
+        teacher=teacher,
         dev_loss=dev_loss,
         dev_score=dev_score,
         dtype=getattr(torch, dtype),

@@ -10,6 +10,7 @@ from components.errors import ConflictError, InputError
 from components.finetuning import checkpoint, guards, saving
 from components.finetuning.best import ANSWERING_SECONDS, BestWeights, GiveUp, early_stop, measurements
 from components.finetuning.dev import dev_loss, dev_score, dev_steps
+from components.finetuning.distill import Teacher, check_teacher, load_teacher
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, find_method
 from components.finetuning.out_of_memory import told_clearly
@@ -37,6 +38,7 @@ def finetune(
     identity: Mapping[str, str],
     dev: DevSettings = DevSettings(),  # noqa: B008 - frozen
     dev_task: DevTask | None = None,
+    teacher_folder: Path | None = None,
     reporting: Reporting = Reporting(),  # noqa: B008 - frozen
     checkpoint_steps: int = 20,
     keep_checkpoints: int = 2,
@@ -57,6 +59,7 @@ def finetune(
         dev: How the dev rows are watched: whether they end the run early, and whose weights are kept.
         dev_task: Dev rows that are answered and scored each time that the dev loss is measured; the score then counts
             before the loss.
+        teacher_folder: Whole weights of the teacher that the settings name.
         reporting: Which of TensorBoard, MLflow and W&B are told too.
         checkpoint_steps: Steps between checkpoints.
         keep_checkpoints: Complete ones that stay, besides that of the best dev measurement.
@@ -93,6 +96,12 @@ def finetune(
             "dev rows to answer, and none for the dev loss", next_step="give rows for both, or for neither"
         )
     check_not_quantized(base_folder, "finetuning")
+    named = None if teacher_folder is None else check_teacher(teacher_folder, base_folder)
+    if named != settings.teacher:
+        raise InputError(
+            f"the teacher {str(named)[:12]} beside settings that name {str(settings.teacher)[:12]}",
+            allowed="the teacher's folder and its fingerprint in the settings, or neither",
+        )
     processes = current_processes()
     run_folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -107,7 +116,7 @@ def finetune(
         reporting, progress, say = Reporting(), None, lambda _: None
     with lock, reported(reporting, run_folder):
         return _finetune(
-            base_folder, rows, dev_rows, settings, run_folder, dict(identity), dev, dev_task, reporting,
+            base_folder, rows, dev_rows, settings, run_folder, dict(identity), dev, dev_task, teacher_folder, reporting,
             checkpoint_steps, keep_checkpoints, progress, say, stop, give_up, processes,
         )  # fmt: skip
 
@@ -121,6 +130,7 @@ def _finetune(
     identity: dict[str, str],
     dev: DevSettings,
     dev_task: DevTask | None,
+    teacher_folder: Path | None,
     reporting: Reporting,
     checkpoint_steps: int,
     keep_checkpoints: int,
@@ -166,6 +176,20 @@ def _finetune(
         watch = ProgressWatch(schedule, progress, memory.so_far)
         best = BestWeights(run_folder, dev, say)
         measure = dev_loss(model, tokenizer, dev_rows, settings)
+
+        def taught_by(tokens: int, vocabulary: int) -> Teacher | None:
+            if teacher_folder is None:
+                return None
+            with told_clearly("while the teacher was loaded"):
+                return load_teacher(
+                    teacher_folder,
+                    dtype=settings.dtype,
+                    weight=settings.distillation_weight,
+                    temperature=settings.temperature,
+                    longest_tokens=tokens,
+                    vocabulary=vocabulary,
+                )
+
         largest = max(sum(map(len, micro_batch)) for step in schedule.steps for micro_batch in step)
         answer = dev_score(model, tokenizer, dev_task, largest)
         trainer = build_trainer(
@@ -192,6 +216,7 @@ def _finetune(
             report_to=reporting.to,
             watch=watch,
             best=best,
+            teacher=taught_by(schedule.positions, max(token for row in encoded for token in row.input_ids) + 1),
             dev_loss=measure,
             dev_score=answer,
             callbacks=[

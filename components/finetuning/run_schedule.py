@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from components.data.chat import Encoded, encode
+from components.data.texts import encode_text
+from components.finetuning.mixing import TaskRows, build_mixed_schedule
 from components.finetuning.schedule import Schedule, build_schedule
 from components.finetuning.settings import DevSettings, FinetuneSettings
+from components.finetuning.text_schedule import build_text_schedule
 from components.memory.workload import Workload
 
 if TYPE_CHECKING:
@@ -62,7 +65,11 @@ def training_schedule(
     Returns:
         The order, and the rows as they were rendered.
     """
+    if settings.objective == "text":
+        return _text_schedule(tokenizer, rows, settings, settings.epochs)
     encoded = [encode(tokenizer, row.messages, prompt_loss_weight=settings.prompt_loss_weight) for row in rows]
+    if settings.mixture:
+        return _mixed_schedule(rows, encoded, settings), encoded
     schedule = build_schedule(
         encoded,
         [_shared_text(row) for row in rows],
@@ -77,6 +84,41 @@ def training_schedule(
     return schedule, encoded
 
 
+def _mixed_schedule(rows: Sequence[Row], encoded: Sequence[Encoded], settings: FinetuneSettings) -> Schedule:
+    numbers: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        numbers.setdefault(str(row.metadata["task"]), []).append(number)
+    tasks = {
+        name: TaskRows([encoded[n] for n in own], [_shared_text(rows[n]) for n in own], [rows[n].line for n in own])
+        for name, own in numbers.items()
+    }
+    return build_mixed_schedule(
+        tasks,
+        settings.mixture,
+        rows_per_sequence=settings.rows_per_sequence,
+        micro_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
+
+
+def _text_schedule(
+    tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings, epochs: float
+) -> tuple[Schedule, list[Encoded]]:
+    documents = [encode_text(tokenizer, row.answer) for row in rows]
+    schedule = build_text_schedule(
+        documents,
+        [row.line for row in rows],
+        epochs=epochs,
+        micro_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+    )
+    return schedule, [Encoded(ids, [0.0, *[1.0] * (len(ids) - 1)]) for ids in documents]
+
+
 def _shared_text(row: Row) -> str:
     """Rows with one system message share a prefix; a row without one stands alone with those like it."""
     first = row.messages[0]
@@ -84,7 +126,10 @@ def _shared_text(row: Row) -> str:
 
 
 def dev_schedule(tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> Schedule:
-    """Pack the dev rows one sequence at a time; only the answers' tokens carry weight."""
+    """Pack the dev rows one sequence at a time; only the answers' tokens carry weight, or all of a text's."""
+    if settings.objective == "text":
+        single = replace(settings, micro_batch_size=1, gradient_accumulation_steps=1)
+        return _text_schedule(tokenizer, rows, single, 1)[0]
     return build_schedule(
         [encode(tokenizer, row.messages, prompt_loss_weight=0.0) for row in rows],
         [_shared_text(row) for row in rows],

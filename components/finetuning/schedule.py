@@ -14,7 +14,7 @@ from components.data.chat import Encoded
 from components.data.packing import PackedSequence, pack_rows
 from components.errors import InputError
 
-__all__ = ["Schedule", "build_schedule", "group_rows"]
+__all__ = ["Schedule", "build_schedule", "check_rows", "group_rows", "lay_out", "pack_epoch"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,27 @@ def build_schedule(
     Raises:
         InputError: No rows, a row without any trained token, or a row longer than `max_tokens`.
     """
+    check_rows(encoded, lines, split, max_tokens)
+    rng = random.Random(seed)
+    sequences: list[tuple[PackedSequence, list[int]]] = []
+    remaining = epochs
+    while remaining > 0:
+        epoch = pack_epoch(encoded, keys, rows_per_sequence, max_tokens, rng)
+        sequences += epoch[: max(1, round(len(epoch) * min(1.0, remaining)))]
+        remaining -= 1
+    return lay_out(
+        [(packed, [lines[number] for number in numbers]) for packed, numbers in sequences],
+        micro_batch_size,
+        gradient_accumulation_steps,
+    )
+
+
+def check_rows(encoded: Sequence[Encoded], lines: Sequence[int], split: str, max_tokens: int) -> None:
+    """Refuse rows that can't be trained on.
+
+    Raises:
+        InputError: No rows, a row without any trained token, or a row longer than `max_tokens`.
+    """
     if not encoded:
         raise InputError(f"there are no {split} rows", next_step="check data.train and data.train_subsets")
     for line, row in zip(lines, encoded, strict=True):
@@ -112,24 +133,43 @@ def build_schedule(
                 allowed=f"at most finetune.max_tokens = {max_tokens}",
                 next_step="raise finetune.max_tokens, or shorten or drop the row",
             )
-    rng = random.Random(seed)
-    sequences: list[tuple[PackedSequence, list[int]]] = []
-    remaining = epochs
-    while remaining > 0:
-        epoch = [
-            part
-            for group in group_rows(keys, rows_per_sequence, rng)
-            for part in _fitting([encoded[n] for n in group], group, max_tokens)
-        ]
-        sequences += epoch[: max(1, round(len(epoch) * min(1.0, remaining)))]
-        remaining -= 1
+
+
+def pack_epoch(
+    encoded: Sequence[Encoded], keys: Sequence[str], rows_per_sequence: int, max_tokens: int, rng: random.Random
+) -> list[tuple[PackedSequence, list[int]]]:
+    """Pack all rows once, in an order that `rng` draws.
+
+    Returns:
+        Each sequence with the numbers of its rows.
+    """
+    return [
+        part
+        for group in group_rows(keys, rows_per_sequence, rng)
+        for part in _fitting([encoded[number] for number in group], group, max_tokens)
+    ]
+
+
+def lay_out(
+    sequences: Sequence[tuple[PackedSequence, list[int]]], micro_batch_size: int, gradient_accumulation_steps: int
+) -> Schedule:
+    """Cut a run's sequences into steps and micro-batches.
+
+    Args:
+        sequences: Packed sequences in their order, each with the lines of its rows.
+        micro_batch_size: Packed sequences in one forward pass.
+        gradient_accumulation_steps: Micro-batches behind one optimizer step.
+
+    Returns:
+        The schedule; only its last step may have fewer micro-batches.
+    """
     steps, lines_of_steps = [], []
     per_step = micro_batch_size * gradient_accumulation_steps
     for start in range(0, len(sequences), per_step):
         chosen = sequences[start : start + per_step]
         packed = [sequence for sequence, _ in chosen]
         steps.append([packed[i : i + micro_batch_size] for i in range(0, len(packed), micro_batch_size)])
-        lines_of_steps.append([lines[number] for _, numbers in chosen for number in numbers])
+        lines_of_steps.append([line for _, lines in chosen for line in lines])
     return Schedule(
         steps=steps,
         rows=sum(sequence.rows for sequence, _ in sequences),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.files import digest_of
 from components.finetuning.methods import MethodSettings
+from components.finetuning.mixing import Mixture
 from components.models.rope import RopeScaling
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ class FinetuneSettings:
         prompt_loss_weight: Weight of prompt tokens.
         seed: Of order and dropout.
         rope_scaling: How the base's positions are scaled, in training and wherever the weights are loaded.
+        objective: "answers": what the assistant says in a chat; "text": every token of raw text.
+        mixture: Tokens of each task by stage, for rows that name theirs in `metadata.task`; none, all rows alike, by
+            `epochs`.
+        teacher: Fingerprint of the model whose distributions are learned; None, none.
+        distillation_weight: Part of the loss that is the distance from the teacher.
+        temperature: Of teacher and student in that distance.
     """
 
     method: str
@@ -60,6 +67,11 @@ class FinetuneSettings:
     prompt_loss_weight: float = 0.0
     seed: int = 0
     rope_scaling: RopeScaling | None = None
+    objective: str = "answers"
+    mixture: Mixture = ()
+    teacher: str | None = None
+    distillation_weight: float = 0.0
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)

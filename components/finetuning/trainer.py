@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from components.errors import TunewrightError
 from components.finetuning import checkpoint, guards
 from components.finetuning.best import ANSWERING_SECONDS, DEV_LOSS, DEV_SCORE, BestWeights
 from components.finetuning.checkpoint import Checkpoint, load_tensors
+from components.finetuning.distill import Teacher
 from components.finetuning.loss import forward_loss
 from components.finetuning.out_of_memory import EffectiveBatch, Split, told_clearly
 from components.finetuning.processes import Processes, loss_as_forward, share_of, step_weights
@@ -76,6 +78,7 @@ class ScheduledTrainer(Trainer):
         processes: This process among those that train together.
         watch: Keeps time and memory of each step.
         best: Which dev measurement's checkpoint stays.
+        teacher: Who is learned from besides the labels; None, nobody.
         dev_loss: Measures the dev rows; None where there are none.
         dev_score: Has them answered and scores the answers; None where that isn't asked for.
         dtype: What the step computes in; with float16 the loss is scaled, so that small gradients don't vanish
@@ -98,6 +101,7 @@ class ScheduledTrainer(Trainer):
         processes: Processes,
         watch: ProgressWatch,
         best: BestWeights,
+        teacher: Teacher | None,
         dev_loss: Callable[[], float] | None,
         dev_score: Callable[[], float] | None,
         dtype: torch.dtype,
@@ -110,6 +114,7 @@ class ScheduledTrainer(Trainer):
         self.processes = processes
         self.watch = watch
         self.best = best
+        self.loss = partial(forward_loss, teacher=teacher)
         self.dev_loss, self.dev_score = dev_loss, dev_score
         self.control: Any
         self.step_weights = step_weights(schedule)
@@ -172,7 +177,8 @@ class ScheduledTrainer(Trainer):
         return metrics
 
     def release_training_memory(self) -> None:
-        """Let go of gradients and optimizer states; nothing can be trained any more."""
+        """Let go of gradients, optimizer states and teacher; nothing can be trained any more."""
+        self.loss = partial(forward_loss, teacher=None)
         self.model.zero_grad(set_to_none=True)
         nothing: Any = None
         for holder in (self, self.callback_handler):
@@ -195,7 +201,7 @@ class ScheduledTrainer(Trainer):
         # accelerate puts autocast round the model's forward, which the loss goes past
         with torch.autocast(self.args.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
             if self.processes.count == 1:
-                loss = forward_loss(model, inputs, normaliser)
+                loss = self.loss(model, inputs, normaliser)
             else:
                 # gradients are averaged over the processes, and their sum is wanted
                 loss = model(inputs, normaliser) * self.processes.count
@@ -287,7 +293,7 @@ class ScheduledTrainer(Trainer):
                 self.watch.begin(state.global_step, state.log_history)
                 self._load_from_checkpoint(str(found.folder))
                 return
-        with loss_as_forward(self.model, forward_loss, self.processes):
+        with loss_as_forward(self.model, self.loss, self.processes):
             self.train(resume_from_checkpoint=str(found.folder) if found else None)
 
     def load_weights(self, found: Checkpoint) -> None:

@@ -18,6 +18,8 @@ __all__ = ["PeakEstimate", "PeakEstimator"]
 # `weighted_token_loss` computes so many rows of logits at once, and holds so many tensors of that size at its peak.
 LOGITS_CHUNK_TOKENS = 256
 LOGITS_CHUNK_TENSORS = 3
+# The teacher's logits, both distributions, and the distance between them.
+TEACHER_CHUNK_TENSORS = 4
 # What `components.runtime` tells the C library to keep in its heap.
 HEAP_LIMIT_BYTES = 32 * 2**20
 
@@ -48,6 +50,7 @@ class PeakEstimator:
 
     def __init__(self, config: Any, settings: StepSettings, sequence_tokens: int) -> None:
         self.sequence_tokens = sequence_tokens
+        self._chunks = LOGITS_CHUNK_TENSORS + (TEACHER_CHUNK_TENSORS if settings.teacher is not None else 0)
         self.blocks = int(getattr(config, "num_hidden_layers", 0))
         self._exact = self.blocks <= 2
         depths = (self.blocks,) if self._exact else (1, 2)
@@ -78,7 +81,7 @@ class PeakEstimator:
         """Return the bytes of the loss's logits chunks, where a chunk is too large for the heap."""
         tokens = min(LOGITS_CHUNK_TOKENS, micro_batch_size * self.sequence_tokens)
         chunk = tokens * self._vocabulary * 4
-        return chunk * LOGITS_CHUNK_TENSORS if chunk >= HEAP_LIMIT_BYTES else 0
+        return chunk * self._chunks if chunk >= HEAP_LIMIT_BYTES else 0
 
     def _at(self, micro_batch_size: int, checkpointing: bool) -> PeakEstimate:
         if self._exact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from components.memory.quantized_layers import fake_parameter, quantize_linear_l
 from components.memory.settings import StepSettings
 from components.models.rope import RopeScaling, free_of_history, scale_config
 
-__all__ = ["attachment", "build", "is_mapped", "materialise", "prepared", "read_config"]
+__all__ = ["attachment", "build", "build_teacher", "is_mapped", "materialise", "prepared", "read_config"]
 
 
 def read_config(folder: Path) -> Any:
@@ -78,6 +79,21 @@ def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
             _cast(model, dtype)
     model.train(training)
     return model
+
+
+def build_teacher(settings: StepSettings) -> Any:
+    """Build the frozen model that a step learns from, None where it has none.
+
+    Returns:
+        The model on the meta device, in the dtype of computation.
+
+    Raises:
+        InputError: A teacher's folder that can't be used.
+    """
+    if settings.teacher is None:
+        return None
+    frozen = replace(settings, method="lora", quantization=None, teacher=None, rope_scaling=None)
+    return build(read_config(Path(settings.teacher)), frozen, training=False).requires_grad_(False)
 
 
 def materialise(model: Any) -> None:

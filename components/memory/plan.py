@@ -166,6 +166,7 @@ def make_plan(
     head_pooling: str = "last",
     head_layer: int | str = "last",
     quantization_aware: str | None = None,
+    teacher: Path | None = None,
     process: TrainingProcess | None = None,
 ) -> Plan:
     """Choose how to train within a memory budget: the best quality that fits, then the fastest.
@@ -198,6 +199,7 @@ def make_plan(
         head_pooling: With features: which tokens' states are taken.
         head_layer: With features: of which layer.
         quantization_aware: The integers that full finetuning trains for, int8 or int4.
+        teacher: Folder of a frozen model that reads every batch too. Its memory is counted, its time isn't.
         process: A training process that was started early, and is asked where the plan is for a CPU.
 
     Returns:
@@ -243,6 +245,7 @@ def make_plan(
             dora=dora,
             rope_scaling=str(rope_scaling) if rope_scaling is not None else None,
             quantization_aware=quantization_aware,
+            teacher=str(teacher.absolute()) if teacher is not None else None,
         )
 
         def search(number: int) -> Search:

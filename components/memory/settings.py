@@ -56,6 +56,7 @@ class StepSettings:
         dora: Whether LoRA learns each weight's magnitude apart, for which it computes the whole weight.
         rope_scaling: None, or how the base's positions are scaled, such as yarn:2.
         quantization_aware: None, or the integers that full finetuning trains for: int8 or int4.
+        teacher: Folder of a frozen model that reads every batch too; only its config.json is read.
     """
 
     method: str = "lora"
@@ -76,6 +77,7 @@ class StepSettings:
     dora: bool = False
     rope_scaling: str | None = None
     quantization_aware: str | None = None
+    teacher: str | None = None
 
     @property
     def frozen_quantization(self) -> str | None:

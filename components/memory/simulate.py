@@ -184,7 +184,7 @@ class StepModel:
         if self._gathering is not None:
             self._gathering.begin()
         log.phase = "forward"
-        loss = micro_batch_loss(self._model, batch, self.settings)
+        loss = micro_batch_loss(self._model, batch, self.settings, self._tracked.teacher)
         log.phase = "backward"
         loss.backward()
         log.add(self._gradients(), "gradients", self._share)
@@ -269,13 +269,23 @@ def zero_batch(settings: StepSettings, shape: StepShape) -> dict[str, Any]:
     }
 
 
-def micro_batch_loss(model: Any, batch: dict[str, Any], settings: StepSettings) -> Any:
-    """Return the loss of a batch as the trainer computes it, under autocast where it trains so."""
+def micro_batch_loss(model: Any, batch: dict[str, Any], settings: StepSettings, teacher: Any = None) -> Any:
+    """Return the loss of a batch as the trainer computes it, under autocast where it trains so.
+
+    Args:
+        model: The model in training.
+        batch: As `zero_batch` gives it.
+        settings: What is trained and how.
+        teacher: The frozen model that it learns from, where there is one.
+    """
     import torch
 
+    from components.finetuning.distill import Teacher
     from components.finetuning.loss import forward_loss
 
+    # what they weigh takes no memory
+    taught = Teacher(teacher, 0.5, 2.0) if teacher is not None else None
     with torch.autocast("cpu", dtype=getattr(torch, settings.dtype), enabled=settings.autocast):
         if "weights" in batch:
-            return forward_loss(model, batch, 1.0)
+            return forward_loss(model, batch, 1.0, taught)
         return model(**batch, use_cache=False).loss

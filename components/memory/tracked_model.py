@@ -28,6 +28,7 @@ class TrackedModel:
 
     Attributes:
         model: The model.
+        teacher: The frozen model that it learns from; None where there is none.
         log: The history of its storages.
         parameters: Number of parameters.
 
@@ -43,15 +44,19 @@ class TrackedModel:
         found = fake_model.read_config(config) if isinstance(config, Path) else config
         with silently():
             self.model = fake_model.build(found, settings, training=training)
+            self.teacher = fake_model.build_teacher(settings) if training else None
         with self.running():
             fake_model.materialise(self.model)
+            if self.teacher is not None:
+                fake_model.materialise(self.teacher)
         self.log.add(self.weights(), "weights")
         self.parameters = parameter_count(self.model)
         _name_modules(self.model, self.log)
 
     def weights(self) -> Iterator[Any]:
-        """Yield parameters, buffers and the scales of quantized layers."""
-        return chain(self.model.parameters(), self.model.buffers(), scale_tensors(self.model))
+        """Yield parameters, buffers and the scales of quantized layers, and the teacher's."""
+        taught = chain(self.teacher.parameters(), self.teacher.buffers()) if self.teacher is not None else ()
+        return chain(self.model.parameters(), self.model.buffers(), scale_tensors(self.model), taught)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

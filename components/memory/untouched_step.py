@@ -72,7 +72,7 @@ def grown_bytes(folder: Path, settings: StepSettings, shape: StepShape) -> int:
 
     config = fake_model.read_config(folder)
     with silently():
-        model = fake_model.build(config, settings)
+        model, teacher = fake_model.build(config, settings), fake_model.build_teacher(settings)
     heap = _Heap()
     mode = _untouched(heap)
     with mode, silently(), one_sequence_a_row():
@@ -82,6 +82,13 @@ def grown_bytes(folder: Path, settings: StepSettings, shape: StepShape) -> int:
             for tensor in (*model.parameters(), *model.buffers(), *scale_tensors(model))
             if not fake_model.is_mapped(tensor, settings, config.dtype)
         }
+        if teacher is not None:
+            # its file's pages are counted with what is read into them
+            fake_model.materialise(teacher)
+            weights |= {
+                tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
+                for tensor in (*teacher.parameters(), *teacher.buffers())
+            }
         if shape.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -89,7 +96,7 @@ def grown_bytes(folder: Path, settings: StepSettings, shape: StepShape) -> int:
         batch = zero_batch(settings, shape)
 
         def pass_through() -> None:
-            micro_batch_loss(model, batch, settings).backward()
+            micro_batch_loss(model, batch, settings, teacher).backward()
 
         # lays down what stays for good: caches of this mode, of torch and of Python; none of it between the blocks
         pass_through()
