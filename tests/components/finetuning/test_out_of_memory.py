@@ -70,9 +70,9 @@ def allocator(monkeypatch: pytest.MonkeyPatch) -> Callable[[Allocate], list[int]
         seen: list[int] = []
         real = loss.forward_loss
 
-        def watched(model: Any, batch: dict[str, torch.Tensor], normaliser: float) -> torch.Tensor:
+        def watched(model: Any, batch: dict[str, torch.Tensor], normaliser: float, teacher: Any = None) -> torch.Tensor:
             seen.append(batch["input_ids"].shape[0])
-            found = real(model, batch, normaliser)
+            found = real(model, batch, normaliser, teacher)
             # the forward pass is done: gradients of the parts before this one are there, and must be dropped
             allocate(len(seen), seen[-1])
             return found
