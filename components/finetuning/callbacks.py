@@ -29,6 +29,9 @@ class WatchCallback(TrainerCallback):
         stop: Asked after each step whether to save a checkpoint and stop.
         give_up: Told each dev measurement, says whether to save a checkpoint and stop.
         say: Called with a line for the person.
+
+    Attributes:
+        asked: Whether `stop` has said so.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class WatchCallback(TrainerCallback):
         self.give_up = give_up
         self.say = say
         self.heap = HeapGuard()
+        self.asked = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.watch.begin(state.global_step, state.log_history)
@@ -64,7 +68,8 @@ class WatchCallback(TrainerCallback):
         self.heap.after_step()
         if state.global_step in self.dev_steps:
             control.should_evaluate = True
-        if self.stop() and state.global_step < state.max_steps:
+        self.asked = self.stop()
+        if self.asked and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **rest: Any) -> None:

@@ -192,6 +192,16 @@ def _finetune(
 
         largest = max(sum(map(len, micro_batch)) for step in schedule.steps for micro_batch in step)
         answer = dev_score(model, tokenizer, dev_task, largest)
+        callback = WatchCallback(
+            watch,
+            dev_steps(steps, dev.passes) if measure is not None else (),
+            dev,
+            best,
+            # a signal may reach one process alone, and the others would wait for its gradients
+            lambda: processes.any(stop()),
+            lambda measured: processes.any(give_up(measured)),
+            say,
+        )
         trainer = build_trainer(
             model,
             schedule,
@@ -219,18 +229,7 @@ def _finetune(
             teacher=taught_by(schedule.positions, max(token for row in encoded for token in row.input_ids) + 1),
             dev_loss=measure,
             dev_score=answer,
-            callbacks=[
-                WatchCallback(
-                    watch,
-                    dev_steps(steps, dev.passes) if measure is not None else (),
-                    dev,
-                    best,
-                    # a signal may reach one process alone, and the others would wait for its gradients
-                    lambda: processes.any(stop()),
-                    lambda measured: processes.any(give_up(measured)),
-                    say,
-                )
-            ],
+            callbacks=[callback],
         )
 
         def is_over(history: list[dict[str, Any]]) -> str | None:
@@ -246,7 +245,7 @@ def _finetune(
         done, history = trainer.state.global_step, trainer.state.log_history
         ended = is_over(history) or f"all {steps} steps were done"
         if done < steps and not is_over(history):
-            raise StoppedError(done, steps, seconds=watch.seconds, peak_bytes=memory.so_far(), asked=stop())
+            raise StoppedError(done, steps, seconds=watch.seconds, peak_bytes=memory.so_far(), asked=callback.asked)
         seconds = watch.seconds
         losses = step_losses(history)
         skipped = sum(entry["gradient_norm"] is None for entry in losses)

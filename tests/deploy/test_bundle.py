@@ -51,7 +51,7 @@ def test_bundle_with_other_pins_is_another_one(
 ) -> None:
     first = bundle(tmp_path, model)
     assert bundle(tmp_path, model).reused
-    monkeypatch.setattr(bundles, "pinned_requirements", lambda: ["torch==99.0"])
+    monkeypatch.setattr(bundles, "pinned_requirements", lambda _packages: ["torch==99.0"])
     upgraded = bundle(tmp_path, model)
     assert (upgraded.reused, upgraded.tag == first.tag) == (False, False)
     assert bundle(tmp_path, model).reused
