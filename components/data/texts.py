@@ -14,12 +14,12 @@ from typing import Any
 
 from components.data.chat import control_token
 from components.data.rows import Message, Row, read_lines
+from components.data.text_files import TEXT_SUFFIXES, find_text_files, read_text_file
 from components.errors import InputError
 
 __all__ = ["SPLITS", "check_texts", "encode_text", "read_texts", "split_texts", "text_files"]
 
 SHAPE = 'lines of {"text": "…"}, or a folder of .md and .txt files'
-SUFFIXES = (".md", ".markdown", ".txt")
 SPLITS = ("train", "dev", "test")
 ROLE = "text"
 
@@ -30,14 +30,7 @@ def text_files(path: Path) -> list[Path]:
     Raises:
         InputError: There is no such file or folder, or the folder holds no text.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"no text at {path}", allowed=SHAPE, next_step="check data.text in the recipe")
-    found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise InputError(f"the folder {path} holds no text", allowed=SHAPE, next_step="put texts into it")
-    return found
+    return find_text_files(path, "data.text", "text", SHAPE)
 
 
 def read_texts(path: Path) -> list[Row]:
@@ -54,7 +47,7 @@ def read_texts(path: Path) -> list[Row]:
         InputError: Nothing there, not UTF-8, or a line of another shape.
     """
     documents: list[tuple[str, int, dict[str, Any]]]
-    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+    if path.is_file() and path.suffix.lower() not in TEXT_SUFFIXES:
         documents = [(_parse(path, number, line), number, {}) for number, line in read_lines(path)]
     else:
         documents = [
@@ -155,12 +148,7 @@ def _parse(path: Path, number: int, line: bytes) -> str:
 
 
 def _read(file: Path) -> str:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read {file}: {error}", allowed="UTF-8 text", next_step="save it as UTF-8, or take it out"
-        ) from error
+    text = read_text_file(file)
     if not text.strip():
         raise InputError(f"{file} is empty", allowed="UTF-8 text", next_step="write something into it, or take it out")
     return text

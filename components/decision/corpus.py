@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.data.rows import read_lines
+from components.data.text_files import find_text_files, read_text_file
 from components.errors import InputError
 
 __all__ = ["Passage", "corpus_files", "read_corpus"]
 
 SHAPE = 'lines of {"id": "…", "text": "…"}, or a folder of .md and .txt files'
-TEXT_SUFFIXES = (".md", ".markdown", ".txt")
 # About what the sentence embedding reads (256 tokens): a longer passage would be found by its beginning only.
 WORDS_A_PASSAGE = 160
 
@@ -35,14 +35,7 @@ def corpus_files(path: Path) -> list[Path]:
     Raises:
         InputError: There is no such file or folder, or the folder holds no text.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"no corpus at {path}", allowed=SHAPE, next_step="check data.corpus in the recipe")
-    found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in TEXT_SUFFIXES)
-    if not found:
-        raise InputError(f"the corpus folder {path} holds no text", allowed=SHAPE, next_step="put texts into it")
-    return found
+    return find_text_files(path, "data.corpus", "corpus", SHAPE)
 
 
 def read_corpus(path: Path) -> list[Passage]:
@@ -96,14 +89,8 @@ def _parse(path: Path, number: int, text: bytes) -> Passage:
 
 
 def _cut(file: Path, folder: Path) -> list[Passage]:
-    try:
-        whole = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read {file}: {error}", allowed="UTF-8 text", next_step="save it as UTF-8, or take it out"
-        ) from error
     pieces: list[str] = []
-    for paragraph in (p.strip() for p in re.split(r"\n\s*\n", whole)):
+    for paragraph in (p.strip() for p in re.split(r"\n\s*\n", read_text_file(file))):
         for part in _split_long(paragraph):
             if pieces and len(f"{pieces[-1]} {part}".split()) <= WORDS_A_PASSAGE:
                 pieces[-1] = f"{pieces[-1]}\n{part}"

@@ -14,12 +14,9 @@ from itertools import pairwise
 from typing import Any
 
 from components.errors import InputError
-from components.models.forward import logits, text_states
+from components.models.forward import label_losses, text_states
 
 __all__ = ["Bucket", "measure_perplexity", "token_losses"]
-
-# Places that go through the output layer at once.
-CHUNK_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -93,15 +90,11 @@ def token_losses(model: Any, ids: Sequence[int]) -> list[float]:
 
     was_training = model.training
     model.eval()
-    found: list[float] = []
     try:
         with torch.inference_mode():
             states = text_states(model, ids)
             labels = torch.tensor(list(ids[1:]), device=states.device)
-            for start in range(0, len(labels), CHUNK_TOKENS):
-                chunk = labels[start : start + CHUNK_TOKENS]
-                scored = logits(model, states[start : start + len(chunk)])
-                found += torch.nn.functional.cross_entropy(scored, chunk, reduction="none").tolist()
+            found: list[float] = label_losses(model, states[:-1], labels).tolist()
     finally:
         model.train(was_training)
     return found

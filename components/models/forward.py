@@ -16,7 +16,7 @@ from components.models.soft_prompt import prompted_states, soft_prompt_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["causal_model", "check_logits", "hidden_states", "logits", "text_states", "token_log_probs"]
+__all__ = ["causal_model", "check_logits", "hidden_states", "label_losses", "logits", "text_states", "token_log_probs"]
 
 # Tokens that check_logits compares: the head does the same at every position.
 CHECKED_TOKENS = 8
@@ -154,6 +154,27 @@ def _not_reproduced(inner: Any, reason: str) -> InputError:
     )
 
 
+def label_losses(model: Any, states: Tensor, labels: Tensor, chunk_tokens: int = 256) -> Tensor:
+    """Return the cross-entropy of each label, a chunk of places at a time: logits of all would fill memory.
+
+    Args:
+        model: A causal language model, bare or wrapped by peft.
+        states: Last hidden states [N, H].
+        labels: Token to predict at each place [N].
+        chunk_tokens: Places that go through the output layer at once.
+
+    Returns:
+        Losses [N] float32, in nats.
+    """
+    import torch
+
+    found = []
+    for start in range(0, len(labels), chunk_tokens):
+        part = slice(start, start + chunk_tokens)
+        found.append(torch.nn.functional.cross_entropy(logits(model, states[part]), labels[part], reduction="none"))
+    return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)
+
+
 def token_log_probs(model: Any, batch: dict[str, Tensor], chunk_tokens: int = 256) -> Tensor:
     """Return the log probability of each label that carries weight.
 
@@ -169,16 +190,6 @@ def token_log_probs(model: Any, batch: dict[str, Tensor], chunk_tokens: int = 25
 
     states = hidden_states(model, batch)
     chosen = (batch["weights"] > 0) & (batch["labels"] >= 0)
-    chosen_states, chosen_labels = states[chosen], batch["labels"][chosen]
-    found = []
-    for start in range(0, chosen_states.shape[0], chunk_tokens):
-        part = slice(start, start + chunk_tokens)
-        found.append(
-            -torch.nn.functional.cross_entropy(
-                logits(model, chosen_states[part]), chosen_labels[part], reduction="none"
-            )
-        )
     result = torch.zeros(batch["labels"].shape, dtype=torch.float32, device=states.device)
-    if found:
-        result[chosen] = torch.cat(found)
+    result[chosen] = -label_losses(model, states[chosen], batch["labels"][chosen], chunk_tokens)
     return result
