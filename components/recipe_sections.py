@@ -125,17 +125,8 @@ class DecisionSection(Section):
     override_reason: str | None = Field(None, description="finetune whatever the verdict; kept in lineage")
     bases: tuple[str, ...] = Field((), description="bases to compare on the same dev rows; empty: none")
 
-    @field_validator("bases")
-    @classmethod
-    def _bases_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("a base is named twice")
-        return value
-
     @model_validator(mode="after")
     def _candidates_have_what_they_need(self) -> DecisionSection:
-        if len(set(self.candidates)) < len(self.candidates):
-            raise ValueError("a candidate is named twice")
         if self.few_shot == 0 and any("few-shot" in name for name in self.candidates):
             raise ValueError("few_shot is 0 but candidates has few-shot prompts: raise few_shot, or drop them")
         if "prompt" in self.candidates and not self.prompt:
