@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from components.errors import InputError
+from components.finetuning.method_keys import DEV_ROWS, NOT_OF_HEADS, READ_BY
 from components.models.rope import LARGEST_FACTOR, ROPE_TYPES, RopeScaling
 from components.recipe_errors import shown
 from components.recipe_section import Auto, Fraction, Section
@@ -158,7 +159,11 @@ class FinetuneSection(Section):
     dev_metric_rows: int = Field(
         0, ge=0, description="dev rows that are answered and scored with each dev loss, by task.metric; 0: none"
     )
-    dev_passes: int = Field(4, ge=1, description="how often dev rows are measured, the last time after the last step")
+    dev_passes: int = Field(
+        4,
+        ge=1,
+        description="how often dev rows are measured, the last time after the last step; features: after every epoch",
+    )
     early_stopping: int = Field(
         0, ge=0, description="measurements in a row that bring nothing better, after which training ends; 0: it goes on"
     )
@@ -170,6 +175,10 @@ class FinetuneSection(Section):
         (),
         description="who is told of the run besides the terminal: tensorboard, mlflow, wandb; each has to be installed",
     )
+
+    def _set_ones(self) -> list[str]:
+        """Return the keys whose values aren't the defaults."""
+        return [name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default]
 
     @model_validator(mode="after")
     def _start_fits_the_method(self) -> FinetuneSection:
@@ -200,8 +209,6 @@ class FinetuneSection(Section):
         for key in ("distillation_weight", "temperature"):
             if self.teacher is None and getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key} is for learning from a teacher, and there is none: set finetune.teacher")
-        if self.teacher is not None and self.method == "features":
-            raise ValueError("a head on features says labels, and a teacher tokens: change method, or drop teacher")
         if self.teacher is not None and self.distillation_weight == 0:
             raise ValueError("distillation_weight 0 learns nothing from the teacher: raise it, or drop teacher")
         return self
@@ -229,16 +236,14 @@ class FinetuneSection(Section):
 
     @model_validator(mode="after")
     def _a_head_is_of_features(self) -> FinetuneSection:
-        fields = type(self).model_fields
-        set_ones = [name for name in fields if name.startswith("head") and getattr(self, name) != fields[name].default]
-        if set_ones and self.method != "features":
-            raise ValueError(f"{set_ones[0]} is for method features, and method is {shown(self.method)}")
-        of_steps = ("dev_metric_rows", "early_stopping", "report_to", "rope_scaling")
-        set_ones = [name for name in of_steps if getattr(self, name)]
-        if set_ones and self.method == "features":
-            raise ValueError(f"{set_ones[0]} is for methods that train through the base, and method is 'features'")
+        head = [key for key in self._set_ones() if READ_BY.get(key) == ("features",)]
+        if head and self.method != "features":
+            raise ValueError(f"{head[0]} is for method features, and method is {shown(self.method)}")
         if self.method == "features" and not self.keep_best:
             raise ValueError("keep_best can't be false with method 'features': the dev loss chooses a head's epoch")
+        not_read = [key for key in self._set_ones() if key in NOT_OF_HEADS and key not in DEV_ROWS]
+        if not_read and self.method == "features":
+            raise ValueError(f"{not_read[0]} is for methods that train through the base, and method is 'features'")
         return self
 
     @model_validator(mode="after")

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from components.errors import InputError, TunewrightError
+from components.finetuning.method_keys import left_out
 from components.finetuning.methods import METHODS
 from components.models.quantize import QUANTIZED
+from components.recipe_finetune import FinetuneSection
 from flows import measure_steps, steps
 from flows.job import Job
 from flows.observer import Observer
@@ -41,6 +43,8 @@ PROMPT_TOKENS = 64
 def overrides_of(name: str) -> tuple[str, ...]:
     """Return the recipe values of a method as it is named in a comparison: `lora`, `lora+dora` or `full+int4`.
 
+    What the recipe sets for other methods is set back, and so are LoRA's variants that the name hasn't.
+
     Raises:
         InputError: An unknown method or variant, or a variant of a method that has none.
     """
@@ -48,7 +52,7 @@ def overrides_of(name: str) -> tuple[str, ...]:
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}", allowed=", ".join(METHODS))
     if method == "full" and len(variants) == 1 and variants[0] in INTEGERS:
-        return ("finetune.method=full", INTEGERS[variants[0]])
+        return (*_set_back("full"), INTEGERS[variants[0]])
     unknown = [variant for variant in variants if variant not in VARIANTS]
     starts = [variant for variant in variants if VARIANTS.get(variant, "").startswith("finetune.lora_start")]
     twice = len(set(variants)) < len(variants) or len(starts) > 1
@@ -58,7 +62,15 @@ def overrides_of(name: str) -> tuple[str, ...]:
             allowed=f"lora or qlora, with +{', +'.join(VARIANTS)}, each once; full, with one of "
             f"+{', +'.join(INTEGERS)}; other methods as they are",
         )
-    return (f"finetune.method={method}", *(VARIANTS[variant] for variant in variants))
+    return (*_set_back(method), *(VARIANTS[variant] for variant in variants))
+
+
+def _set_back(method: str) -> tuple[str, ...]:
+    """Return a method, and the defaults of what it doesn't read or what makes a variant of it."""
+    fields = FinetuneSection.model_fields
+    variants = [value.partition("=")[0].rpartition(".")[2] for value in (*VARIANTS.values(), *INTEGERS.values())]
+    keys = dict.fromkeys((*left_out(method), *variants))
+    return (f"finetune.method={method}", *(f"finetune.{key}={json.dumps(fields[key].default)}" for key in keys))
 
 
 def compare_methods(

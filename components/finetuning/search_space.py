@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from components.errors import InputError
 from components.files import canonical_json
+from components.finetuning.method_keys import READ_BY, reads
 
 if TYPE_CHECKING:
     from components.recipe_sections import Recipe, SweptValues
@@ -29,17 +30,8 @@ NOT_SWEPT = (
     "keep_best",
     "report_to",
 )
-LORA = ("lora", "qlora")
-SOFT_PROMPTS = ("prefix_tuning", "prompt_tuning", "p_tuning")
-# Keys that only some methods read. What 'auto' may become reads those of its methods.
-READ_BY = {
-    **dict.fromkeys(("rank", "alpha", "dropout", "targets", "rslora", "dora", "lora_start"), LORA),
-    "bottleneck_width": ("bottleneck",),
-    "virtual_tokens": SOFT_PROMPTS,
-}
 # Settings of heads, which aren't swept.
 HEAD = "head"
-AUTO_METHODS = ("full", *LORA)
 # Of the corners of a space so many are tried before a sweep begins.
 MOST_CORNERS = 256
 DIGITS = 4
@@ -125,8 +117,7 @@ def search_space(recipe: Recipe) -> tuple[Swept, ...]:
 
 def applicable(key: str, method: str) -> bool:
     """Tell whether a method, or one that 'auto' may become, reads a key."""
-    readers = READ_BY.get(_name(key))
-    return readers is None or any(name in readers for name in (AUTO_METHODS if method == "auto" else (method,)))
+    return reads(method, _name(key))
 
 
 def check_combinations(space: tuple[Swept, ...], check: Callable[[dict[str, Any]], object]) -> None:

@@ -46,7 +46,7 @@ def test_a_version_teaches_another_base(project: Project, tmp_path: Path) -> Non
         ({"teacher": "tiny", "distillation_weight": 0}, "learns nothing from the teacher"),
         ({"teacher": "tiny", "temperature": 0}, "finetune.temperature"),
         ({"teacher": "tiny", "distillation_weight": 1.5}, "finetune.distillation_weight"),
-        ({"teacher": "tiny", "method": "features"}, "a head on features says labels"),
+        ({"teacher": "tiny", "method": "features"}, "teacher is for methods that train through the base"),
         ({"teacher": "nowhere"}, "unknown base 'nowhere'"),
         ({"teacher": "version:nobody@champion"}, "there is no registry"),
     ],

@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from components.errors import InputError
+from components.finetuning.methods import METHODS
+from components.recipe import load_recipe
 from flows.method_comparison import overrides_of
 from tests.flows.conftest import call_command
 
@@ -73,7 +75,28 @@ def test_bad_input_is_told_before_anything_is_trained(
 
 
 def test_full_finetuning_for_integers_has_a_name_of_its_own() -> None:
-    assert overrides_of("full+int4") == ("finetune.method=full", "finetune.quantization_aware=int4")
+    assert "finetune.quantization_aware=int4" in overrides_of("full+int4")
     for name in ("lora+int4", "full+int8+int4", "full+dora"):
         with pytest.raises(InputError, match="variants that can't be in"):
             overrides_of(name)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"method": "features", "head": "classification", "head_width": 8},
+        {"method": "lora", "dora": True, "dev_metric_rows": 4, "report_to": ["tensorboard"], "rope_scaling": "yarn:2"},
+        {"method": "qlora", "lora_start": "loftq", "teacher": "tiny", "temperature": 3.0},
+        {"method": "full", "quantization_aware": "int8"},
+    ],
+)
+def test_what_a_recipe_sets_for_one_method_does_not_keep_it_from_the_others(
+    project: Project, written: dict[str, object]
+) -> None:
+    path = project(finetune=written)
+    for name in (*METHODS, "lora+rslora+dora", "qlora+loftq", "full+int8"):
+        found = load_recipe(path, None, overrides_of(name)).recipe.finetune
+        assert found.method == name.partition("+")[0]
+        assert (found.rslora, found.dora) == ("rslora" in name, "dora" in name)
+        assert (found.head_width == 8) == ("head_width" in written and name == "features")
+        assert (found.teacher is None) == ("teacher" not in written or name == "features")
