@@ -261,6 +261,10 @@ class Job:
                 next_step="check data.assets in the recipe",
             )
 
+    def scored_rows(self, split: str) -> list[Row]:
+        """Return the rows of dev or test that are answered and scored."""
+        return self.dev_rows if split == "dev" else self.test_rows
+
     def forget_rows(self) -> None:
         """Drop what was read for checking: what is materialised afterwards may hold other rows and passages."""
         for name in (
@@ -377,7 +381,8 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
     job.check_rows()
     prepare_process(recipe.memory.threads)
     if not job.on_text:
-        check_metric(recipe.task.metric, recipe.task.metric_options)
+        rows = [row for split in ("dev", "test") if job.split_path(split).exists() for row in job.scored_rows(split)]
+        check_metric(recipe.task.metric, recipe.task.metric_options, rows)
     _ = job.binding, job.teacher_fingerprint
     check_not_quantized(job.base.folder, f"the recipe's base {recipe.base}")
     return job

@@ -9,10 +9,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import statistics
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +31,10 @@ MOST_NUMERIC_LABELS = 10
 # Answers of which most are numbers were meant as numbers, and the rest is a slip to be told of.
 MOSTLY = 0.9
 MOST_DECIMALS = 6
+# Of numbers that hardly differ so many leading digits of their spread are answered all the same, up to a float's own.
+SPREAD_DIGITS, FLOAT_DECIMALS = 3, 17
+# A head computes in float32; beyond this, squares of what it computes with leave a float64 as well.
+LARGEST = 1e30
 LISTED = 8
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
@@ -40,7 +46,8 @@ class Targets:
     Attributes:
         task: "classification" or "regression".
         labels: The classes, sorted; empty for regression.
-        decimals: Digits behind the point with which numbers are answered: the most that a training answer has.
+        decimals: Digits behind the point with which numbers are answered: the most that a training answer has, up to
+            six or what three digits of their standard deviation take.
     """
 
     task: HeadTask
@@ -159,7 +166,10 @@ def _numbers(rows: Sequence[Row], path: Path) -> Targets:
             allowed="numbers that differ",
             next_step="add rows with other numbers",
         )
-    return Targets("regression", decimals=max(_decimals(row.answer.strip()) for row in rows))
+    written = max(-int(Decimal(row.answer.strip()).as_tuple().exponent) for row in rows)
+    spread = statistics.pstdev([_require_number(row, path) for row in rows])
+    telling = SPREAD_DIGITS - 1 - math.floor(math.log10(spread))
+    return Targets("regression", decimals=max(0, min(written, max(MOST_DECIMALS, telling), FLOAT_DECIMALS)))
 
 
 def _require_number(row: Row, path: Path) -> float:
@@ -170,13 +180,13 @@ def _require_number(row: Row, path: Path) -> float:
             allowed="a finite number such as 3, -0.25 or 1e-3, and nothing beside it",
             next_step="correct the row, or set finetune.head classification",
         )
+    if abs(value) > LARGEST:
+        raise InputError(
+            f"{path}, line {row.line}: the answer {_short(row.answer)} is too large for a regression",
+            allowed=f"numbers from -{LARGEST:g} to {LARGEST:g}",
+            next_step="write the answers in a larger unit, or as logarithms",
+        )
     return value
-
-
-def _decimals(text: str) -> int:
-    if "e" in text.lower():
-        return MOST_DECIMALS
-    return min(MOST_DECIMALS, len(text.partition(".")[2]))
 
 
 def _spelling(label: str) -> str:

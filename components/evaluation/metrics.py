@@ -74,19 +74,29 @@ def check_option_names(metric: str, options: Mapping[str, Any]) -> None:
         _refuse_option(metric, f"unknown option {unknown[0]!r}", known)
 
 
-def check_metric(metric: str, options: Mapping[str, Any]) -> None:
-    """Refuse a metric, or options of it, that don't exist or can't be used.
+def check_metric(metric: str, options: Mapping[str, Any], rows: Sequence[Row] = ()) -> None:
+    """Refuse a metric, options of it, or rows for it, that don't exist or can't be used.
 
     Args:
         metric: Name of a shipped metric.
         options: Its options.
+        rows: What is to be scored by it.
 
     Raises:
-        InputError: No such metric, an option that it doesn't know, one missing that it needs, or a value that it can't
-            use.
+        InputError: No such metric, an option that it doesn't know, one missing that it needs, a value that it can't
+            use, or a row whose answer it can't compare with.
     """
     check_metric_name(metric)
-    _check_options(metric, _metric_class(metric), options)
+    kind = _metric_class(metric)
+    _check_options(metric, kind, options)
+    if hasattr(kind, "check_reference"):
+        for row in rows:
+            try:
+                kind.check_reference(row.answer)
+            except ValueError as error:
+                raise InputError(
+                    f"metric {metric}, line {row.line}: {error}", next_step="correct the row, or choose another metric"
+                ) from error
 
 
 def score(metric: str, predictions: Sequence[str], rows: Sequence[Row], options: Mapping[str, Any]) -> list[float]:
@@ -137,9 +147,8 @@ def _computed(
 ) -> Mapping[str, Any]:
     if len(predictions) != len(rows):
         raise InputError(f"{len(predictions)} predictions for {len(rows)} rows", allowed="one prediction for each row")
-    check_metric_name(metric)
+    check_metric(metric, options, rows)
     kind = _metric_class(metric)
-    _check_options(metric, kind, options)
     if not rows:
         return {}
     module = kind(keep_in_memory=True, cache_dir=str(cache_dir() / "evaluate"))
@@ -151,12 +160,7 @@ def _computed(
             columns[column] = [row.answer for row in rows]
         else:
             columns[column] = [_metadata(row, column.removesuffix("s"), metric) for row in rows]
-    try:
-        found: Mapping[str, Any] = module.compute(**columns, **options)
-    except ValueError as error:
-        raise InputError(
-            f"metric {metric}: {error}", next_step="correct task.metric_options in the recipe, or the rows"
-        ) from error
+    found: Mapping[str, Any] = module.compute(**columns, **options)
     return found
 
 

@@ -102,7 +102,7 @@ def evaluate_task(
         raise InputError(
             "there are no rows to evaluate", next_step="check the split's file with `tunewright data check`"
         )
-    check_metric(metric, options)
+    check_metric(metric, options, rows)
     asked = [row.prompt for row in rows] if prompts is None else prompts
     if len(asked) != len(rows):
         raise InputError(f"{len(asked)} prompts for {len(rows)} rows", allowed="one prompt for each row")

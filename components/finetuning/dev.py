@@ -86,7 +86,7 @@ def dev_score(model: Any, tokenizer: Any, task: DevTask | None, step_tokens: int
     from components.evaluation.task import evaluate_task
     from components.finetuning.out_of_memory import random_states, restore_random
 
-    check_metric(task.metric, task.options)
+    check_metric(task.metric, task.options, task.rows)
     prompts = [prompt_ids(tokenizer, row.prompt) for row in task.rows]
     check_lengths(model, prompts, task.max_new_tokens)
     batch_size = max(1, step_tokens // (max(map(len, prompts)) + task.max_new_tokens))

@@ -43,7 +43,18 @@ def test_auto_takes_numbers_of_many_kinds_for_a_regression(answers: list[str], t
     assert read_targets(rows(*answers), "auto", PATH).task == task
 
 
-@pytest.mark.parametrize(("answers", "decimals"), [(("1", "2.25"), 2), (("1", "-2"), 0), (("1e-3", "2"), 6)])
+@pytest.mark.parametrize(
+    ("answers", "decimals"),
+    [
+        (("1", "2.25"), 2),
+        (("1", "-2"), 0),
+        (("1e-3", "2"), 3),
+        (("1e3", "2"), 0),
+        (("0.1234567", "2"), 6),
+        (("1e-7", "5e-7"), 7),
+        (("1.25e-9", "9e-9"), 11),
+    ],
+)
 def test_numbers_are_answered_with_the_digits_of_training(answers: Sequence[str], decimals: int) -> None:
     found = read_targets(rows(*answers), "regression", PATH)
     assert found.decimals == decimals

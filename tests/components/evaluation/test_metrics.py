@@ -167,5 +167,11 @@ def test_a_scale_that_is_none_is_refused(scale: object) -> None:
         check_metric("number_closeness", {"scale": scale})
 
 
+@pytest.mark.parametrize("answer", ["many", "3 m", "nan", "1e999"])
+def test_a_right_answer_that_is_no_number_is_told_before_anything_is_answered(answer: str) -> None:
+    with pytest.raises(InputError, match=r"number_closeness, line 4: the right answer"):
+        check_metric("number_closeness", {"scale": 1}, [row("1.5"), row(answer)])
+
+
 def test_metrics_without_summaries_compute_none() -> None:
     assert summaries("exact_match", ["a"], [row("a")], {}) == {}

@@ -49,6 +49,16 @@ class NumberCloseness(evaluate.Metric):
         if not (number and math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale is {scale!r}, and must be a number above 0")
 
+    @staticmethod
+    def check_reference(reference: str) -> None:
+        """Refuse a right answer that is no number.
+
+        Raises:
+            ValueError: It is text, infinite or NaN, or a number with something beside it.
+        """
+        if NUMBER.fullmatch(reference.strip()) is None or not math.isfinite(float(reference)):
+            raise ValueError(f"the right answer {reference[:40]!r} is no finite number")
+
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -59,7 +69,6 @@ class NumberCloseness(evaluate.Metric):
         )
 
     def _compute(self, predictions: Sequence[str], references: Sequence[str], scale: float) -> dict[str, Any]:
-        self.check_options(scale)
         pairs = [(_first_number(p), float(r)) for p, r in zip(predictions, references, strict=True)]
         scores = [0.0 if p is None else max(0.0, 1 - abs(p - gold) / scale) for p, gold in pairs]
         answered = [(p, gold) for p, gold in pairs if p is not None]
