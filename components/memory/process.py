@@ -30,9 +30,8 @@ __all__ = [
 
 # Code pages and work buffers of matrix products that are first touched in training; measured, 135M model, one thread.
 FIRST_USE_BYTES = 45_000_000
-# The kernels of 16-bit products and attention make blocks of their own, which no operator shows, between the tensors:
-# the heap then gets fewer holes than without them. Measured with LoRA on the 135M model, 64 to 679 tokens.
-SIXTEEN_BIT_HOLES_FRACTION = 0.8
+# Code and work buffers of 16-bit kernels, beyond those; measured, 135M model, one thread, a processor with AMX.
+SIXTEEN_BIT_KERNEL_BYTES = 50_000_000
 # Heap against live heap tensors, in the measured steps at most; with checkpointing against those without it.
 HEAP_FACTOR, HEAP_BYTES = 1.8, 100_000_000
 CHECKPOINT_HEAP_FACTOR, CHECKPOINT_HEAP_BYTES = 0.8, 260_000_000
@@ -124,15 +123,16 @@ class TrainingProcess:
             dtype: dtype of computation.
 
         Returns:
-            Growth of resident memory over the baseline: the tensors and the heap's holes between them.
+            Growth of resident memory over the baseline: the tensors, the heap's holes between them, and what 16-bit
+            kernels keep.
 
         Raises:
             TunewrightError: The process failed.
         """
         if self._framework_bytes is None:
             self._framework_bytes = self._answer()
-        holes = max(0, self._answer() - live_bytes)
-        return live_bytes + round(holes * (1.0 if dtype == "float32" else SIXTEEN_BIT_HOLES_FRACTION))
+        kernels = 0 if dtype == "float32" else SIXTEEN_BIT_KERNEL_BYTES
+        return max(live_bytes, self._answer()) + kernels
 
     def close(self) -> None:
         """End the process."""
