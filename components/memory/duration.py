@@ -73,6 +73,7 @@ def measured_duration(
     trainable_parameters: int,
     micro_batch_size: int,
     sequences_per_step: int,
+    teacher: tuple[StepSpeed, int] | None = None,
 ) -> Duration:
     """Predict a run on the device that was measured.
 
@@ -83,6 +84,7 @@ def measured_duration(
         trainable_parameters: Parameters that are trained.
         micro_batch_size: Sequences at once.
         sequences_per_step: Sequences behind each optimizer step.
+        teacher: The same measurement of a frozen model that reads every batch too, and its blocks.
 
     Returns:
         The prediction.
@@ -99,6 +101,8 @@ def measured_duration(
         "optimizer": speed.optimizer_seconds * trainable_parameters * steps,
         "dev loss": workload.dev_measurements(sequences_per_step) * dev_seconds,
     }
+    if teacher is not None:
+        parts["teacher"] = _teacher_seconds(*teacher, batches)
     seconds = sum(parts.values())
     return Duration(
         seconds=seconds,
@@ -115,6 +119,13 @@ def measured_duration(
             f"{speed.product_flops_per_second / 1e9:,.0f}"
         ),
     )
+
+
+def _teacher_seconds(speed: StepSpeed, blocks: int, batches: list[MicroBatch]) -> float:
+    """Return the time of a frozen model's passes: forward alone, a third of what its output layer takes in a step."""
+    curve = _Curve(speed.rates)
+    passes = blocks * curve.forward_share * sum(curve.seconds(batch) for batch in batches)
+    return passes + speed.output_seconds * sum(batch.labelled for batch in batches) / 3
 
 
 def features_duration(workload: Workload, speed: StepSpeed, *, blocks: int, prompts_at_once: int) -> Duration:

@@ -199,7 +199,7 @@ def make_plan(
         head_pooling: With features: which tokens' states are taken.
         head_layer: With features: of which layer.
         quantization_aware: The integers that full finetuning trains for, int8 or int4.
-        teacher: Folder of a frozen model that reads every batch too. Its memory is counted, its time isn't.
+        teacher: Folder of a frozen model that reads every batch too.
         process: A training process that was started early, and is asked where the plan is for a CPU.
 
     Returns:

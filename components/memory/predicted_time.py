@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from components.memory.block_probe import measure_step_speed
 from components.memory.duration import Duration, assumed_duration, measured_duration
+from components.memory.fake_model import read_config
 from components.memory.gpus import Gpu
 from components.memory.hardware import Budget
 from components.memory.search import Outcome, settings_of, slowdown
@@ -34,7 +36,7 @@ def predict_duration(
 
     Args:
         config: The base's config.
-        settings: Rank, targets and dtype.
+        settings: Rank, targets, dtype and teacher.
         outcome: What the search found.
         workload: The sequences of the run.
         gpu: The named GPU, None for the device at hand.
@@ -57,23 +59,34 @@ def predict_duration(
     batches = list(workload.micro_batches(chosen.micro_batch_size, sequences_per_step))
     lengths = sorted(batch.tokens for batch in batches)
     probed = tuple(sorted({lengths[round(part * (len(lengths) - 1))] for part in QUARTILES}))
+    labelled = round(sum(batch.labelled for batch in batches) / len(batches))
+    size, step = chosen.micro_batch_size, settings_of(settings, chosen.variant, budget.device, 1)
     speed = measure_step_speed(
         config,
-        settings_of(settings, chosen.variant, budget.device, 1),
-        sequences=chosen.micro_batch_size,
+        step,
+        sequences=size,
         lengths=probed,
-        labelled=round(sum(batch.labelled for batch in batches) / len(batches)),
+        labelled=labelled,
         gradient_checkpointing=chosen.gradient_checkpointing,
     )
-    if speed is None:
+    taught_by = None
+    if settings.teacher is not None:
+        other = read_config(Path(settings.teacher))
+        frozen = StepSettings("lora", dtype=chosen.dtype, device=budget.device)
+        found = measure_step_speed(
+            other, frozen, sequences=size, lengths=probed, labelled=labelled, gradient_checkpointing=False
+        )
+        taught_by = None if found is None else (found, other.num_hidden_layers)
+    if speed is None or (settings.teacher is not None and taught_by is None):
         return None
     return measured_duration(
         workload,
         speed,
         blocks=config.num_hidden_layers,
         trainable_parameters=outcome.simulation.trainable_parameters,
-        micro_batch_size=chosen.micro_batch_size,
+        micro_batch_size=size,
         sequences_per_step=sequences_per_step,
+        teacher=taught_by,
     )
 
 

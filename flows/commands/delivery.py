@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from components.errors import VerdictError
+from components.errors import InputError, VerdictError
 
 __all__ = ["deliver", "refuse_what_does_not_fit", "render"]
 
@@ -24,7 +24,7 @@ def deliver(recipe: Path | None, base: str | None, options: dict[str, Any]) -> d
         The document of `components.decision.delivery.plan_delivery`.
 
     Raises:
-        InputError: No task, or a base that can't be used.
+        InputError: No task, a base that can't be used, or a recipe that trains a head.
     """
     from components.decision.delivery import plan_delivery
     from components.memory.hardware import detect_budget, gpu_budget, parse_size
@@ -39,6 +39,12 @@ def deliver(recipe: Path | None, base: str | None, options: dict[str, Any]) -> d
         from flows.commands.recipe_options import open_recipe
 
         job = open_recipe(recipe, options["profile"], options["overrides"], options["home"])
+        if job.recipe.finetune.method == "features":
+            raise InputError(
+                "--deliver with finetune.method features: heads share the base and take some kilobytes each",
+                allowed="recipes that train adapters or whole weights",
+                next_step="see what one base takes with --serve, or set finetune.method=lora",
+            )
         rank, targets, name, folder = job.tactics.rank, job.tactics.targets, job.recipe.base, job.base.folder
     elif not (folder / "config.json").is_file():
         from components.models.sources import locate_base

@@ -155,6 +155,14 @@ def test_settings_and_metrics_that_do_not_apply_are_refused_at_the_door(
     assert said in str(error.value)
 
 
+def test_delivering_heads_is_refused_with_the_reason(
+    recipe: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = call_command(monkeypatch, capsys, "plan", str(recipe()), "--deliver", "3")
+    assert status == 2
+    assert "heads share the base" in err
+
+
 @pytest.mark.parametrize("split", ["dev", "test"])
 def test_a_label_that_training_never_saw_is_refused_at_the_door(recipe: Project, tmp_path: Path, split: str) -> None:
     path = recipe()

@@ -45,6 +45,16 @@ def test_what_was_measured_adds_up_at_the_measured_length() -> None:
     assert document["tokens_per_second"] == pytest.approx(30 / found.seconds, rel=1e-3)
 
 
+def test_a_teachers_passes_are_a_part_of_their_own() -> None:
+    rate = BlockRate(1, 10, seconds=2.0, forward_seconds=1.0, flops=200, spread=0.1)
+    work = Workload((10, 10, 10), (1, 2, 3), (10,), 2)
+    smaller = BlockRate(1, 10, seconds=0.9, forward_seconds=0.3, flops=60, spread=0.1)
+    alone, taught = predicted(work, (rate,)), predicted(work, (rate,), teacher=(speed(smaller), 2))
+    # two blocks, forward alone, for each of three sequences; a third of the output layer's time for six places
+    assert taught.parts == {**alone.parts, "teacher": pytest.approx(2 * 3 * 0.3 + 6 * 0.5 / 3)}
+    assert taught.seconds - alone.seconds == pytest.approx(taught.parts["teacher"])
+
+
 def test_length_counts_once_in_layers_and_twice_in_attention() -> None:
     # a block of 10 x tokens + tokens squared operations, at 10 operations a second
     rates = tuple(BlockRate(1, t, (10 * t + t * t) / 10, 0.0, 10 * t + t * t, 0.0) for t in (10, 30))

@@ -192,6 +192,12 @@ def test_a_plan_for_this_device_has_a_measured_time(ample: Any) -> None:
     assert sum(time["parts"].values()) == pytest.approx(time["seconds"], rel=1e-3)
 
 
+def test_a_teacher_takes_memory_and_time(base: Path, ample: Any) -> None:
+    document, alone = plan(base, teacher=base).to_dict(), ample.to_dict()
+    assert document["breakdown"]["weights"] > 1.5 * alone["breakdown"]["weights"]
+    assert 0 < document["time"]["parts"]["teacher"] < document["time"]["parts"]["blocks"]
+
+
 def test_one_sequence_a_step_leaves_one_micro_batch(base: Path) -> None:
     cuda = Budget(16 * GIB, "test", "cuda")
     found = plan(base, method="lora", effective_rows=4, sequence_tokens=64, budget=cuda)
