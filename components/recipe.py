@@ -66,12 +66,18 @@ def load_recipe(path: Path, profile: str | None = None, overrides: tuple[str, ..
         The frozen recipe and where each value came from.
 
     Raises:
-        InputError: No file, not YAML, an unknown profile, an unknown key (the nearest known one is named), a value of
-            the wrong kind, or values that contradict each other.
+        InputError: No file, not YAML, an unknown profile or one named `full`, an unknown key (the nearest known one is
+            named), a value of the wrong kind, or values that contradict each other.
     """
     document = _read_yaml(path)
     profiles = document.pop("profiles", None) or {}
     layers = [("recipe", document)]
+    if isinstance(profiles, dict) and "full" in profiles:
+        raise InputError(
+            f"{path}: a profile is named 'full', which is the recipe as it stands",
+            allowed="any other name",
+            next_step="rename it",
+        )
     if profile not in (None, "full"):
         if not isinstance(profiles, dict) or profile not in profiles:
             raise InputError(

@@ -197,6 +197,9 @@ def test_what_is_not_a_recipe_is_refused(tmp_path: Path) -> None:
         load_recipe(tmp_path / "twice.yaml")
     with pytest.raises(InputError, match="no profile 'fast'"):
         load_recipe(write(tmp_path), "fast")
+    (tmp_path / "shadowed.yaml").write_text("name: a\nprofiles: {full: {seed: 3}}\n")
+    with pytest.raises(InputError, match="a profile is named 'full'"):
+        load_recipe(tmp_path / "shadowed.yaml", "full")
     with pytest.raises(InputError, match="key=value"):
         load_recipe(write(tmp_path), None, ("rank",))
     with pytest.raises(InputError, match=r"data\.test"):
