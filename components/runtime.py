@@ -15,7 +15,7 @@ import os
 import sys
 import warnings
 
-__all__ = ["available_cores", "prepare_process", "release_heap", "release_memory"]
+__all__ = ["available_cores", "prepare_process", "quiet_libraries", "release_heap", "release_memory"]
 
 # names of mallopt(3); values from glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -28,6 +28,17 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def quiet_libraries() -> None:
+    """Silence what libraries say of one another when they are imported: nothing that a run's reader could act on."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
+    # bitsandbytes misses an optional kernel of another package at its import, and does without it
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # torchao, which transformers imports where it is installed, misses CUDA libraries and registers enums in an old way
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def prepare_process(threads: int = 0) -> int:
     """Set allocator, thread policy and thread count.
 
@@ -38,14 +49,7 @@ def prepare_process(threads: int = 0) -> int:
         The number of threads set.
     """
     chosen = threads or available_cores()
-    # libraries that warn of one another's deprecations: nothing that the reader of a run could act on
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
-    # bitsandbytes misses an optional kernel of another package at its import, and does without it
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # torchao, which transformers imports where it is installed, misses CUDA libraries and registers enums in an old way
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_libraries()
     if "torch" not in sys.modules:
         # read once, when the OpenMP runtime is loaded
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -8,6 +8,7 @@ import traceback
 
 import click
 
+from components.runtime import quiet_libraries
 from flows.commands.group import VerbGroup
 from flows.commands.output import begin, emit_error
 from flows.interruption import Terminated, interruption, raise_on_sigterm, take_no_more_signals
@@ -70,6 +71,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     begin()
+    quiet_libraries()
     raise_on_sigterm()
     raised: BaseException
     try:
