@@ -153,6 +153,18 @@ class FinetuneSection(Section):
     temperature: float = Field(
         2.0, gt=0, le=100, description="with a teacher: flattens both distributions; 1 leaves them as they are"
     )
+    attention: Literal["auto", "sdpa", "flex", "flash"] = Field(
+        "auto",
+        description="what computes attention in training: torch's sdpa, flex (FlexAttention, on CUDA), or flash "
+        "(FlashAttention, on CUDA, in 16 bits, where no rows share a prefix); 'auto': the fastest that is there",
+    )
+    compile: bool | Auto = Field(
+        "auto",
+        description="torch.compile the blocks' passes in training; 'auto': in long runs on a CPU, which win by it",
+    )
+    liger: bool | Auto = Field(
+        "auto", description="Liger's norms, gated layers and rotary positions; 'auto': on CUDA, where it is installed"
+    )
     checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
     dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none; features takes all")
@@ -231,6 +243,20 @@ class FinetuneSection(Section):
             raise ValueError(
                 f"rope_scaling dynamic with rows_per_sequence {self.rows_per_sequence}: frequencies follow a row's "
                 "length, and rows behind one prefix would get those of the longest: set rows_per_sequence to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kernels_suit_the_rows(self) -> FinetuneSection:
+        if self.attention == "flash" and self.objective == "answers" and self.rows_per_sequence > 1:
+            raise ValueError(
+                f"attention 'flash' with rows_per_sequence {self.rows_per_sequence}: it can't show one prefix to "
+                "several rows; set attention to flex, or rows_per_sequence to 1"
+            )
+        if self.attention in ("flex", "flash") and self.method in ("prefix_tuning", "prompt_tuning", "p_tuning"):
+            raise ValueError(
+                f"attention {shown(self.attention)} with method {shown(self.method)}, whose virtual tokens are laid "
+                "before a mask: set attention to sdpa"
             )
         return self
 

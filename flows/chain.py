@@ -20,6 +20,7 @@ from components.files import write_atomic, write_json
 from flows import champion_step, decision_steps, measure_steps, plan_text, release_steps, steps
 from flows.job import Job
 from flows.observer import Observer
+from flows.run_settings import check_kernel_wishes
 from flows.state_folder import make_state_folder
 from flows.step_store import Step, library_versions
 
@@ -55,6 +56,7 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
     """Fill the run document, step by step, until the end or until a verdict says no."""
     job, observer, run = chain.job, chain.observer, chain.document
     revision = release_steps.alias_revision(job)
+    check_kernel_wishes(job)
     decision_steps.open_bases(job, job.recipe.decision.bases)
     run["data"] = data = chain.do("data", steps.data)
     run["tactics"] = decision_steps.say_tactics(job, observer)
@@ -210,7 +212,7 @@ def _say_plan(observer: Observer, plan: dict[str, Any]) -> None:
         f"{plan['gradient_accumulation_steps']}, checkpointing {plan['gradient_checkpointing']}: peak "
         f"{plan['peak_bytes'] / 2**30:.2f} GiB of {plan['budget_bytes'] / 2**30:.2f} GiB"
     )
-    for line in plan_text.time_lines(plan):
+    for line in (*plan_text.kernel_lines(plan), *plan_text.time_lines(plan)):
         observer.say(f"  {line}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["duration", "name", "remedy_line", "render", "time_lines"]
+__all__ = ["duration", "kernel_lines", "name", "remedy_line", "render", "time_lines"]
 
 GIB = 2**30
 
@@ -48,6 +48,7 @@ def render(plan: dict[str, Any], explain: bool) -> str:
         )
     elif plan["gpu"] is not None and plan["dtype"] == "float16":
         lines.append(f"{plan['gpu']} has no bfloat16: float16, with loss scaling")
+    lines += kernel_lines(plan)
     lines += time_lines(plan)
     lines.append("alternatives")
     lines += [
@@ -97,6 +98,20 @@ def time_lines(plan: dict[str, Any]) -> list[str]:
         )
         lines.append(f"  cost at {each} an hour: {cost['cost']:,.2f} ({cost['low']:,.2f} to {cost['high']:,.2f})")
     return lines
+
+
+def kernel_lines(plan: dict[str, Any]) -> list[str]:
+    """Say what computes a training step, and why."""
+    kernels = plan.get("kernels")
+    if kernels is None:
+        return []
+    why = kernels["reasons"]
+    compiled, liger = ("on" if kernels[name] else "off" for name in ("compile", "liger"))
+    return [
+        f"attention by {kernels['attention']}: {why['attention']}",
+        f"torch.compile {compiled}: {why['compile']}",
+        f"Liger kernels {liger}: {why['liger']}",
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -12,10 +12,20 @@ from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.finetuning.settings import DevSettings, DevTask, FinetuneSettings
+from components.models.kernels import Kernels, Rows, Wishes
 from components.models.rope import RopeScaling
 from flows.job import Job
 
-__all__ = ["dev_settings", "dev_task", "probe_settings", "rope_scaling", "run_settings"]
+__all__ = [
+    "check_kernel_wishes",
+    "dev_settings",
+    "dev_task",
+    "kernel_wishes",
+    "probe_settings",
+    "rope_scaling",
+    "rows_of_a_sequence",
+    "run_settings",
+]
 
 
 def probe_settings(job: Job) -> FinetuneSettings:
@@ -62,7 +72,51 @@ def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
         # without a teacher they decide nothing
         distillation_weight=section.distillation_weight if job.teacher else 0.0,
         temperature=section.temperature if job.teacher else 1.0,
+        kernels=_kernels(plan),
     )
+
+
+def kernel_wishes(job: Job) -> Wishes:
+    """What the recipe asks of the kernels that compute a training step."""
+    section = job.recipe.finetune
+    return Wishes(section.attention, section.compile, section.liger)
+
+
+def check_kernel_wishes(job: Job) -> None:
+    """Refuse kernels that this machine hasn't, before anything is measured.
+
+    Raises:
+        InputError: With what would have to be there.
+    """
+    wishes = kernel_wishes(job)
+    if wishes == Wishes():
+        return
+    from components.memory.fake_model import read_config
+    from components.models.kernels import choose_kernels, this_machine
+
+    section, dtype = job.recipe.finetune, job.recipe.memory.dtype
+    choose_kernels(
+        wishes,
+        this_machine(),
+        rows_of_a_sequence(job),
+        method=section.method,
+        # the plan measures which, and may come to float32, which it then refuses itself
+        dtype="bfloat16" if dtype == "auto" else dtype,
+        config=read_config(job.base.folder),
+    )
+
+
+def rows_of_a_sequence(job: Job) -> Rows:
+    """What the rows of a packed sequence share."""
+    section = job.recipe.finetune
+    if section.objective == "text":
+        return "documents"
+    return "prefix" if section.rows_per_sequence > 1 else "alone"
+
+
+def _kernels(plan: dict[str, Any]) -> Kernels:
+    chosen = plan.get("kernels")
+    return Kernels(chosen["attention"], chosen["compile"], chosen["liger"]) if chosen else Kernels()
 
 
 def dev_settings(job: Job) -> DevSettings:

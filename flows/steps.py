@@ -27,7 +27,15 @@ from flows.interruption import sigterm_asked
 from flows.job import Job
 from flows.long_context import task_scaling
 from flows.observer import Observer
-from flows.run_settings import dev_settings, dev_task, probe_settings, rope_scaling, run_settings
+from flows.run_settings import (
+    dev_settings,
+    dev_task,
+    kernel_wishes,
+    probe_settings,
+    rope_scaling,
+    rows_of_a_sequence,
+    run_settings,
+)
 from flows.step_reads import model_reads, prompting_reads, split_digest, task_reads
 from flows.step_store import Step, released, source_digest, torchao_version
 from flows.text_objective import decide_on_text
@@ -185,6 +193,8 @@ def plan(
             head_layer=recipe.finetune.head_layer,
             quantization_aware=recipe.finetune.quantization_aware,
             teacher=job.teacher.folder if job.teacher else None,
+            wishes=kernel_wishes(job),
+            rows=rows_of_a_sequence(job),
             process=process,
             **{"methods": job.tactics.methods, **(target or {})},
         )
@@ -192,7 +202,7 @@ def plan(
 
     shape = ("method", "rank", "targets", "effective_rows", "rows_per_sequence", "max_tokens", "epochs",
              "prompt_loss_weight", "dropout", "dora", "bottleneck_width", "virtual_tokens", "head_pooling",
-             "head_layer", "quantization_aware", "objective")  # fmt: skip
+             "head_layer", "quantization_aware", "objective", "attention", "compile", "liger")  # fmt: skip
     reads = {
         **model_reads(job),
         "train": [split_digest(job, data, "train"), list(recipe.data.train_subsets)],
@@ -256,7 +266,9 @@ def finetune(
         memory = compare_peak(plan, peak, result.splits) if peak is not None else None
         if result.deltas is not None:
             observer.say(f"  {result.deltas['hint']}")
-        warning = report_request(memory, plan, result.splits) if memory is not None else None
+        # a plan is that of plain blocks
+        as_planned = not (settings.kernels.compile or settings.kernels.liger)
+        warning = report_request(memory, plan, result.splits) if memory is not None and as_planned else None
         if warning is not None:
             observer.say(f"  {warning}")
         return {

@@ -103,9 +103,15 @@ class RealStep:
 
 
 def _prepared(folder: Path, settings: StepSettings) -> Any:
+    from components.finetuning.methods import METHODS
+    from components.finetuning.prompt_tuning import SoftPromptSettings
     from components.memory.fake_model import prepared
+    from components.models.packed_attention import use_attention
 
-    model = prepared(_loaded(folder, settings), settings)
+    model = _loaded(folder, settings)
+    if settings.objective == "weighted" and METHODS[settings.method].settings is not SoftPromptSettings:
+        use_attention(model, settings.attention, "cpu")
+    model = prepared(model, settings)
     if settings.trained_dtype == "bfloat16":
         for parameter in model.parameters():
             if parameter.is_floating_point():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from components.errors import InputError
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from components.data.chat import Encoded
 
-__all__ = ["PackedSequence", "collate", "common_prefix", "pack_branches", "pack_rows"]
+__all__ = ["Layout", "PackedSequence", "collate", "common_prefix", "pack_branches", "pack_rows", "visible"]
+
+# How a batch says which tokens see which.
+Layout = Literal["mask", "rows", "segments"]
 
 IGNORED = -100
 
@@ -118,16 +121,20 @@ def pack_rows(rows: Sequence[Encoded]) -> PackedSequence:
     return pack_branches(rows[0].input_ids[:shared], [(row.input_ids[shared:], row.weights[shared:]) for row in rows])
 
 
-def collate(sequences: Sequence[PackedSequence], pad_id: int) -> dict[str, Tensor]:
+def collate(sequences: Sequence[PackedSequence], pad_id: int, layout: Layout = "mask") -> dict[str, Tensor]:
     """Pad packed sequences into one batch.
 
     Args:
         sequences: B packed sequences; T is the longest.
-        pad_id: Token id for the padding; its places carry no label and are seen by nothing but themselves.
+        pad_id: Token id for the padding; its places carry no label, and no token of a row sees them.
+        layout: "mask": with a mask; "rows": the same, but where every sequence is one row none, since that each token
+            sees those before it is all there is to say; "segments": with the segments that a mask is made of, those of
+            a row alone all 1.
 
     Returns:
         `input_ids`, `position_ids`, `labels` [B, T] int64, `weights` [B, T] float32, and `attention_mask`
-        [B, 1, T, T] bool, True where row i may see column j (transformers takes a 4-d mask as it is).
+        [B, 1, T, T] bool, True where row i may see column j (transformers takes a 4-d mask as it is), or `segments`
+        [B, T] int64, -1 for padding, or neither.
     """
     import torch
 
@@ -136,15 +143,39 @@ def collate(sequences: Sequence[PackedSequence], pad_id: int) -> dict[str, Tenso
     def padded(name: str, fill: float) -> list[list[float]]:
         return [list(getattr(s, name)) + [fill] * (length - len(s)) for s in sequences]
 
-    segments = torch.tensor(padded("segments", -1))
-    same = segments[:, :, None] == segments[:, None, :]
-    of_prefix = segments[:, None, :] == 0
-    # padding sees itself: a row of the mask with nothing visible would turn into NaN in softmax
-    visible = (same | (of_prefix & (segments[:, :, None] >= 0))) & torch.ones(length, length, dtype=torch.bool).tril()
-    return {
+    batch = {
         "input_ids": torch.tensor(padded("input_ids", pad_id), dtype=torch.int64),
         "position_ids": torch.tensor(padded("position_ids", 0), dtype=torch.int64),
         "labels": torch.tensor(padded("labels", IGNORED), dtype=torch.int64),
         "weights": torch.tensor(padded("weights", 0.0), dtype=torch.float32),
-        "attention_mask": visible[:, None],
     }
+    alone = torch.tensor([sequence.rows == 1 for sequence in sequences])
+    if layout == "rows" and alone.all():
+        # padding sees the row before it, which harms nobody; its positions go on, or they would tell of a second row
+        batch["position_ids"] = torch.arange(length).expand(len(sequences), -1).contiguous()
+        return batch
+    segments = torch.tensor(padded("segments", -1), dtype=torch.int64)
+    if layout == "segments":
+        batch["segments"] = torch.where(alone[:, None] & (segments == 0), 1, segments)
+    else:
+        batch["attention_mask"] = visible(segments)[:, None]
+    return batch
+
+
+def visible(segments: Tensor) -> Tensor:
+    """Return which tokens see which: what came before in the own branch, and the prefix.
+
+    Args:
+        segments: [B, T]: 0 for the prefix, k for branch k, -1 for padding.
+
+    Returns:
+        [B, T, T] bool, True where token i may see token j.
+    """
+    import torch
+
+    length = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]
+    of_prefix = segments[:, None, :] == 0
+    before = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    # padding sees itself: a row of the mask with nothing visible would turn into NaN in softmax
+    return (same | (of_prefix & (segments[:, :, None] >= 0))) & before

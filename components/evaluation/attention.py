@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from components.models.forward import causal_model
+from components.models.packed_attention import PACKED, sees_all_before
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,9 +20,7 @@ def has_full_attention(model: Any) -> bool:
         model: A causal language model, bare or wrapped by peft.
     """
     config = causal_model(model).config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return kinds == {"full_attention"} and not sliding and config._attn_implementation in ("sdpa", "eager")
+    return sees_all_before(config) and config._attn_implementation in ("sdpa", "eager", *PACKED)
 
 
 def prefill_places(seen: int, tokens: int, *, dtype: Any, device: Any) -> tuple[Tensor, Tensor]:

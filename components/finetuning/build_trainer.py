@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.data.packing import Layout
 from components.finetuning.best import BestWeights
 from components.finetuning.distill import Teacher
 from components.finetuning.out_of_memory import Split
@@ -49,6 +50,7 @@ def build_trainer(
     seed: int,
     pad_id: int,
     micro_batch_size: int,
+    layout: Layout,
     processes: Processes,
     report_to: Sequence[str],
     watch: ProgressWatch,
@@ -104,6 +106,7 @@ def build_trainer(
         keep_checkpoints=keep_checkpoints,
         split=Split(micro_batch_size, gradient_checkpointing, recomputes),
         pad_id=pad_id,
+        layout=layout,
         processes=processes,
         watch=watch,
         best=best,
@@ -114,7 +117,7 @@ def build_trainer(
         say=say,
         model=model,
         args=arguments,
-        data_collator=lambda items: collate(items[0], pad_id),
+        data_collator=lambda items: collate(items[0], pad_id, layout),
         callbacks=callbacks,
     )
     # the trainer's own printer writes dicts to standard output, which belongs to `--json`

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from components.data.packing import Layout
 from components.finetuning.run_schedule import dev_schedule
 from components.finetuning.settings import DevTask, FinetuneSettings
 
@@ -24,7 +25,9 @@ def dev_steps(steps: int, passes: int) -> frozenset[int]:
     return frozenset(round(steps * part / passes) for part in range(1, passes + 1)) - {0}
 
 
-def dev_loss(model: Any, tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings) -> Callable[[], float] | None:
+def dev_loss(
+    model: Any, tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings, layout: Layout = "mask"
+) -> Callable[[], float] | None:
     """Return a function that measures the loss of the answers' tokens on the dev rows.
 
     Args:
@@ -32,6 +35,7 @@ def dev_loss(model: Any, tokenizer: Any, rows: Sequence[Row], settings: Finetune
         tokenizer: The base's.
         rows: Dev rows; none, no function.
         settings: The run's.
+        layout: How batches say which token sees which.
 
     Returns:
         The function; its loss is in nats for a token.
@@ -47,7 +51,7 @@ def dev_loss(model: Any, tokenizer: Any, rows: Sequence[Row], settings: Finetune
     from components.finetuning.loss import forward_loss
 
     packed = dev_schedule(tokenizer, rows, settings)
-    batches = [collate(batch, tokenizer.pad_token_id) for step in packed.steps for batch in step]
+    batches = [collate(batch, tokenizer.pad_token_id, layout) for step in packed.steps for batch in step]
     total = sum(float(batch["weights"].sum()) for batch in batches)
     device = next(model.parameters()).device
 

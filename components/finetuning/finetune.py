@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from components.finetuning.reporting import Reporting, continued_curves, reporte
 from components.finetuning.result import FinetuneResult, StoppedError
 from components.finetuning.run_schedule import training_schedule
 from components.finetuning.settings import DevSettings, DevTask, FinetuneSettings, what_decides, what_dev_decides
+from components.models.kernels import check_kernels, this_machine
 from components.models.quantize import check_not_quantized
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ def finetune(
         raise InputError(
             "dev rows to answer, and none for the dev loss", next_step="give rows for both, or for neither"
         )
+    check_kernels(settings.kernels, this_machine())
     check_not_quantized(base_folder, "finetuning")
     named = None if teacher_folder is None else check_teacher(teacher_folder, base_folder)
     if named != settings.teacher:
@@ -143,6 +146,7 @@ def _finetune(
     from components.finetuning.build_trainer import build_trainer
     from components.finetuning.callbacks import WatchCallback
     from components.finetuning.memory_watch import MemoryWatch
+    from components.models.block_kernels import batch_layout, kernels_in_use
     from components.models.load import load_model, load_tokenizer
 
     tokenizer = load_tokenizer(base_folder)
@@ -175,7 +179,8 @@ def _finetune(
         start = saving.probed(model, probe)
         watch = ProgressWatch(schedule, progress, memory.so_far)
         best = BestWeights(run_folder, dev, say)
-        measure = dev_loss(model, tokenizer, dev_rows, settings)
+        layout = batch_layout(model, settings.kernels)
+        measure = dev_loss(model, tokenizer, dev_rows, settings, layout)
 
         def taught_by(tokens: int, vocabulary: int) -> Teacher | None:
             if teacher_folder is None:
@@ -220,6 +225,7 @@ def _finetune(
             keep_checkpoints=keep_checkpoints,
             seed=settings.seed,
             pad_id=tokenizer.pad_token_id,
+            layout=layout,
             micro_batch_size=settings.micro_batch_size,
             processes=processes,
             say=say,
@@ -238,7 +244,8 @@ def _finetune(
         curves = continued_curves(
             trainer.callback_handler.callbacks, run_folder / "tensorboard", found.step if found else 0
         )
-        with told_clearly("outside the passes, such as in the optimizer's step"), curves:
+        in_use = kernels_in_use(model, settings.kernels)
+        with told_clearly("outside the passes, such as in the optimizer's step"), curves, in_use:
             trainer.resume(
                 found, lambda history: is_over(history) or any(give_up(one) for one in measurements(history))
             )
@@ -300,6 +307,7 @@ def _finetune(
         largest_logit_change=change,
         deltas=_deltas(weights, settings.attachment),
         splits=trainer.effective_batch.splits,
+        kernels=asdict(settings.kernels),
     )
 
 

@@ -13,6 +13,8 @@ READ_BY = {
     **dict.fromkeys(("rank", "alpha", "dropout", "targets", "rslora", "dora", "lora_start"), LORA),
     "bottleneck_width": ("bottleneck",),
     "virtual_tokens": SOFT_PROMPTS,
+    # soft prompts are laid before a mask, which only one kernel takes
+    "attention": (*AUTO_METHODS, "bottleneck"),
     "quantization_aware": ("full",),
     **dict.fromkeys(
         ("head", "head_pooling", "head_layer", "head_width", "head_class_weights", "head_patience"), ("features",)
@@ -23,10 +25,13 @@ DEV_ROWS = ("dev_loss_rows", "dev_passes")
 # Keys that every method reads but the one that doesn't train through the base.
 NOT_OF_HEADS = (
     *DEV_ROWS,
+    "attention",
+    "compile",
     "dev_metric_rows",
     "distillation_weight",
     "early_stopping",
     "keep_best",
+    "liger",
     "report_to",
     "rope_scaling",
     "teacher",

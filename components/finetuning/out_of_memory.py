@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from components.data.packing import PackedSequence, collate
+from components.data.packing import Layout, PackedSequence, collate
 from components.errors import VerdictError
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ class EffectiveBatch:
         steps: For each optimizer step its micro-batches, as planned.
         split: Micro-batch and checkpointing as planned.
         pad_id: Token id for padding.
+        layout: How batches say which token sees which.
         checkpoint_activations: Switches gradient checkpointing on.
         say: Called with a line for the person.
 
@@ -154,13 +155,14 @@ class EffectiveBatch:
         steps: Sequence[Sequence[Sequence[PackedSequence]]],
         split: Split,
         pad_id: int,
+        layout: Layout,
         checkpoint_activations: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
         self.split = split
         self.splits: list[dict[str, Any]] = []
         self._steps = steps
-        self._pad_id = pad_id
+        self._pad_id, self._layout = pad_id, layout
         self._checkpoint_activations = checkpoint_activations
         self._say = say
         self._place = 0
@@ -244,7 +246,7 @@ class EffectiveBatch:
     def _parts(self, step: int, place: int) -> Iterator[dict[str, Tensor]]:
         micro_batch, size = self._steps[step][place], self.split.micro_batch_size
         for start in range(0, len(micro_batch), size):
-            yield collate(micro_batch[start : start + size], self._pad_id)
+            yield collate(micro_batch[start : start + size], self._pad_id, self._layout)
 
     def _make_smaller(self, step: int) -> None:
         found = smaller(self.split)

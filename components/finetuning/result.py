@@ -65,6 +65,7 @@ class FinetuneResult:
         splits: For each time that memory ran out the step, and the micro-batch, accumulation and checkpointing from
             there on; empty when the plan held.
         head: What a head is, its epochs and seconds, and how many rows' features were computed; None for other kinds.
+        kernels: What computed the steps: attention, compile, liger; None for a head.
     """
 
     weights: Path
@@ -90,6 +91,7 @@ class FinetuneResult:
     deltas: dict[str, Any] | None
     splits: list[dict[str, Any]]
     head: dict[str, Any] | None = None
+    kernels: dict[str, Any] | None = None
 
     @property
     def planned_peak_bytes(self) -> int | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from components.files import digest_of
 from components.finetuning.methods import MethodSettings
 from components.finetuning.mixing import Mixture
+from components.models.kernels import Kernels
 from components.models.rope import RopeScaling
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class FinetuneSettings:
         teacher: Fingerprint of the model whose distributions are learned; None, none.
         distillation_weight: Part of the loss that is the distance from the teacher.
         temperature: Of teacher and student in that distance.
+        kernels: What computes the steps; other kernels round otherwise.
     """
 
     method: str
@@ -72,6 +74,7 @@ class FinetuneSettings:
     teacher: str | None = None
     distillation_weight: float = 0.0
     temperature: float = 1.0
+    kernels: Kernels = Kernels()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True)

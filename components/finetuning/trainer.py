@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState, TrainerState
 
-from components.data.packing import PackedSequence
+from components.data.packing import Layout, PackedSequence
 from components.errors import TunewrightError
 from components.finetuning import checkpoint, guards
 from components.finetuning.best import ANSWERING_SECONDS, DEV_LOSS, DEV_SCORE, BestWeights
@@ -75,6 +75,7 @@ class ScheduledTrainer(Trainer):
         keep_checkpoints: Complete checkpoints that stay.
         split: Micro-batch and checkpointing as planned.
         pad_id: Token id for padding.
+        layout: How batches say which token sees which.
         processes: This process among those that train together.
         watch: Keeps time and memory of each step.
         best: Which dev measurement's checkpoint stays.
@@ -98,6 +99,7 @@ class ScheduledTrainer(Trainer):
         keep_checkpoints: int,
         split: Split,
         pad_id: int,
+        layout: Layout,
         processes: Processes,
         watch: ProgressWatch,
         best: BestWeights,
@@ -119,7 +121,7 @@ class ScheduledTrainer(Trainer):
         self.control: Any
         self.step_weights = step_weights(schedule)
         own_steps = share_of(schedule, processes, split.micro_batch_size)
-        self.effective_batch = EffectiveBatch(own_steps, split, pad_id, self._checkpoint_activations, say)
+        self.effective_batch = EffectiveBatch(own_steps, split, pad_id, layout, self._checkpoint_activations, say)
         self.resumed: Checkpoint | None = None
         self.gradients_checked = False
         self.dtype = dtype

@@ -131,7 +131,7 @@ def measure_step_speed(
         rows = max(1, min(sequences, most // length))
         shape = rows, min(length, most)
         if shape not in rates:
-            rates[shape] = _block_rate(model, list(blocks), *shape, dtype, device)
+            rates[shape] = _block_rate(model, list(blocks), *shape, dtype, device, settings.attention)
     output = _output_seconds(config.hidden_size, vocabulary, min(max(1, labelled), OUTPUT_TOKENS), dtype, device)
     return StepSpeed(
         device=device,
@@ -149,7 +149,10 @@ def _shallow_model(config: Any, settings: StepSettings, device: str) -> tuple[An
     import torch
     from transformers import AutoModelForCausalLM
 
+    from components.finetuning.methods import METHODS
+    from components.finetuning.prompt_tuning import SoftPromptSettings
     from components.memory.fake_model import prepared
+    from components.models.packed_attention import use_attention
 
     dtype = torch.float32 if settings.method == "full" else getattr(torch, settings.dtype)
     bytes_per_value = torch.empty((), dtype=dtype).element_size()
@@ -174,6 +177,8 @@ def _shallow_model(config: Any, settings: StepSettings, device: str) -> tuple[An
     if settings.method == "qlora":
         _quantize(model, dtype, device)
         model.is_loaded_in_4bit = True
+    if METHODS[settings.method].settings is not SoftPromptSettings:
+        use_attention(model, "sdpa" if settings.attention == "alone" else settings.attention, device)
     model = prepared(model, settings)
     model.train()
     largest = LARGEST_OUTPUT_BYTES // (config.hidden_size * bytes_per_value)
@@ -204,7 +209,9 @@ def _block_weights(block: Any) -> int:
     return sum(p.numel() * (2 if type(p).__name__ == "Params4bit" else 1) for p in block.parameters() if p.dim() > 1)
 
 
-def _block_rate(model: Any, blocks: list[Any], sequences: int, tokens: int, dtype: Any, device: str) -> BlockRate:
+def _block_rate(
+    model: Any, blocks: list[Any], sequences: int, tokens: int, dtype: Any, device: str, attention: str
+) -> BlockRate:
     import torch
 
     from components.memory.storages import StorageLog, tracking
@@ -217,10 +224,13 @@ def _block_rate(model: Any, blocks: list[Any], sequences: int, tokens: int, dtyp
     batch = {
         "input_ids": torch.zeros(sequences, tokens, dtype=torch.int64, device=device),
         "position_ids": torch.arange(tokens, device=device).expand(sequences, tokens),
-        "attention_mask": torch.ones(tokens, tokens, dtype=torch.bool, device=device)
-        .tril()
-        .expand(sequences, 1, tokens, tokens),
     }
+    if attention == "sdpa":
+        seen = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+        batch["attention_mask"] = seen.expand(sequences, 1, tokens, tokens)
+    elif attention != "alone":
+        # one row a sequence, which hides least
+        batch["segments"] = torch.ones(sequences, tokens, dtype=torch.int64, device=device)
     with torch.autocast(device, dtype=dtype, enabled=dtype is not torch.float32), torch.no_grad():
         hidden_states(model, batch)
     hook.remove()

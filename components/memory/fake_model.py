@@ -16,6 +16,7 @@ from components.finetuning.methods import METHODS, MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.memory.quantized_layers import fake_parameter, quantize_linear_layers
 from components.memory.settings import StepSettings
+from components.models.packed_attention import use_attention
 from components.models.rope import RopeScaling, free_of_history, scale_config
 
 __all__ = ["attachment", "build", "build_teacher", "is_mapped", "materialise", "prepared", "read_config"]
@@ -74,6 +75,10 @@ def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
         if settings.frozen_quantization:
             quantize_linear_layers(model, settings.frozen_quantization, dtype)
         if training:
+            # batches of transformers' own loss are whole sequences, which its own attention computes
+            if settings.objective == "weighted" and METHODS[settings.method].settings is not SoftPromptSettings:
+                attention = "sdpa" if settings.attention == "alone" else settings.attention
+                use_attention(model, attention, settings.device, simulated=True)
             model = prepared(model, settings)
         if not mixed:
             _cast(model, dtype)

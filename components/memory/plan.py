@@ -4,7 +4,6 @@ lost. Between the decision and finetuning; every number comes from a simulated s
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,29 +12,29 @@ from types import MappingProxyType
 from typing import Any
 
 from components.errors import InputError
-from components.finetuning.guards import check_positions
 from components.memory import fake_model
 from components.memory.dtype_speed import DtypeSpeed, measure_dtype
 from components.memory.duration import Duration
 from components.memory.feature_plan import METHOD as FEATURES
 from components.memory.feature_plan import FeaturePass, plan_features
 from components.memory.gpus import Gpu, find_gpu
-from components.memory.hardware import Budget, detect_budget, gpu_budget
+from components.memory.hardware import Budget
+from components.memory.kernel_plan import compiled_where_it_pays, plan_kernels, step_attention
+from components.memory.plan_checks import check_devices, check_plan, check_row_positions, plan_budget
 from components.memory.predicted_time import duration_on, predict_duration
 from components.memory.prices import priced
 from components.memory.process import ProcessOverhead, TrainingProcess
 from components.memory.search import HEADROOM_FRACTION, Candidate, Search
-from components.memory.settings import DTYPES, OPTIMIZERS, SIMULATED_METHODS, StepSettings
+from components.memory.settings import DTYPES, StepSettings
 from components.memory.workload import Workload, uniform_workload
 from components.memory.would_fit import Remedy, remedies
-from components.models.rope import RopeScaling, scale_config
+from components.models.kernels import Choice, Rows, Wishes
+from components.models.rope import RopeScaling
 
 __all__ = ["AUTO_METHODS", "Plan", "make_plan"]
 
 # From the best quality on; a recipe with many rows puts full finetuning first.
 AUTO_METHODS = ("lora", "qlora")
-# A budget below this is a number that lacks its unit.
-LEAST_BUDGET_BYTES = 2**20
 NO_PRICES: Mapping[str, float] = MappingProxyType({})
 
 
@@ -53,6 +52,8 @@ class Plan:
         peak_phase: forward, backward or step.
         peak_module: Module at work at the peak; "" is the loss or the optimizer.
         speed: The measurement behind the dtype, where there was one.
+        kernels: What computes the steps; None for a pass without gradients.
+        attention: What the simulated step had for attention.
         flops_per_step: Floating-point operations of an optimizer step.
         trainable_parameters: Parameters that are trained.
         total_parameters: All parameters.
@@ -75,6 +76,8 @@ class Plan:
     peak_phase: str
     peak_module: str
     speed: DtypeSpeed | None
+    kernels: Choice | None
+    attention: str
     flops_per_step: int
     trainable_parameters: int
     total_parameters: int
@@ -126,6 +129,7 @@ class Plan:
             "peak_module": self.peak_module,
             "trainable_parameters": self.trainable_parameters,
             "total_parameters": self.total_parameters,
+            "kernels": {**self.kernels.to_dict(), "simulated_attention": self.attention} if self.kernels else None,
             "flops_per_step": self.flops_per_step,
             "bfloat16_speedup": round(self.speed.bfloat16_speedup, 3) if self.speed else None,
             "alternatives": [
@@ -167,6 +171,8 @@ def make_plan(
     head_layer: int | str = "last",
     quantization_aware: str | None = None,
     teacher: Path | None = None,
+    wishes: Wishes = Wishes(),  # noqa: B008 - frozen
+    rows: Rows = "prefix",
     process: TrainingProcess | None = None,
 ) -> Plan:
     """Choose how to train within a memory budget: the best quality that fits, then the fastest.
@@ -200,6 +206,8 @@ def make_plan(
         head_layer: With features: of which layer.
         quantization_aware: The integers that full finetuning trains for, int8 or int4.
         teacher: Folder of a frozen model that reads every batch too.
+        wishes: What is asked of the kernels that compute a step.
+        rows: What the rows of a sequence share; one row a sequence shares nothing, whatever is said.
         process: A training process that was started early, and is asked where the plan is for a CPU.
 
     Returns:
@@ -211,9 +219,9 @@ def make_plan(
     """
     started = time.perf_counter()
     allowed = methods if method == "auto" else (method,)
-    _check(method, methods, dtype, optimizer, sequence_tokens, effective_rows, rows_per_sequence)
+    check_plan(method, methods, dtype, optimizer, sequence_tokens, effective_rows, rows_per_sequence)
     sequences = effective_rows // rows_per_sequence
-    _check_devices(devices, sequences)
+    check_devices(devices, sequences)
     if method == FEATURES and devices > 1:
         raise InputError(f"features on {devices} devices", allowed="one device", next_step="leave the devices out")
     named = find_gpu(gpu) if gpu is not None else None
@@ -224,14 +232,19 @@ def make_plan(
             next_step=f"leave the dtype out: {named.dtype} is then planned",
         )
     config = fake_model.read_config(base_folder)
-    _check_positions(config, rope_scaling, workload)
-    budget = budget or _budget(budget_bytes, gpu)
+    check_row_positions(config, rope_scaling, workload)
+    budget = budget or plan_budget(budget_bytes, gpu)
     # on a CPU it imports while this process searches; a CUDA context needs no imports to be known
     on_cpu = budget.device == "cpu"
     process = (process or TrainingProcess()) if on_cpu else None
     try:
         speed = measure_dtype() if dtype == "auto" and named is None else None
         chosen_dtype = speed.dtype if speed else named.dtype if named and dtype == "auto" else dtype
+        if rows == "prefix" and rows_per_sequence == 1:
+            rows = "alone"
+        kernels = None
+        if method != FEATURES:
+            kernels = plan_kernels(wishes, rows, method=method, dtype=chosen_dtype, config=config, gpu=named)
         named_optimizer = "adamw" if optimizer == "auto" else optimizer
         settings = StepSettings(
             "lora",
@@ -246,6 +259,7 @@ def make_plan(
             rope_scaling=str(rope_scaling) if rope_scaling is not None else None,
             quantization_aware=quantization_aware,
             teacher=str(teacher.absolute()) if teacher is not None else None,
+            attention=step_attention(kernels.kernels, rows, method, config) if kernels else "sdpa",
         )
 
         def search(number: int) -> Search:
@@ -282,6 +296,18 @@ def make_plan(
                 sequences_per_step=sequences,
             )
 
+        if kernels is not None and named is None and outcome.chosen.fits and duration is not None:
+            kernels = compiled_where_it_pays(
+                kernels,
+                wishes,
+                rows,
+                method=outcome.chosen.method,
+                dtype=chosen_dtype,
+                config=config,
+                seconds=duration.seconds,
+                spare_bytes=budget.budget_bytes - outcome.chosen.peak_bytes,
+            )
+
         def seconds_on(other: Gpu) -> float:
             return duration_on(other, outcome, work, devices, sequence_tokens, sequences).seconds
 
@@ -313,6 +339,8 @@ def make_plan(
         peak_phase=outcome.simulation.peak.phase,
         peak_module=outcome.simulation.peak.module,
         speed=speed,
+        kernels=kernels,
+        attention=settings.attention,
         flops_per_step=outcome.simulation.flops * outcome.chosen.gradient_accumulation_steps,
         trainable_parameters=outcome.simulation.trainable_parameters,
         total_parameters=outcome.simulation.parameters,
@@ -325,70 +353,3 @@ def make_plan(
         devices=devices,
         seconds=time.perf_counter() - started,
     )
-
-
-def _check_positions(config: Any, rope_scaling: RopeScaling | None, workload: Workload | None) -> None:
-    """Refuse what training would refuse, before anything is simulated."""
-    scaled = copy.deepcopy(config)
-    if rope_scaling is not None:
-        scale_config(scaled, rope_scaling)
-    if workload is not None:
-        check_positions(scaled, workload.positions)
-
-
-def _budget(budget_bytes: int | None, gpu: str | None) -> Budget:
-    if budget_bytes is not None and budget_bytes < LEAST_BUDGET_BYTES:
-        raise InputError(
-            f"a budget of {budget_bytes} bytes holds no model",
-            allowed="1MiB or more",
-            next_step=f"a number without a unit counts bytes; give the unit, such as {budget_bytes}GiB",
-        )
-    if gpu is None:
-        found = detect_budget()
-        return found if budget_bytes is None else Budget(budget_bytes, "given", found.device)
-    found = gpu_budget(gpu)
-    if budget_bytes in (None, found.budget_bytes):
-        return found
-    assert budget_bytes is not None
-    if budget_bytes > found.budget_bytes:
-        raise InputError(
-            f"a budget of {budget_bytes / 2**30:.1f} GiB on {gpu}",
-            allowed=f"at most its {found.budget_bytes / 2**30:.1f} GiB",
-        )
-    return Budget(budget_bytes, f"given, on {gpu}", "cuda")
-
-
-def _check_devices(devices: int, sequences: int) -> None:
-    if devices < 1 or sequences % devices:
-        raise InputError(
-            f"{sequences} packed sequences a step can't be shared by {devices} devices",
-            allowed="a number of devices that divides the sequences behind a step",
-            next_step="change the devices, or the effective rows",
-        )
-
-
-def _check(
-    method: str,
-    methods: tuple[str, ...],
-    dtype: str,
-    optimizer: str,
-    sequence_tokens: int,
-    effective_rows: int,
-    rows_per_sequence: int,
-) -> None:
-    for what, value, allowed in (
-        ("method", method, ("auto", *SIMULATED_METHODS, FEATURES)),
-        *(("method", name, SIMULATED_METHODS) for name in methods),
-        ("dtype", dtype, ("auto", *DTYPES)),
-        ("optimizer", optimizer, ("auto", *OPTIMIZERS)),
-    ):
-        if value not in allowed:
-            raise InputError(f"unknown {what} {value!r}", allowed=", ".join(allowed))
-    if sequence_tokens < 2:
-        raise InputError(f"a sequence of {sequence_tokens} tokens", allowed="2 tokens or more")
-    if effective_rows < 1 or rows_per_sequence < 1 or effective_rows % rows_per_sequence:
-        raise InputError(
-            f"{effective_rows} effective rows can't be made of sequences with {rows_per_sequence} rows",
-            allowed="effective rows that are a multiple of the rows in a sequence",
-            next_step="change finetune.effective_rows or finetune.rows_per_sequence",
-        )

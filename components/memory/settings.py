@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from components.errors import InputError
 from components.finetuning.methods import METHODS
+from components.models.packed_attention import ATTENTIONS
 
 __all__ = [
     "DTYPES",
@@ -28,6 +29,7 @@ QUANTIZATIONS = ("nf4", "int8")
 OPTIMIZERS = ("adamw", "momentum", "sgd", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 OBJECTIVES = ("weighted", "logits")
 DEVICES = ("cpu", "cuda")
+STEP_ATTENTIONS = (*ATTENTIONS, "alone")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class StepSettings:
         rope_scaling: None, or how the base's positions are scaled, such as yarn:2.
         quantization_aware: None, or the integers that full finetuning trains for: int8 or int4.
         teacher: Folder of a frozen model that reads every batch too; only its config.json is read.
+        attention: sdpa, over a mask of T x T; alone, the same without a mask, for sequences of one row; flex or flash,
+            which have none either.
     """
 
     method: str = "lora"
@@ -78,6 +82,7 @@ class StepSettings:
     rope_scaling: str | None = None
     quantization_aware: str | None = None
     teacher: str | None = None
+    attention: str = "sdpa"
 
     @property
     def frozen_quantization(self) -> str | None:
@@ -126,6 +131,7 @@ def check_settings(settings: StepSettings) -> None:
         ("quantization", settings.quantization or "nf4", QUANTIZATIONS),
         ("objective", settings.objective, OBJECTIVES),
         ("device", settings.device, DEVICES),
+        ("attention", settings.attention, STEP_ATTENTIONS),
     ):
         if value not in allowed:
             raise InputError(f"unknown {what} {value!r}", allowed=", ".join(allowed))

@@ -252,8 +252,8 @@ def zero_batch(settings: StepSettings, shape: StepShape) -> dict[str, Any]:
         shape: B sequences of T tokens.
 
     Returns:
-        Token ids, labels and positions [B, T], weights [B, T], a mask [B, 1, T, T]; ids and labels alone where the loss
-        is transformers' own.
+        Token ids, labels and positions [B, T], weights [B, T], and where attention takes one a mask [B, 1, T, T]; ids
+        and labels alone where the loss is transformers' own.
     """
     import torch
 
@@ -261,12 +261,14 @@ def zero_batch(settings: StepSettings, shape: StepShape) -> dict[str, Any]:
     whole = {name: torch.zeros(rows, tokens, dtype=torch.int64) for name in ("input_ids", "labels")}
     if settings.objective == "logits":
         return whole
-    return {
+    batch = {
         **whole,
         "position_ids": torch.zeros(rows, tokens, dtype=torch.int64),
         "weights": torch.ones(rows, tokens),
-        "attention_mask": torch.ones(rows, 1, tokens, tokens, dtype=torch.bool),
     }
+    if settings.attention == "sdpa":
+        batch["attention_mask"] = torch.ones(rows, 1, tokens, tokens, dtype=torch.bool)
+    return batch
 
 
 def micro_batch_loss(model: Any, batch: dict[str, Any], settings: StepSettings, teacher: Any = None) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
+from components.models.packed_attention import attention_inputs
 from components.models.soft_prompt import prompted_states, soft_prompt_of
 
 if TYPE_CHECKING:
@@ -33,19 +34,20 @@ def hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
     Args:
         model: A causal language model, bare or wrapped by peft.
-        batch: `input_ids`, `position_ids` [B, T] and `attention_mask` [B, 1, T, T] bool, as `collate` gives them.
+        batch: `input_ids`, `position_ids` [B, T] and what says which token sees which, as `collate` gives them.
 
     Returns:
         Hidden states [B, T, H]; those of a soft prompt's positions are left out.
     """
-    decoder = causal_model(model).get_decoder()
+    inner = causal_model(model)
+    decoder = inner.get_decoder()
     prompt = soft_prompt_of(model)
     if prompt is not None:
         return prompted_states(prompt, decoder, batch)
     output = decoder(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
-        attention_mask=batch["attention_mask"],
+        **attention_inputs(inner, batch),
         use_cache=False,
     )
     states: Tensor = output.last_hidden_state

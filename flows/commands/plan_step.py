@@ -145,6 +145,7 @@ def draw_plan(plan: dict[str, Any], folder: Path, *, rank: int, targets: str, dr
         device=plan["device"],
         world_size=world_size,
         dropout=dropout,
+        attention=plan["kernels"]["simulated_attention"] if plan["kernels"] else "sdpa",
     )
     rows, tokens = plan["micro_batch_size"], plan["sequence_tokens"]
     accumulating = plan["gradient_accumulation_steps"] > 1

@@ -107,6 +107,9 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ),
         ({"finetune": {"method": "features", "keep_best": False}}, "the dev loss chooses a head's epoch"),
         ({"finetune": {"method": "features", "rope_scaling": "yarn:2"}}, "rope_scaling is for methods that train"),
+        ({"finetune": {"method": "features", "compile": True}}, "compile is for methods that train"),
+        ({"finetune": {"attention": "flash"}}, "can't show one prefix to several rows"),
+        ({"finetune": {"attention": "flex", "method": "p_tuning"}}, "laid before a mask"),
         ({"finetune": {"targets": []}}, r"finetune.targets can't be \[\]"),
     ],
 )

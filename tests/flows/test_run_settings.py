@@ -1,4 +1,4 @@
-"""What a probe trains with, whatever the recipe's own method is."""
+"""What a run and a probe train with, and which kernels are refused."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from components.errors import InputError
 from components.finetuning.lora import LoraSettings
+from components.models.kernels import Kernels
 from components.paths import home
 from components.recipe import load_recipe
 from flows.job import Job, open_job
-from flows.run_settings import probe_settings, run_settings
+from flows.run_settings import check_kernel_wishes, probe_settings, rows_of_a_sequence, run_settings
 
 Project = Callable[..., Path]
 
@@ -52,3 +54,23 @@ def test_a_probe_of_a_lora_recipe_trains_as_the_recipe_does(project: Project) ->
     given = job(project, "finetune.method=lora", "finetune.learning_rate=3e-4", "finetune.lora_start=pissa")
     assert probe_settings(given) == run_settings(given, {"method": "lora"})
     assert probe_settings(given).learning_rate == 3e-4
+
+
+def test_kernels_that_this_machine_has_not_are_refused_at_the_door(project: Project) -> None:
+    check_kernel_wishes(job(project))
+    with pytest.raises(InputError, match=r"finetune\.attention flex: FlexAttention has no backward pass"):
+        check_kernel_wishes(job(project, "finetune.attention=flex"))
+    with pytest.raises(InputError, match=r"finetune\.liger true"):
+        check_kernel_wishes(job(project, "finetune.liger=true"))
+
+
+def test_kernels_are_those_of_the_plan(project: Project) -> None:
+    chosen = {"attention": "flex", "compile": True, "liger": False, "reasons": {}}
+    assert run_settings(job(project), {"kernels": chosen}).kernels == Kernels("flex", compile=True)
+    # a probe is too short to win back what compiling takes
+    assert probe_settings(job(project, "finetune.compile=true")).kernels == Kernels()
+
+
+def test_what_the_rows_of_a_sequence_share(project: Project) -> None:
+    assert rows_of_a_sequence(job(project)) == "prefix"
+    assert rows_of_a_sequence(job(project, "finetune.rows_per_sequence=1")) == "alone"

@@ -21,6 +21,7 @@ from components.finetuning.finetune import FinetuneResult, finetune
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import METHODS
 from components.finetuning.run_schedule import run_workload
+from components.models.kernels import Kernels
 from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
 from tests.components.finetuning.conftest import rows, settings
@@ -146,6 +147,9 @@ def test_resuming_with_other_data_or_settings_is_refused_with_the_difference(bas
     run(base, tmp_path)
     with pytest.raises(ConflictError, match="learning_rate"):
         run(base, tmp_path, learning_rate=1e-4)
+    # they round otherwise, so that the rest would not be that of either run
+    with pytest.raises(ConflictError, match='"compile": true'):
+        run(base, tmp_path, kernels=Kernels(compile=True))
     with pytest.raises(ConflictError, match="data: d there, other here"):
         finetune(base, rows(), [], settings(), run_folder=tmp_path, identity={"data": "other"})
 

@@ -242,7 +242,7 @@ def test_the_accumulation_that_is_told_is_the_number_of_parts() -> None:
     said: list[str] = []
     # 5 + 5 sequences in parts of at most 2 are six parts, since no part reaches over two micro-batches
     steps = [[[sequence] * 5, [sequence] * 5], [[sequence] * 3]]
-    batch = EffectiveBatch(steps, Split(5, False), 0, lambda: None, said.append)
+    batch = EffectiveBatch(steps, Split(5, False), 0, "mask", lambda: None, said.append)
     batch._make_smaller(0)
     assert batch.splits[-1]["gradient_accumulation_steps"] == 6
     assert "micro-batch 2 x accumulation 6" in said[-1]

@@ -32,8 +32,10 @@ def main() -> None:
     from components.finetuning import lora, qlora
     from components.finetuning.loss import forward_loss
     from components.models.load import load_model
+    from components.models.packed_attention import use_attention
 
     model = load_model(folder, dtype=dtype, quantization="nf4" if method == "qlora" else None)
+    use_attention(model, "sdpa", "cpu")
     model = (qlora if method == "qlora" else lora).attach(model, lora.LoraSettings(rank=rank))
     model.train()
     if checkpointing:

@@ -18,6 +18,7 @@ from components.memory.quantized_layers import scale_tensors
 from components.memory.simulate import StepModel, StepSettings, StepShape, simulate
 from components.memory.storages import Peak, StorageLog, tracking
 from components.models.load import load_model
+from components.models.packed_attention import use_attention
 from components.models.tiny import make_tiny
 
 TOKENS = 96
@@ -31,6 +32,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(base: Path, settings: StepSettings, shape: StepShape) -> Peak:
     """Run the step for real, in the steady state, and follow its storages."""
     model = load_model(base, dtype=settings.dtype, quantization="nf4" if settings.method == "qlora" else None)
+    use_attention(model, "sdpa", "cpu")
     if settings.method == "full":
         model.requires_grad_(True)
     else:
@@ -52,8 +54,10 @@ def measured(base: Path, settings: StepSettings, shape: StepShape) -> Peak:
         "position_ids": torch.arange(tokens).expand(rows, tokens).contiguous(),
         "labels": torch.randint(0, 300, (rows, tokens)),
         "weights": torch.ones(rows, tokens),
-        "attention_mask": torch.ones(tokens, tokens, dtype=torch.bool).tril().expand(rows, 1, tokens, tokens).clone(),
     }
+    if settings.attention == "sdpa":
+        seen = torch.ones(tokens, tokens, dtype=torch.bool).tril()
+        batch["attention_mask"] = seen.expand(rows, 1, tokens, tokens).clone()
     log = StorageLog()
     for tensors in (model.parameters(), model.buffers(), scale_tensors(model)):
         log.add(tensors, "weights")
@@ -69,10 +73,12 @@ def measured(base: Path, settings: StepSettings, shape: StepShape) -> Peak:
     return log.peak(("forward", "backward"))
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+@pytest.mark.parametrize(
+    ("method", "attention"), [("lora", "sdpa"), ("qlora", "sdpa"), ("full", "sdpa"), ("lora", "alone")]
+)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_simulated_peak_is_the_real_peak(base: Path, method: str, checkpointing: bool) -> None:
-    settings = StepSettings(method=method, rank=8)
+def test_a_simulated_peak_is_the_real_peak(base: Path, method: str, attention: str, checkpointing: bool) -> None:
+    settings = StepSettings(method=method, rank=8, attention=attention)
     shape = StepShape(3, TOKENS, checkpointing, accumulating=True)
     real, simulated = measured(base, settings, shape), simulate(base, settings, shape).peak
     # full finetuning may peak in the optimizer's step, which the measurement leaves out
@@ -82,6 +88,28 @@ def test_a_simulated_peak_is_the_real_peak(base: Path, method: str, checkpointin
     if simulated.phase == real.phase:
         for category, size in real.breakdown.items():
             assert simulated.breakdown[category] == pytest.approx(size, rel=0.01, abs=20_000), category
+
+
+def test_what_has_no_mask_takes_none(base: Path) -> None:
+    """Of T x T there is the boolean mask and, for all layers together, the additive one: 1 + 4 bytes."""
+    tokens = 1024
+    peaks = {
+        (attention, device): simulate(
+            base, StepSettings(rank=8, attention=attention, device=device), StepShape(1, tokens)
+        ).peak.phase_peaks["backward"]
+        for attention, device in (
+            ("sdpa", "cpu"),
+            ("alone", "cpu"),
+            ("sdpa", "cuda"),
+            ("flex", "cuda"),
+            ("flash", "cuda"),
+        )
+    }
+    assert peaks["sdpa", "cpu"] - peaks["alone", "cpu"] == 5 * tokens**2
+    # keys and values of 2 heads are repeated for 4 under a mask on CUDA, in each of 3 layers
+    repeated = 3 * 2 * (4 - 2) * tokens * 16 * 4
+    assert peaks["sdpa", "cuda"] - peaks["flex", "cuda"] == pytest.approx(5 * tokens**2 + repeated, rel=0.15)
+    assert peaks["flash", "cuda"] == peaks["flex", "cuda"] == peaks["alone", "cpu"]
 
 
 def test_the_breakdown_adds_up_and_names_trained_parameters(base: Path) -> None:
