@@ -9,6 +9,8 @@ TunewrightError (exit 1)
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = ["ConflictError", "InputError", "NotFoundError", "TunewrightError", "VerdictError"]
 
 
@@ -33,6 +35,16 @@ class TunewrightError(Exception):
         if next_step:
             lines.append(f"  next: {next_step}")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> Any:
+        # as it stands: an error may come from another process, and its class may take other arguments than this one
+        return _error_again, (type(self), self.args, self.__dict__)
+
+
+def _error_again(kind: type[TunewrightError], arguments: tuple[Any, ...], fields: dict[str, Any]) -> TunewrightError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(fields)
+    return error
 
 
 class InputError(TunewrightError):

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from components.errors import InputError
 from components.finetuning.method_keys import DEV_ROWS, NOT_OF_HEADS, READ_BY
+from components.finetuning.shards import check_shardable
 from components.models.rope import LARGEST_FACTOR, ROPE_TYPES, RopeScaling
 from components.recipe_errors import shown
 from components.recipe_section import Auto, Fraction, Section
@@ -165,6 +166,16 @@ class FinetuneSection(Section):
     liger: bool | Auto = Field(
         "auto", description="Liger's norms, gated layers and rotary positions; 'auto': on CUDA, where it is installed"
     )
+    processes: Annotated[int, Field(ge=1, le=1024)] | Auto = Field(
+        1,
+        description="processes on this machine that train together, each on its own GPU or its part of the cores; "
+        "'auto': as many as there are GPUs, 1 on CPUs",
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="with several processes: 'ddp', each has all of the model; 'fsdp', each has a part of weights, "
+        "gradients and optimizer states",
+    )
     checkpoint_steps: int = Field(20, ge=1, description="optimizer steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=2, description="complete checkpoints that are kept")
     dev_loss_rows: int = Field(24, ge=0, description="dev rows behind each dev loss; 0: none; features takes all")
@@ -270,6 +281,25 @@ class FinetuneSection(Section):
         not_read = [key for key in self._set_ones() if key in NOT_OF_HEADS and key not in DEV_ROWS]
         if not_read and self.method == "features":
             raise ValueError(f"{not_read[0]} is for methods that train through the base, and method is 'features'")
+        return self
+
+    @model_validator(mode="after")
+    def _processes_share_what_can_be_shared(self) -> FinetuneSection:
+        if self.processes == 1:
+            return self
+        if self.compile is True:
+            raise ValueError("compile with several processes was not tried: leave it 'auto', or set processes to 1")
+        if self.parallel == "fsdp":
+            try:
+                check_shardable(self.method, "auto", self.quantization_aware)
+            except InputError as error:
+                raise ValueError(f"{error.problem}; allowed: {error.allowed}; {error.next_step}") from error
+        sequences = self.effective_rows // self.rows_per_sequence
+        if self.processes != "auto" and sequences % self.processes:
+            raise ValueError(
+                f"{self.processes} processes can't share a step of {sequences} sequences (effective_rows "
+                f"{self.effective_rows} / rows_per_sequence {self.rows_per_sequence}): choose a number that divides it"
+            )
         return self
 
     @model_validator(mode="after")

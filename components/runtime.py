@@ -39,11 +39,12 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def prepare_process(threads: int = 0) -> int:
+def prepare_process(threads: int = 0, kept_bytes: int = _LARGEST_MMAP_THRESHOLD_BYTES) -> int:
     """Set allocator, thread policy and thread count.
 
     Args:
         threads: CPU threads for torch; 0 means as many as this process may use.
+        kept_bytes: Tensors up to this size are kept mapped when they are freed, for the next one; 32 MiB at most.
 
     Returns:
         The number of threads set.
@@ -62,7 +63,7 @@ def prepare_process(threads: int = 0) -> int:
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:  # musl has none
-            mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD_BYTES)
+            mallopt(_M_MMAP_THRESHOLD, kept_bytes)
             mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
             mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
     import torch

@@ -212,7 +212,7 @@ def _say_plan(observer: Observer, plan: dict[str, Any]) -> None:
         f"{plan['gradient_accumulation_steps']}, checkpointing {plan['gradient_checkpointing']}: peak "
         f"{plan['peak_bytes'] / 2**30:.2f} GiB of {plan['budget_bytes'] / 2**30:.2f} GiB"
     )
-    for line in (*plan_text.kernel_lines(plan), *plan_text.time_lines(plan)):
+    for line in (*plan_text.together_lines(plan), *plan_text.kernel_lines(plan), *plan_text.time_lines(plan)):
         observer.say(f"  {line}")
 
 

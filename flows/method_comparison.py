@@ -52,7 +52,8 @@ def overrides_of(name: str) -> tuple[str, ...]:
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}", allowed=", ".join(METHODS))
     if method == "full" and len(variants) == 1 and variants[0] in INTEGERS:
-        return (*_set_back("full"), INTEGERS[variants[0]])
+        # scales of whole rows, which processes can't have parts of
+        return (*_set_back("full"), "finetune.parallel=ddp", INTEGERS[variants[0]])
     unknown = [variant for variant in variants if variant not in VARIANTS]
     starts = [variant for variant in variants if VARIANTS.get(variant, "").startswith("finetune.lora_start")]
     twice = len(set(variants)) < len(variants) or len(starts) > 1

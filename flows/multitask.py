@@ -13,8 +13,9 @@ from typing import Any
 from components.data.rows import Row
 from components.errors import InputError, VerdictError
 from components.files import digest_of, sha256_tree
+from components.finetuning import launch
 from components.finetuning.mixing import WAYS, Mixture, mixtures
-from components.finetuning.settings import DevSettings, FinetuneSettings
+from components.finetuning.settings import DevSettings, FinetuneSettings, what_decides
 from components.recipe import ResolvedRecipe
 from components.runtime import release_memory
 from flows import measure_steps, steps
@@ -22,7 +23,7 @@ from flows.interruption import sigterm_asked
 from flows.job import Job, open_job
 from flows.observer import Observer, step_detail
 from flows.release_steps import compare
-from flows.run_settings import run_settings
+from flows.run_settings import processes, run_settings
 from flows.step_store import source_digest
 
 __all__ = ["multitask", "task_jobs"]
@@ -151,8 +152,6 @@ def _train(
     what: str,
     observer: Observer,
 ) -> dict[str, Any]:
-    from components.finetuning.finetune import finetune
-
     used = {name for stage in settings.mixture for name, _ in stage}
     train, dev = ([row for row in rows[split] if row.metadata["task"] in used] for split in ("train", "dev_loss"))
     identity = {
@@ -168,11 +167,14 @@ def _train(
             observer.progress(f"finetune {what}: step", int(log["step"]), int(log["steps"]), step_detail(log))
 
         with sigterm_asked() as stop:
-            result = finetune(
-                job.base.folder,
-                train,
-                dev,
-                settings,
+            result = launch.train(
+                processes(job),
+                threads=job.recipe.memory.threads,
+                parallel=section.parallel,
+                base_folder=job.base.folder,
+                rows=train,
+                dev_rows=dev,
+                settings=settings,
                 run_folder=job.home / "runs" / key[:24],
                 identity=identity,
                 # the last step's weights: another step's would be those of another budget
@@ -192,7 +194,7 @@ def _train(
 
     reads = {
         **identity,
-        "settings": asdict(settings),
+        "settings": what_decides(settings),
         "dev": [digest_of([row.to_dict() for row in dev]), section.dev_passes],
         "code": source_digest(("components/finetuning", "components/data", "components/models")),
     }

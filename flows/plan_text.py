@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["duration", "kernel_lines", "name", "remedy_line", "render", "time_lines"]
+__all__ = ["duration", "kernel_lines", "name", "remedy_line", "render", "time_lines", "together_lines"]
 
 GIB = 2**30
 
@@ -40,8 +40,7 @@ def render(plan: dict[str, Any], explain: bool) -> str:
         )
     where = plan["peak_module"] or ("the optimizer" if plan["peak_phase"] == "step" else "the loss")
     lines.append(f"peak in the {plan['peak_phase']} pass, at {where}; sequences of {plan['sequence_tokens']} tokens")
-    if plan["devices"] > 1:
-        lines.append(f"{plan['devices']} devices; `tunewright run` trains on one, so that this is for another trainer")
+    lines += together_lines(plan)
     if plan["bfloat16_speedup"] is not None:
         lines.append(
             f"bfloat16 runs at {plan['bfloat16_speedup']:.2f} times the speed of float32 here, so {plan['dtype']}"
@@ -60,6 +59,18 @@ def render(plan: dict[str, Any], explain: bool) -> str:
         lines.append("what would fit (estimated)")
         lines += [f"  {remedy_line(remedy)}" for remedy in plan["would_fit"]] or ["  no single change"]
     return "\n".join([*lines, *(_explanation(plan) if explain else [])])
+
+
+def together_lines(plan: dict[str, Any]) -> list[str]:
+    """Say of a plan for several devices that its figures are those of one, and what all take together."""
+    if plan["devices"] == 1:
+        return []
+    if plan.get("together_bytes") is None:
+        return [f"{plan['devices']} devices: memory is that of each"]
+    return [
+        f"{plan['devices']} processes on this machine: peak and budget are those of each; all of them and the one that "
+        f"starts them take {plan['together_bytes'] / GIB:.2f} GiB"
+    ]
 
 
 def remedy_line(remedy: dict[str, Any]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from components.errors import InputError
 from components.finetuning.bottleneck import BottleneckSettings
 from components.finetuning.features import FeatureSettings
 from components.finetuning.full import FullSettings
+from components.finetuning.launch import process_count
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
@@ -22,9 +24,11 @@ __all__ = [
     "dev_task",
     "kernel_wishes",
     "probe_settings",
+    "processes",
     "rope_scaling",
     "rows_of_a_sequence",
     "run_settings",
+    "shared_work",
 ]
 
 
@@ -61,7 +65,8 @@ def run_settings(job: Job, plan: dict[str, Any]) -> FinetuneSettings:
         epochs=tactics.epochs,
         rows_per_sequence=section.rows_per_sequence,
         micro_batch_size=plan.get("micro_batch_size", 1),
-        gradient_accumulation_steps=plan.get("gradient_accumulation_steps", 1),
+        # of all devices together: a step's sequences don't depend on who takes them
+        gradient_accumulation_steps=plan.get("gradient_accumulation_steps", 1) * plan.get("devices", 1),
         gradient_checkpointing=plan.get("gradient_checkpointing", False),
         max_tokens=section.max_tokens,
         prompt_loss_weight=tactics.prompt_loss_weight,
@@ -131,6 +136,35 @@ def dev_task(job: Job) -> DevTask | None:
     if not job.dev_metric_rows:
         return None
     return DevTask(job.dev_metric_rows, task.metric, job.metric_options, task.max_new_tokens)
+
+
+def processes(job: Job) -> int:
+    """Return how many processes train the recipe on this machine.
+
+    Raises:
+        InputError: More than this machine has GPUs, where it has some; or a number of GPUs that can't share a step.
+    """
+    section = job.recipe.finetune
+    # a head is trained in one
+    count = process_count(section.processes) if section.method != "features" else 1
+    sequences = section.effective_rows // section.rows_per_sequence
+    if sequences % count:
+        raise InputError(
+            f"{count} GPUs can't share a step of {sequences} sequences (finetune.effective_rows "
+            f"{section.effective_rows} / finetune.rows_per_sequence {section.rows_per_sequence})",
+            allowed=", ".join(str(number) for number in range(1, count + 1) if sequences % number == 0),
+            next_step="set finetune.processes to one of these, or change finetune.effective_rows",
+        )
+    return count
+
+
+def shared_work(job: Job) -> dict[str, Any]:
+    """Return how a recipe's processes share its work, as `make_plan` takes it; nothing where one does all of it."""
+    count = processes(job)
+    if count == 1:
+        return {}
+    way = {"ddp": "data-parallel", "fsdp": "fsdp"}[job.recipe.finetune.parallel]
+    return {"devices": count, "sharding": way, "together": True}
 
 
 def rope_scaling(job: Job) -> RopeScaling | None:

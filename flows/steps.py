@@ -18,7 +18,7 @@ from components.files import digest_of, sha256_tree
 from components.finetuning.best import GiveUp
 from components.finetuning.methods import METHODS
 from components.finetuning.processes import current_processes
-from components.finetuning.settings import what_dev_decides
+from components.finetuning.settings import what_decides, what_dev_decides
 from components.memory.process import TrainingProcess
 from components.recipe_sections import MemorySection
 from flows.decision_inputs import CHAMPION, find_champion, probe_trainer
@@ -32,9 +32,11 @@ from flows.run_settings import (
     dev_task,
     kernel_wishes,
     probe_settings,
+    processes,
     rope_scaling,
     rows_of_a_sequence,
     run_settings,
+    shared_work,
 )
 from flows.step_reads import model_reads, prompting_reads, split_digest, task_reads
 from flows.step_store import Step, released, source_digest, torchao_version
@@ -155,6 +157,7 @@ def plan(
         process: A training process that was started early.
     """
     recipe = job.recipe
+    own = shared_work(job)
 
     def make(_: str) -> dict[str, Any]:
         from components.finetuning.head_training import feature_workload
@@ -196,7 +199,7 @@ def plan(
             wishes=kernel_wishes(job),
             rows=rows_of_a_sequence(job),
             process=process,
-            **{"methods": job.tactics.methods, **(target or {})},
+            **{"methods": job.tactics.methods, **(target or own)},
         )
         return found.to_dict()
 
@@ -214,6 +217,7 @@ def plan(
         "rope scaling": str(rope_scaling(job)),
         "methods": job.tactics.methods if recipe.finetune.method == "auto" else None,
         "target": target,
+        "processes": own,
         "teacher": job.teacher_fingerprint,
         # another price plans nothing anew
         "memory": recipe.memory.model_dump(mode="json", exclude={"price_per_hour", "gpu_prices"}),
@@ -249,7 +253,8 @@ def finetune(
 
     if current_processes().count > 1:
         raise InputError(
-            "a recipe's chain runs in one process", next_step="start it without torchrun or accelerate launch"
+            "a recipe's chain runs in one process, and starts others for training itself",
+            next_step="start it without torchrun or accelerate launch, and set finetune.processes",
         )
     settings = run_settings(job, plan)
     identity = _identity(job, data)
@@ -280,6 +285,8 @@ def finetune(
             "weights_digest": sha256_tree(result.weights),
             "predicted_peak_bytes": plan.get("peak_bytes"),
             "epochs": job.tactics.epochs,
+            "processes": processes(job),
+            "parallel": job.recipe.finetune.parallel,
             "dev_loss_digest": dev_loss_digest,
         }
 
@@ -322,7 +329,8 @@ def _training_reads(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> dic
     return {
         **_identity(job, data),
         **model_reads(job),
-        "settings": asdict(run_settings(job, plan)),
+        # how many processes share it, and how, decides nothing
+        "settings": what_decides(run_settings(job, plan)),
         "dev": every_dev_row or what_dev_decides(dev_settings(job), job.dev_loss_rows, dev_task(job)),
         "dev metric": _dev_metric_reads(job, data),
         "torchao": torchao_version() if job.recipe.finetune.quantization_aware else None,

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.finetuning import launch
 from components.finetuning.best import GiveUp
 from components.finetuning.methods import METHODS
 from flows.job import Job
 from flows.observer import Observer, step_detail
-from flows.run_settings import dev_settings, dev_task
+from flows.run_settings import dev_settings, dev_task, processes
 
 if TYPE_CHECKING:
     from components.data.rows import Row
@@ -67,7 +68,6 @@ def _train_weights(
     give_up: GiveUp,
     observer: Observer,
 ) -> FinetuneResult:
-    from components.finetuning import finetune as finetuning
     from components.finetuning.reporting import Reporting
 
     asked = len(job.dev_metric_rows)
@@ -80,11 +80,14 @@ def _train_weights(
     def tell(log: Any) -> None:
         observer.progress("finetune: step", int(log["step"]), int(log["steps"]), step_detail(log))
 
-    return finetuning.finetune(
-        job.base.folder,
-        job.train_rows,
-        dev_rows,
-        settings,
+    return launch.train(
+        processes(job),
+        threads=job.recipe.memory.threads,
+        parallel=job.recipe.finetune.parallel,
+        base_folder=job.base.folder,
+        rows=job.train_rows,
+        dev_rows=dev_rows,
+        settings=settings,
         run_folder=folder,
         identity=identity,
         dev=dev_settings(job),

@@ -13,6 +13,7 @@ from components.finetuning.out_of_memory import Split
 from components.finetuning.processes import Processes, share_of
 from components.finetuning.progress import ProgressWatch
 from components.finetuning.schedule import Schedule
+from components.finetuning.shards import shard
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -45,6 +46,7 @@ def build_trainer(
     gradient_checkpointing: bool,
     recomputes: bool,
     dtype: str,
+    gathered_dtype: str | None,
     checkpoint_steps: int,
     keep_checkpoints: int,
     seed: int,
@@ -61,7 +63,10 @@ def build_trainer(
     callbacks: list[TrainerCallback],
     say: Callable[[str], None],
 ) -> ScheduledTrainer:
-    """Put the trainer together; every argument is a value of the recipe or of the plan."""
+    """Put the trainer together; every argument is a value of the recipe or of the plan.
+
+    Where the processes are to have parts of the model, it is parted here.
+    """
     import torch
     from transformers import TrainingArguments
     from transformers.trainer_callback import PrinterCallback
@@ -95,9 +100,10 @@ def build_trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
     )
+    if processes.sharded:
+        # the arguments have joined the processes by now
+        model = shard(model, gathered_dtype, arguments.device)
     # Several devices in one process would split a micro-batch between them behind our back: the schedule is for one.
     arguments._n_gpu = min(1, arguments.n_gpu)
     trainer = ScheduledTrainer(
@@ -114,6 +120,7 @@ def build_trainer(
         dev_loss=dev_loss,
         dev_score=dev_score,
         dtype=getattr(torch, dtype),
+        autocast=dtype != "float32" and not (processes.sharded and gathered_dtype is not None),
         say=say,
         model=model,
         args=arguments,

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import ConflictError
 from components.files import place_folder, sha256_file
+from components.finetuning.tensor_file import write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +51,7 @@ def save(
     identity: Mapping[str, str],
     keep: int,
     best: int | None = None,
+    whole: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Checkpoint:
     """Write a checkpoint, then drop damaged ones and the oldest of the whole ones.
 
@@ -61,21 +63,18 @@ def save(
         identity: Digests of data, base and settings.
         keep: Whole checkpoints that stay, this one among them, at least 2.
         best: Step of one more that stays, however old it is.
+        whole: Gathers a tensor that lies in parts in several processes.
 
     Returns:
         The checkpoint.
     """
-    from safetensors.torch import save_file
-
     run_folder.mkdir(parents=True, exist_ok=True)
     final = run_folder / f"{PREFIX}{step}"
     aside = run_folder / f".{PREFIX}{step}.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     for stem, named in tensors.items():
-        save_file(
-            {name: tensor.detach().contiguous().cpu() for name, tensor in named.items()}, aside / f"{stem}.safetensors"
-        )
+        write_tensors(aside / f"{stem}.safetensors", named, whole)
     for stem, value in documents.items():
         (aside / f"{stem}.json").write_text(json.dumps(value, sort_keys=True))
     files = {path.name: sha256_file(path) for path in sorted(aside.iterdir())}

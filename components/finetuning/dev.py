@@ -53,9 +53,10 @@ def dev_loss(
     packed = dev_schedule(tokenizer, rows, settings)
     batches = [collate(batch, tokenizer.pad_token_id, layout) for step in packed.steps for batch in step]
     total = sum(float(batch["weights"].sum()) for batch in batches)
-    device = next(model.parameters()).device
 
     def measure() -> float:
+        # looked up each time: a model may be parted among devices after this was made
+        device = next(model.parameters()).device
         model.eval()
         with torch.no_grad():
             on_device = ({name: value.to(device) for name, value in batch.items()} for batch in batches)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import ConflictError, InputError
-from components.finetuning import checkpoint, guards, saving
+from components.finetuning import checkpoint, guards, saving, shards
 from components.finetuning.best import ANSWERING_SECONDS, BestWeights, GiveUp, early_stop, measurements
 from components.finetuning.dev import dev_loss, dev_score, dev_steps
 from components.finetuning.distill import Teacher, check_teacher, load_teacher
@@ -42,6 +42,7 @@ def finetune(
     dev_task: DevTask | None = None,
     teacher_folder: Path | None = None,
     reporting: Reporting = Reporting(),  # noqa: B008 - frozen
+    parallel: str = "ddp",
     checkpoint_steps: int = 20,
     keep_checkpoints: int = 2,
     progress: Progress | None = None,
@@ -63,6 +64,7 @@ def finetune(
             before the loss.
         teacher_folder: Whole weights of the teacher that the settings name.
         reporting: Which of TensorBoard, MLflow and W&B are told too.
+        parallel: How several processes share the work, where a launcher started some: "ddp" or "fsdp".
         checkpoint_steps: Steps between checkpoints.
         keep_checkpoints: Complete ones that stay, besides that of the best dev measurement.
         progress: Called after each step, as `ProgressWatch` does.
@@ -105,7 +107,11 @@ def finetune(
             f"the teacher {str(named)[:12]} beside settings that name {str(settings.teacher)[:12]}",
             allowed="the teacher's folder and its fingerprint in the settings, or neither",
         )
-    processes = current_processes()
+    processes = current_processes(parallel)
+    if processes.sharded:
+        aware = getattr(settings.attachment, "quantization_aware", None)
+        shards.check_shardable(settings.method, settings.optimizer, aware)
+    processes.take_device()
     run_folder.mkdir(parents=True, exist_ok=True)
     try:
         # of processes that train together the first one holds the folder for all
@@ -168,10 +174,15 @@ def _finetune(
     with MemoryWatch() as memory:
         with told_clearly("while the base was loaded"):
             base = load_model(
-                base_folder, dtype=dtype, quantization=method.quantization, rope_scaling=settings.rope_scaling
+                base_folder,
+                dtype=dtype,
+                quantization=method.quantization,
+                rope_scaling=settings.rope_scaling,
+                # a device need not hold all of what it will hold a part of
+                device="cpu" if processes.sharded else None,
             )
         model = method.attach(base, settings.attachment)
-        untrained = saving.keep_untrained(model, settings.attachment, run_folder)
+        untrained = saving.keep_untrained(model, settings.attachment, run_folder, write=processes.first)
         guards.check_before(model, tokenizer, encoded, schedule.positions)
         trainable, total = guards.trainable_counts(model)
         probe = schedule.steps[0][0][0]
@@ -221,6 +232,7 @@ def _finetune(
             max_grad_norm=settings.max_grad_norm,
             gradient_checkpointing=settings.gradient_checkpointing,
             dtype=settings.dtype,
+            gathered_dtype=shards.gathered_dtype(settings),
             checkpoint_steps=checkpoint_steps,
             keep_checkpoints=keep_checkpoints,
             seed=settings.seed,
@@ -246,8 +258,12 @@ def _finetune(
         )
         in_use = kernels_in_use(model, settings.kernels)
         with told_clearly("outside the passes, such as in the optimizer's step"), curves, in_use:
+            # the first process is asked for all, as after each measurement
             trainer.resume(
-                found, lambda history: is_over(history) or any(give_up(one) for one in measurements(history))
+                found,
+                lambda history: processes.any(
+                    bool(is_over(history)) or any(give_up(one) for one in measurements(history))
+                ),
             )
         done, history = trainer.state.global_step, trainer.state.log_history
         ended = is_over(history) or f"all {steps} steps were done"
@@ -266,21 +282,33 @@ def _finetune(
             trainer.load_weights(kept.checkpoint)
         kind = saving.kind_of(method, settings.attachment)
         weights = run_folder / kind
-        if processes.first:
+
+        def check(trained: Any) -> float:
+            return saving.check_saved(
+                trained, method, base_folder, weights, probe, start, dtype, fresh=untrained is not None,
+                rope_scaling=settings.rope_scaling,
+            )  # fmt: skip
+
+        def save(trained: Any) -> None:
             aware = getattr(settings.attachment, "quantization_aware", None)
-            saving.save(model, method, base_folder, weights, untrained, settings.rope_scaling, aware)
-        processes.wait()
-        change = saving.check_saved(
-            model,
-            method,
-            base_folder,
-            weights,
-            probe,
-            start,
-            dtype,
-            fresh=untrained is not None,
-            rope_scaling=settings.rope_scaling,
-        )
+            saving.save(trained, method, base_folder, weights, untrained, settings.rope_scaling, aware)
+
+        change = 0.0
+        if processes.sharded:
+            state = shards.whole_state(model, keep=processes.first)
+            said = trainer.measured(lambda: saving.probed(model, probe))
+            trainer.release_model()
+            del model, base, measure, answer
+            if processes.first:
+                rebuilt = saving.rebuild(base_folder, method, settings, state, probe, said)
+                save(rebuilt)
+                change = check(rebuilt)
+            change = processes.first_value(change)
+        else:
+            if processes.first:
+                save(model)
+            processes.wait()
+            change = check(model)
     return FinetuneResult(
         weights=weights,
         kind=kind,

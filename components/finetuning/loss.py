@@ -98,7 +98,10 @@ def weighted_token_loss(
         return (losses * scale).sum()
 
     taught = soft.hidden[chosen] if soft is not None else None
-    total = (hidden.float() * 0.0).sum() if chosen_hidden.shape[0] == 0 else torch.zeros((), device=hidden.device)
+    total = torch.zeros((), device=hidden.device)
+    if chosen_hidden.shape[0] == 0:
+        # through the head too: of several processes each has to have a gradient for whatever the others have one for
+        total = (hidden.float() * 0.0).sum() + (head(hidden[:1, 0]) * 0.0).sum()
     for start in range(0, chosen_hidden.shape[0], chunk_tokens):
         part = slice(start, start + chunk_tokens)
         arguments: tuple[Tensor, ...] = (chosen_hidden[part], chosen_labels[part], chosen_weights[part].float())

@@ -16,6 +16,8 @@ READ_BY = {
     # soft prompts are laid before a mask, which only one kernel takes
     "attention": (*AUTO_METHODS, "bottleneck"),
     "quantization_aware": ("full",),
+    # weights in 4 bits can't be parted
+    "parallel": ("full", "lora", "bottleneck", *SOFT_PROMPTS),
     **dict.fromkeys(
         ("head", "head_pooling", "head_layer", "head_width", "head_class_weights", "head_patience"), ("features",)
     ),
@@ -32,6 +34,8 @@ NOT_OF_HEADS = (
     "early_stopping",
     "keep_best",
     "liger",
+    "parallel",
+    "processes",
     "report_to",
     "rope_scaling",
     "teacher",

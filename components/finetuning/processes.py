@@ -1,13 +1,14 @@
 """Several processes that train one model: which sequences of a step each of them takes. Between schedule and trainer.
 
-A copy of the model in each process, gradients averaged over them (torch's DistributedDataParallel). The schedule is one
-for all, whatever their number, so that a checkpoint of two processes can be resumed by one or by four.
+Either a copy of the model in each process, gradients averaged over them (torch's DistributedDataParallel), or a part of
+everything in each (FSDP2, `shards.py`). The schedule is one for all, whatever their number and the way, so that a
+checkpoint of two processes can be resumed by one or by four.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,17 @@ from components.data.packing import PackedSequence
 from components.errors import InputError
 from components.finetuning.schedule import Schedule
 
-__all__ = ["Processes", "current_processes", "loss_as_forward", "share_of", "step_weights"]
+__all__ = [
+    "PARALLEL",
+    "Processes",
+    "current_processes",
+    "share_of",
+    "step_weights",
+    "with_averaged_gradients",
+    "work_as_forward",
+]
+
+PARALLEL = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True)
@@ -26,15 +37,41 @@ class Processes:
     Attributes:
         rank: Its number, from 0; the first one writes.
         count: How many there are.
+        parallel: "ddp", each has all of the model; "fsdp", each has a part of it.
     """
 
     rank: int = 0
     count: int = 1
+    parallel: str = "ddp"
 
     @property
     def first(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
+
+    @property
+    def sharded(self) -> bool:
+        """Whether weights, gradients and optimizer states are parted among the processes."""
+        return self.count > 1 and self.parallel == "fsdp"
+
+    def take_device(self) -> None:
+        """Take this process's own GPU, before anything is put on one; on CPUs there is nothing to take.
+
+        Raises:
+            InputError: More processes on this machine than GPUs.
+        """
+        import torch
+
+        if self.count == 1 or not torch.cuda.is_available():
+            return
+        local, there = int(os.environ.get("LOCAL_RANK", self.rank)), torch.cuda.device_count()
+        if local >= there:
+            raise InputError(
+                f"{local + 1} or more processes on a machine with {there} GPUs",
+                allowed="a process for each GPU",
+                next_step=f"set finetune.processes to {there} at most",
+            )
+        torch.cuda.set_device(local)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process; all have to ask."""
@@ -66,15 +103,20 @@ class Processes:
             torch.distributed.barrier()
 
 
-def current_processes() -> Processes:
-    """Return the place that a launcher (torchrun, accelerate) gave this process; the only one without a launcher.
+def current_processes(parallel: str = "ddp") -> Processes:
+    """Return the place that a launcher gave this process (`launch.py`, torchrun, accelerate); the only one without one.
+
+    Args:
+        parallel: One of `PARALLEL`.
 
     Raises:
-        InputError: A launcher's variables that don't fit each other.
+        InputError: Another way, or a launcher's variables that don't fit each other.
     """
+    if parallel not in PARALLEL:
+        raise InputError(f"processes that work in parallel by {parallel!r}", allowed=", ".join(PARALLEL))
     found = {name: os.environ.get(name, "0" if name == "RANK" else "1") for name in ("RANK", "WORLD_SIZE")}
     try:
-        processes = Processes(int(found["RANK"]), int(found["WORLD_SIZE"]))
+        processes = Processes(int(found["RANK"]), int(found["WORLD_SIZE"]), parallel)
     except ValueError:
         processes = Processes(-1, 0)
     if not 0 <= processes.rank < processes.count:
@@ -116,22 +158,56 @@ def _weightless(sequence: PackedSequence) -> PackedSequence:
 
 
 @contextmanager
-def loss_as_forward(model: Any, loss: Any, processes: Processes) -> Iterator[None]:
-    """Let calling a model compute the loss, while the block runs: gradients are averaged for what is called.
+def work_as_forward(model: Any, processes: Processes) -> Iterator[None]:
+    """Let calling a model do some work with it, while the block runs: `model(work, *arguments)`.
+
+    Gradients are averaged for what is called, and parted weights are gathered for it: the loss goes past the model's
+    own forward, and wants both.
 
     Args:
         model: The model, before it is wrapped.
-        loss: (model, batch, normaliser) -> loss.
-        processes: One process needs none of this, and gets none.
+        processes: One process needs none of this, and gets none; neither does a block within such a block.
     """
-    if processes.count == 1:
+    if processes.count == 1 or "forward" in vars(model):
         yield
         return
-    model.forward = lambda batch, normaliser: loss(model, batch, normaliser)
+
+    def forward(work: Callable[..., Any], *arguments: Any) -> Any:
+        return work(model, *arguments)
+
+    model.forward = forward
     try:
         yield
     finally:
         del model.forward
+
+
+def with_averaged_gradients(model: Any) -> Any:
+    """Put torch's DistributedDataParallel round a model of which each process has a copy.
+
+    Args:
+        model: The model, on this process's device. What is trained begins as the first process has it.
+
+    Returns:
+        The wrapped model.
+    """
+    import torch
+    from torch.nn.parallel import DistributedDataParallel
+
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                torch.distributed.broadcast(parameter, src=0)
+    return DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        # else the frozen weights would be sent as well, a quarter of a gigabyte at a time beside them
+        init_sync=False,
+        # else gradients would be there twice
+        gradient_as_bucket_view=True,
+    )
 
 
 def step_weights(schedule: Schedule) -> Sequence[float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from components.data.packing import PackedSequence
+    from components.finetuning.settings import FinetuneSettings
     from components.models.rope import RopeScaling
 
-__all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "kind_of", "probed", "save"]
+__all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "kind_of", "probed", "rebuild", "save"]
 
 # reloaded float32 weights are the same bits; kernels may sum in another order
 LOGIT_TOLERANCE = 1e-4
@@ -36,8 +38,14 @@ def kind_of(method: Method, settings: MethodSettings) -> str:
     return "quantized" if isinstance(settings, FullSettings) and settings.quantization_aware else method.kind
 
 
-def keep_untrained(model: Any, settings: MethodSettings, run_folder: Path) -> Path | None:
+def keep_untrained(model: Any, settings: MethodSettings, run_folder: Path, *, write: bool = True) -> Path | None:
     """Write the adapter down as it begins, where it took a part of the base's weights with it (PiSSA).
+
+    Args:
+        model: The model before the first step.
+        settings: The method's own.
+        run_folder: The folder goes there.
+        write: Whether this process does so, of several with the same adapter.
 
     Returns:
         Its folder, or None where the base is untouched.
@@ -47,6 +55,8 @@ def keep_untrained(model: Any, settings: MethodSettings, run_folder: Path) -> Pa
     from components.models.adapters import save_adapter
 
     folder = run_folder / "untrained"
+    if not write:
+        return folder
     shutil.rmtree(folder, ignore_errors=True)
     config = model.peft_config["default"]
     start = config.init_lora_weights
@@ -57,6 +67,43 @@ def keep_untrained(model: Any, settings: MethodSettings, run_folder: Path) -> Pa
     finally:
         config.init_lora_weights = start
     return folder
+
+
+def rebuild(
+    base_folder: Path,
+    method: Method,
+    settings: FinetuneSettings,
+    state: Mapping[str, Tensor],
+    probe: PackedSequence,
+    said: Tensor,
+) -> Any:
+    """Put a model together that several processes had parts of.
+
+    Args:
+        base_folder: The base.
+        method: How it was trained.
+        settings: The run's.
+        state: What was trained, whole, by name.
+        probe: A sequence to compare on.
+        said: What the parted model said of it, as `probed` gives it.
+
+    Returns:
+        The whole model.
+
+    Raises:
+        TunewrightError: It gives other logits than the parted one.
+    """
+    from components.models.load import load_model
+
+    dtype = "float32" if method.kind == "full" else settings.dtype
+    model = method.attach(load_model(base_folder, dtype=dtype, rope_scaling=settings.rope_scaling), settings.attachment)
+    parameters = dict(model.named_parameters())
+    for name, value in state.items():
+        # in the place of what was loaded, which is let go
+        parameters[name].data = value.to(parameters[name].device)
+    found = probed(model, probe)
+    _compare(said.to(found.device), found, settings.dtype, "the gathered weights", "the parted ones")
+    return model
 
 
 def save(
@@ -160,22 +207,31 @@ def check_saved(
     else:
         with adapter_in_its_place(model, folder) as replaced:
             saved = probed(replaced, probe)
-    # bfloat16 keeps 8 bits: two kernels may differ in the last of them
-    tolerance = LOGIT_TOLERANCE if dtype == "float32" else 2**-6 * float(in_memory.abs().max())
-    difference = float((saved - in_memory).abs().max())
-    if not difference <= tolerance:
-        raise TunewrightError(
-            f"the saved weights give other logits than the trained ones: largest difference {difference:.3g}",
-            allowed=f"at most {tolerance:.3g}",
-            next_step="run again; if it stays, report it with the recipe",
-        )
-    change = float((in_memory - start).abs().max())
+    _compare(in_memory, saved, dtype, "the saved weights", "the trained ones")
+    change = float((in_memory - start.to(in_memory.device)).abs().max())
     if change < LEAST_CHANGE:
         raise TunewrightError(
             "training changed no logit: it had no effect",
             next_step="check finetune.learning_rate, finetune.targets and the loss curve",
         )
     return change
+
+
+def _compare(expected: Tensor, found: Tensor, dtype: str, what: str, with_what: str) -> None:
+    """Hold two models' logits against each other.
+
+    Raises:
+        TunewrightError: They differ by more than kernels do.
+    """
+    # bfloat16 keeps 8 bits: two kernels may differ in the last of them
+    tolerance = LOGIT_TOLERANCE if dtype == "float32" else 2**-6 * float(expected.abs().max())
+    difference = float((found - expected).abs().max())
+    if not difference <= tolerance:
+        raise TunewrightError(
+            f"{what} give other logits than {with_what}: largest difference {difference:.3g}",
+            allowed=f"at most {tolerance:.3g}",
+            next_step="run again; if it stays, report it with the recipe",
+        )
 
 
 def _let_go(model: Any) -> None:

@@ -98,8 +98,12 @@ class DevSettings:
 
 
 def what_decides(settings: FinetuneSettings) -> str:
-    """Return the settings that a resumed run must share: all, but how the same effective batch is cut."""
+    """Return the settings that a resumed run must share: all, but how the same effective batch is cut and computed.
+
+    Another number of processes cuts it otherwise, and with parts of the weights other activations fit.
+    """
     values = asdict(settings)
+    del values["gradient_checkpointing"]
     cut = values.pop("micro_batch_size") * values.pop("gradient_accumulation_steps")
     return json.dumps({**values, "sequences_per_step": cut}, sort_keys=True)
 

@@ -24,13 +24,19 @@ from transformers.trainer_callback import ExportableState, TrainerState
 
 from components.data.packing import Layout, PackedSequence
 from components.errors import TunewrightError
-from components.finetuning import checkpoint, guards
+from components.finetuning import checkpoint, guards, shards
 from components.finetuning.best import ANSWERING_SECONDS, DEV_LOSS, DEV_SCORE, BestWeights
 from components.finetuning.checkpoint import Checkpoint, load_tensors
 from components.finetuning.distill import Teacher
 from components.finetuning.loss import forward_loss
 from components.finetuning.out_of_memory import EffectiveBatch, Split, told_clearly
-from components.finetuning.processes import Processes, loss_as_forward, share_of, step_weights
+from components.finetuning.processes import (
+    Processes,
+    share_of,
+    step_weights,
+    with_averaged_gradients,
+    work_as_forward,
+)
 from components.finetuning.progress import ProgressWatch
 from components.finetuning.schedule import Schedule
 from components.finetuning.training_state import (
@@ -42,6 +48,7 @@ from components.finetuning.training_state import (
     trainable_state,
     unpack_optimizer,
 )
+from components.runtime import release_memory
 
 # A loss scaled by no more than this, and its gradient overflows all the same: nothing is left to try.
 SMALLEST_SCALE = 1.0
@@ -84,6 +91,7 @@ class ScheduledTrainer(Trainer):
         dev_score: Has them answered and scores the answers; None where that isn't asked for.
         dtype: What the step computes in; with float16 the loss is scaled, so that small gradients don't vanish
             (Micikevicius et al. 2018, arXiv:1710.03740).
+        autocast: Whether that is chosen product by product; weights that are gathered in the dtype need no choice.
         say: Called with a line for the person.
         arguments: What `transformers.Trainer` takes.
     """
@@ -107,6 +115,7 @@ class ScheduledTrainer(Trainer):
         dev_loss: Callable[[], float] | None,
         dev_score: Callable[[], float] | None,
         dtype: torch.dtype,
+        autocast: bool,
         say: Callable[[str], None],
         **arguments: Any,
     ) -> None:
@@ -125,6 +134,7 @@ class ScheduledTrainer(Trainer):
         self.resumed: Checkpoint | None = None
         self.gradients_checked = False
         self.dtype = dtype
+        self.autocast = autocast
         super().__init__(train_dataset=MicroBatches(own_steps), **arguments)
         if dtype is torch.float16:
             # accelerate has a scaler for accelerators only; the optimizer that it prepares takes this one
@@ -135,6 +145,12 @@ class ScheduledTrainer(Trainer):
         if self.processes.count == 1:
             return super().get_train_dataloader()
         return torch.utils.data.DataLoader(self.train_dataset, batch_size=1, collate_fn=self.data_collator)
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        # accelerate would copy more than training takes, and refuses what is parted already
+        if self.processes.count == 1 or model is not self.model:
+            return super()._wrap_model(model, training, dataloader)
+        return model if self.processes.sharded else with_averaged_gradients(model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         # the schedule has the order; it must not be shuffled again
@@ -169,14 +185,21 @@ class ScheduledTrainer(Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure the dev rows; the first process's figure is what all of them decide by."""
         assert self.dev_loss is not None
-        metrics = {DEV_LOSS: self.processes.first_value(self.dev_loss())}
+        metrics = {DEV_LOSS: self.processes.first_value(self.measured(self.dev_loss))}
         if self.dev_score is not None:
             started = time.monotonic()
-            metrics[DEV_SCORE] = self.processes.first_value(self.dev_score())
+            metrics[DEV_SCORE] = self.processes.first_value(self.measured(self.dev_score))
             metrics[ANSWERING_SECONDS] = time.monotonic() - started
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def measured(self, work: Callable[[], Any]) -> Any:
+        """Do some work without gradients that uses the model's parts, which may lie in several processes."""
+        if not self.processes.sharded:
+            return work()
+        with work_as_forward(self.model, self.processes):
+            return shards.with_outer_weights(self.model, work)
 
     def release_training_memory(self) -> None:
         """Let go of gradients, optimizer states and teacher; nothing can be trained any more."""
@@ -185,8 +208,17 @@ class ScheduledTrainer(Trainer):
         nothing: Any = None
         for holder in (self, self.callback_handler):
             holder.optimizer = holder.lr_scheduler = nothing
+        # DistributedDataParallel keeps the gradients' memory
+        self.model_wrapped = self.model
         self.accelerator.free_memory()
         gc.collect()
+
+    def release_model(self) -> None:
+        """Let go of the model too; what was trained was gathered before."""
+        nothing: Any = None
+        self.dev_loss = self.dev_score = None
+        self.model = self.model_wrapped = self.callback_handler.model = nothing
+        release_memory()
 
     def _checkpoint_activations(self) -> None:
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -201,12 +233,12 @@ class ScheduledTrainer(Trainer):
         """Weighted loss of a micro-batch, as its share of the effective batch's."""
         normaliser = float(inputs["weights"].sum() if num_items_in_batch is None else num_items_in_batch)
         # accelerate puts autocast round the model's forward, which the loss goes past
-        with torch.autocast(self.args.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
+        with torch.autocast(self.args.device.type, dtype=self.dtype, enabled=self.autocast):
             if self.processes.count == 1:
                 loss = self.loss(model, inputs, normaliser)
             else:
                 # gradients are averaged over the processes, and their sum is wanted
-                loss = model(inputs, normaliser) * self.processes.count
+                loss = model(self.loss, inputs, normaliser) * self.processes.count
         if not math.isfinite(float(loss.detach())):
             raise self._diverged("loss")
         return loss
@@ -215,13 +247,14 @@ class ScheduledTrainer(Trainer):
         scaler = self.accelerator.scaler
         if scaler is not None:
             scaler.unscale_(self.optimizer.optimizer)
-        return super()._clip_grad_norm(model)
+        # over all parts, where gradients are parted
+        return shards.whole(super()._clip_grad_norm(model))
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         if not self.gradients_checked:
             guards.check_gradients(model)
             self.gradients_checked = True
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm = shards.whole(super()._get_grad_norm(model, grad_norm))
         if not math.isfinite(float(norm)) and not self._overflowed():
             raise self._diverged("gradient norm")
         return norm
@@ -244,12 +277,15 @@ class ScheduledTrainer(Trainer):
     # --- checkpoints: ours, in the places where the trainer writes and reads its own
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        states, optimizer_document = pack_optimizer(self.optimizer.state_dict())
+        tensors = {"weights": trainable_state(self.model), "optimizer": states}
         if self.processes.first:
-            self._write_checkpoint()
+            self._write_checkpoint(tensors, optimizer_document)
+        else:
+            shards.take_part(tensors)
         self.processes.wait()
 
-    def _write_checkpoint(self) -> None:
-        optimizer_tensors, optimizer_document = pack_optimizer(self.optimizer.state_dict())
+    def _write_checkpoint(self, tensors: dict[str, dict[str, Tensor]], optimizer_document: dict[str, Any]) -> None:
         self.state.stateful_callbacks.update(
             {
                 type(holder).__name__: holder.state()
@@ -261,11 +297,7 @@ class ScheduledTrainer(Trainer):
         checkpoint.save(
             Path(self.args.output_dir),
             self.state.global_step,
-            tensors={
-                "weights": trainable_state(self.model),
-                "optimizer": optimizer_tensors,
-                "random": random_tensors(),
-            },
+            tensors={**tensors, "random": random_tensors()},
             documents={
                 "optimizer": optimizer_document,
                 "scheduler": scheduler,
@@ -277,6 +309,7 @@ class ScheduledTrainer(Trainer):
             identity=self.identity,
             keep=self.keep_checkpoints,
             best=self.best.step(self.state.log_history),
+            whole=shards.whole,
         )
 
     def resume(self, found: Checkpoint | None, is_over: Callable[[list[dict[str, Any]]], object]) -> None:
@@ -295,7 +328,7 @@ class ScheduledTrainer(Trainer):
                 self.watch.begin(state.global_step, state.log_history)
                 self._load_from_checkpoint(str(found.folder))
                 return
-        with loss_as_forward(self.model, self.loss, self.processes):
+        with work_as_forward(self.model, self.processes):
             self.train(resume_from_checkpoint=str(found.folder) if found else None)
 
     def load_weights(self, found: Checkpoint) -> None:
@@ -303,7 +336,7 @@ class ScheduledTrainer(Trainer):
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, value in load_tensors(found, "weights").items():
-                parameters[name].copy_(value)
+                shards.copy_part(parameters[name], value)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self.resumed is not None
@@ -314,7 +347,11 @@ class ScheduledTrainer(Trainer):
             return
         folder = self.resumed.folder
         document = json.loads((folder / "optimizer.json").read_text())
-        self.optimizer.load_state_dict(unpack_optimizer(load_tensors(self.resumed, "optimizer"), document))
+        state = unpack_optimizer(load_tensors(self.resumed, "optimizer"), document)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for index, entry in state["state"].items():
+            state["state"][index] = {key: shards.part_of(value, parameters[index]) for key, value in entry.items()}
+        self.optimizer.load_state_dict(state)
         self.lr_scheduler.load_state_dict(
             {**self.lr_scheduler.state_dict(), **json.loads((folder / "scheduler.json").read_text())}
         )

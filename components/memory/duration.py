@@ -4,14 +4,14 @@ measured rate. A GPU that isn't at hand is taken at a part of its datasheet's pe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from components.memory.block_probe import BlockRate, StepSpeed
 from components.memory.gpus import Gpu
 from components.memory.workload import MicroBatch, Workload
 
-__all__ = ["Duration", "assumed_duration", "features_duration", "measured_duration"]
+__all__ = ["Duration", "assumed_duration", "features_duration", "measured_duration", "shared_duration"]
 
 # Half the interval's width against the prediction: neighbours on the machine, the trainer's own work, checkpoints.
 MEASURED_UNCERTAINTY = 0.25
@@ -126,6 +126,24 @@ def _teacher_seconds(speed: StepSpeed, blocks: int, batches: list[MicroBatch]) -
     curve = _Curve(speed.rates)
     passes = blocks * curve.forward_share * sum(curve.seconds(batch) for batch in batches)
     return passes + speed.output_seconds * sum(batch.labelled for batch in batches) / 3
+
+
+def shared_duration(alone: Duration, factor: float, processes: int) -> Duration:
+    """Return the time of a run that several processes share, from that of one; what they say to each other isn't timed.
+
+    Args:
+        alone: The prediction for one process with all of this machine's cores, or with one of its GPUs.
+        factor: Time against that.
+        processes: How many.
+    """
+    return replace(
+        alone,
+        seconds=alone.seconds * factor,
+        uncertainty_fraction=max(alone.uncertainty_fraction, ASSUMED_UNCERTAINTY),
+        flops_per_second=alone.flops_per_second / factor,
+        parts={name: seconds * factor for name, seconds in alone.parts.items()},
+        how=f"{alone.how}; timed with one process, and {factor:.2f} times that assumed of {processes}",
+    )
 
 
 def features_duration(workload: Workload, speed: StepSpeed, *, blocks: int, prompts_at_once: int) -> Duration:

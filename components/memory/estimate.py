@@ -8,6 +8,7 @@ simulated whole before it is returned.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,7 @@ class PeakEstimator:
     """
 
     def __init__(self, config: Any, settings: StepSettings, sequence_tokens: int) -> None:
+        self.settings = settings
         self.sequence_tokens = sequence_tokens
         self._chunks = LOGITS_CHUNK_TENSORS + (TEACHER_CHUNK_TENSORS if settings.teacher is not None else 0)
         self.blocks = int(getattr(config, "num_hidden_layers", 0))
@@ -74,7 +76,14 @@ class PeakEstimator:
 
     def mapped_bytes(self, file_dtype: Any) -> int:
         """Return the bytes of weights that are read from the file's pages."""
-        sizes = [model.mapped_bytes(file_dtype) for model in self._models.values()]
+        return self._of_all_blocks(lambda model: model.mapped_bytes(file_dtype))
+
+    def unmapped_bytes(self, file_dtype: Any) -> int:
+        """Return the bytes of the whole weights that a process has of its own when it has loaded them."""
+        return self._of_all_blocks(lambda model: model.unmapped_bytes(file_dtype))
+
+    def _of_all_blocks(self, size: Callable[[StepModel], int]) -> int:
+        sizes = [size(model) for model in self._models.values()]
         return sizes[0] if self._exact else sizes[0] + (sizes[1] - sizes[0]) * (self.blocks - 1)
 
     def large_bytes(self, micro_batch_size: int) -> int:

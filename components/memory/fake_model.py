@@ -58,8 +58,7 @@ def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    mixed = settings.trained_dtype == "float32" and settings.world_size == 1
-    whole = settings.method == "full" and training and mixed
+    whole = settings.method == "full" and training and settings.mixed
     dtype = torch.float32 if whole else getattr(torch, settings.dtype)
     if settings.rope_scaling is not None:
         config = copy.deepcopy(config)
@@ -80,7 +79,7 @@ def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
                 attention = "sdpa" if settings.attention == "alone" else settings.attention
                 use_attention(model, attention, settings.device, simulated=True)
             model = prepared(model, settings)
-        if not mixed:
+        if not settings.mixed:
             _cast(model, dtype)
     model.train(training)
     return model

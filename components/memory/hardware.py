@@ -6,7 +6,7 @@ The plan asks here. A GPU that is only named, and not at hand, is looked up in `
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.errors import InputError
@@ -21,6 +21,7 @@ __all__ = [
     "gpu_budget",
     "machine",
     "parse_size",
+    "shared",
 ]
 
 _UNITS = {
@@ -143,6 +144,22 @@ def detect_budget() -> Budget:
     if limited is not None and limited + own < available:
         return Budget(limited + own, "cgroup memory limit, less what other processes in it hold", "cpu")
     return Budget(min(available, memory.total), "available memory, with what this process holds", "cpu")
+
+
+def shared(budget: Budget, processes: int, launcher_bytes: int) -> Budget:
+    """Return what each of some processes may take of a machine's memory.
+
+    Args:
+        budget: What they may take together.
+        processes: How many train.
+        launcher_bytes: What the process that starts them holds beside them.
+    """
+    each = max(0, budget.budget_bytes - launcher_bytes) // processes
+    source = (
+        f"for each of {processes} processes: {budget.source}, of which the one that starts them holds "
+        f"{launcher_bytes / 2**30:.2f} GiB"
+    )
+    return replace(budget, budget_bytes=each, source=source)
 
 
 def cgroup_headroom_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:

@@ -18,12 +18,12 @@ from components.memory.duration import Duration
 from components.memory.feature_plan import METHOD as FEATURES
 from components.memory.feature_plan import FeaturePass, plan_features
 from components.memory.gpus import Gpu, find_gpu
-from components.memory.hardware import Budget
+from components.memory.hardware import Budget, shared
 from components.memory.kernel_plan import compiled_where_it_pays, plan_kernels, step_attention
-from components.memory.plan_checks import check_devices, check_plan, check_row_positions, plan_budget
+from components.memory.plan_checks import check_devices, check_plan, check_row_positions, plan_budget, shardable
 from components.memory.predicted_time import duration_on, predict_duration
 from components.memory.prices import priced
-from components.memory.process import ProcessOverhead, TrainingProcess
+from components.memory.process import ProcessOverhead, TrainingProcess, own_bytes
 from components.memory.search import HEADROOM_FRACTION, Candidate, Search
 from components.memory.settings import DTYPES, StepSettings
 from components.memory.workload import Workload, uniform_workload
@@ -64,6 +64,7 @@ class Plan:
         gpu_prices: Prices of GPUs by name.
         gpu: The named GPU, None for the device at hand.
         devices: Devices that share each step.
+        launcher_bytes: What this process holds beside those that it starts on the same memory; 0: there are none.
         seconds: How long planning took.
     """
 
@@ -88,6 +89,7 @@ class Plan:
     gpu_prices: Mapping[str, float]
     gpu: str | None
     devices: int
+    launcher_bytes: int
     seconds: float
 
     @property
@@ -118,6 +120,8 @@ class Plan:
             "host_bytes": chosen.host_bytes,
             "budget_bytes": self.budget.budget_bytes,
             "budget_source": self.budget.source,
+            # of processes that share a machine's memory; each peak and budget is that of one
+            "together_bytes": self.devices * chosen.peak_bytes + self.launcher_bytes if self.launcher_bytes else None,
             "margin_bytes": self.margin_bytes,
             "headroom_fraction": HEADROOM_FRACTION,
             "fits": self.fits,
@@ -158,6 +162,8 @@ def make_plan(
     methods: tuple[str, ...] = AUTO_METHODS,
     gpu: str | None = None,
     devices: int = 1,
+    sharding: str | None = None,
+    together: bool = False,
     workload: Workload | None = None,
     price_per_hour: float | None = None,
     gpu_prices: Mapping[str, float] = NO_PRICES,
@@ -192,6 +198,10 @@ def make_plan(
         methods: What auto may choose from, the best quality first.
         gpu: Name of a GPU that need not be at hand; None for this machine's device.
         devices: Devices that share each optimizer step.
+        sharding: "data-parallel" or "fsdp", the way in which several do; None: the former, or where it doesn't fit the
+            latter.
+        together: The devices are processes that this one starts on this machine. On a CPU they share the budget, with
+            this process.
         workload: The sequences of the run, for its time; by default those of one optimizer step, all of them as long as
             the longest.
         price_per_hour: Price of one device for an hour.
@@ -219,6 +229,8 @@ def make_plan(
     """
     started = time.perf_counter()
     allowed = methods if method == "auto" else (method,)
+    if sharding == "fsdp" and devices > 1:
+        allowed = shardable(method, allowed, optimizer, quantization_aware)
     check_plan(method, methods, dtype, optimizer, sequence_tokens, effective_rows, rows_per_sequence)
     sequences = effective_rows // rows_per_sequence
     check_devices(devices, sequences)
@@ -237,6 +249,11 @@ def make_plan(
     # on a CPU it imports while this process searches; a CUDA context needs no imports to be known
     on_cpu = budget.device == "cpu"
     process = (process or TrainingProcess()) if on_cpu else None
+    launcher_bytes = 0
+    if together and devices > 1 and process is not None:
+        process.leave()
+        launcher_bytes = own_bytes()
+        budget = shared(budget, devices, launcher_bytes)
     try:
         speed = measure_dtype() if dtype == "auto" and named is None else None
         chosen_dtype = speed.dtype if speed else named.dtype if named and dtype == "auto" else dtype
@@ -271,6 +288,7 @@ def make_plan(
                 sequence_tokens=sequence_tokens,
                 sequences=max(1, sequences // number),
                 devices=number,
+                sharding=sharding,
                 budget=budget,
                 process=process,
                 folder=base_folder,
@@ -292,11 +310,14 @@ def make_plan(
                 gpu=named,
                 budget=budget,
                 devices=devices,
+                together=together,
                 sequence_tokens=sequence_tokens,
                 sequences_per_step=sequences,
             )
 
-        if kernels is not None and named is None and outcome.chosen.fits and duration is not None:
+        # beside the hooks of several processes it wasn't tried
+        alone = named is None and devices == 1
+        if kernels is not None and alone and outcome.chosen.fits and duration is not None:
             kernels = compiled_where_it_pays(
                 kernels,
                 wishes,
@@ -351,5 +372,6 @@ def make_plan(
         gpu_prices=gpu_prices,
         gpu=gpu,
         devices=devices,
+        launcher_bytes=launcher_bytes,
         seconds=time.perf_counter() - started,
     )

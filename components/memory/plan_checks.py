@@ -7,13 +7,15 @@ from typing import Any
 
 from components.errors import InputError
 from components.finetuning.guards import check_positions
+from components.finetuning.methods import METHODS
+from components.finetuning.shards import check_shardable
 from components.memory.feature_plan import METHOD as FEATURES
 from components.memory.hardware import Budget, detect_budget, gpu_budget
 from components.memory.settings import DTYPES, OPTIMIZERS, SIMULATED_METHODS
 from components.memory.workload import Workload
 from components.models.rope import RopeScaling, scale_config
 
-__all__ = ["check_devices", "check_plan", "check_row_positions", "plan_budget"]
+__all__ = ["check_devices", "check_plan", "check_row_positions", "plan_budget", "shardable"]
 
 # A budget below this is a number that lacks its unit.
 LEAST_BUDGET_BYTES = 2**20
@@ -57,6 +59,19 @@ def plan_budget(budget_bytes: int | None, gpu: str | None) -> Budget:
             allowed=f"at most its {found.budget_bytes / 2**30:.1f} GiB",
         )
     return Budget(budget_bytes, f"given, on {gpu}", "cuda")
+
+
+def shardable(method: str, methods: tuple[str, ...], optimizer: str, quantization_aware: str | None) -> tuple[str, ...]:
+    """Return the methods whose weights can be parted among devices.
+
+    Raises:
+        InputError: The only method, or what belongs to it, can't be.
+    """
+    if method != "auto":
+        check_shardable(method, optimizer, quantization_aware)
+        return methods
+    found = tuple(name for name in methods if METHODS[name].quantization is None)
+    return found or methods[:1]
 
 
 def check_devices(devices: int, sequences: int) -> None:

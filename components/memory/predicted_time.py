@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from components.memory.block_probe import measure_step_speed
-from components.memory.duration import Duration, assumed_duration, measured_duration
+from components.memory.duration import Duration, assumed_duration, measured_duration, shared_duration
 from components.memory.fake_model import read_config
 from components.memory.gpus import Gpu
 from components.memory.hardware import Budget
@@ -29,6 +30,7 @@ def predict_duration(
     gpu: Gpu | None,
     budget: Budget,
     devices: int,
+    together: bool,
     sequence_tokens: int,
     sequences_per_step: int,
 ) -> Duration | None:
@@ -42,19 +44,20 @@ def predict_duration(
         gpu: The named GPU, None for the device at hand.
         budget: The budget, for its device.
         devices: Devices that share each step.
+        together: They are processes on this machine: each has a GPU, or its part of the cores.
         sequence_tokens: Length that was simulated.
         sequences_per_step: Sequences behind each optimizer step, over all devices.
 
     Returns:
-        The prediction, as if the chosen way fitted; None for several devices that aren't named, and for an architecture
-        whose blocks can't be timed.
+        The prediction, as if the chosen way fitted; None for several devices that are neither named nor here, and for
+        an architecture whose blocks can't be timed.
     """
     import torch
 
     chosen = outcome.chosen
     if gpu is not None:
         return duration_on(gpu, outcome, workload, devices, sequence_tokens, sequences_per_step)
-    if devices > 1 or budget.device != ("cuda" if torch.cuda.is_available() else "cpu"):
+    if (devices > 1 and not together) or budget.device != ("cuda" if torch.cuda.is_available() else "cpu"):
         return None
     batches = list(workload.micro_batches(chosen.micro_batch_size, sequences_per_step))
     lengths = sorted(batch.tokens for batch in batches)
@@ -73,13 +76,13 @@ def predict_duration(
     if settings.teacher is not None:
         other = read_config(Path(settings.teacher))
         frozen = StepSettings("lora", dtype=chosen.dtype, device=budget.device)
-        found = measure_step_speed(
+        of_teacher = measure_step_speed(
             other, frozen, sequences=size, lengths=probed, labelled=labelled, gradient_checkpointing=False
         )
-        taught_by = None if found is None else (found, other.num_hidden_layers)
+        taught_by = None if of_teacher is None else (of_teacher, other.num_hidden_layers)
     if speed is None or (settings.teacher is not None and taught_by is None):
         return None
-    return measured_duration(
+    found = measured_duration(
         workload,
         speed,
         blocks=config.num_hidden_layers,
@@ -88,6 +91,12 @@ def predict_duration(
         sequences_per_step=sequences_per_step,
         teacher=taught_by,
     )
+    if devices == 1:
+        return found
+    # processes on a CPU share the cores that one was timed with, and do together what it does
+    share = devices if budget.device == "cuda" else 1
+    alone = slowdown(replace(chosen.variant, sharding="none"))
+    return shared_duration(found, slowdown(chosen.variant) / alone / share, devices)
 
 
 def duration_on(

@@ -29,7 +29,8 @@ def priced(plan: Mapping[str, Any], price_per_hour: float | None, gpu_prices: Ma
     time = plan["time"]
     return {
         **plan,
-        "time": None if time is None else with_price(time, here, plan["devices"]),
+        # processes that share a machine's memory are on one device
+        "time": None if time is None else with_price(time, here, 1 if plan.get("together_bytes") else plan["devices"]),
         "would_fit": [
             _remedy_with_price(remedy, gpu_prices.get(remedy["value"]) if remedy["change"] == "gpu" else here)
             for remedy in plan["would_fit"]

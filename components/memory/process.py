@@ -26,6 +26,8 @@ __all__ = [
     "cuda_overhead",
     "estimated_holes",
     "kept_mapped_bytes",
+    "own_bytes",
+    "sharded_overhead",
 ]
 
 # Code pages and work buffers of matrix products that are first touched in training; measured, 135M model, one thread.
@@ -35,6 +37,11 @@ SIXTEEN_BIT_KERNEL_BYTES = 50_000_000
 # Heap against live heap tensors, in the measured steps at most; with checkpointing against those without it.
 HEAP_FACTOR, HEAP_BYTES = 1.8, 100_000_000
 CHECKPOINT_HEAP_FACTOR, CHECKPOINT_HEAP_BYTES = 0.8, 260_000_000
+# What one of several processes has loaded besides, to talk to the others; and what one with a part of a model takes
+# beyond its tensors: what is gathered and copied out of, and its heap, which keeps no large tensors. Set by four
+# measured peaks of the 135M model in two processes: all weights and LoRA, as copies and in parts.
+JOINED_BYTES = 120_000_000
+SHARDED_HEAP_FRACTION, SHARDED_HEAP_BYTES = 0.1, 180_000_000
 CUDA_CONTEXT_BYTES = 600_000_000
 CUDA_ROUNDING_FRACTION = 0.05
 
@@ -68,7 +75,7 @@ class TrainingProcess:
 
     def __init__(self, *, here: bool = True) -> None:
         self._here = here
-        self._own_bytes = 0
+        self._own_bytes = self._joined_bytes = 0
         self.look_again()
         self._framework_bytes: int | None = None
         root = Path(__file__).resolve().parents[2]
@@ -95,7 +102,11 @@ class TrainingProcess:
         """
         if self._framework_bytes is None:
             self._framework_bytes = self._answer()
-        return max(self._framework_bytes + FIRST_USE_BYTES, self._own_bytes)
+        return max(self._framework_bytes + FIRST_USE_BYTES, self._own_bytes) + self._joined_bytes
+
+    def leave(self) -> None:
+        """Take it that the training will run in several processes of its own, whatever was said at first."""
+        self._here, self._own_bytes, self._joined_bytes = False, 0, JOINED_BYTES
 
     def look_again(self) -> None:
         """Count what this process holds by now, where the training will run in it."""
@@ -221,6 +232,23 @@ def cpu_overhead(
     # the step was simulated by now, and what that imports stays
     process.look_again()
     return ProcessOverhead(process.baseline_bytes(), beyond, kept_mapped_bytes(mapped_bytes, file_bytes))
+
+
+def sharded_overhead(process: TrainingProcess, tensor_bytes: int, whole_bytes: int, file_bytes: int) -> ProcessOverhead:
+    """Return what a CPU process takes beyond tensors that holds a part of a model.
+
+    Args:
+        process: A training process.
+        tensor_bytes: Its tensors at the step's peak.
+        whole_bytes: What of the whole weights isn't read from the files' pages.
+        file_bytes: Size of the files.
+
+    Returns:
+        The overhead. A process has the whole weights before they are parted, and the first one again at the end, which
+        may be more than training takes.
+    """
+    beyond = round(SHARDED_HEAP_FRACTION * tensor_bytes) + SHARDED_HEAP_BYTES
+    return ProcessOverhead(process.baseline_bytes(), max(beyond, file_bytes + whole_bytes - tensor_bytes), 0)
 
 
 def cuda_overhead(tensor_bytes: int, *, beside_context: bool) -> ProcessOverhead:

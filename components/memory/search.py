@@ -21,6 +21,7 @@ from components.memory.process import (
     cuda_overhead,
     estimated_holes,
     kept_mapped_bytes,
+    sharded_overhead,
 )
 from components.memory.reasons import SAME_SPEED_FRACTION, why_not
 from components.memory.settings import StepSettings, StepShape
@@ -126,6 +127,7 @@ class Search:
         sequence_tokens: Tokens of the longest packed sequence.
         sequences: Packed sequences behind an optimizer step, on each device.
         devices: Devices that share a step.
+        sharding: "data-parallel" or "fsdp" where several devices are to work in this way; None, whichever fits.
         budget: What the process may take on each device.
         folder: The base's; only its config.json and the sizes of its weights are used.
         process: Where a CPU step is run on untouched memory; None for a CUDA budget.
@@ -141,6 +143,7 @@ class Search:
         sequence_tokens: int,
         sequences: int,
         devices: int,
+        sharding: str | None,
         budget: Budget,
         folder: Path,
         process: TrainingProcess | None,
@@ -152,6 +155,7 @@ class Search:
         self._tokens = sequence_tokens
         self._sequences = sequences
         self._devices = devices
+        self._sharding = sharding
         self._budget = budget
         self._process = process
         self._folder = folder
@@ -203,6 +207,10 @@ class Search:
 
     def _variants(self, method: str) -> Iterator[Variant]:
         """Yield a method's variants; those that come later only matter where earlier ones don't fit."""
+        asked = self._sharding if self._devices > 1 else None
+        yield from (variant for variant in self._any_variants(method) if asked in (None, variant.sharding))
+
+    def _any_variants(self, method: str) -> Iterator[Variant]:
         plain = "data-parallel" if self._devices > 1 else "none"
         optimizer = self._settings.optimizer
         yield Variant(method, optimizer, plain)
@@ -283,6 +291,9 @@ class Search:
     ) -> ProcessOverhead:
         if self._process is None:
             return cuda_overhead(tensors, beside_context=self._budget.beside_context)
+        if estimator.settings.world_size > 1:
+            unmapped = estimator.unmapped_bytes(self._file_dtype)
+            return sharded_overhead(self._process, tensors, unmapped, self._file_bytes)
         mapped = estimator.mapped_bytes(self._file_dtype)
         outside = mapped + estimator.large_bytes(size)
         plain = estimator.estimate(size, False).tensor_bytes
@@ -298,7 +309,8 @@ class Search:
             candidate.gradient_checkpointing,
             accumulating=candidate.gradient_accumulation_steps > 1,
         )
-        if self._process is not None:
+        sharded = settings.world_size > 1
+        if self._process is not None and not sharded:
             self._process.ask(self._folder, settings, shape)  # it runs while the same step is simulated here
         if variant not in self._whole:
             self._whole[variant] = StepModel(self._config, settings)
@@ -308,6 +320,10 @@ class Search:
         moved = simulation.peak.peak_bytes - tensors
         if self._process is None:
             extra = cuda_overhead(tensors, beside_context=self._budget.beside_context)
+        elif sharded:
+            # the step on untouched memory would be one of a whole model
+            unmapped = model.unmapped_bytes(self._file_dtype)
+            extra = sharded_overhead(self._process, tensors, unmapped, self._file_bytes)
         else:
             extra = cpu_overhead(
                 self._process, simulation.peak, model.mapped_bytes(self._file_dtype), self._file_bytes, settings.dtype

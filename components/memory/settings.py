@@ -90,9 +90,14 @@ class StepSettings:
         return "nf4" if self.method == "qlora" else self.quantization
 
     @property
+    def mixed(self) -> bool:
+        """Whether what is trained takes part in float32; whole weights that are parted are gathered in 16 bits."""
+        return self.trained_dtype == "float32" and (self.world_size == 1 or self.method != "full")
+
+    @property
     def autocast(self) -> bool:
         """Whether the forward pass runs under autocast: a 16-bit dtype beside trained weights in float32."""
-        return self.dtype != "float32" and self.trained_dtype == "float32" and self.world_size == 1
+        return self.dtype != "float32" and self.mixed
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,18 @@ class StepModel:
         unique = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in mapped}
         return sum(unique.values())
 
+    def unmapped_bytes(self, file_dtype: Any) -> int:
+        """Return the bytes of the whole weights that a process has of its own when it has loaded them.
+
+        Args:
+            file_dtype: dtype of the weights on disk. Weights that are trained don't stay what they are there.
+        """
+        import torch
+
+        whole = self.settings.method == "full"
+        loaded = torch.float32 if whole else getattr(torch, self.settings.dtype)
+        return 0 if not whole and loaded == file_dtype else self.parameters * int(loaded.itemsize)
+
     def _forward_and_backward(self, batch: dict[str, Any]) -> None:
         log = self._log
         if self._gathering is not None:
@@ -222,6 +234,9 @@ class StepModel:
         self._gathering = BlockGathering(self._model, self._log)
         self._log.add(self._tracked.weights(), "weights", 1 / self.settings.world_size)
         self._log.add(self._trainable, "weights", self._share)
+        if self._tracked.teacher is not None:
+            # each device has all of it
+            self._log.add(self._tracked.teacher.parameters(), "weights", 1.0)
 
     def _host_bytes(self) -> int:
         if not self.settings.offload_optimizer:

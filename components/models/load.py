@@ -63,6 +63,7 @@ def load_model(
     adapter: Path | None = None,
     merge: bool = False,
     rope_scaling: RopeScaling | None = None,
+    device: str | None = None,
 ) -> Any:
     """Load a causal language model in evaluation mode.
 
@@ -75,6 +76,7 @@ def load_model(
         adapter: Folder of a peft adapter that was trained on exactly this base.
         merge: Fold the adapter into the weights and return a plain model.
         rope_scaling: Scale the base's positions; an adapter brings its own, under which it was trained.
+        device: Where plain weights go, such as "cpu"; None for the accelerator where there is one.
 
     Returns:
         The model, on the accelerator where there is one, else on the CPU; a peft model when an adapter stays apart.
@@ -105,7 +107,7 @@ def load_model(
         check_folder(adapter)
         check_binding(adapter, folder)
         rope_scaling = _scaling_of(adapter, rope_scaling)
-    model = _load_base(folder, dtype, quantization, rope_scaling)
+    model = _load_base(folder, dtype, quantization, rope_scaling, device)
     if quantization is None:
         # in 4 bits the head is the same; a processor's packing for inference is not wanted before training
         check_logits(model.eval())
@@ -207,7 +209,9 @@ def _scaling_of(adapter: Path, asked: RopeScaling | None) -> RopeScaling | None:
     return trained
 
 
-def _load_base(folder: Path, dtype: str, quantization: str | None, rope_scaling: RopeScaling | None) -> Any:
+def _load_base(
+    folder: Path, dtype: str, quantization: str | None, rope_scaling: RopeScaling | None, device: str | None
+) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -219,7 +223,7 @@ def _load_base(folder: Path, dtype: str, quantization: str | None, rope_scaling:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=getattr(torch, dtype),
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with quiet():
         try:
             if rope_scaling is not None:

@@ -35,7 +35,7 @@ def command(recipe: Path, profile: str | None, overrides: tuple[str, ...], home:
             next_step="see `tunewright plan` for the nearest that does",
         )
     decision_steps.say_planned_tactics(job, plan, observer)
-    for line in plan_text.time_lines(plan):
+    for line in (*plan_text.together_lines(plan), *plan_text.time_lines(plan)):
         observer.say(line)
     try:
         step = steps.finetune(job, data, plan, observer)

@@ -93,7 +93,11 @@ BELONGS_TO = {
 )
 @click.option("--budget", help="Memory that the run may take, such as 24GiB; by default what this machine has free.")
 @click.option("--gpu", help="A GPU by name instead of this machine, such as a100-80; it need not be here.")
-@click.option("--devices", type=int, default=1, show_default=True, help="Devices that share each optimizer step.")
+@click.option(
+    "--devices",
+    type=int,
+    help="Devices that share each optimizer step; by default those of RECIPE's processes, with --base 1.",
+)
 @click.option("--price-per-hour", type=float, help="Price of one device for an hour: what the run will cost.")
 @click.option(
     "--gpu-price",

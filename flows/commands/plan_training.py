@@ -105,13 +105,18 @@ def of_recipe(recipe: Path, options: dict[str, Any]) -> Planned:
         overrides = (*overrides, f"memory.price_per_hour={price}")
     if prices := _gpu_prices(options):
         overrides = (*overrides, f"memory.gpu_prices={json.dumps(prices)}")
-    # without one of these the plan is the one that a run would train by, and is kept for it
-    target = _target(options)
-    asked = None if target == _target({"gpu": None, "devices": 1, "methods": None}) else target
     with _training_process(options) as process:
         job = open_recipe(recipe, options["profile"], overrides, options["home"])
         from flows import decision_steps, steps
         from flows.observer import TerminalObserver
+        from flows.run_settings import processes
+
+        own = job.recipe.finetune.processes
+        devices = options["devices"] or (own if own != "auto" else 1)
+        # without one of these the plan is the one that a run would train by, and is kept for it
+        here = options["gpu"] is None and options["methods"] is None
+        alike = here and (options["devices"] is None or devices == processes(job))
+        asked = None if alike else _target({**options, "devices": devices})
 
         observer = TerminalObserver()
         data = steps.data(job, observer)
@@ -132,7 +137,7 @@ def _target(options: dict[str, Any]) -> dict[str, Any]:
         from components.memory.gpus import find_gpu
 
         find_gpu(options["gpu"])
-    target = {"gpu": options["gpu"], "devices": options["devices"]}
+    target = {"gpu": options["gpu"], "devices": 1 if options["devices"] is None else options["devices"]}
     if options["methods"] is None:
         return target
     methods = tuple(name.strip() for name in options["methods"].split(",") if name.strip())

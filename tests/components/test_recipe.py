@@ -111,6 +111,19 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"finetune": {"attention": "flash"}}, "can't show one prefix to several rows"),
         ({"finetune": {"attention": "flex", "method": "p_tuning"}}, "laid before a mask"),
         ({"finetune": {"targets": []}}, r"finetune.targets can't be \[\]"),
+        ({"finetune": {"processes": 0}}, "finetune.processes"),
+        ({"finetune": {"parallel": "tp"}}, "finetune.parallel"),
+        ({"finetune": {"processes": 2, "compile": True}}, "compile with several processes was not tried"),
+        ({"finetune": {"processes": 3}}, "3 processes can't share a step of 4 sequences"),
+        ({"finetune": {"processes": 2, "method": "features"}}, "processes is for methods that train through the base"),
+        (
+            {"finetune": {"processes": 2, "parallel": "fsdp", "method": "qlora"}},
+            "weights in 4 bits are bytes .* set finetune.parallel to ddp",
+        ),
+        (
+            {"finetune": {"processes": "auto", "parallel": "fsdp", "method": "full", "quantization_aware": "int8"}},
+            "quantization_aware int8 with finetune.parallel fsdp",
+        ),
     ],
 )
 def test_wrong_and_contradictory_values_are_refused(tmp_path: Path, section: dict[str, object], message: str) -> None:
@@ -231,6 +244,14 @@ def test_a_budget_or_targets_of_another_kind_say_all_that_is_taken(tmp_path: Pat
         load_recipe(write(tmp_path, memory={"budget": [12]}))
     with pytest.raises(InputError, match=r"as a list such as \[q_proj\]"):
         load_recipe(write(tmp_path, finetune={"targets": 3}))
+
+
+def test_processes_are_a_number_or_left_to_the_machine(tmp_path: Path) -> None:
+    for value in (1, 4, "auto"):
+        found = load_recipe(write(tmp_path, finetune={"processes": value, "parallel": "fsdp"})).recipe.finetune
+        assert (found.processes, found.parallel) == (value, "fsdp")
+    # one process has all of whatever there is
+    load_recipe(write(tmp_path, finetune={"parallel": "fsdp", "method": "qlora"}))
 
 
 def test_rope_scaling_is_a_mapping_or_its_short_form(tmp_path: Path) -> None:

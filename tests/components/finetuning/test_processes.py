@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from components.errors import InputError
-from components.finetuning.finetune import StoppedError, finetune
+from components.finetuning.bottleneck import BottleneckSettings
+from components.finetuning.finetune import DevSettings, StoppedError, finetune
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
-from components.finetuning.processes import Processes, current_processes, share_of
+from components.finetuning.processes import PARALLEL, Processes, current_processes, share_of
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.finetuning.schedule import Schedule
 from components.models.tiny import make_tiny
@@ -27,48 +30,93 @@ from tests.components.finetuning.conftest import rows, settings
 ROOT = Path(__file__).parents[3]
 METHODS = {
     "lora": {"attachment": LoraSettings(rank=4)},
+    "dora": {"attachment": LoraSettings(rank=4, dora=True)},
     "full": {"method": "full", "attachment": FullSettings(), "learning_rate": 2e-3},
+    "bottleneck": {"method": "bottleneck", "attachment": BottleneckSettings(8)},
+    "prefix_tuning": {"method": "prefix_tuning", "attachment": SoftPromptSettings(4), "learning_rate": 1e-2},
     "prompt_tuning": {"method": "prompt_tuning", "attachment": SoftPromptSettings(4), "learning_rate": 1e-1},
+    "p_tuning": {"method": "p_tuning", "attachment": SoftPromptSettings(4), "learning_rate": 1e-2},
 }
+# four steps of five sequences, which don't go round two processes
+STEPS = {"rows_per_sequence": 1, "micro_batch_size": 1, "gradient_accumulation_steps": 5, "epochs": 2.0}
+# what is asked of two processes, besides each method with its parts: (method, way, changes)
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    **{f"{method} fsdp": (method, "fsdp", {}) for method in METHODS},
+    "lora ddp": ("lora", "ddp", {}),
+    "full ddp": ("full", "ddp", {}),
+    "full fsdp, blocks computed again": ("full", "fsdp", {"gradient_checkpointing": True}),
+    "full fsdp, a head of its own": ("full", "fsdp", {"untied": True}),
+    "full ddp, a head of its own": ("full", "ddp", {"untied": True}),
+    "lora fsdp in bfloat16": ("lora", "fsdp", {"dtype": "bfloat16"}),
+    "full fsdp in bfloat16": ("full", "fsdp", {"dtype": "bfloat16"}),
+}
+# gathered in 16 bits, the weights outside the products are rounded too
+TOLERANCE = {"full fsdp in bfloat16": 2e-3}
+OVERFLOWING = {"method": "full", "parallel": "fsdp", "dtype": "float16", "scale": 2.0**21, "epochs": 4.0}
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of two bases, one with a head of its own."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("bases")
+    make_tiny(folder / "tied")
+    untied = make_tiny(folder / "untied")
+    config = LlamaConfig.from_pretrained(untied)
+    config.tie_word_embeddings = False
+    torch.manual_seed(1)
+    LlamaForCausalLM(config).save_pretrained(untied)
+    return folder
 
 
-def train(base: Path, folder: Path, method: str, stop_at: int | None = None) -> dict[str, Any]:
-    """Train with five sequences behind a step, so that they don't go round two processes; called in children too.
+def train(
+    bases: Path, folder: Path, method: str, parallel: str = "ddp", stop_at: int | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Train; called in children too.
 
     Only the first process is asked to stop: a signal may reach one alone.
     """
     done = iter(range(1, 10**6))
+    scale, untied = changes.pop("scale", None), changes.pop("untied", False)
+    if scale is not None:
+        torch.amp.GradScaler.__init__.__defaults__ = ("cuda", scale, 2.0, 0.5, 2000, True)
     try:
         found = finetune(
-            base, rows(10), rows(4),
-            settings(**METHODS[method], rows_per_sequence=1, micro_batch_size=1, gradient_accumulation_steps=5),
-            run_folder=folder, identity={"data": "d"}, checkpoint_steps=3,
+            bases / ("untied" if untied else "tied"), rows(10), rows(4),
+            settings(**{**STEPS, **METHODS[method], **changes}),
+            run_folder=folder, identity={"data": "d"}, checkpoint_steps=3, parallel=parallel, dev=DevSettings(2),
             stop=lambda: next(done) == stop_at and os.environ.get("RANK", "0") == "0",
         )  # fmt: skip
     except StoppedError as stopped:
         return {"stopped": stopped.step}
-    return {"losses": [entry["loss"] for entry in found.losses], "dev": found.dev, "resumed": found.resumed_from}
+    return {
+        "losses": [entry["loss"] for entry in found.losses],
+        "norms": [entry["gradient_norm"] for entry in found.losses],
+        "dev": [entry["loss"] for entry in found.dev],
+        "resumed": found.resumed_from,
+    }
 
 
-def in_processes(count: int, base: Path, folder: Path, method: str, stop_at: int | None = None) -> list[dict[str, Any]]:
-    """Run `train` in some processes over gloo on loopback; return what each found."""
+def train_all(bases: Path, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train one run after the other in a process that came up once."""
+    return [train(bases, Path(one.pop("folder")), **one) for one in asked]
+
+
+def in_two_processes(bases: Path, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run `train_all` in two processes over gloo on loopback; both have to find the same."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = (
         "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from tests.components.finetuning.test_processes import train;"
-        "print(json.dumps(train(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], json.loads(sys.argv[5]))))"
+        "from tests.components.finetuning.test_processes import train_all;"
+        "print(json.dumps(train_all(Path(sys.argv[2]), json.loads(sys.argv[3]))))"
     )
-    arguments = [str(ROOT), str(base), str(folder), method, json.dumps(stop_at)]
+    arguments = [str(ROOT), str(bases), json.dumps(asked)]
     children = []
-    for rank in range(count):
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    for rank in range(2):
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
         environment = {name: str(value) for name, value in places.items()}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-W", "ignore", "-c", script, *arguments]
@@ -77,14 +125,55 @@ def in_processes(count: int, base: Path, folder: Path, method: str, stop_at: int
     found = []
     try:
         for child in children:
-            out, err = child.communicate(timeout=200)
+            out, err = child.communicate(timeout=280)
             assert child.returncode == 0, err
             found.append(json.loads(out.splitlines()[-1]))
     finally:
         for child in children:
             child.kill()
             child.wait()
-    return found
+    one, other = found
+    assert one == other
+    return one
+
+
+@pytest.fixture(scope="module")
+def runs(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def by_two(bases: Path, runs: Path) -> dict[str, dict[str, Any]]:
+    """Return what two processes found of each case, and of runs that were stopped."""
+    asked = [
+        {"folder": str(runs / name), "method": method, "parallel": parallel, **changes}
+        for name, (method, parallel, changes) in CASES.items()
+    ]
+    stopped = [
+        {"folder": str(runs / f"stopped {method} {parallel}"), "method": method, "parallel": parallel, "stop_at": 2}
+        for method, parallel in STOPPED
+    ]
+    overflowing = {"folder": str(runs / "overflowing"), **OVERFLOWING}
+    found = in_two_processes(bases, [*asked, *stopped, overflowing])
+    names = [*CASES, *(f"stopped {method} {parallel}" for method, parallel in STOPPED), "overflowing"]
+    return dict(zip(names, found, strict=True))
+
+
+STOPPED = (("lora", "ddp"), ("lora", "fsdp"), ("full", "fsdp"))
+
+
+@pytest.fixture(scope="module")
+def alone(bases: Path, runs: Path) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+    """Return a function that trains in this process, each run once."""
+    seen: dict[str, dict[str, Any]] = {}
+
+    def once(method: str, changes: dict[str, Any]) -> dict[str, Any]:
+        name = f"alone {method} {json.dumps(changes)}".replace("/", "")
+        if name not in seen:
+            seen[name] = {**train(bases, runs / name, method, **changes), "folder": runs / name}
+        return seen[name]
+
+    return once
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -92,7 +181,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-def test_no_sequence_is_lost_and_none_counts_twice(base: Path) -> None:
+def test_no_sequence_is_lost_and_none_counts_twice() -> None:
     from components.data.packing import pack_branches
 
     sequences = [pack_branches([1, 2], [([3 + n], [1.0])]) for n in range(5)]
@@ -113,26 +202,78 @@ def test_a_launchers_variables_must_fit_each_other(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("method", METHODS)
-def test_two_processes_give_the_losses_and_weights_of_one(base: Path, tmp_path: Path, method: str) -> None:
-    alone = train(base, tmp_path / "alone", method)
-    one, other = in_processes(2, base, tmp_path / "two", method)
-    assert one["losses"] == other["losses"]
-    for left, right in zip(alone["losses"], one["losses"], strict=True):
-        assert abs(left - right) <= 1e-6 * left
-    expected, found = weights(tmp_path / "alone"), weights(tmp_path / "two")
-    for name, tensor in expected.items():
-        assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-5), name
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_give_the_losses_norms_and_weights_of_one(
+    by_two: dict[str, dict[str, Any]], alone: Any, runs: Path, case: str
+) -> None:
+    method, _, changes = CASES[case]
+    one, two, tolerance = alone(method, changes), by_two[case], TOLERANCE.get(case, 1e-6)
+    for kind in ("losses", "dev"):
+        assert two[kind] == pytest.approx(one[kind], rel=tolerance)
+    assert two["norms"] == pytest.approx(one["norms"], rel=10 * tolerance)
+    if case not in TOLERANCE:
+        expected, found = weights(one["folder"]), weights(runs / case)
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-5), name
 
 
 @pytest.mark.integration
-def test_a_checkpoint_of_two_processes_is_resumed_by_one_and_the_other_way_round(base: Path, tmp_path: Path) -> None:
-    alone = train(base, tmp_path / "alone", "lora")
-    assert in_processes(2, base, tmp_path / "fewer", "lora", stop_at=4) == [{"stopped": 4}] * 2
-    fewer = train(base, tmp_path / "fewer", "lora")
-    assert train(base, tmp_path / "more", "lora", stop_at=4) == {"stopped": 4}
-    more, _ = in_processes(2, base, tmp_path / "more", "lora")
-    for resumed in (fewer, more):
-        assert resumed["resumed"] == 4
-        for left, right in zip(alone["losses"], resumed["losses"], strict=True):
-            assert abs(left - right) <= 1e-6 * left
+def test_an_overflow_in_one_part_skips_the_step_in_all(by_two: dict[str, dict[str, Any]]) -> None:
+    found = by_two["overflowing"]
+    skipped = [norm is None for norm in found["norms"]]
+    # the scale is halved until it fits, and nothing was learned meanwhile
+    assert skipped == sorted(skipped, reverse=True)
+    assert 1 <= sum(skipped) <= 4
+    assert found["losses"][-1] < found["losses"][0] - 0.1
+
+
+@pytest.mark.integration
+def test_a_checkpoint_goes_on_with_another_number_of_processes_and_another_way(
+    bases: Path, by_two: dict[str, dict[str, Any]], alone: Any, runs: Path
+) -> None:
+    resumed: list[tuple[str, dict[str, Any]]] = []
+    onward = []
+    for method, parallel in STOPPED:
+        name = f"stopped {method} {parallel}"
+        assert by_two[name] == {"stopped": 2}
+        other = "fsdp" if parallel == "ddp" else "ddp"
+        shutil.copytree(runs / name, runs / f"{name}, then {other}")
+        onward.append({"folder": str(runs / f"{name}, then {other}"), "method": method, "parallel": other})
+        resumed.append((method, train(bases, runs / name, method)))
+    for method in ("lora", "full"):
+        folder = runs / f"one, then two {method}"
+        assert train(bases, folder, method, stop_at=2) == {"stopped": 2}
+        onward.append({"folder": str(folder), "method": method, "parallel": "fsdp"})
+    resumed += zip([one["method"] for one in onward], in_two_processes(bases, onward), strict=True)
+    assert len(resumed) == 8
+    for method, found in resumed:
+        assert found["resumed"] == 2
+        assert found["losses"] == pytest.approx(alone(method, {})["losses"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "qlora", "attachment": LoraSettings(rank=4)}, "weights in 4 bits"),
+        ({"optimizer": "adamw_8bit", "attachment": LoraSettings(rank=4)}, "bitsandbytes"),
+        ({"method": "full", "attachment": FullSettings("int4")}, "quantization_aware int4"),
+    ],
+)
+def test_what_cannot_be_parted_is_refused_before_anything_is_loaded(
+    bases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=said) as refused:
+        finetune(
+            bases / "tied", rows(2), [], settings(**changes), run_folder=tmp_path / "run", identity={}, parallel="fsdp"
+        )
+    assert "ddp" in str(refused.value) or "plan" in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_way_than_these_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert PARALLEL == ("ddp", "fsdp")
+    with pytest.raises(InputError, match="in parallel by 'tp'"):
+        current_processes("tp")

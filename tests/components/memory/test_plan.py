@@ -15,6 +15,7 @@ import pytest
 from components.errors import InputError, TunewrightError
 from components.memory.hardware import Budget
 from components.memory.plan import make_plan
+from components.memory.prices import priced
 from components.memory.process import TrainingProcess
 from components.memory.search import HEADROOM_FRACTION
 from components.memory.settings import StepSettings, StepShape
@@ -22,6 +23,7 @@ from components.memory.simulate import StepModel
 from components.memory.workload import Workload
 from components.models.rope import RopeScaling
 from components.models.tiny import make_tiny
+from flows.plan_text import render
 
 # every plan for this device starts a process that imports what training imports, and most simulate several steps
 pytestmark = pytest.mark.integration
@@ -165,6 +167,36 @@ def test_devices_share_the_sequences_of_a_step(base: Path) -> None:
     assert two.chosen.micro_batch_size * two.chosen.gradient_accumulation_steps * 2 == 4
     with pytest.raises(InputError, match="shared by 3 devices"):
         plan(base, method="lora", devices=3, budget=cuda)
+
+
+def test_processes_of_one_machine_share_its_memory_and_work_as_they_are_told(base: Path) -> None:
+    shape: dict[str, Any] = {"method": "full", "sequence_tokens": 64, "devices": 2, "together": True}
+    copies, parts = (
+        plan(base, **shape, budget=Budget(16 * GIB, "test", "cpu"), sharding=way) for way in ("data-parallel", "fsdp")
+    )
+    for found, way in ((copies, "data-parallel"), (parts, "fsdp")):
+        document = found.to_dict()
+        assert {document["sharding"], *(other["sharding"] for other in document["alternatives"])} == {way}
+        assert document["budget_bytes"] * 2 < 16 * GIB
+        assert document["together_bytes"] > 2 * document["peak_bytes"]
+        assert "for each of 2 processes" in document["budget_source"]
+        assert document["time"]["seconds"] > 0
+        lines = render(priced(document, 1.5, {}), explain=False)
+        assert "2 processes on this machine: peak and budget are those of each; all of them and the one that" in lines
+        assert "cost at 1.5 an hour" in lines
+    assert parts.breakdown["optimizer"] == pytest.approx(copies.breakdown["optimizer"] / 2, rel=0.1)
+    elsewhere = plan(base, method="lora", sequence_tokens=64, devices=2, budget=Budget(16 * GIB, "test", "cuda"))
+    assert elsewhere.to_dict()["together_bytes"] is None
+    assert "2 devices: memory is that of each" in render(elsewhere.to_dict(), explain=False)
+
+
+def test_weights_in_4_bits_are_not_planned_in_parts(base: Path) -> None:
+    cuda = Budget(16 * GIB, "test", "cuda")
+    shape: dict[str, Any] = {"sequence_tokens": 64, "devices": 2, "budget": cuda, "sharding": "fsdp"}
+    found = plan(base, **shape)
+    assert {found.chosen.method, *(other.method for other in found.alternatives)} == {"lora"}
+    with pytest.raises(InputError, match="weights in 4 bits"):
+        plan(base, **{**shape, "method": "qlora"})
 
 
 def test_smaller_optimizer_states_and_shards_come_in_where_copies_dont_fit(base: Path) -> None:

@@ -88,6 +88,7 @@ def test_full_finetuning_for_integers_has_a_name_of_its_own() -> None:
         {"method": "lora", "dora": True, "dev_metric_rows": 4, "report_to": ["tensorboard"], "rope_scaling": "yarn:2"},
         {"method": "qlora", "lora_start": "loftq", "teacher": "tiny", "temperature": 3.0},
         {"method": "full", "quantization_aware": "int8"},
+        {"method": "lora", "processes": 2, "parallel": "fsdp"},
     ],
 )
 def test_what_a_recipe_sets_for_one_method_does_not_keep_it_from_the_others(
