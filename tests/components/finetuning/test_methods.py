@@ -176,8 +176,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(base: Path, trained: Trained, tmp_pat
 def test_a_split_into_other_micro_batches_gives_the_same_losses(base: Path, tmp_path: Path, case: str) -> None:
     one = train(base, tmp_path / "one", case, epochs=1.0, micro_batch_size=1, gradient_accumulation_steps=2)
     two = train(base, tmp_path / "two", case, epochs=1.0, micro_batch_size=2, gradient_accumulation_steps=1)
-    # behind an update a last bit decides which way a weight between two integers is rounded, and the loss jumps: seen in
-    # int4 on one processor and not on another; with equal weights, as before the first one, it is the same
+    # behind an update a last bit decides which way a weight between two integers is rounded, and the loss jumps: seen
+    # in int4 on one processor and not on another; with equal weights, as before the first one, it is the same
     alike = 1 if case in ("full, int8", "full, int4") else len(one.losses)
     for left, right in list(zip(one.losses, two.losses, strict=True))[:alike]:
         assert abs(left["loss"] - right["loss"]) <= 2e-5 * left["loss"]
