@@ -188,3 +188,14 @@ def test_the_number_of_processes_is_one_on_a_processor_unless_it_is_asked_for() 
 
     if not torch.cuda.is_available():
         assert (process_count("auto"), process_count(3)) == (1, 3)
+
+
+def test_the_store_that_they_meet_at_listens_on_loopback_alone(base: Path, tmp_path: Path) -> None:
+    seen: set[str] = set()
+
+    def look() -> None:
+        listening = [one for one in psutil.Process().net_connections() if one.status == psutil.CONN_LISTEN]
+        seen.update(one.laddr.ip for one in listening)
+
+    train(2, **arguments(base, tmp_path, epochs=0.5), progress=at_step(1, look))
+    assert seen == {"127.0.0.1"}
