@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
@@ -210,8 +210,12 @@ def _check_keys(layer: Any, section: type[BaseModel], source: str, origins: Orig
                 next_step=f"did you mean {prefix}{nearest[0]}?" if nearest else "see `tunewright schema`",
             )
         kind = section.model_fields[key].annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if _is_section(kind):
             _check_keys(value, kind, source, origins, f"{prefix}{key}.")
+
+
+def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _lay_over(
@@ -219,7 +223,8 @@ def _lay_over(
 ) -> None:
     for key, value in layer.items():
         here = (*place, key)
-        if isinstance(value, dict) and not place and key in Recipe.model_fields:
+        # a mapping for a key that is no section is a value like others, and told by the check that follows
+        if isinstance(value, dict) and not place and _is_section(Recipe.model_fields[key].annotation):
             _lay_over(merged.setdefault(key, {}), value, source, sources, here)
         else:
             merged[key] = value

@@ -262,7 +262,7 @@ class FinetuneSection(Section):
         if self.attention == "flash" and self.objective == "answers" and self.rows_per_sequence > 1:
             raise ValueError(
                 f"attention 'flash' with rows_per_sequence {self.rows_per_sequence}: it can't show one prefix to "
-                "several rows; set attention to flex, or rows_per_sequence to 1"
+                "several rows; set attention to flex, which wants a GPU, or rows_per_sequence to 1"
             )
         if self.attention in ("flex", "flash") and self.method in ("prefix_tuning", "prompt_tuning", "p_tuning"):
             raise ValueError(

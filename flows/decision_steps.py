@@ -8,8 +8,9 @@ from typing import Any
 
 from components.errors import InputError
 from flows import steps
-from flows.job import Job, open_job
+from flows.job import Job
 from flows.observer import Observer
+from flows.open_job import open_job
 
 __all__ = ["compare_bases", "money", "open_bases", "resolved_recipe", "say_planned_tactics", "say_tactics"]
 

@@ -15,8 +15,8 @@ from components.evaluation.summary import render_markdown
 from components.paths import home as default_home
 from components.recipe import load_recipe
 from flows.chain import exit_reason, run_chain
-from flows.job import open_job
 from flows.observer import Observer, TerminalObserver
+from flows.open_job import open_job
 from flows.tasks import TASKS
 
 __all__ = ["finetune"]

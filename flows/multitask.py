@@ -20,8 +20,9 @@ from components.recipe import ResolvedRecipe
 from components.runtime import release_memory
 from flows import measure_steps, steps
 from flows.interruption import sigterm_asked
-from flows.job import Job, open_job
+from flows.job import Job
 from flows.observer import Observer, step_detail
+from flows.open_job import open_job
 from flows.release_steps import compare
 from flows.run_settings import processes, run_settings
 from flows.step_store import source_digest

@@ -199,7 +199,7 @@ def plan(
             wishes=kernel_wishes(job),
             rows=rows_of_a_sequence(job),
             process=process,
-            **{"methods": job.tactics.methods, **(target or own)},
+            **{"methods": job.tactics.methods, **own, **(target or {})},
         )
         return found.to_dict()
 

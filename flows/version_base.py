@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["VersionBase", "check_version", "locate_version", "version_name"]
 
 PREFIX = "version:"
+# What merged weights and base with adapter have to say the same of.
+PROBE = "How many singers are there? The quick brown fox jumps over the lazy dog, and counts them: 12."
 # Roles in a manifest besides "base".
 ADAPTER, DOMAIN, ORIGINAL_BASE = "adapter", "domain", "original_base"
 
@@ -171,14 +173,16 @@ def merge(base_folder: Path, adapter_folder: Path, folder: Path) -> None:
     from components.errors import TunewrightError
     from components.finetuning.saving import LOGIT_TOLERANCE
     from components.models.fingerprint import base_files
-    from components.models.load import load_model
+    from components.models.load import load_model, load_tokenizer
     from components.models.quiet import quiet
 
     folder.mkdir(parents=True)
     for name, path in base_files(base_folder).items():
         if not name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copyfile(path, folder / name)
-    ids = torch.arange(16)[None]
+    # text, since tokens that never follow each other make activations so large that rounding shows in the logits: the
+    # first sixteen of SmolLM2's vocabulary differed by 0.006 where a sentence does by 0.0001
+    ids = torch.tensor([load_tokenizer(base_folder)(PROBE, add_special_tokens=False)["input_ids"]])
 
     def said(model: Any) -> Any:
         with torch.no_grad():

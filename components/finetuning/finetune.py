@@ -286,7 +286,7 @@ def _finetune(
         def check(trained: Any) -> float:
             return saving.check_saved(
                 trained, method, base_folder, weights, probe, start, dtype, fresh=untrained is not None,
-                rope_scaling=settings.rope_scaling,
+                rope_scaling=settings.rope_scaling, device="cpu" if processes.sharded else None,
             )  # fmt: skip
 
         def save(trained: Any) -> None:

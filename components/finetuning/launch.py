@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -143,10 +145,12 @@ def _started(count: int, run_folder: Path) -> Iterator[list[_Child]]:
     """Start processes that can find each other; none of them outlives the block."""
     import torch
 
-    # the launcher's, on a port that the kernel chooses
+    # the launcher's, on a port that the kernel chooses; left to itself it would listen on every interface
+    listening = socket.create_server(("127.0.0.1", 0))
     store = torch.distributed.TCPStore(  # type: ignore[attr-defined]  # torch names it in its documents
-        "127.0.0.1", 0, is_master=True, wait_for_workers=False
-    )
+        "127.0.0.1", listening.getsockname()[1], is_master=True, wait_for_workers=False,
+        master_listen_fd=listening.detach(), use_libuv=True,
+    )  # fmt: skip
     root = Path(__file__).resolve().parents[2]
     shared = {
         "WORLD_SIZE": count,
@@ -185,7 +189,8 @@ def _start(rank: int, run_folder: Path, places: Mapping[str, Any]) -> _Child:
     # it is told to stop by its line, and by SIGTERM once it can take that: until then the signal waits
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        with log.open("wb") as written:
+        # behind what is there: a run that is under way would lose it to a second launcher, which is refused later
+        with log.open("ab") as written:
             process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "components.finetuning.launched", str(its.fileno())],
                 env={**os.environ, **{name: str(value) for name, value in places.items()}},
@@ -218,7 +223,7 @@ class _Listening:
         self._say = say
         self._stop = stop
         self._give_up = give_up
-        self._stopping = self._interrupted = False
+        self._stopping = self._pressed = self._interrupted = False
 
     def results(self) -> list[FinetuneResult]:
         """Listen until all have told their result.
@@ -227,22 +232,23 @@ class _Listening:
             TunewrightError: One of them failed.
             KeyboardInterrupt: Ctrl-C came, and all have ended.
         """
-        while any(child.ended is None for child in self._children):
-            try:
+        with _first_press(self._press):
+            while any(child.ended is None for child in self._children):
                 self._look(LOOK_SECONDS)
-                if not self._stopping and self._stop():
+                if self._pressed and not self._interrupted:
+                    self._interrupted = True
+                    self._say("  stopping behind the present step, with a checkpoint; Ctrl-C once more ends it at once")
                     self._ask_to_stop()
-            except KeyboardInterrupt:
-                if self._interrupted:
-                    raise
-                self._interrupted = True
-                self._say("  stopping behind the present step, with a checkpoint; Ctrl-C once more ends it at once")
-                self._ask_to_stop()
-            if any(child.ended is not None and child.ended[0] != "done" for child in self._children):
-                self._fail()
+                elif not self._stopping and self._stop():
+                    self._ask_to_stop()
+                if any(child.ended is not None and child.ended[0] != "done" for child in self._children):
+                    self._fail()
         if self._interrupted:
             raise KeyboardInterrupt
         return [child.ended[1] for child in self._children if child.ended is not None]
+
+    def _press(self) -> None:
+        self._pressed = True
 
     def _ask_to_stop(self) -> None:
         self._stopping = True
@@ -293,6 +299,33 @@ class _Listening:
             f"process {rank + 1} of the {len(self._children)} that train {what}",
             next_step=f"see {child.log}; run the same command again, and it goes on from the last checkpoint",
         )
+
+
+@contextmanager
+def _first_press(first: Callable[[], None]) -> Iterator[None]:
+    """Note the first Ctrl-C while the block runs, instead of raising amid a half-read message; the second one raises.
+
+    Outside the main thread, and where the signal is ignored, nothing is changed.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not here or before == signal.SIG_IGN:
+        yield
+        return
+    presses = 0
+
+    def press(*_: object) -> None:
+        nonlocal presses
+        presses += 1
+        if presses > 1:
+            raise KeyboardInterrupt
+        first()
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _how_it_ended(child: _Child) -> str:

@@ -20,6 +20,8 @@ __all__ = ["main"]
 
 # Below this lie what a step computes of a few hundred tokens, and above it most weights.
 GATHERED_KEPT_BYTES = 2**20
+# After this a process that waits for an answer looks whether it is to stop.
+ANSWER_SECONDS = 1.0
 
 
 def main(descriptor: int) -> None:
@@ -32,6 +34,8 @@ def main(descriptor: int) -> None:
     # as the launcher's own question; a signal may go to all processes of a run
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    # what a library may fork must not keep the line open behind this process
+    os.set_inheritable(descriptor, False)
     line = Connection(descriptor)
     request = line.recv()
     answers: queue.Queue[bool] = queue.Queue()
@@ -61,7 +65,13 @@ def _train(request: dict[str, Any], line: Connection, asked: threading.Event, an
 
     def give_up(measured: Any) -> bool:
         line.send(("measured", measured))
-        return answers.get()
+        while True:
+            try:
+                return answers.get(timeout=ANSWER_SECONDS)
+            except queue.Empty:
+                # a launcher that was interrupted over the question doesn't answer it
+                if asked.is_set():
+                    return True
 
     # the first one speaks for all
     first = current_processes().first

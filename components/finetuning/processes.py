@@ -8,7 +8,7 @@ checkpoint of two processes can be resumed by one or by four.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -172,8 +172,12 @@ def work_as_forward(model: Any, processes: Processes) -> Iterator[None]:
         yield
         return
 
-    def forward(work: Callable[..., Any], *arguments: Any) -> Any:
-        return work(model, *arguments)
+    def forward(*arguments: Any, **named: Any) -> Any:
+        if arguments and callable(arguments[0]):
+            work, *rest = arguments
+            return work(model, *rest)
+        # transformers' own generation calls the model as a model
+        return type(model).forward(model, *arguments, **named)
 
     model.forward = forward
     try:

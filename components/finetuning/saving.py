@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from components.errors import TunewrightError
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import Method, MethodSettings
+from components.finetuning.shards import gathered_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,14 +98,33 @@ def rebuild(
     from components.models.load import load_model
 
     dtype = "float32" if method.kind == "full" else settings.dtype
-    model = method.attach(load_model(base_folder, dtype=dtype, rope_scaling=settings.rope_scaling), settings.attachment)
+    # where one device holds a part only, the whole may not fit it
+    base = load_model(base_folder, dtype=dtype, rope_scaling=settings.rope_scaling, device="cpu")
+    model = method.attach(base, settings.attachment)
     parameters = dict(model.named_parameters())
     for name, value in state.items():
         # in the place of what was loaded, which is let go
         parameters[name].data = value.to(parameters[name].device)
-    found = probed(model, probe)
+    with _in_dtype(parameters.values(), gathered_dtype(settings)):
+        found = probed(model, probe)
     _compare(said.to(found.device), found, settings.dtype, "the gathered weights", "the parted ones")
     return model
+
+
+@contextmanager
+def _in_dtype(parameters: Iterable[Any], dtype: str | None) -> Iterator[None]:
+    """Let parameters have another dtype while the block runs, as they have where they are gathered; None: their own."""
+    import torch
+
+    before = [(parameter, parameter.data) for parameter in parameters]
+    if dtype is not None:
+        for parameter, value in before:
+            parameter.data = value.to(getattr(torch, dtype))
+    try:
+        yield
+    finally:
+        for parameter, value in before:
+            parameter.data = value
 
 
 def save(
@@ -161,6 +182,7 @@ def check_saved(
     *,
     fresh: bool = False,
     rope_scaling: RopeScaling | None = None,
+    device: str | None = None,
 ) -> float:
     """Load what was saved and compare what it says with what the trained model says.
 
@@ -175,6 +197,7 @@ def check_saved(
         dtype: Of the weights that were not trained.
         fresh: Load an adapter on a base of its own: the one in memory isn't the base that it is bound to.
         rope_scaling: How the base's positions were scaled.
+        device: Where another whole model is loaded; None for the accelerator where there is one.
 
     Returns:
         The largest change of a logit that training made.
@@ -202,6 +225,7 @@ def check_saved(
             dtype=dtype,
             quantization=method.quantization,
             adapter=None if whole else folder,
+            device=device,
         )
         saved = probed(loaded, probe)
     else:

@@ -328,8 +328,14 @@ class ScheduledTrainer(Trainer):
                 self.watch.begin(state.global_step, state.log_history)
                 self._load_from_checkpoint(str(found.folder))
                 return
+        if not self.processes.first:
+            self._draw_apart(0)
         with work_as_forward(self.model, self.processes):
             self.train(resume_from_checkpoint=str(found.folder) if found else None)
+
+    def _draw_apart(self, step: int) -> None:
+        """Let this process draw other masks than the first one: from a seed of the step and its own number."""
+        torch.manual_seed(self.args.seed + 1_000_003 * self.processes.rank + step)
 
     def load_weights(self, found: Checkpoint) -> None:
         """Put a checkpoint's weights into the model, in the place of those that it has."""
@@ -365,8 +371,8 @@ class ScheduledTrainer(Trainer):
         if checkpoint is None or self.resumed is None:
             return
         if not self.processes.first:
-            # what is kept is the first process's state; the others draw from a seed of this step and their own number
-            torch.manual_seed(self.args.seed + 1_000_003 * self.processes.rank + self.resumed.step)
+            # what is kept is the first process's state
+            self._draw_apart(self.resumed.step)
             return
         document = json.loads((self.resumed.folder / "random.json").read_text())
         restore_random(document, load_tensors(self.resumed, "random"))

@@ -71,7 +71,9 @@ def _liger(model: Any) -> Iterator[None]:
     """Put Liger's norms, gated layers and rotary positions into a model and into the module of its class."""
     from transformers.integrations.liger import apply_liger_kernel
 
-    module = sys.modules[type(model).__module__]
+    # FSDP2 makes a class of its own of a parted model's
+    own = next((kind for kind in type(model).__mro__ if kind.__module__.startswith("transformers.")), type(model))
+    module = sys.modules[own.__module__]
     of_module = dict(vars(module))
     of_parts = [(part, dict(vars(part))) for part in model.modules()]
     try:
@@ -108,10 +110,11 @@ def _compiled(model: Any, backend: str | Callable[..., Any]) -> Iterator[None]:
             yield
     finally:
         for block, own in zip(blocks, before, strict=True):
-            if own is None:
-                del block.forward
-            else:
+            block.__dict__.pop("forward", None)
+            if own is not None:
                 block.forward = own
+        # torch keeps eight graphs of a function; a process that trains again and again would then compile no more
+        torch.compiler.reset()
 
 
 def _in_training(block: Any, compiled: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:

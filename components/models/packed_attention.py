@@ -202,7 +202,7 @@ def document_bounds(segments: Tensor) -> tuple[Tensor, int]:
         raise InputError(
             "finetune.attention flash with rows that share a prefix",
             allowed="rows alone (finetune.rows_per_sequence 1) or raw text",
-            next_step="set finetune.attention to flex, or finetune.rows_per_sequence to 1",
+            next_step="set finetune.attention to flex, which wants a GPU, or finetune.rows_per_sequence to 1",
         )
     begins = torch.ones_like(segments, dtype=torch.bool)
     begins[:, 1:] = segments[:, 1:] != segments[:, :-1]

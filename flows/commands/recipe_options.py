@@ -59,6 +59,6 @@ def open_recipe(
     resolved = load_recipe(recipe, profile, overrides)
     if begin is not None:
         begin(resolved)
-    from flows.job import open_job
+    from flows.open_job import open_job
 
     return open_job(resolved, state_folder(home))

@@ -211,11 +211,20 @@ def lineage(ref: str, home: Path, as_json: bool) -> None:
 @json_option
 def runs(name: str | None, home: Path, as_json: bool) -> None:
     """List the trials of sweeps: all, or those for the model NAME."""
+    from registry.errors import VersionNotFound
     from registry.lookup import Lookup
     from registry.runs import query_runs
 
     where = ("1", ()) if name is None else ("name = ?", (name,))
-    found = query_runs(Lookup(home / "registry").query, *where)
+    query = Lookup(home / "registry").query
+    found = query_runs(query, *where)
+    if name is not None and not found:
+        swept = sorted({run.name for run in query_runs(query, "1", ())})
+        raise VersionNotFound(
+            f"no runs of {name!r}",
+            allowed=", ".join(swept) or "nothing: there are no runs yet",
+            next_step="name one of these, or make some with `tunewright sweep RECIPE`",
+        )
     emit({"runs": [run.to_dict() for run in found]}, as_json, _render_runs)
 
 

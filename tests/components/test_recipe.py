@@ -90,6 +90,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"decision": {"candidates": ["rag", "champion"]}}, "no prompt without passages to compare with: add one of"),
         ({"decision": {"candidates": ["zero-shot", "zero-shot"]}}, "decision.candidates: 'zero-shot' is named twice"),
         ({"seed": True}, "seed can't be true"),
+        ({"base": {"version": None}}, "base can't be"),
         ({"finetune": {"epochs": True}}, "finetune.epochs can't be true"),
         ({"evaluation": {"test_rows": {"joined": True}}}, "evaluation.test_rows can't be"),
         ({"gate": {"max_suite_drop": False}}, "gate.max_suite_drop can't be false"),

@@ -13,8 +13,8 @@ from components.errors import ConflictError, InputError
 from components.paths import home
 from components.recipe import load_recipe
 from flows.chain import exit_reason, run_chain
-from flows.job import open_job
 from flows.observer import TerminalObserver
+from flows.open_job import open_job
 from registry.store import Registry
 from tests.flows.conftest import write_rows
 

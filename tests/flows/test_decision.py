@@ -16,8 +16,9 @@ from components.paths import home
 from components.recipe import load_recipe
 from flows import steps
 from flows.chain import exit_reason, run_chain
-from flows.job import Job, open_job
+from flows.job import Job
 from flows.observer import TerminalObserver
+from flows.open_job import open_job
 from registry.store import Registry
 
 Project = Callable[..., Path]

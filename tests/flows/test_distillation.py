@@ -11,7 +11,7 @@ from components.errors import InputError
 from components.models.tiny import make_tiny
 from components.paths import home
 from components.recipe import load_recipe
-from flows.job import open_job
+from flows.open_job import open_job
 from registry.store import Registry
 from tests.flows.test_text_objective import run
 

@@ -14,7 +14,7 @@ import pytest
 from components.errors import InputError
 from components.paths import home
 from components.recipe import load_recipe
-from flows.job import open_job
+from flows.open_job import open_job
 
 Project = Callable[..., Path]
 
@@ -24,7 +24,7 @@ import json, sys
 from pathlib import Path
 from components.errors import InputError
 from components.recipe import load_recipe
-from flows.job import open_job
+from flows.open_job import open_job
 try:
     open_job(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]))
 except InputError as error:

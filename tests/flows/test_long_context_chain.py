@@ -18,9 +18,10 @@ from components.recipe import load_recipe
 from deploy.from_registry import version_files
 from deploy.staging import stage_model
 from flows.chain import exit_reason, run_chain
-from flows.job import Job, open_job
+from flows.job import Job
 from flows.long_context import task_scaling
 from flows.observer import TerminalObserver
+from flows.open_job import open_job
 from registry.store import Registry
 from tests.flows.conftest import SPLITS, call_command
 

@@ -17,7 +17,8 @@ from components.errors import InputError
 from components.finetuning import launch
 from components.paths import home
 from components.recipe import load_recipe
-from flows.job import Job, open_job
+from flows.job import Job
+from flows.open_job import open_job
 from flows.run_settings import processes, run_settings, shared_work
 from flows.steps import training_key
 

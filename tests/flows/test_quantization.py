@@ -18,8 +18,8 @@ from deploy.engines.torch_engine import TorchEngine
 from deploy.from_registry import version_files
 from deploy.staging import stage_model
 from flows.chain import run_chain
-from flows.job import open_job
 from flows.observer import TerminalObserver
+from flows.open_job import open_job
 from registry.store import Registry
 from tests.flows.conftest import call_command
 

@@ -12,8 +12,9 @@ from components.errors import ConflictError
 from components.models.fingerprint import fingerprint
 from components.paths import home
 from components.recipe import load_recipe
-from flows.job import Job, open_job
+from flows.job import Job
 from flows.observer import TerminalObserver
+from flows.open_job import open_job
 from flows.release_steps import _register_base
 from registry.entities import Version
 from registry.store import Registry

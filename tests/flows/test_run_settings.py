@@ -12,7 +12,8 @@ from components.finetuning.lora import LoraSettings
 from components.models.kernels import Kernels
 from components.paths import home
 from components.recipe import load_recipe
-from flows.job import Job, open_job
+from flows.job import Job
+from flows.open_job import open_job
 from flows.run_settings import check_kernel_wishes, probe_settings, rows_of_a_sequence, run_settings
 
 Project = Callable[..., Path]

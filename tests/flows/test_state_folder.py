@@ -9,8 +9,8 @@ import pytest
 
 from components.recipe import load_recipe
 from flows.chain import run_chain
-from flows.job import open_job
 from flows.observer import TerminalObserver
+from flows.open_job import open_job
 from flows.prefect_settings import use_embedded_server
 
 

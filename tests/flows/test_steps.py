@@ -13,8 +13,9 @@ from components.errors import InputError
 from components.memory.hardware import Gpus
 from components.recipe import load_recipe
 from flows import steps
-from flows.job import Job, open_job
+from flows.job import Job
 from flows.observer import TerminalObserver
+from flows.open_job import open_job
 from flows.step_reads import file_digest
 from flows.step_store import Step, released
 from tests.flows.conftest import write_rows

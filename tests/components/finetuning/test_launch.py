@@ -157,6 +157,20 @@ def test_a_second_ctrl_c_ends_at_once(base: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
+def test_ctrl_c_over_a_pruners_question_saves_too(base: Path, tmp_path: Path) -> None:
+    pressed: list[int] = []
+
+    def asked(found: Measurement) -> bool:
+        if not pressed:
+            pressed.append(found.step)
+            press()
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train(2, **arguments(base, tmp_path, epochs=20.0), give_up=asked)
+    assert list(tmp_path.glob("checkpoint-*"))
+
+
 def train_long(base: Path, folder: Path) -> None:
     """Train until somebody ends it; called in a process of its own."""
     train(2, **arguments(base, folder, epochs=200.0), progress=at_step(1, (folder / "begun").touch))
@@ -188,3 +202,14 @@ def test_the_number_of_processes_is_one_on_a_processor_unless_it_is_asked_for() 
 
     if not torch.cuda.is_available():
         assert (process_count("auto"), process_count(3)) == (1, 3)
+
+
+def test_the_store_that_they_meet_at_listens_on_loopback_alone(base: Path, tmp_path: Path) -> None:
+    seen: set[str] = set()
+
+    def look() -> None:
+        listening = [one for one in psutil.Process().net_connections() if one.status == psutil.CONN_LISTEN]
+        seen.update(one.laddr.ip for one in listening)
+
+    train(2, **arguments(base, tmp_path, epochs=0.5), progress=at_step(1, look))
+    assert seen == {"127.0.0.1"}

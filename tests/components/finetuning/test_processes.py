@@ -16,14 +16,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.errors import InputError
+from components.data.packing import pack_branches
+from components.errors import InputError, TunewrightError
+from components.finetuning import saving
 from components.finetuning.bottleneck import BottleneckSettings
 from components.finetuning.finetune import DevSettings, StoppedError, finetune
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
-from components.finetuning.processes import PARALLEL, Processes, current_processes, share_of
+from components.finetuning.methods import find_method
+from components.finetuning.processes import PARALLEL, Processes, current_processes, share_of, work_as_forward
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.finetuning.schedule import Schedule
+from components.models.load import load_model
 from components.models.tiny import make_tiny
 from tests.components.finetuning.conftest import rows, settings
 
@@ -182,8 +186,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_no_sequence_is_lost_and_none_counts_twice() -> None:
-    from components.data.packing import pack_branches
-
     sequences = [pack_branches([1, 2], [([3 + n], [1.0])]) for n in range(5)]
     schedule = Schedule([[sequences[:2], sequences[2:4], sequences[4:]]], 5, 15, [[1]])
     shares = [share_of(schedule, Processes(rank, 2), 2) for rank in range(2)]
@@ -271,6 +273,39 @@ def test_what_cannot_be_parted_is_refused_before_anything_is_loaded(
         )
     assert "ddp" in str(refused.value) or "plan" in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_deep_weights_that_were_gathered_in_16_bits_are_put_together(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "deep", layers=30)
+    trained = load_model(base)
+    state = {name: value.detach().clone() for name, value in trained.named_parameters()}
+    state["model.layers.29.mlp.down_proj.weight"] += 0.01
+    chosen = settings(**METHODS["full"], dtype="bfloat16")
+    probe = pack_branches(list(range(5, 25)), [(list(range(30, 60)), [1.0] * 30)])
+    parted = load_model(base)
+    for name, parameter in parted.named_parameters():
+        parameter.data = state[name].bfloat16()
+    # behind thirty blocks in 16 bits logits are far from those of the same weights in float32
+    found = saving.rebuild(
+        base, find_method("full", FullSettings()), chosen, state, probe, saving.probed(parted, probe)
+    )
+    assert {value.dtype for value in found.parameters()} == {torch.float32}
+    assert torch.equal(dict(found.named_parameters())["model.layers.29.mlp.down_proj.weight"],
+                       state["model.layers.29.mlp.down_proj.weight"])  # fmt: skip
+    state["model.layers.3.mlp.down_proj.weight"] += 1.0
+    with pytest.raises(TunewrightError, match="the gathered weights give other logits"):
+        saving.rebuild(base, find_method("full", FullSettings()), chosen, state, probe, saving.probed(parted, probe))
+
+
+def test_a_model_within_such_work_can_be_called_as_a_model(bases: Path) -> None:
+    model = load_model(bases / "tied")
+    ids = torch.tensor([[5, 6, 7]])
+    plain = model(input_ids=ids).logits
+    with work_as_forward(model, Processes(0, 2)):
+        assert model(lambda same, one: (same is model, one), 1) == (True, 1)
+        assert torch.equal(model(input_ids=ids).logits, plain)
+        assert model.generate(ids, max_new_tokens=2, do_sample=False).shape == (1, 5)
+    assert "forward" not in vars(model)
 
 
 def test_another_way_than_these_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,7 @@ def test_the_best_trial_can_be_run_without_training_it_again_and_leads_back_to_t
     assert f"complete, dev loss {best['value']:.4f}" in chosen
     assert sum(e["role"] == "base" and e["target"] in runs for e in graph["edges"]) == 4
     assert call_command(monkeypatch, capsys, "registry", "verify")[0] == 0
+    assert call_command(monkeypatch, capsys, "registry", "runs", "nope")[0] == 4
     status, page, _ = call_command(monkeypatch, capsys, "registry", "runs", "tiny")
     assert page.count("complete, dev loss") == 4
 
