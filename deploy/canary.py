@@ -138,25 +138,29 @@ def _record(model: Any, tokenizer: Any, messages: Sequence[Message], margin: flo
     from components.data.chat import prompt_ids
     from components.evaluation.generation import stop_ids
     from components.models.head import HeadedModel
+    from components.models.soft_prompt import soft_prompt_of
 
     prompt = prompt_ids(tokenizer, messages)
     if isinstance(model, HeadedModel):
         return _record_head(model, tokenizer, messages, prompt, margin)
     stops = stop_ids(model, tokenizer)
     ids = torch.tensor([prompt], device=model.get_input_embeddings().weight.device)
+    # peft lays a soft prompt before whatever it is given, a cache or a single token behind one too
+    cached = soft_prompt_of(model) is None
     tokens: list[int] = []
     margins: list[float] = []
     past = None
     with torch.inference_mode():
         while len(tokens) < PROBE_TOKENS and not (tokens and tokens[-1] in stops):
-            output = model(input_ids=ids, past_key_values=past, use_cache=True)
-            logits, past = output.logits[0, -1].float(), output.past_key_values
+            output = model(input_ids=ids, past_key_values=past, use_cache=cached)
+            logits, past = output.logits[0, -1].float(), output.past_key_values if cached else None
             if not bool(torch.isfinite(logits).all()):
                 raise CanaryFailedError("the model's logits are not finite (NaN or infinite)", {"tokens": tokens})
             best = torch.topk(logits, 2)
             margins.append(float(best.values[0] - best.values[1]))
             tokens.append(int(best.indices[0]))
-            ids = best.indices[:1][None]
+            last = best.indices[:1][None]
+            ids = last if cached else torch.cat((ids, last), dim=1)
     ties = [place for place, ahead in enumerate(margins) if ahead < margin]
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     return Canary(tuple(messages), tuple(prompt), tuple(tokens), ties[0] if ties else len(tokens), text)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 import deploy.canary as canaries
 from components.data.chat import prompt_ids
 from components.data.rows import Message
 from components.errors import InputError
-from deploy.canary import Canary, CanaryFailedError, check_canary, record_canary
+from components.finetuning.methods import find_method
+from components.finetuning.prompt_tuning import SoftPromptSettings
+from deploy.canary import PROBES, Canary, CanaryFailedError, check_canary, record_canary
 from deploy.engines.torch_engine import TorchEngine
 
 PROBE = (Message("user", "How many singers are there?"),)
@@ -122,6 +126,23 @@ def test_weights_with_nan_are_neither_recorded_nor_served(canary: Canary, loaded
     status = engine_for(canary, (model, loaded[1])).status()
     assert status.state == "failed"
     assert "not finite" in status.reason
+
+
+@pytest.mark.parametrize("method", ["prefix_tuning", "prompt_tuning", "p_tuning"])
+def test_an_answer_behind_a_soft_prompt_is_recorded_as_it_is_served(loaded: Any, method: str) -> None:
+    model, tokenizer = loaded
+    settings = SoftPromptSettings(4)
+    prompted = find_method(method, settings).attach(copy.deepcopy(model), settings).eval()
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in prompted.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    recorded = record_canary(prompted, tokenizer, [PROBE, *PROBES])
+    # the same token again and again would be answered by a faulty recording, too
+    assert len(set(recorded.tokens[: recorded.compared])) > 1
+    # closed behind the check, which would have left it failed
+    assert engine_for(recorded, (prompted, tokenizer)).status().state == "closed"
 
 
 def test_recording_survives_json(canary: Canary) -> None:
