@@ -11,6 +11,7 @@ from components.errors import InputError
 from components.finetuning.method_keys import DEV_ROWS, NOT_OF_HEADS, READ_BY
 from components.finetuning.shards import check_shardable
 from components.models.rope import LARGEST_FACTOR, ROPE_TYPES, RopeScaling
+from components.models.soft_prompt import SOFT_PROMPTS
 from components.recipe_errors import shown
 from components.recipe_section import Auto, Fraction, Section
 
@@ -264,7 +265,7 @@ class FinetuneSection(Section):
                 f"attention 'flash' with rows_per_sequence {self.rows_per_sequence}: it can't show one prefix to "
                 "several rows; set attention to flex, which wants a GPU, or rows_per_sequence to 1"
             )
-        if self.attention in ("flex", "flash") and self.method in ("prefix_tuning", "prompt_tuning", "p_tuning"):
+        if self.attention in ("flex", "flash") and self.method in SOFT_PROMPTS:
             raise ValueError(
                 f"attention {shown(self.attention)} with method {shown(self.method)}, whose virtual tokens are laid "
                 "before a mask: set attention to sdpa"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from components.models.soft_prompt import SOFT_PROMPTS
+
 __all__ = ["DEV_ROWS", "LORA", "NOT_OF_HEADS", "READ_BY", "left_out", "reads"]
 
 LORA = ("lora", "qlora")
-SOFT_PROMPTS = ("prefix_tuning", "prompt_tuning", "p_tuning")
 # What method 'auto' may become.
 AUTO_METHODS = ("full", *LORA)
 # Keys that only some methods read.

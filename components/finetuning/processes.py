@@ -79,8 +79,7 @@ class Processes:
             return flag
         import torch
 
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        found = torch.tensor(int(flag), device=device)
+        found = torch.tensor(int(flag), device=_sending_device())
         torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
         return bool(found)
 
@@ -90,8 +89,7 @@ class Processes:
             return value
         import torch
 
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        found = torch.tensor(value, dtype=torch.float64, device=device)
+        found = torch.tensor(value, dtype=torch.float64, device=_sending_device())
         torch.distributed.broadcast(found, src=0)
         return float(found)
 
@@ -101,6 +99,13 @@ class Processes:
             import torch
 
             torch.distributed.barrier()
+
+
+def _sending_device() -> str:
+    """Return where a tensor has to be that processes send each other."""
+    import torch
+
+    return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
 
 
 def current_processes(parallel: str = "ddp") -> Processes:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.memory.settings import StepSettings
+from components.models.blocks import decoder_blocks
 
 __all__ = ["BlockRate", "StepSpeed", "measure_step_speed"]
 
@@ -114,9 +115,9 @@ def measure_step_speed(
 
     started = time.perf_counter()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, depth, vocabulary = _shallow_model(config, settings, device)
-    blocks = next((m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth), None)
-    if blocks is None:
+    model, vocabulary = _shallow_model(config, settings, device)
+    blocks = decoder_blocks(model)
+    if not blocks:
         return None
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -144,8 +145,8 @@ def measure_step_speed(
     )
 
 
-def _shallow_model(config: Any, settings: StepSettings, device: str) -> tuple[Any, int, int]:
-    """Build a model of a few blocks on the device, prepared for training; return it, its blocks and its vocabulary."""
+def _shallow_model(config: Any, settings: StepSettings, device: str) -> tuple[Any, int]:
+    """Build a model of a few blocks on the device, prepared for training; return it and its vocabulary."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -182,7 +183,7 @@ def _shallow_model(config: Any, settings: StepSettings, device: str) -> tuple[An
     model = prepared(model, settings)
     model.train()
     largest = LARGEST_OUTPUT_BYTES // (config.hidden_size * bytes_per_value)
-    return model, depth, min(config.vocab_size, largest)
+    return model, min(config.vocab_size, largest)
 
 
 def _quantize(model: Any, dtype: Any, device: str) -> None:

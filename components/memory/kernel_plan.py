@@ -12,6 +12,7 @@ from components.memory.gpus import Gpu
 from components.memory.kernel_trial import failure
 from components.models.kernels import AMPERE, Choice, Kernels, Machine, Rows, Wishes, choose_kernels, this_machine
 from components.models.packed_attention import sees_all_before
+from components.models.soft_prompt import SOFT_PROMPTS
 
 __all__ = ["compiled_where_it_pays", "plan_kernels", "step_attention"]
 
@@ -23,7 +24,6 @@ MEASURED_METHOD, MEASURED_DTYPE = "lora", "float32"
 COMPILED_FROM_SECONDS = 1800
 # What the C++ compiler takes beside the training process, a fifth more than was measured.
 COMPILER_BYTES = round(1.2 * 1086 * 2**20)
-SOFT_PROMPTS = ("prefix_tuning", "prompt_tuning", "p_tuning")
 
 
 def plan_kernels(wishes: Wishes, rows: Rows, *, method: str, dtype: str, config: Any, gpu: Gpu | None) -> Choice:

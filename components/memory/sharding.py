@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from components.memory.storages import StorageLog
+from components.models.blocks import longest_list
 
 __all__ = ["BlockGathering"]
 
@@ -25,7 +26,7 @@ class BlockGathering:
 
     def __init__(self, model: Any, log: StorageLog) -> None:
         self._log = log
-        self._blocks = _decoder_blocks(model)
+        self._blocks = longest_list(model)
         inside = {id(parameter) for block in self._blocks for parameter in block.parameters()}
         outside = [parameter for parameter in model.parameters() if id(parameter) not in inside]
         self._sizes = [_bytes(block.parameters()) for block in self._blocks]
@@ -86,13 +87,6 @@ class BlockGathering:
         serial = self._held.pop((kind, number), None)
         if serial is not None:
             self._log.give_back(serial)
-
-
-def _decoder_blocks(model: Any) -> list[Any]:
-    import torch
-
-    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    return list(max(lists, key=len, default=()))
 
 
 def _bytes(parameters: Any) -> int:

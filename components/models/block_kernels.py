@@ -12,12 +12,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from components.data.packing import Layout
+from components.models.blocks import decoder_blocks
 from components.models.forward import causal_model
 from components.models.kernels import Kernels
 from components.models.packed_attention import takes_packed_attention, use_attention
 from components.models.soft_prompt import soft_prompt_of
 
-__all__ = ["batch_layout", "decoder_blocks", "kernels_in_use"]
+__all__ = ["batch_layout", "kernels_in_use"]
 
 # Ours is the loss: weighted, and over the places that count. Liger's fused one would see none of that.
 LIGER_PARTS = {
@@ -130,16 +131,3 @@ def _in_training(block: Any, compiled: Callable[..., Any], eager: Callable[..., 
         return (compiled if through else eager)(*arguments, **named)
 
     return forward
-
-
-def decoder_blocks(model: Any) -> list[Any]:
-    """Return a model's blocks; none for an architecture whose blocks don't stand in a list.
-
-    Args:
-        model: A transformers model.
-    """
-    import torch
-
-    depth = model.config.get_text_config().num_hidden_layers
-    found = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth)
-    return list(next(found, ()))

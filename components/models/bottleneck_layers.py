@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
+from components.models.blocks import longest_list
 
 __all__ = ["PEFT_TYPE", "insert_bottlenecks", "is_bottlenecked", "load_bottlenecks", "save_bottlenecks", "switched_off"]
 
@@ -42,7 +43,7 @@ def insert_bottlenecks(model: Any, width: int, *, device: str | None = None) -> 
     """
     hidden = model.config.get_text_config().hidden_size
     model.requires_grad_(False)
-    by_block = [_parts(block) for block in _blocks(model)]
+    by_block = [_parts(block) for block in longest_list(model)]
     found = [part for parts in by_block for part in parts]
     # some architectures keep the feed-forward layers in the block itself: there is nothing to hang the second one on
     if not found or any(len(parts) != PARTS for parts in by_block):
@@ -154,15 +155,6 @@ def _adapted(module: Any, _arguments: Any, output: Any) -> Any:
 
 def _adapters(model: Any) -> Iterator[tuple[str, Any]]:
     return ((name, module) for name, module in model.named_modules() if name.rpartition(".")[2] == CHILD)
-
-
-def _blocks(model: Any) -> list[Any]:
-    import torch
-
-    longest = max(
-        (module for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len, default=()
-    )
-    return list(longest)
 
 
 def _parts(block: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from components.errors import InputError
 from components.models.packed_attention import sees_all_before
+from components.models.soft_prompt import SOFT_PROMPTS
 
 __all__ = [
     "AMPERE",
@@ -182,7 +183,7 @@ def _said(against: tuple[str, str] | None) -> str:
 
 def _against_packed(method: str, config: Any) -> tuple[str, str] | None:
     """Return why neither flex nor flash can be used, and what to set instead."""
-    if method in ("prefix_tuning", "prompt_tuning", "p_tuning"):
+    if method in SOFT_PROMPTS:
         return f"{method} lays virtual tokens before a mask", "sdpa"
     if not sees_all_before(config):
         return f"layers of {config.model_type} see a window of tokens", "sdpa"

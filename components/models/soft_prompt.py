@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["prompted_states", "soft_prompt_of", "virtual_layers", "virtual_tokens"]
+__all__ = ["SOFT_PROMPTS", "prompted_states", "soft_prompt_of", "virtual_layers", "virtual_tokens"]
+
+# The methods that leave one.
+SOFT_PROMPTS = ("prefix_tuning", "prompt_tuning", "p_tuning")
 
 
 def soft_prompt_of(model: Any) -> Any | None:
