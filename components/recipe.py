@@ -159,6 +159,10 @@ def _strict_loader() -> Any:
     return StrictLoader
 
 
+class _Dotted(dict[str, Any]):
+    """What dotted keys spell out: laid into the mapping that is there, where one that is given whole replaces it."""
+
+
 def _parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
     import yaml
 
@@ -174,7 +178,7 @@ def _parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
         place = layer
         *parents, last = key.split(".")
         for parent in parents:
-            place = place.setdefault(parent, {})
+            place = place.setdefault(parent, _Dotted())
             if not isinstance(place, dict):
                 raise InputError(
                     f"--set {text} sets a key below {parent}, which another --set gave a value",
@@ -227,8 +231,17 @@ def _lay_over(
         if isinstance(value, dict) and not place and _is_section(Recipe.model_fields[key].annotation):
             _lay_over(merged.setdefault(key, {}), value, source, sources, here)
         else:
-            merged[key] = value
+            merged[key] = _laid_into(merged.get(key), value) if isinstance(value, _Dotted) else value
             sources[".".join(here)] = source
+
+
+def _laid_into(there: Any, value: Any) -> Any:
+    if not isinstance(value, _Dotted):
+        return value
+    found = dict(there) if isinstance(there, dict) else {}
+    for key, item in value.items():
+        found[key] = _laid_into(found.get(key), item)
+    return found
 
 
 def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

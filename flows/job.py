@@ -149,11 +149,15 @@ class Job:
         return sample(self.dev_rows, count, self.recipe.seed) if count else []
 
     @cached_property
+    def held_out_rows(self) -> list[Row]:
+        """All held-out rows of the recipe's subsets, scored or not."""
+        return self._rows("test", self.recipe.data.test_subsets, "data.test_subsets")
+
+    @cached_property
     def test_rows(self) -> list[Row]:
         """The held-out rows that are scored."""
-        rows = self._rows("test", self.recipe.data.test_subsets, "data.test_subsets")
         path = self.split_path("test")
-        chosen = sample_subsets(rows, self.recipe.evaluation.test_rows, self.recipe.seed, path)
+        chosen = sample_subsets(self.held_out_rows, self.recipe.evaluation.test_rows, self.recipe.seed, path)
         self._check_gate(chosen, path)
         return chosen
 
@@ -266,6 +270,7 @@ class Job:
             "texts",
             "train_rows",
             "dev_rows",
+            "held_out_rows",
             "test_rows",
             "decision_rows",
             "dev_loss_rows",

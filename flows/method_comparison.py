@@ -96,7 +96,8 @@ def compare_methods(
     """
     if len(set(names)) < len(names):
         raise InputError(f"a method is named twice in {', '.join(names)}", allowed="each method once")
-    jobs = {name: job_of(overrides_of(name)) for name in names}
+    values = {name: overrides_of(name) for name in names}
+    jobs = {name: job_of(values[name]) for name in names}
     first = next(iter(jobs.values()))
     data = steps.data(first, observer)
     base = measure_steps.measure_base(first, data, {"best_candidate": "zero-shot"}, observer).document
@@ -109,7 +110,7 @@ def compare_methods(
             rows.append({"name": name, "problem": f"{needed} {plan['budget_bytes'] / 2**30:.2f} GiB"})
             continue
         if not steps.is_trained(job, data, plan) and not _train(
-            [*command, *(f"--set={value}" for value in overrides_of(name))], name
+            [*command, *(f"--set={value}" for value in values[name])], name
         ):
             rows.append({"name": name, "problem": "memory ran out while it trained"})
             continue

@@ -69,21 +69,31 @@ def multitask(resolved: ResolvedRecipe, home: Path, observer: Observer) -> dict[
         lost most.
 
     Raises:
-        InputError: Tasks that can't be used, or rows that are trained on in one and asked in another.
+        InputError: Tasks that can't be used, early stopping, or rows that are trained on in one and asked in another.
         VerdictError: The memory budget is too small.
         StoppedError: SIGTERM came; a checkpoint of the last step is saved.
     """
     from components.data.check import check_splits
 
+    section = resolved.recipe.finetune
+    if section.early_stopping:
+        raise InputError(
+            f"finetune.early_stopping is {section.early_stopping}, and the ways of learning several tasks are compared "
+            "on equal tokens",
+            allowed="0",
+            next_step="set it 0, or train the tasks one by one with `tunewright run`",
+        )
     jobs = task_jobs(resolved, home)
+    if section.keep_best:
+        observer.say("  the last step's weights are kept, whatever finetune.keep_best: others saw fewer tokens")
     data = {name: steps.data(job, observer) for name, job in jobs.items()}
-    every = {split: _tagged(jobs, split) for split in ("train", "dev", "test", "dev_loss")}
-    check_splits(every["train"], every["dev"], every["test"])
+    every = {split: _tagged(jobs, split) for split in ("train", "dev", "held_out", "dev_loss")}
+    check_splits(every["train"], every["dev"], every["held_out"])
     lead, plan = _plan(jobs, data, observer)
     settings = run_settings(jobs[lead], plan)
-    section = resolved.recipe.data
-    weights = {name: task.weight for name, task in section.tasks.items()}
-    ways = mixtures(weights, _budget(jobs[lead], every["train"], settings), section.replay)
+    tasks = resolved.recipe.data
+    weights = {name: task.weight for name, task in tasks.tasks.items()}
+    ways = mixtures(weights, _budget(jobs[lead], every["train"], settings), tasks.replay)
     bases = {
         name: measure_steps.measure_base(job, data[name], {"best_candidate": "zero-shot"}, observer).document
         for name, job in jobs.items()
@@ -101,7 +111,7 @@ def multitask(resolved: ResolvedRecipe, home: Path, observer: Observer) -> dict[
         "method": plan["method"],
         "seed": resolved.recipe.seed,
         "budget_tokens": sum(count for _, count in ways[WAYS[0]][WAYS[0]][0]),
-        "replay": section.replay,
+        "replay": tasks.replay,
         "tasks": [
             {
                 "task": name,

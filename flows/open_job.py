@@ -50,11 +50,14 @@ def open_job(resolved: ResolvedRecipe, home: Path) -> Job:
         raise InputError(
             f"the recipe's name {recipe.name!r} is the base's own", next_step="give the tuned model a name of its own"
         )
-    for named in (recipe.base, recipe.finetune.teacher):
+    for named, role, key in (
+        (recipe.base, "base", "`base` in the recipe, --base on the command line"),
+        (recipe.finetune.teacher, "teacher", "`finetune.teacher` in the recipe"),
+    ):
         if named is not None and version_name(named):
-            check_version(home, named)
+            check_version(home, named, role)
         elif named is not None:
-            check_base_name(named)
+            check_base_name(named, role, key)
     if recipe.finetune.quantization_aware:
         check_torchao()
     _check_writable(home)

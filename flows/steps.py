@@ -64,7 +64,8 @@ def data(job: Job, observer: Observer) -> dict[str, Any]:
     tokenizer = load_tokenizer(job.base.folder)
     # documents are split by their content, so that none is in two splits
     if not job.on_text:
-        check_splits(job.train_rows, job.dev_rows, job.test_rows)
+        # all of the test file: what this seed doesn't draw, another does
+        check_splits(job.train_rows, job.dev_rows, job.held_out_rows)
     for name in SPLITS:
         check = check_texts if job.on_text else check_control_tokens
         check(tokenizer, getattr(job, f"{name}_rows"), job.split_path(name))
@@ -235,7 +236,13 @@ def plan(
 
 
 def finetune(
-    job: Job, data: dict[str, Any], plan: dict[str, Any], observer: Observer, give_up: GiveUp = lambda _: False
+    job: Job,
+    data: dict[str, Any],
+    plan: dict[str, Any],
+    observer: Observer,
+    give_up: GiveUp = lambda _: False,
+    *,
+    first_in_process: bool = True,
 ) -> Step:
     """Train by the plan, or go on where a killed run stopped, or return the weights that are there.
 
@@ -245,6 +252,7 @@ def finetune(
         plan: The plan step's.
         observer: Who watches.
         give_up: Told each dev measurement of a run that trains, says whether to stop.
+        first_in_process: Nothing was trained before in this process; what that leaves is no misprediction.
 
     Raises:
         StoppedError: SIGTERM came, or `give_up` said so; a checkpoint of the last step is saved.
@@ -272,7 +280,7 @@ def finetune(
         if result.deltas is not None:
             observer.say(f"  {result.deltas['hint']}")
         # a plan is that of plain blocks
-        as_planned = not (settings.kernels.compile or settings.kernels.liger)
+        as_planned = first_in_process and not (settings.kernels.compile or settings.kernels.liger)
         warning = report_request(memory, plan, result.splits) if memory is not None and as_planned else None
         if warning is not None:
             observer.say(f"  {warning}")

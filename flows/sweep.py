@@ -183,7 +183,9 @@ class _Trial:
             )
         key = steps.training_key(job, self.data, plan)
         self.training_key = key
-        return steps.finetune(job, self.data, plan, self.observer, self._give_up).document
+        return steps.finetune(
+            job, self.data, plan, self.observer, self._give_up, first_in_process=self.trial.number == 1
+        ).document
 
     def _give_up(self, measured: Measurement) -> bool:
         if measured not in self.dev:

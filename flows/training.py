@@ -77,6 +77,9 @@ def _train_weights(
             f"finetune.dev_metric_rows to {FEW_ANSWERS} or more, or leave the choice to the dev loss with 0"
         )
 
+    if settings.kernels.compile:
+        observer.say("  the first step compiles the blocks, which takes from half a minute to minutes")
+
     def tell(log: Any) -> None:
         observer.progress("finetune: step", int(log["step"]), int(log["steps"]), step_detail(log))
 

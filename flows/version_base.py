@@ -51,15 +51,20 @@ def version_name(base: str) -> str | None:
     return base.removeprefix(PREFIX).partition("@")[0].partition(":")[0] or None
 
 
-def check_version(home: Path, base: str) -> None:
+def check_version(home: Path, base: str, role: str = "base") -> None:
     """Refuse a version that can't be a base, before anything is checked out or merged.
+
+    Args:
+        home: State folder.
+        base: `version:REF`.
+        role: What its weights are for, in errors: "base" or "teacher".
 
     Raises:
         InputError: A kind of version, or a kind of adapter, that has no whole weights and can't be merged.
         Registry errors: An unknown or ambiguous REF.
     """
-    with _open(home, base) as registry:
-        _check_kind(registry.resolve(base.removeprefix(PREFIX)))
+    with _open(home, base, role) as registry:
+        _check_kind(registry.resolve(base.removeprefix(PREFIX)), role)
 
 
 def locate_version(home: Path, base: str) -> VersionBase:
@@ -93,19 +98,19 @@ def locate_version(home: Path, base: str) -> VersionBase:
     return VersionBase(source, whole.digest, tuple(Parent(digest, role) for digest, role in roles.items()))
 
 
-def _open(home: Path, base: str) -> Registry:
+def _open(home: Path, base: str, role: str = "base") -> Registry:
     from registry.store import Registry
 
     if not (home / "registry").exists():
         raise InputError(
-            f"base {base}: there is no registry in {home}",
+            f"{role} {base}: there is no registry in {home}",
             allowed="a version that a run in this state folder left",
             next_step="run the recipe that makes it first, or name its state folder with --home",
         )
     return Registry.open(home / "registry")
 
 
-def _check_kind(version: Version) -> None:
+def _check_kind(version: Version, role: str = "base") -> None:
     from components.models.adapters import MERGED_TYPES
     from registry.manifest import WHOLE_KINDS
 
@@ -115,7 +120,7 @@ def _check_kind(version: Version) -> None:
         return
     kind = f"{config['peft_type']} adapter" if "peft_type" in config else version.kind
     raise InputError(
-        f"{version.label} can't be a base: it is of kind {kind}",
+        f"{version.label} can't be a {role}: it is of kind {kind}",
         allowed=f"whole weights that aren't quantized, or an adapter that merges ({', '.join(MERGED_TYPES)})",
         next_step="train it with finetune.method full, lora or qlora",
     )

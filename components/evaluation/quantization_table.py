@@ -22,7 +22,7 @@ def quantization_table(document: Mapping[str, Any]) -> Table:
         Column("95 %", "number"),
         Column("against the parent", "number"),
         *(Column(f"tax {suite}", "number") for suite in suites),
-        Column("on disk", "number"),
+        Column("to serve", "number"),
         Column("ms per token", "number"),
     )
     rows: list[tuple[Cell, ...]] = []

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.evaluation.formatting import interval, percent, plain, points
+from components.evaluation.formatting import interval, number, percent, plain, points
 
 __all__ = ["VERDICT_TEXT", "Outcome", "alias_stayed", "missing_reason", "outcome", "section"]
 
@@ -53,7 +53,11 @@ def _task_sentence(run: Mapping[str, Any]) -> str:
     span = interval(task.get("low"), task.get("high"), signed=True)
     subset = f"{plain(task['subset'])} " if task.get("subset") else ""
     gained = f"{points(task.get('delta'))} points (95 % interval {span})"
-    return f"{plain(task.get('metric'))}: {scores}, {gained} on {task.get('n')} held-out {subset}rows."
+    perplexity = section(task, "perplexity")
+    if perplexity:
+        scores += f" (perplexity {number(perplexity.get('tuned'))} against {number(perplexity.get('base'))})"
+    rows = "documents" if perplexity else "rows"
+    return f"{plain(task.get('metric'))}: {scores}, {gained} on {task.get('n')} held-out {subset}{rows}."
 
 
 def _stopped_at_decision(run: Mapping[str, Any]) -> bool:

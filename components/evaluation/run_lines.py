@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.evaluation.formatting import count, duration, number, plain, ratio, short, size, value
+from components.evaluation.perplexity import TEXT_METRIC
 from components.evaluation.run_document import VERDICT_TEXT, alias_stayed, missing_reason, section
 from components.evaluation.table import rows_of
 
@@ -41,9 +42,11 @@ def _trained(run: Mapping[str, Any]) -> str:
     training = section(run, "training")
     if not training:
         return f"not run: {missing_reason(run, 'training')}"
+    # documents are cut where a sequence is full
+    rows = "pieces of documents" if section(run, "task").get("metric") == TEXT_METRIC else "rows"
     resumed, time = training.get("resumed_from"), section(training, "time")
     return (
-        f"{count(training.get('steps'))} steps over {count(training.get('rows'))} rows, "
+        f"{count(training.get('steps'))} steps over {count(training.get('rows'))} {rows}, "
         f"{count(training.get('tokens'))} tokens in {duration(training.get('seconds'))} "
         f"({number(training.get('tokens_per_second'))} tokens/s)"
         + (f", {duration(time['predicted_seconds'])} predicted" if time else "")

@@ -33,8 +33,9 @@ def stands_still(losses: Sequence[float]) -> str | None:
     if after < (1 - LEAST_FALL) * before:
         return None
     return (
-        f"warning: the loss has not fallen in the first {FIRST_STEPS} steps ({before:.3f} to {after:.3f}): the "
-        "learning rate may be too low or too high, or the rows teach nothing that the base doesn't know"
+        f"warning: the loss has not fallen by {LEAST_FALL:.0%} in the first {FIRST_STEPS} steps ({before:.3f} in their "
+        f"first third, {after:.3f} in their last): the learning rate may be too low or "
+        "too high, or the rows teach nothing that the base doesn't know"
     )
 
 

@@ -101,8 +101,13 @@ def locate_base(name: str, cache: Path | None = None) -> BaseSource:
     return _from_hub(name, cache)
 
 
-def check_base_name(name: str) -> None:
+def check_base_name(name: str, role: str = "base", key: str = "`base` in a recipe, --base on the command line") -> None:
     """Refuse what can't name a base, without reading or fetching one.
+
+    Args:
+        name: What was given.
+        role: What the model is for, in the error.
+        key: Where it is named, in the error.
 
     Raises:
         InputError: Neither of the catalogue, nor there, nor of the form of a hub id; or a folder that is no base.
@@ -112,9 +117,9 @@ def check_base_name(name: str) -> None:
         check_is_base(path)
     elif name not in CATALOGUE and not (path.suffix == ".gguf" and path.is_file()) and not HUB_ID.fullmatch(name):
         raise InputError(
-            f"unknown base {name!r}",
+            f"unknown {role} {name!r}",
             allowed=f"{', '.join(sorted(CATALOGUE))}; a local folder; a .gguf file; or a hub id org/name",
-            next_step="name one of these: `base` in a recipe, --base on the command line",
+            next_step=f"name one of these: {key}",
         )
 
 

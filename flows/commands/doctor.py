@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 import shutil
 from dataclasses import asdict
@@ -13,6 +14,17 @@ import click
 from components.files import existing_part, write_problem
 from flows.commands.output import emit, json_option
 from flows.commands.recipe_options import state_folder
+
+# What isn't needed, as distributions: what each is for.
+OPTIONAL = {
+    "optuna": "sweep",
+    "torchao": "quantize, finetune.quantization_aware",
+    "tensorboard": "finetune.report_to tensorboard",
+    "mlflow-skinny": "finetune.report_to mlflow",
+    "wandb": "finetune.report_to wandb",
+    "liger-kernel": "finetune.liger, on CUDA",
+    "flash-attn": "finetune.attention flash, on CUDA",
+}
 
 
 @click.command("doctor")
@@ -27,6 +39,7 @@ def command(home: Path | None, as_json: bool) -> None:
 
     from components.memory.dtype_speed import measure_dtype
     from components.memory.hardware import detect_budget, machine
+    from components.models.kernels import this_machine
     from components.paths import cache_dir
     from flows.step_store import library_versions
 
@@ -42,9 +55,22 @@ def command(home: Path | None, as_json: bool) -> None:
         "budget_source": budget.source,
         "dtype": speed.dtype,
         "bfloat16_speedup": round(speed.bfloat16_speedup, 3),
+        # a CPU's by a C++ compiler, a GPU's by Triton
+        "compiler": (kernels := this_machine()).compiler or kernels.triton,
+        "optional": [{"name": name, "version": _version(name), "for": what} for name, what in OPTIONAL.items()],
         "folders": [_folder("state", folder), _folder("cache", cache_dir())],
     }
     emit(document, as_json, _render)
+
+
+def _version(distribution: str) -> str | None:
+    """Return an installed distribution's version; mlflow whole stands for its client alone."""
+    for name in (distribution, distribution.removesuffix("-skinny")):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def _folder(what: str, path: Path) -> dict[str, Any]:
@@ -64,8 +90,13 @@ def _render(d: dict[str, Any]) -> str:
         f"processor    {d['cpu']}, {d['cores']} cores; accelerator: {d['accelerator'] or 'none'}",
         f"memory       {d['budget_bytes'] / 2**30:.1f} GiB ({d['budget_source']})",
         f"dtype        {d['dtype']} (bfloat16 runs at {d['bfloat16_speedup']:.2f} times float32's speed)",
+        f"compiler     {'there' if d['compiler'] else 'none, so that finetune.compile is off'}",
     ]
     for f in d["folders"]:
         state = f"NOT writable: {f['problem']}" if f["problem"] else f"writable, {f['free_bytes'] / 2**30:.0f} GiB free"
         lines.append(f"{f['what']:<12} {f['path']}  ({state})")
-    return "\n".join([*lines, *(f"{name:<12} {version}" for name, version in d["versions"].items())])
+    lines += [f"{name:<12} {version}" for name, version in d["versions"].items()]
+    width = max(map(len, OPTIONAL))
+    lines += ["", "optional"]
+    lines += [f"{o['name']:<{width}}  {o['version'] or 'not installed':<13}  {o['for']}" for o in d["optional"]]
+    return "\n".join(lines)

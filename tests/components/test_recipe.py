@@ -50,6 +50,18 @@ def test_settings_are_left_to_the_tactics_unless_they_are_set_and_keep_their_kin
     assert [repr(value) for value in (given.epochs, given.prompt_loss_weight, given.rank)] == ["3.0", "0.0", "8"]
 
 
+def test_dotted_keys_change_a_mapping_where_a_mapping_replaces_it(tmp_path: Path) -> None:
+    path = write(tmp_path, evaluation={"test_rows": {"one": 5, "two": 6}})
+    for overrides, rows in (
+        (("evaluation.test_rows.two=9",), {"one": 5, "two": 9}),
+        (("evaluation.test_rows={two: 9}",), {"two": 9}),
+        (("evaluation.test_rows.three=1", "evaluation.test_rows.one=2"), {"one": 2, "two": 6, "three": 1}),
+    ):
+        found = load_recipe(path, None, overrides)
+        assert found.recipe.evaluation.test_rows == rows
+        assert found.sources["evaluation.test_rows"] == "command line"
+
+
 def test_the_recipe_is_frozen(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path)).recipe
     with pytest.raises(ValueError, match="frozen"):

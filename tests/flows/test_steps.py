@@ -116,6 +116,19 @@ def test_a_row_that_spells_out_a_special_token_is_refused_with_its_line(project:
         steps.data(job_of(recipe, tmp_path), TerminalObserver())
 
 
+def test_a_leak_is_refused_where_the_repeated_row_was_not_drawn(project: Project, tmp_path: Path) -> None:
+    recipe = project(evaluation={"test_rows": 1})
+    leaked = (tmp_path / "train.jsonl").read_text().splitlines()[0]
+    for place in (0, -1):
+        kept = (tmp_path / "test.jsonl").read_text().splitlines()
+        kept.insert(place if place == 0 else len(kept), leaked)
+        (tmp_path / "test.jsonl").write_text("\n".join(kept) + "\n")
+        with pytest.raises(InputError, match="leakage"):
+            steps.data(job_of(recipe, tmp_path), TerminalObserver())
+        # one of the two places is not the row that is scored
+        (tmp_path / "test.jsonl").write_text("\n".join(line for line in kept if line != leaked) + "\n")
+
+
 def test_what_is_reported_and_how_dev_rows_are_watched_trains_nothing_anew_unless_they_decide(
     project: Project, tmp_path: Path
 ) -> None:

@@ -35,7 +35,7 @@ def test_a_run_says_so_once(tmp_path: Path, rate: float, told: bool) -> None:
         make_tiny(tmp_path / "tiny"), rows(), [], settings(learning_rate=rate), run_folder=tmp_path / "run",
         identity={}, say=said.append,
     )  # fmt: skip
-    assert sum("the loss has not fallen in the first 12 steps" in line for line in said) == told
+    assert sum("the loss has not fallen by 2% in the first 12 steps" in line for line in said) == told
 
 
 def test_every_step_tells_its_figures_and_they_outlive_a_stop(tmp_path: Path) -> None:

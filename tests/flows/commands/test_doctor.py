@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 from pathlib import Path
@@ -25,3 +26,25 @@ def test_a_folder_that_cant_be_written_is_named_with_the_reason(
     assert (state["writable"], cache["writable"], cache["problem"]) == (False, True, None)
     assert state["problem"].startswith(str(tmp_path / "file"))
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_not_needed_is_listed_with_its_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = {"optuna": "5.1", "mlflow": "3.9"}
+
+    def version(name: str) -> str:
+        if name not in there:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return there[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr("flows.step_store.library_versions", dict)
+    monkeypatch.setattr(sys, "argv", ["tunewright", "doctor", "--home", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["optuna", "5.1", "sweep"] for line in lines)
+    # the whole package stands for its client
+    assert any(line.startswith("mlflow-skinny") and "3.9" in line for line in lines)
+    assert any(line.startswith("torchao") and "not installed" in line for line in lines)

@@ -67,6 +67,9 @@ def test_three_ways_are_measured_on_every_task_and_kept(
         (("--set", "data.tasks={one: {train: a, dev: b, test: c}}"), "name two or more"),
         (("--set", "data.tasks={'No!': {train: a, dev: b, test: c}, x: {train: a, dev: b, test: c}}"), "'No!'"),
         (("--set", "data.replay=1"), "data.replay"),
+        (("--set", "finetune.early_stopping=1"), "compared on equal tokens"),
+        # one key of one task: the others stay
+        (("--set", "data.tasks.count.train=none.jsonl"), "no data file"),
         (("--set", "gate.subset=even"), "gate.subset can't stand"),
         (
             ("--set", "data.tasks={a: {train: none.jsonl, dev: b, test: c}, b: {train: a, dev: b, test: c}}"),
