@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from components.data.packing import Layout
+from components.finetuning.processes import ALONE, Processes
 from components.finetuning.run_schedule import dev_schedule
 from components.finetuning.settings import DevTask, FinetuneSettings
 
@@ -26,7 +27,12 @@ def dev_steps(steps: int, passes: int) -> frozenset[int]:
 
 
 def dev_loss(
-    model: Any, tokenizer: Any, rows: Sequence[Row], settings: FinetuneSettings, layout: Layout = "mask"
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    settings: FinetuneSettings,
+    layout: Layout = "mask",
+    processes: Processes = ALONE,
 ) -> Callable[[], float] | None:
     """Return a function that measures the loss of the answers' tokens on the dev rows.
 
@@ -36,9 +42,10 @@ def dev_loss(
         rows: Dev rows; none, no function.
         settings: The run's.
         layout: How batches say which token sees which.
+        processes: Those that train together, who share the rows.
 
     Returns:
-        The function; its loss is in nats for a token.
+        The function; its loss is in nats for a token, and the same in every process.
 
     Raises:
         InputError: A row without an answer, or longer than allowed.
@@ -53,21 +60,29 @@ def dev_loss(
     packed = dev_schedule(tokenizer, rows, settings)
     batches = [collate(batch, tokenizer.pad_token_id, layout) for step in packed.steps for batch in step]
     total = sum(float(batch["weights"].sum()) for batch in batches)
+    own = batches[processes.rank :: processes.count]
+    # where the model is in parts, a pass gathers them: all processes make as many
+    shortest = min(batches, key=lambda batch: batch["weights"].numel())
+    own += [{**shortest, "weights": torch.zeros_like(shortest["weights"])}] * (
+        -(-len(batches) // processes.count) - len(own)
+    )
 
     def measure() -> float:
         # looked up each time: a model may be parted among devices after this was made
         device = next(model.parameters()).device
         model.eval()
         with torch.no_grad():
-            on_device = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
+            on_device = ({name: value.to(device) for name, value in batch.items()} for batch in own)
             loss = sum(float(forward_loss(model, batch, total)) for batch in on_device)
         model.train()
-        return loss
+        return processes.sum(loss)
 
     return measure
 
 
-def dev_score(model: Any, tokenizer: Any, task: DevTask | None, step_tokens: int) -> Callable[[], float] | None:
+def dev_score(
+    model: Any, tokenizer: Any, task: DevTask | None, step_tokens: int, processes: Processes = ALONE
+) -> Callable[[], float] | None:
     """Return a function that has the model answer dev rows and scores the answers.
 
     Args:
@@ -76,9 +91,12 @@ def dev_score(model: Any, tokenizer: Any, task: DevTask | None, step_tokens: int
         task: The rows and their metric; None, no function.
         step_tokens: Tokens of the largest micro-batch of training. No more are answered at once, since a pass without
             gradients takes less memory than one with them.
+        processes: Those that train together. Each answers its share of the rows where it has all of the model; a model
+            in parts is gathered for every token, and all answer the same rows.
 
     Returns:
-        The function; it draws nothing from the random generators of training.
+        The function; it draws nothing from the random generators of training. With a model in parts the first process's
+        score is the one to decide by.
 
     Raises:
         InputError: An unknown metric, or a prompt that doesn't fit the model's positions together with its answer.
@@ -96,13 +114,21 @@ def dev_score(model: Any, tokenizer: Any, task: DevTask | None, step_tokens: int
     check_lengths(model, prompts, task.max_new_tokens)
     batch_size = max(1, step_tokens // (max(map(len, prompts)) + task.max_new_tokens))
 
+    rows = task.rows if processes.sharded else task.rows[processes.rank :: processes.count]
+
     def measure() -> float:
         states = random_states()
-        found = evaluate_task(
-            model, tokenizer, task.rows, metric=task.metric, options=task.options, max_new_tokens=task.max_new_tokens,
-            batch_size=batch_size,
+        scores = (
+            evaluate_task(
+                model, tokenizer, rows, metric=task.metric, options=task.options, max_new_tokens=task.max_new_tokens,
+                batch_size=batch_size,
+            ).scores
+            if rows
+            else ()
         )  # fmt: skip
         restore_random(states)
-        return found.score
+        if processes.sharded:
+            return sum(scores) / len(rows)
+        return processes.sum(sum(scores)) / len(task.rows)
 
     return measure

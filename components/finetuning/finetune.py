@@ -191,7 +191,7 @@ def _finetune(
         watch = ProgressWatch(schedule, progress, memory.so_far)
         best = BestWeights(run_folder, dev, say)
         layout = batch_layout(model, settings.kernels)
-        measure = dev_loss(model, tokenizer, dev_rows, settings, layout)
+        measure = dev_loss(model, tokenizer, dev_rows, settings, layout, processes)
 
         def taught_by(tokens: int, vocabulary: int) -> Teacher | None:
             if teacher_folder is None:
@@ -207,7 +207,7 @@ def _finetune(
                 )
 
         largest = max(sum(map(len, micro_batch)) for step in schedule.steps for micro_batch in step)
-        answer = dev_score(model, tokenizer, dev_task, largest)
+        answer = dev_score(model, tokenizer, dev_task, largest, processes)
         callback = WatchCallback(
             watch,
             dev_steps(steps, dev.passes) if measure is not None else (),

@@ -18,6 +18,7 @@ from components.errors import InputError
 from components.finetuning.schedule import Schedule
 
 __all__ = [
+    "ALONE",
     "PARALLEL",
     "Processes",
     "current_processes",
@@ -83,6 +84,16 @@ class Processes:
         torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
         return bool(found)
 
+    def sum(self, value: float) -> float:
+        """Return the sum of a value over all processes, the same in each of them; all have to ask."""
+        if self.count == 1:
+            return value
+        import torch
+
+        found = torch.tensor(value, dtype=torch.float64, device=_sending_device())
+        torch.distributed.all_reduce(found)
+        return float(found)
+
     def first_value(self, value: float) -> float:
         """Return the first process's value in all of them; all have to ask."""
         if self.count == 1:
@@ -99,6 +110,9 @@ class Processes:
             import torch
 
             torch.distributed.barrier()
+
+
+ALONE = Processes()
 
 
 def _sending_device() -> str:

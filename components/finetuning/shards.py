@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from components.errors import InputError
 from components.finetuning.methods import METHODS
 from components.finetuning.tensor_file import in_order
-from components.models.forward import causal_model
+from components.models.blocks import decoder_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from components.finetuning.settings import FinetuneSettings
 
 __all__ = [
-    "blocks_of",
     "check_shardable",
     "copy_part",
     "gathered_dtype",
@@ -79,29 +78,6 @@ def _parts(method: Any) -> bool:
     return method.quantization is None and method.kind != "head"
 
 
-def blocks_of(model: Any) -> list[Any]:
-    """Return the decoder's blocks, in their order.
-
-    Args:
-        model: A causal language model, bare or wrapped by peft.
-
-    Raises:
-        InputError: A decoder that has no list of blocks.
-    """
-    import torch
-
-    decoder = causal_model(model).get_decoder()
-    lists = [child for child in decoder.children() if isinstance(child, torch.nn.ModuleList)]
-    blocks = list(max(lists, key=len, default=()))
-    if not blocks:
-        raise InputError(
-            f"{type(decoder).__name__} has no list of blocks that could be parted among processes",
-            allowed="decoders whose layers are a list",
-            next_step="set finetune.parallel to ddp",
-        )
-    return blocks
-
-
 def gathered_dtype(settings: FinetuneSettings) -> str | None:
     """Return what trained weights are gathered in, where they are parted; None: as they are kept, in float32.
 
@@ -137,7 +113,14 @@ def shard(model: Any, dtype: str | None, device: Any) -> Any:
         # the outer pass is given a batch's loss weights, which stay what they are
         cast_forward_inputs=False,
     )
-    for block in blocks_of(model):
+    blocks = decoder_blocks(model)
+    if not blocks:
+        raise InputError(
+            f"{type(model).__name__} has no list of blocks that could be parted among processes",
+            allowed="decoders whose layers are a list",
+            next_step="set finetune.parallel to ddp",
+        )
+    for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     # buffers aren't parted

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from components.memory.storages import StorageLog
-from components.models.blocks import longest_list
+from components.models.blocks import decoder_blocks
 
 __all__ = ["BlockGathering"]
 
@@ -26,7 +26,7 @@ class BlockGathering:
 
     def __init__(self, model: Any, log: StorageLog) -> None:
         self._log = log
-        self._blocks = longest_list(model)
+        self._blocks = decoder_blocks(model)
         inside = {id(parameter) for block in self._blocks for parameter in block.parameters()}
         outside = [parameter for parameter in model.parameters() if id(parameter) not in inside]
         self._sizes = [_bytes(block.parameters()) for block in self._blocks]

@@ -14,6 +14,7 @@ from components.memory import fake_model
 from components.memory.quantized_layers import parameter_count, scale_tensors
 from components.memory.settings import StepSettings
 from components.memory.storages import StorageLog, tracking
+from components.models.blocks import decoder_blocks
 
 __all__ = ["TrackedModel", "one_sequence_a_row", "silently"]
 
@@ -79,12 +80,9 @@ class TrackedModel:
 
 def _name_modules(model: Any, log: StorageLog) -> None:
     """Let the log know which part of the decoder is at work, forward and backward."""
-    import torch
-
     inner = _base_of(model)  # names within the base, whatever wraps it
     named = {module: name for name, module in inner.named_modules()}
-    blocks = [module for module in named if isinstance(module, torch.nn.ModuleList)]
-    watched = [part for block in blocks for layer in block for part in layer.children()]
+    watched = [part for block in decoder_blocks(inner) for part in block.children()]
     watched += [inner.get_input_embeddings()]
     for module in watched:
         module.register_forward_pre_hook(_entering(log, named[module]))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
-from components.models.blocks import longest_list
+from components.models.blocks import decoder_blocks
 
 __all__ = ["PEFT_TYPE", "insert_bottlenecks", "is_bottlenecked", "load_bottlenecks", "save_bottlenecks", "switched_off"]
 
@@ -43,7 +43,7 @@ def insert_bottlenecks(model: Any, width: int, *, device: str | None = None) -> 
     """
     hidden = model.config.get_text_config().hidden_size
     model.requires_grad_(False)
-    by_block = [_parts(block) for block in longest_list(model)]
+    by_block = [_parts(block) for block in decoder_blocks(model)]
     found = [part for parts in by_block for part in parts]
     # some architectures keep the feed-forward layers in the block itself: there is nothing to hang the second one on
     if not found or any(len(parts) != PARTS for parts in by_block):

@@ -187,6 +187,9 @@ def _against_packed(method: str, config: Any) -> tuple[str, str] | None:
         return f"{method} lays virtual tokens before a mask", "sdpa"
     if not sees_all_before(config):
         return f"layers of {config.model_type} see a window of tokens", "sdpa"
+    dropout = getattr(config.get_text_config(), "attention_dropout", 0.0)
+    if dropout:
+        return f"the base's attention_dropout {dropout:g} is beyond these kernels, which would leave it out", "sdpa"
     return None
 
 

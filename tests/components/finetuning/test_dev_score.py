@@ -6,14 +6,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.data.rows import Message, Row
 from components.errors import ConflictError, InputError
 from components.evaluation.task import evaluate_task
+from components.finetuning.dev import dev_loss, dev_score
 from components.finetuning.finetune import DevSettings, DevTask, FinetuneResult, StoppedError, finetune
 from components.finetuning.full import FullSettings
+from components.finetuning.processes import Processes
 from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
 from tests.components.finetuning.conftest import rows, settings
@@ -68,6 +71,32 @@ def test_the_score_chooses_the_weights_before_the_loss_does(base: Path, tmp_path
     assert again.score == best["score"]
     assert told[-1]["dev_score"] == result.dev[-2]["score"]
     assert 0 < result.answering_seconds < result.seconds
+
+
+def test_processes_share_the_dev_rows(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = load_model(base), load_tokenizer(base)
+    shared: list[int] = []
+    real = evaluate_task
+
+    def counted(*given: Any, **named: Any) -> Any:
+        shared.append(len(given[2]))
+        found = real(*given, **named)
+        # what is right differs from row to row
+        return replace(found, scores=tuple(float(row.line % 3 == 0) for row in given[2]))
+
+    monkeypatch.setattr("components.evaluation.task.evaluate_task", counted)
+    monkeypatch.setattr(Processes, "sum", lambda _, value: value)
+    asked, chosen = task(5), settings(rows_per_sequence=1)
+    for measure in (
+        lambda processes: dev_score(model, tokenizer, asked, 64, processes),
+        lambda processes: dev_loss(model, tokenizer, rows(5), chosen, processes=processes),
+    ):
+        alone = measure(Processes())()
+        # more processes than rows, too
+        for count in (2, 7):
+            parts = [measure(Processes(rank, count))() for rank in range(count)]
+            assert sum(parts) == pytest.approx(alone, rel=1e-6)
+    assert shared == [5, 3, 2, 1, 1, 1, 1, 1]
 
 
 def test_a_stopped_run_goes_on_to_the_same_choice(base: Path, tmp_path: Path) -> None:

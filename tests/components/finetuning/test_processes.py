@@ -87,7 +87,8 @@ def train(
         torch.amp.GradScaler.__init__.__defaults__ = ("cuda", scale, 2.0, 0.5, 2000, True)
     try:
         found = finetune(
-            bases / ("untied" if untied else "tied"), rows(10), rows(4),
+            # three dev rows, which don't go round two processes either
+            bases / ("untied" if untied else "tied"), rows(10), rows(3),
             settings(**{**STEPS, **METHODS[method], **changes}),
             run_folder=folder, identity={"data": "d"}, checkpoint_steps=3, parallel=parallel, dev=DevSettings(2),
             stop=lambda: next(done) == stop_at and os.environ.get("RANK", "0") == "0",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig, MistralConfig
 
 from components.errors import InputError
 from components.models.kernels import Choice, Kernels, Machine, Wishes, check_kernels, choose_kernels, this_machine
 
 CPU = Machine("cpu", compiler=True)
 AMPERE = Machine("cuda", triton=True, generation=8)
-FULL = SimpleNamespace(model_type="llama")
-WINDOW = SimpleNamespace(model_type="mistral", sliding_window=4096)
+FULL = LlamaConfig()
+WINDOW = MistralConfig(sliding_window=4096)
+DROPPING = LlamaConfig(attention_dropout=0.1)
 
 
 def choose(wishes: Wishes = Wishes(), machine: Machine = AMPERE, rows: Any = "prefix", **changes: Any) -> Choice:  # noqa: B008
@@ -34,6 +35,7 @@ def choose(wishes: Wishes = Wishes(), machine: Machine = AMPERE, rows: Any = "pr
         (AMPERE, "documents", {"dtype": "float32"}, "flex"),
         (AMPERE, "prefix", {"method": "prompt_tuning"}, "sdpa"),
         (AMPERE, "prefix", {"config": WINDOW}, "sdpa"),
+        (AMPERE, "documents", {"config": DROPPING}, "sdpa"),
         (Machine("cuda", triton=False, generation=8), "prefix", {}, "sdpa"),
         (Machine("cuda", triton=True, generation=7), "documents", {"dtype": "float16"}, "flex"),
     ],
@@ -54,6 +56,7 @@ def test_auto_takes_the_fastest_that_is_there(machine: Machine, rows: str, chang
         (Wishes("flash"), Machine("cuda", True, 7), {"rows": "alone"}, "compute capability 8.0", "sdpa"),
         (Wishes("flex"), Machine("cuda", False, 8), {}, "Triton", "install triton"),
         (Wishes("flex"), AMPERE, {"config": WINDOW}, "mistral see a window", "sdpa"),
+        (Wishes("flash"), AMPERE, {"config": DROPPING, "rows": "alone"}, "attention_dropout 0.1", "sdpa"),
         (Wishes(compile=True), Machine("cpu"), {}, "no C\\+\\+ compiler", "install g"),
         (Wishes(compile=True), Machine("cuda", False, 8), {}, "Triton", "false"),
         (Wishes(liger=True), CPU, {}, "for GPUs", "false"),
