@@ -213,13 +213,13 @@ def runs(name: str | None, home: Path, as_json: bool) -> None:
     """List the trials of sweeps: all, or those for the model NAME."""
     from registry.errors import VersionNotFound
     from registry.lookup import Lookup
-    from registry.runs import query_runs
+    from registry.runs import EVERY, query_runs
 
-    where = ("1", ()) if name is None else ("name = ?", (name,))
+    where = (EVERY, ()) if name is None else ("name = ?", (name,))
     query = Lookup(home / "registry").query
     found = query_runs(query, *where)
     if name is not None and not found:
-        swept = sorted({run.name for run in query_runs(query, "1", ())})
+        swept = sorted({run.name for run in query_runs(query)})
         raise VersionNotFound(
             f"no runs of {name!r}",
             allowed=", ".join(swept) or "nothing: there are no runs yet",
