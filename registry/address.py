@@ -70,7 +70,15 @@ def parse_address(text: str) -> Address:
     except driver.Error:
         # the driver's message quotes pieces of the address; neither it nor the address may be shown
         raise _invalid("libpq can't read it (special characters are written as %xx)") from None
-    if shown != {key: value for key, value in given.items() if key not in _SECRETS}:
+    same = shown == {key: value for key, value in given.items() if key not in _SECRETS}
+    ports = str(given.get("port", "0")).split(",")
+    # a password with a bare '@' or '/' in it spills into what looks like host, port or database
+    if (
+        not same
+        or url.count("@") > 1
+        or "@" in rest.partition("/")[2]
+        or not all(p.isdecimal() or not p for p in ports)
+    ):
         raise _invalid("where its password begins and ends can't be told (write special characters as %xx)")
     return Address(url, secret, any(given.get(key) for key in _SECRETS))
 

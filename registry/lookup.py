@@ -50,22 +50,25 @@ _STATE = """SELECT e.name, e.alias, e.revision, v.number, v.digest, e.actor, e.c
     FROM alias_events e JOIN versions v ON v.id = e.version_id"""
 _ALIAS = f"""{_STATE} WHERE e.name = ? AND e.alias = ?
     AND e.revision = (SELECT max(revision) FROM alias_events WHERE name = ? AND alias = ?)"""
-# The aliases of a model, and the models that have any, each found from the one before by one step in the unique index:
-# the events of an alias, of which there is one a promotion, are never walked.
-_ALIASES = f"""WITH RECURSIVE held(alias) AS (
-        SELECT min(alias) FROM alias_events WHERE name = ?
-        UNION ALL
-        SELECT (SELECT min(e.alias) FROM alias_events e WHERE e.name = ? AND e.alias > held.alias) FROM held
-        WHERE held.alias IS NOT NULL),
-    newest(alias, revision) AS (
-        SELECT alias, (SELECT max(l.revision) FROM alias_events l WHERE l.name = ? AND l.alias = held.alias) FROM held)
-    {_STATE} JOIN newest n ON e.alias = n.alias AND e.revision = n.revision WHERE e.name = ? ORDER BY e.alias"""
-_NAMES_WITH_ALIASES = """WITH RECURSIVE named(name) AS (
-        SELECT min(name) FROM alias_events
-        UNION ALL
-        SELECT (SELECT min(e.name) FROM alias_events e WHERE e.name > named.name) FROM named
-        WHERE named.name IS NOT NULL)
-    SELECT name FROM named WHERE name IS NOT NULL ORDER BY name"""
+# The newest event of every alias. Models, their aliases and the event are each found by one step in the unique index:
+# an alias's history, which grows by a row a promotion, is never walked.
+_NEWEST_EVENTS = """WITH RECURSIVE named(name) AS ({names}), held(name, alias) AS (
+    SELECT name, (SELECT min(e.alias) FROM alias_events e WHERE e.name = named.name) FROM named WHERE name IS NOT NULL
+    UNION ALL
+    SELECT name, (SELECT min(e.alias) FROM alias_events e WHERE e.name = held.name AND e.alias > held.alias)
+    FROM held WHERE alias IS NOT NULL)
+    SELECT (SELECT e.id FROM alias_events e WHERE e.name = held.name AND e.alias = held.alias
+        ORDER BY e.revision DESC LIMIT 1)
+    FROM held WHERE alias IS NOT NULL"""
+_NEWEST_OF_ALL = _NEWEST_EVENTS.format(
+    names="""SELECT min(name) FROM alias_events UNION ALL
+    SELECT (SELECT min(e.name) FROM alias_events e WHERE e.name > named.name) FROM named WHERE name IS NOT NULL"""
+)
+_NEWEST_OF_ONE = _NEWEST_EVENTS.format(
+    names="SELECT name FROM (SELECT name FROM alias_events WHERE name = ? LIMIT 1) one"
+)
+# SQLite takes 999 parameters at least.
+_EVENTS_AT_ONCE = 500
 
 
 def resolve_reference(query: Query, text: str) -> Version:
@@ -168,8 +171,13 @@ def query_alias(query: Query, name: str, alias: str) -> AliasState | None:
 
 def query_aliases(query: Query, name: str | None = None) -> list[AliasState]:
     """Return where every alias points now, folded from the alias history."""
-    names = [row[0] for row in query(_NAMES_WITH_ALIASES, ())] if name is None else [name]
-    return [AliasState(*row) for each in names for row in query(_ALIASES, (each,) * 4)]
+    newest = [row[0] for row in (query(_NEWEST_OF_ALL, ()) if name is None else query(_NEWEST_OF_ONE, (name,)))]
+    found: list[AliasState] = []
+    for start in range(0, len(newest), _EVENTS_AT_ONCE):
+        ids = newest[start : start + _EVENTS_AT_ONCE]
+        rows = query(f"{_STATE} WHERE e.id IN ({', '.join('?' * len(ids))})", ids)
+        found += [AliasState(*row) for row in rows]
+    return sorted(found, key=lambda state: (state.name, state.alias))
 
 
 class Lookup:

@@ -34,7 +34,7 @@ from registry.layout import BLOBS, CHECKOUTS
 from registry.lineage import Lineage, trace
 from registry.lookup import Lookup, Query, query_alias, resolve_digest, resolve_reference
 from registry.manifest import Manifest, open_regular
-from registry.names import check_alias, check_name
+from registry.names import check_alias, check_name, check_text
 from registry.registration import find_existing, find_parents, insert_version
 from registry.runs import EVERY, Run, insert_run, query_runs
 from registry.scan import scan
@@ -111,6 +111,8 @@ class Registry:
             RegistryPathError: The store can't be written.
         """
         check_name(name)
+        check_text("actor", actor, 128)
+        check_text("content_key", manifest.content_key, 256)
         if set(files) != set(manifest.files):
             odd = sorted(set(files) ^ set(manifest.files))
             raise ManifestInvalid(f"the manifest and the files given differ in {odd[0]!r}", allowed="the same paths")
@@ -162,6 +164,9 @@ class Registry:
             ReportInvalid: The document is not plain JSON, or NaN is in it.
         """
         check_name(name)
+        check_text("actor", actor, 128)
+        check_text("sweep", sweep, 64)
+        check_text("content_key", content_key, 256)
         with writing(self._engine) as connection:
             return insert_run(
                 connection,
@@ -196,6 +201,7 @@ class Registry:
             ReportInvalid: Not a mapping of plain JSON, or NaN in it.
             EvaluationMismatch: The report's `files` are not the version's.
         """
+        check_text("actor", actor, 128)
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_digest(query, version_digest)
@@ -260,6 +266,8 @@ class Registry:
             ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
         """
         check_alias(alias)
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_reference(query, ref)
@@ -319,6 +327,8 @@ class Registry:
         check_alias(alias)
         if not reason or not reason.strip():
             raise RollbackRefused("a roll-back without a reason", allowed="a text that says why", next_step="--reason")
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
         with writing(self._engine) as connection:
             query = query_on(connection)
             resolve_reference(query, name)  # an unknown model is told before its missing alias
