@@ -18,7 +18,7 @@ from weakref import WeakSet
 from registry.binding import find_binding
 from registry.entities import AliasState, Version
 from registry.errors import AliasNotFound, AmbiguousReference, VersionNotFound
-from registry.layout import CHECKOUTS
+from registry.layout import CHECKOUTS, DATABASE
 from registry.names import DIGEST_PREFIX_LENGTH, Reference, looks_like_digest, parse_reference
 from registry.sqlite import SqliteReader, no_registry
 
@@ -218,6 +218,11 @@ class Lookup:
         reader = PostgresReader(self._binding)
         self._elsewhere.add(reader)
         return reader
+
+    @property
+    def database(self) -> str:
+        """Which database is looked up in, as people are told of it: a file, or an address without its password."""
+        return str(self.folder / DATABASE) if self._binding is None else self._binding.address.url
 
     def query(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run one SELECT and return its rows."""

@@ -133,7 +133,7 @@ class Backend:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def postgres_template(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """A database with a registry's tables, to be copied for each test; and what its folder remembers."""
     import psycopg
 
@@ -150,21 +150,24 @@ def on_server(address: str, database: str) -> str:
     return urlunsplit(urlsplit(address)._replace(path=f"/{database}"))
 
 
+@pytest.fixture
+def postgres_backend(postgres_template: dict[str, Any], make_database: Callable[..., str]) -> Iterator[Backend]:
+    def bind(folder: Path) -> None:
+        content = {**postgres_template, "database": make_database(postgres_template["template"])}
+        (folder / BINDING).write_text(json.dumps(content))
+
+    one = Backend("postgresql", bind)
+    yield one
+    one.close()
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each kind of database in turn."""
-
-    def bind(folder: Path) -> None:
-        if request.param == "postgresql":
-            template = request.getfixturevalue("postgres_template")
-            address = request.getfixturevalue("make_database")(template["template"])
-            content = {"database": address, "registry": template["registry"], "made": True}
-            (folder / BINDING).write_text(json.dumps(content))
-
     if request.param == "postgresql":
-        # asked for at once, so that databases are dropped only after the registries are closed
-        request.getfixturevalue("postgres_template"), request.getfixturevalue("make_database")
-    one = Backend(request.param, bind)
+        yield request.getfixturevalue("postgres_backend")
+        return
+    one = Backend("sqlite", lambda folder: None)
     yield one
     one.close()
 
