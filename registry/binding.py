@@ -103,19 +103,31 @@ def _read(folder: Path) -> Binding | None:
 
 
 def write_binding(folder: Path, binding: Binding) -> None:
-    """Note in the folder which database it belongs to; the file is there whole or not at all, without a password."""
+    """Note in the folder which database it belongs to; the file is there whole or not at all, without a password.
+
+    Raises:
+        RegistryPathError: It can't be written.
+    """
     content = {"database": binding.address.url, "registry": binding.registry, "made": binding.made}
     aside = folder / f".{BINDING}.{os.urandom(16).hex()}"
-    with aside.open("x") as stream:
-        stream.write(json.dumps(content, indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, folder / BINDING)
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with aside.open("x") as stream:
+            stream.write(json.dumps(content, indent=2) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, folder / BINDING)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RegistryPathError(
+            f"{folder / BINDING} can't be written: {error.strerror or error}",
+            allowed="a folder with room that this user may write",
+            next_step="free space, or choose another folder for the registry",
+        ) from error
 
 
 def withdraw_binding(folder: Path) -> None:

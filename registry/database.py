@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -80,8 +80,7 @@ def _open_sqlite(folder: Path) -> Engine:
     event.listen(engine, "begin", _begin)
     try:
         if _revision(path) != SCHEMA_REVISION:
-            with FileLock(folder / "migrate.lock", timeout=BUSY_TIMEOUT_SECONDS):
-                _revision(path)
+            with _one_migration(folder):
                 _migrate(engine, f"the registry at {folder}", os.urandom(16).hex())
     except (OperationalError, sqlite3.DatabaseError) as error:
         engine.dispose()
@@ -91,6 +90,18 @@ def _open_sqlite(folder: Path) -> Engine:
             next_step="pass another --home, or restore the database from a copy",
         ) from error
     return engine
+
+
+@contextmanager
+def _one_migration(folder: Path) -> Iterator[None]:
+    try:
+        with FileLock(folder / "migrate.lock", timeout=BUSY_TIMEOUT_SECONDS):
+            yield
+    except Timeout as error:
+        raise RegistryBusy(
+            f"another process has been making or migrating the registry at {folder} for {BUSY_TIMEOUT_SECONDS} s",
+            next_step="run the command again",
+        ) from error
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
@@ -138,7 +149,7 @@ def _open_postgres(folder: Path, binding: Binding, database: str | None) -> Engi
         state = postgres.read_state(connection, address)
     if binding.made and (state.revision, state.registry) == (SCHEMA_REVISION, binding.registry):
         return engine
-    with FileLock(folder / "migrate.lock", timeout=BUSY_TIMEOUT_SECONDS):
+    with _one_migration(folder):
         binding = find_binding(folder, database) or binding  # another process may have made it meanwhile
         if not binding.made:
             if state.registry is not None and state.registry != binding.registry:

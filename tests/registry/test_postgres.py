@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +103,43 @@ def test_variable_names_the_database_of_a_new_registry_and_its_password_stays_th
         assert lookup.resolve("m") == version
 
 
-def test_password_of_libpqs_own_variable_is_used(
-    tmp_path: Path, make_database: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["the variable", "PGPASSWORD", "PGPASSFILE"])
+def test_password_that_the_server_asks_for(
+    tmp_path: Path, make_database: Any, server: Any, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
+    import psycopg
+
     address = make_database()
-    Registry.open(tmp_path / "r", database=address).close()
-    monkeypatch.setenv("PGPASSWORD", SECRET)
-    with Lookup(tmp_path / "r") as lookup:
-        assert lookup._reader()._connection.info.password == SECRET  # type: ignore[union-attr]
+    server.execute(f"CREATE ROLE tunewright_guest LOGIN PASSWORD '{SECRET}'")
+    try:
+        server.execute(f"ALTER DATABASE {_name(address)} OWNER TO tunewright_guest")
+        guest = address.replace("postgres@", "tunewright_guest@", 1)
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(guest).close()
+            pytest.skip("this server trusts whoever comes")
+        for wrong in (None, SECRET[:-1]):
+            if wrong is not None:
+                monkeypatch.setenv("PGPASSWORD", wrong)
+            with pytest.raises(DatabaseUnreachable, match="password") as caught:
+                Registry.open(tmp_path / "r", database=guest)
+            assert wrong is None or wrong not in str(caught.value).replace(VARIABLE, "")
+        monkeypatch.delenv("PGPASSWORD")
+        database: str | None = guest
+        if way == "the variable":
+            monkeypatch.setenv(VARIABLE, address.replace("postgres@", f"tunewright_guest:{SECRET}@", 1))
+            database = None
+        elif way == "PGPASSWORD":
+            monkeypatch.setenv("PGPASSWORD", SECRET)
+        else:
+            (tmp_path / "pgpass").write_text(f"*:*:*:tunewright_guest:{SECRET}\n")
+            (tmp_path / "pgpass").chmod(0o600)
+            monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
+        with Registry.open(tmp_path / "r", database=database) as registry, Lookup(tmp_path / "r") as lookup:
+            assert registry.versions() == lookup.versions() == []
+        assert json.loads((tmp_path / "r" / BINDING).read_text())["database"] == guest
+    finally:
+        server.execute(f"DROP DATABASE {_name(address)} WITH (FORCE)")
+        server.execute("DROP ROLE tunewright_guest")
 
 
 def test_folder_on_another_database_is_refused(
