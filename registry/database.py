@@ -1,7 +1,10 @@
-"""The SQLite database behind the store: durable, one writer at a time, migrated when it is opened.
+"""The database behind the store: durable, one writer at a time, migrated when it is opened. SQLite or PostgreSQL.
 
-WAL lets readers go on while a writer commits; synchronous=FULL makes a commit survive a power cut; BEGIN IMMEDIATE
-takes the write lock before anything is read, so that a compare-and-swap can't be overtaken.
+SQLite: WAL lets readers go on while a writer commits; synchronous=FULL makes a commit survive a power cut; BEGIN
+IMMEDIATE takes the write lock before anything is read, so that a compare-and-swap can't be overtaken.
+
+PostgreSQL: an advisory lock, held to the end of the transaction, does the same before anything is read; what is read
+after it is newest (READ COMMITTED), and ids are committed in their order: who reads the outbox by id misses nothing.
 """
 
 from __future__ import annotations
@@ -13,33 +16,51 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from filelock import FileLock, Timeout
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from registry.errors import RegistryBusy, RegistryNotFound, RegistryPathError, SchemaUnsupported
+from registry.address import Address
+from registry.binding import Binding, find_binding, withdraw_binding, write_binding
+from registry.errors import RegistryBusy, RegistryNotFound, RegistryPathError, WrongDatabase
 from registry.layout import DATABASE, SCHEMA_REVISION
 
 __all__ = ["open_engine", "query_on", "writing"]
 
 BUSY_TIMEOUT_SECONDS = 30
+# After this the server ends a writer that has stopped in the midst of a transaction, and lets the others go on.
+IDLE_TIMEOUT_SECONDS = 300
+# PostgreSQL's advisory locks are numbers that programs agree on, one set a database.
+_WRITE_LOCK = int.from_bytes(b"tunewrgt")
 
 
-def open_engine(folder: Path, *, create: bool) -> Engine:
+def open_engine(folder: Path, *, create: bool, database: str | None = None) -> Engine:
     """Open a registry's database, making or migrating it where needed.
 
     Args:
         folder: The registry's folder.
-        create: Make the folder and the database if they aren't there.
+        create: Make the folder and the database's tables if they aren't there.
+        database: As in `registry.binding.find_binding`.
 
     Raises:
         RegistryNotFound: Nothing there, and `create` is False.
         RegistryPathError: The folder can't be made or written, or holds something else under the database's name.
         SchemaUnsupported: A newer release wrote it.
+        WrongDatabase: The database isn't the one that the folder belongs to, or holds something else.
+        DatabaseAddressInvalid, DatabaseUnreachable, DatabaseRefused, DriverMissing: The database can't be used.
     """
-    path = folder / DATABASE
-    if not create and not path.is_file():
+    binding = find_binding(folder, database)
+    there = (folder / DATABASE).is_file() if binding is None else binding.made
+    if not create and not there:
         raise RegistryNotFound(f"there is no registry at {folder}", next_step="tunewright run RECIPE registers a model")
+    _make_writable(folder)
+    if binding is None:
+        return _open_sqlite(folder)
+    return _open_postgres(folder, binding, database)
+
+
+def _make_writable(folder: Path) -> None:
+    path = folder / DATABASE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
@@ -50,12 +71,17 @@ def open_engine(folder: Path, *, create: bool) -> Engine:
             allowed="a folder that this user may write",
             next_step="pass another --home, set TUNEWRIGHT_HOME, or change the folder's owner or mode",
         ) from error
+
+
+def _open_sqlite(folder: Path) -> Engine:
+    path = folder / DATABASE
     engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
     try:
         if _revision(path) != SCHEMA_REVISION:
-            _migrate(engine, folder)
+            with _one_migration(folder):
+                _migrate(engine, f"the registry at {folder}", os.urandom(16).hex())
     except (OperationalError, sqlite3.DatabaseError) as error:
         engine.dispose()
         raise RegistryPathError(
@@ -64,6 +90,18 @@ def open_engine(folder: Path, *, create: bool) -> Engine:
             next_step="pass another --home, or restore the database from a copy",
         ) from error
     return engine
+
+
+@contextmanager
+def _one_migration(folder: Path) -> Iterator[None]:
+    try:
+        with FileLock(folder / "migrate.lock", timeout=BUSY_TIMEOUT_SECONDS):
+            yield
+    except Timeout as error:
+        raise RegistryBusy(
+            f"another process has been making or migrating the registry at {folder} for {BUSY_TIMEOUT_SECONDS} s",
+            next_step="run the command again",
+        ) from error
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
@@ -76,36 +114,6 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("write_lock", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-
-@contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """Give a connection that holds the write lock; commits at the end, undoes everything on an error.
-
-    Raises:
-        RegistryBusy: Another process held the lock for longer than the busy timeout.
-    """
-    with engine.connect().execution_options(write_lock=True) as connection:
-        try:
-            transaction = connection.begin()
-        except OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
-                raise
-            raise RegistryBusy(
-                f"the registry's write lock was held for {BUSY_TIMEOUT_SECONDS} s by another process",
-                next_step="run the command again",
-            ) from error
-        with transaction:
-            yield connection
-
-
-def query_on(connection: Connection) -> Any:
-    """Return the look-ups' query function on a store connection, so that they see its transaction."""
-
-    def query(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        return [tuple(row) for row in connection.exec_driver_sql(sql, tuple(parameters))]
-
-    return query
 
 
 def _revision(path: Path) -> str | None:
@@ -124,23 +132,141 @@ def _revision(path: Path) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _migrate(engine: Engine, folder: Path) -> None:
+def _open_postgres(folder: Path, binding: Binding, database: str | None) -> Engine:
+    from registry import postgres
+
+    address = binding.address
+    # a connection an act: writes are rare, and none can be stale, or shared with a process that was forked
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: postgres.connect(address),
+        poolclass=NullPool,
+        isolation_level="READ COMMITTED",
+        use_native_hstore=False,
+        execution_options={"address": address},
+    )
+    with postgres.connect(address) as connection:
+        state = postgres.read_state(connection, address)
+    if binding.made and (state.revision, state.registry) == (SCHEMA_REVISION, binding.registry):
+        return engine
+    with _one_migration(folder):
+        binding = find_binding(folder, database) or binding  # another process may have made it meanwhile
+        if not binding.made:
+            if state.registry is not None and state.registry != binding.registry:
+                raise postgres.other(binding, state.registry)
+            write_binding(folder, binding)
+        try:
+            _migrate(engine, address.url, binding.registry, binding)
+        except WrongDatabase:
+            if not binding.made:
+                withdraw_binding(folder)
+            raise
+        if not binding.made:
+            write_binding(folder, Binding(binding.address, binding.registry, made=True))
+    return engine
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Give a connection that holds the write lock; commits at the end, undoes everything on an error.
+
+    Raises:
+        RegistryBusy: Another process held the lock for longer than the busy timeout.
+        DatabaseUnreachable, DatabaseRefused: PostgreSQL's server can't be reached, went away, or refuses.
+    """
+    write = _writing_on_postgres if engine.dialect.name == "postgresql" else _writing_on_sqlite
+    with write(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def _writing_on_sqlite(engine: Engine) -> Iterator[Connection]:
+    with engine.connect().execution_options(write_lock=True) as connection:
+        try:
+            transaction = connection.begin()
+        except OperationalError as error:
+            if "locked" not in str(error) and "busy" not in str(error):
+                raise
+            raise RegistryBusy(
+                f"the registry's write lock was held for {BUSY_TIMEOUT_SECONDS} s by another process",
+                next_step="run the command again",
+            ) from error
+        with transaction:
+            yield connection
+
+
+@contextmanager
+def _writing_on_postgres(engine: Engine) -> Iterator[Connection]:
+    from registry.postgres import explain
+
+    address: Address = engine.get_execution_options()["address"]
+    ended = "nothing was written"
+    try:
+        with engine.connect() as connection, connection.begin():
+            # for this transaction alone, since a pooler may give the session to others; a commit that is
+            # acknowledged is on disk even where the server's own setting says otherwise
+            connection.exec_driver_sql(
+                "SELECT set_config('lock_timeout', %s, true), "
+                "set_config('idle_in_transaction_session_timeout', %s, true), set_config('synchronous_commit', "
+                "replace(current_setting('synchronous_commit'), 'off', 'on'), true)",
+                (f"{BUSY_TIMEOUT_SECONDS}s", f"{IDLE_TIMEOUT_SECONDS}s"),
+            )
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_WRITE_LOCK,))
+            yield connection
+            ended = "whether it was written can't be told"
+    except DBAPIError as error:
+        explained = explain(error.orig, address, ended)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def query_on(connection: Connection) -> Any:
+    """Return the look-ups' query function on a store connection, so that they see its transaction."""
+    translate: Any = str
+    if connection.dialect.name == "postgresql":
+        from registry.postgres import to_driver as translate
+
+    def query(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        return [tuple(row) for row in connection.exec_driver_sql(translate(sql), tuple(parameters))]
+
+    return query
+
+
+def _migrate(engine: Engine, what: str, registry: str, binding: Binding | None = None) -> None:
+    """Bring the tables to the newest schema and note the registry's id, in one transaction with the write lock."""
     from alembic import command
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
+    with writing(engine) as connection:
+        _check_migratable(connection, config, what, binding)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        from registry.audit import now
+        from registry.schema import identity
+
+        if connection.execute(identity.select()).first() is None:
+            connection.execute(identity.insert().values(id=1, registry=registry, created_at=now()))
+
+
+def _check_migratable(connection: Connection, config: Any, what: str, binding: Binding | None) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    from registry.errors import SchemaUnsupported
+
+    if binding is not None:
+        from registry import postgres
+
+        state = postgres.read_state(connection.connection.driver_connection, binding.address)
+        postgres.check_makeable(state, binding)
+    found = MigrationContext.configure(connection).get_current_revision()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with FileLock(folder / "migrate.lock", timeout=BUSY_TIMEOUT_SECONDS):
-        found = _revision(folder / DATABASE)
-        if found is not None and found not in known:
-            raise SchemaUnsupported(
-                f"the registry at {folder} has schema {found}, this release knows up to {SCHEMA_REVISION}",
-                next_step="use the release that wrote it, or a newer one",
-            )
-        if found != SCHEMA_REVISION:
-            with writing(engine) as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+    if found is not None and found not in known:
+        raise SchemaUnsupported(
+            f"{what} has schema {found}, this release knows up to {SCHEMA_REVISION}",
+            next_step="use the release that wrote it, or a newer one",
+        )

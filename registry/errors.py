@@ -6,6 +6,11 @@ RegistryError (exit 1)
 ├── RegistryInputError (exit 2)
 │   ├── RegistryPathError     the registry's folder, or a checkout's, can't be made, read or written
 │   ├── SchemaUnsupported     the database was written by another release
+│   ├── DatabaseAddressInvalid   no address of a PostgreSQL database, or a password where it may be noted down
+│   ├── DriverMissing         psycopg isn't installed
+│   ├── WrongDatabase         the database isn't the one that the folder belongs to, or holds something else
+│   ├── DatabaseUnreachable   the database server can't be reached, lets nobody in, or went away
+│   ├── DatabaseRefused       the database server refuses to do it: rights, room, read-only
 │   ├── ReferenceInvalid      a name, an alias or a REF doesn't follow the grammar
 │   ├── ManifestInvalid       a manifest contradicts itself
 │   ├── FileRefused           a file may not enter: its path, its suffix or its content
@@ -46,7 +51,11 @@ __all__ = [
     "BlobCorrupted",
     "ClashError",
     "ContentKeyTaken",
+    "DatabaseAddressInvalid",
+    "DatabaseRefused",
+    "DatabaseUnreachable",
     "DigestTaken",
+    "DriverMissing",
     "EvaluationMismatch",
     "FileRefused",
     "GateRefused",
@@ -64,6 +73,7 @@ __all__ = [
     "RollbackRefused",
     "SchemaUnsupported",
     "VersionNotFound",
+    "WrongDatabase",
 ]
 
 
@@ -110,6 +120,26 @@ class RegistryPathError(RegistryInputError):
 
 class SchemaUnsupported(RegistryInputError):
     """The database was written by another release."""
+
+
+class DatabaseAddressInvalid(RegistryInputError):
+    """What was given is no address of a PostgreSQL database, or has a password where it may be noted down."""
+
+
+class DriverMissing(RegistryInputError):
+    """The library that speaks to PostgreSQL is not installed."""
+
+
+class WrongDatabase(RegistryInputError):
+    """The database is not the one that the folder belongs to, or it holds something else."""
+
+
+class DatabaseUnreachable(RegistryInputError):
+    """The database server can't be reached, lets nobody in, or went away."""
+
+
+class DatabaseRefused(RegistryInputError):
+    """The database server refuses to do what was asked."""
 
 
 class ReferenceInvalid(RegistryInputError):

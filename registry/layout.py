@@ -1,18 +1,20 @@
 """Where a registry's parts lie in its folder, and which schema this release reads. Imports nothing, for speed.
 
-<registry>/registry.db                     versions, aliases, evaluations, runs, audit, outbox
+<registry>/registry.db                     versions, aliases, evaluations, runs, audit, outbox (SQLite)
+<registry>/database.json                   or: which PostgreSQL database has them, and this registry's id in it
 <registry>/blobs/sha256/ab/abcdef...       file contents, each named by its sha256
 <registry>/checkouts/<version digest>/...  verified folders of a version's files, made on demand
 """
 
 from __future__ import annotations
 
-__all__ = ["BLOBS", "CHECKOUTS", "DATABASE", "READABLE_REVISIONS", "SCHEMA_REVISION"]
+__all__ = ["BINDING", "BLOBS", "CHECKOUTS", "DATABASE", "READABLE_REVISIONS", "SCHEMA_REVISION"]
 
 DATABASE = "registry.db"
+BINDING = "database.json"
 BLOBS = "blobs"
 CHECKOUTS = "checkouts"
 # The newest revision in migrations/versions; a test holds the two together.
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 # Those whose tables a look-up can read; what writes brings a registry to the newest.
-READABLE_REVISIONS = ("0001", SCHEMA_REVISION)
+READABLE_REVISIONS = ("0001", "0002", SCHEMA_REVISION)

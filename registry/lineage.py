@@ -13,9 +13,9 @@ from registry.runs import Run, query_runs
 
 __all__ = ["Edge", "Lineage", "Node", "trace"]
 
-# UNION drops repeats, so that a shared ancestor is walked once.
+# UNION drops repeats, so that a shared ancestor is walked once. PostgreSQL has to be told the parameter's type.
 _WALK = """WITH RECURSIVE reached(id) AS (
-    SELECT ? UNION SELECT p.{next} FROM version_parents p JOIN reached r ON p.{here} = r.id)
+    SELECT CAST(? AS INTEGER) UNION SELECT p.{next} FROM version_parents p JOIN reached r ON p.{here} = r.id)
     SELECT id FROM reached"""
 
 

@@ -1,41 +1,42 @@
-"""Look-ups: REF to version, on Python's own sqlite3 with the registry opened for reading only.
+"""Look-ups: REF to version, on Python's own sqlite3 or on psycopg, whichever database the folder belongs to.
 
 Neither SQLAlchemy (0.3 s to import) nor Alembic is loaded, so that `registry resolve` answers at once; the store uses
-these same queries, through its own connection, so that there is one grammar and one meaning.
+these same queries, through its own connection, so that there is one grammar and one meaning. They are written in the
+SQL that both databases speak, with question marks.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakSet
 
+from registry.binding import find_binding
 from registry.entities import AliasState, Version
-from registry.errors import (
-    AliasNotFound,
-    AmbiguousReference,
-    RegistryNotFound,
-    RegistryPathError,
-    SchemaUnsupported,
-    VersionNotFound,
-)
-from registry.layout import CHECKOUTS, DATABASE, READABLE_REVISIONS, SCHEMA_REVISION
+from registry.errors import AliasNotFound, AmbiguousReference, VersionNotFound
+from registry.layout import CHECKOUTS, DATABASE
 from registry.names import DIGEST_PREFIX_LENGTH, Reference, looks_like_digest, parse_reference
+from registry.sqlite import SqliteReader, no_registry
+
+if TYPE_CHECKING:
+    from registry.postgres import PostgresReader
 
 __all__ = [
     "Lookup",
     "Query",
-    "connect_for_reading",
+    "query_alias",
     "query_aliases",
+    "query_numbered",
     "query_versions",
     "resolve_digest",
     "resolve_reference",
 ]
 
-# Runs one SELECT with qmark parameters and returns its rows; sqlite3 and SQLAlchemy connections both give one.
+# Runs one SELECT with qmark parameters and returns its rows; readers and the store's connections both give one.
 Query = Callable[[str, Sequence[Any]], Sequence[Sequence[Any]]]
 
 _VERSION = "SELECT id, name, number, digest, kind, base_fingerprint, manifest, created_at FROM versions"
@@ -45,9 +46,29 @@ _ALIASED = f"""{_VERSION} WHERE id =
     (SELECT version_id FROM alias_events WHERE name = ? AND alias = ? ORDER BY revision DESC LIMIT 1)"""
 # A prefix is a range of the digest index: 'g' follows every hex digit.
 _PREFIXED = f"{_VERSION} WHERE digest >= ? AND digest < ? ORDER BY digest LIMIT 4"
-_ALIASES = """SELECT e.name, e.alias, e.revision, v.number, v.digest, e.actor, e.created_at
-    FROM alias_events e JOIN versions v ON v.id = e.version_id
-    WHERE e.revision = (SELECT max(revision) FROM alias_events WHERE name = e.name AND alias = e.alias)"""
+_STATE = """SELECT e.name, e.alias, e.revision, v.number, v.digest, e.actor, e.created_at
+    FROM alias_events e JOIN versions v ON v.id = e.version_id"""
+_ALIAS = f"""{_STATE} WHERE e.name = ? AND e.alias = ?
+    AND e.revision = (SELECT max(revision) FROM alias_events WHERE name = ? AND alias = ?)"""
+# The newest event of every alias. Models, their aliases and the event are each found by one step in the unique index:
+# an alias's history, which grows by a row a promotion, is never walked.
+_NEWEST_EVENTS = """WITH RECURSIVE named(name) AS ({names}), held(name, alias) AS (
+    SELECT name, (SELECT min(e.alias) FROM alias_events e WHERE e.name = named.name) FROM named WHERE name IS NOT NULL
+    UNION ALL
+    SELECT name, (SELECT min(e.alias) FROM alias_events e WHERE e.name = held.name AND e.alias > held.alias)
+    FROM held WHERE alias IS NOT NULL)
+    SELECT (SELECT e.id FROM alias_events e WHERE e.name = held.name AND e.alias = held.alias
+        ORDER BY e.revision DESC LIMIT 1)
+    FROM held WHERE alias IS NOT NULL"""
+_NEWEST_OF_ALL = _NEWEST_EVENTS.format(
+    names="""SELECT min(name) FROM alias_events UNION ALL
+    SELECT (SELECT min(e.name) FROM alias_events e WHERE e.name > named.name) FROM named WHERE name IS NOT NULL"""
+)
+_NEWEST_OF_ONE = _NEWEST_EVENTS.format(
+    names="SELECT name FROM (SELECT name FROM alias_events WHERE name = ? LIMIT 1) one"
+)
+# SQLite takes 999 parameters at least.
+_EVENTS_AT_ONCE = 500
 
 
 def resolve_reference(query: Query, text: str) -> Version:
@@ -138,48 +159,25 @@ def query_versions(query: Query, name: str | None = None) -> list[Version]:
     return [Version(*row) for row in query(f"{_VERSION} WHERE name = ? ORDER BY number", (name,))]
 
 
+def query_numbered(query: Query, name: str, number: int) -> Version:
+    """Return a version that is known to be there, by its number."""
+    return Version(*query(_NUMBERED, (name, number))[0])
+
+
+def query_alias(query: Query, name: str, alias: str) -> AliasState | None:
+    """Return where an alias points now, or None if it isn't there."""
+    return next((AliasState(*row) for row in query(_ALIAS, (name, alias) * 2)), None)
+
+
 def query_aliases(query: Query, name: str | None = None) -> list[AliasState]:
     """Return where every alias points now, folded from the alias history."""
-    if name is None:
-        return [AliasState(*row) for row in query(f"{_ALIASES} ORDER BY e.name, e.alias", ())]
-    return [AliasState(*row) for row in query(f"{_ALIASES} AND e.name = ? ORDER BY e.alias", (name,))]
-
-
-def connect_for_reading(folder: Path) -> sqlite3.Connection:
-    """Open a registry's database read-only, creating nothing.
-
-    Raises:
-        RegistryNotFound: There is no registry in the folder.
-        RegistryPathError: There is something, but it can't be read as a registry.
-        SchemaUnsupported: Another release wrote it.
-    """
-    path = folder / DATABASE
-    if not path.is_file():
-        raise RegistryNotFound(
-            f"there is no registry at {folder}",
-            allowed="a home where `tunewright run` has registered a model",
-            next_step="tunewright run RECIPE, or pass --home (or set TUNEWRIGHT_HOME) to where one is",
-        )
-    try:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None, cached_statements=32
-        )
-        revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.Error as error:
-        raise RegistryPathError(
-            f"{path} can't be read as a registry: {error}",
-            allowed="a database that Tunewright made and this user may read",
-            next_step="restore it from a copy, or pass --home to another one",
-        ) from error
-    if revision is None or revision[0] not in READABLE_REVISIONS:
-        connection.close()
-        found = revision[0] if revision else "none"
-        raise SchemaUnsupported(
-            f"{path} has schema {found}, this release reads {SCHEMA_REVISION}",
-            next_step="a writing command of this release brings an older schema up to date; a newer one needs a newer "
-            "release",
-        )
-    return connection
+    newest = [row[0] for row in (query(_NEWEST_OF_ALL, ()) if name is None else query(_NEWEST_OF_ONE, (name,)))]
+    found: list[AliasState] = []
+    for start in range(0, len(newest), _EVENTS_AT_ONCE):
+        ids = newest[start : start + _EVENTS_AT_ONCE]
+        rows = query(f"{_STATE} WHERE e.id IN ({', '.join('?' * len(ids))})", ids)
+        found += [AliasState(*row) for row in rows]
+    return sorted(found, key=lambda state: (state.name, state.alias))
 
 
 class Lookup:
@@ -187,27 +185,54 @@ class Lookup:
 
     Args:
         folder: The registry's folder.
+        database: Another address of the PostgreSQL database that the folder belongs to; by default
+            $TUNEWRIGHT_REGISTRY_DATABASE, or what the folder remembers.
 
     Raises:
-        RegistryNotFound, RegistryPathError, SchemaUnsupported: As `connect_for_reading`.
+        RegistryNotFound, RegistryPathError, SchemaUnsupported: There is no registry, or none that can be read.
+        WrongDatabase, DatabaseUnreachable, DatabaseAddressInvalid, DriverMissing: The folder's registry is on
+            PostgreSQL, and can't be reached there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         self.folder = folder.absolute()
+        self._binding = find_binding(self.folder, database)
         self._local = threading.local()
-        self._connection()
+        self._elsewhere: WeakSet[PostgresReader] = WeakSet()
+        self._reader()
 
-    def _connection(self) -> sqlite3.Connection:
-        # sqlite3 connections belong to the thread that opened them, and don't survive a fork
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None or self._local.process != os.getpid():
-            connection = self._local.connection = connect_for_reading(self.folder)
-            self._local.process = os.getpid()
-        return connection
+    def _reader(self) -> SqliteReader | PostgresReader:
+        # a connection belongs to the thread that opened it, and doesn't survive a fork
+        reader: SqliteReader | PostgresReader | None = getattr(self._local, "reader", None)
+        if reader is None or reader.process != os.getpid():
+            reader = self._local.reader = self._open()
+        return reader
+
+    def _open(self) -> SqliteReader | PostgresReader:
+        if self._binding is None:
+            return SqliteReader(self.folder)
+        if not self._binding.made:
+            raise no_registry(self.folder)
+        from registry.postgres import PostgresReader  # a registry on SQLite never loads it
+
+        reader = PostgresReader(self._binding)
+        self._elsewhere.add(reader)
+        return reader
+
+    @property
+    def database(self) -> str:
+        """Which database is looked up in, as people are told of it: a file, or an address without its password."""
+        return str(self.folder / DATABASE) if self._binding is None else self._binding.address.url
 
     def query(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run one SELECT and return its rows."""
-        return self._connection().execute(sql, parameters).fetchall()
+        return self._reader().query(sql, parameters)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let every query of this thread inside see one state of the database."""
+        with self._reader().snapshot():
+            yield
 
     def resolve(self, ref: str) -> Version:
         """Return the version that a REF names; errors as `resolve_reference`."""
@@ -227,8 +252,16 @@ class Lookup:
         return path if path.is_dir() else None
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        """Close this thread's connection, and on PostgreSQL those of other threads."""
+        reader: SqliteReader | PostgresReader | None = getattr(self._local, "reader", None)
+        if reader is not None and reader.process == os.getpid():
+            reader.close()
+        for other in list(self._elsewhere):
+            other.close()
+        self._local.reader = None
+
+    def __enter__(self) -> Lookup:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

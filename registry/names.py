@@ -15,6 +15,7 @@ __all__ = [
     "Reference",
     "check_alias",
     "check_name",
+    "check_text",
     "is_digest",
     "looks_like_digest",
     "parse_reference",
@@ -86,6 +87,27 @@ def check_alias(alias: str) -> str:
             f"alias {alias!r} is reserved", allowed="another word; a bare name is its newest version already"
         )
     return alias
+
+
+def check_text(what: str, text: str | None, length: int | None = None) -> None:
+    """Refuse a text that one of the databases wouldn't keep as it is.
+
+    Args:
+        what: What it is, for the message.
+        text: The text, or None where there is none.
+        length: How many characters there is room for.
+
+    Raises:
+        ReferenceInvalid: Too long, or with NUL or half of a surrogate pair in it.
+    """
+    if text is None:
+        return
+    if not isinstance(text, str) or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ReferenceInvalid(f"{what} {str(text)[:40]!r} can't be kept", allowed="text without NUL, valid as UTF-8")
+    if length is not None and len(text) > length:
+        raise ReferenceInvalid(
+            f"{what} {text[:40]!r}... has {len(text)} characters", allowed=f"at most {length} characters"
+        )
 
 
 def parse_reference(text: str) -> Reference:

@@ -14,13 +14,12 @@ from registry.database import query_on
 from registry.entities import AliasChange, AliasState, Evaluation, Version
 from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
 from registry.gate import Champion, GateResult, Policy, check, recorded_policy
-from registry.lookup import Query, query_aliases, query_versions, resolve_digest
+from registry.lookup import Query, query_alias, query_aliases, query_numbered, resolve_digest
 from registry.schema import alias_events, outbox
 
 __all__ = [
     "Ruling",
     "comparable_evaluation",
-    "current_state",
     "emit",
     "evaluations_of",
     "judge",
@@ -83,11 +82,6 @@ def _test_of(report: Mapping[str, Any] | None) -> tuple[Any, Any]:
     return (task.get("metric"), task.get("test_digest")) if isinstance(task, Mapping) else (None, None)
 
 
-def current_state(query: Query, name: str, alias: str) -> AliasState | None:
-    """Return where an alias points now."""
-    return next((state for state in query_aliases(query, name) if state.alias == alias), None)
-
-
 def judge(query: Query, version: Version, state: AliasState | None, policy: Policy | None) -> Ruling:
     """Hold a version's newest report against the policy, and against the version that the alias holds now.
 
@@ -129,7 +123,7 @@ def plan_promotion(
         AliasConflict: The alias isn't at the revision that the caller expects.
         PolicyInvalid: The report's policy can't be used.
     """
-    state = current_state(query, version.name, alias)
+    state = query_alias(query, version.name, alias)
     _compare(version.name, alias, state, expected_revision)
     ruling = judge(query, version, state, policy)
     return _change("promote", version, alias, state, ruling.verdict), ruling
@@ -146,7 +140,7 @@ def plan_rollback(query: Query, name: str, alias: str, to: int | None, expected_
         AliasConflict: The alias isn't at the revision that the caller expects.
         RollbackRefused: The target never held this alias or holds it now, or there is nothing to go back to.
     """
-    state = current_state(query, name, alias)
+    state = query_alias(query, name, alias)
     if state is None:
         existing = [s.alias for s in query_aliases(query, name)]
         raise AliasNotFound(
@@ -164,8 +158,7 @@ def plan_rollback(query: Query, name: str, alias: str, to: int | None, expected_
         _refuse_rollback(f"{name}@{alias} points at v{to} already", held, state)
     if to not in held:
         _refuse_rollback(f"{name}@{alias} has never held v{to}", held, state)
-    target = next(v for v in query_versions(query, name) if v.version == to)
-    return _change("rollback", target, alias, state, None)
+    return _change("rollback", query_numbered(query, name, to), alias, state, None)
 
 
 def _refuse_rollback(problem: str, held: Sequence[int], state: AliasState) -> NoReturn:
@@ -241,7 +234,7 @@ def write_change(
     change = replace(change, actor=actor, reason=reason, at=audit.now())
     gate = None if ruling is None else ruling.to_dict()
     evaluation = None if ruling is None else ruling.evaluation
-    version = next(v for v in query_versions(query_on(connection), change.name) if v.version == change.version)
+    version = query_numbered(query_on(connection), change.name, change.version)
     connection.execute(
         alias_events.insert().values(
             name=change.name,

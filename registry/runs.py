@@ -20,7 +20,10 @@ from registry.lookup import Query
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["Run", "has_runs", "insert_run", "query_runs"]
+__all__ = ["EVERY", "Run", "has_runs", "insert_run", "query_runs"]
+
+# The condition that every run satisfies, in the SQL of both databases.
+EVERY = "1 = 1"
 
 _COLUMNS = "id, name, sweep, number, digest, base_fingerprint, content_key, document, created_at"
 
@@ -76,10 +79,10 @@ class Run:
 
 def has_runs(query: Query) -> bool:
     """Tell whether the registry has a table of runs: one that an earlier release wrote has none until it is opened."""
-    return bool(query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'runs'", ()))
+    return bool(query("SELECT 1 FROM alembic_version WHERE version_num > '0001'", ()))
 
 
-def query_runs(query: Query, where: str = "1", parameters: tuple[Any, ...] = ()) -> list[Run]:
+def query_runs(query: Query, where: str = EVERY, parameters: tuple[Any, ...] = ()) -> list[Run]:
     """Return runs, the oldest first.
 
     Args:

@@ -20,7 +20,17 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["alias_events", "audit", "evaluations", "metadata", "outbox", "runs", "version_parents", "versions"]
+__all__ = [
+    "alias_events",
+    "audit",
+    "evaluations",
+    "identity",
+    "metadata",
+    "outbox",
+    "runs",
+    "version_parents",
+    "versions",
+]
 
 metadata = MetaData()
 
@@ -130,4 +140,13 @@ runs = Table(
     Index("ix_runs_base_fingerprint", "base_fingerprint"),
     Index("ix_runs_content_key", "name", "content_key"),
     sqlite_autoincrement=True,
+)
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("registry", String(32), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    CheckConstraint("id = 1", name="ck_identity_one_row"),
 )

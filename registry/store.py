@@ -32,11 +32,11 @@ from registry.errors import (
 from registry.gate import GateResult, Policy
 from registry.layout import BLOBS, CHECKOUTS
 from registry.lineage import Lineage, trace
-from registry.lookup import Lookup, Query, resolve_digest, resolve_reference
+from registry.lookup import Lookup, Query, query_alias, resolve_digest, resolve_reference
 from registry.manifest import Manifest, open_regular
-from registry.names import check_alias, check_name
+from registry.names import check_alias, check_name, check_text
 from registry.registration import find_existing, find_parents, insert_version
-from registry.runs import Run, insert_run, query_runs
+from registry.runs import EVERY, Run, insert_run, query_runs
 from registry.scan import scan
 from registry.schema import evaluations
 from registry.standing import Standing, standing_of
@@ -48,26 +48,35 @@ __all__ = ["Registry"]
 class Registry:
     """The source of truth for models in one folder. Safe to share between threads and between processes."""
 
-    def __init__(self, folder: Path, engine: Engine) -> None:
+    def __init__(self, folder: Path, engine: Engine, database: str | None = None) -> None:
         self.folder = folder
         self.blobs = BlobStore(folder / BLOBS)
         self._engine = engine
-        self._lookup = Lookup(folder)
+        self._lookup = Lookup(folder, database)
 
     @classmethod
-    def open(cls, folder: Path | str, *, create: bool = True) -> Registry:
+    def open(cls, folder: Path | str, *, create: bool = True, database: str | None = None) -> Registry:
         """Open the registry in a folder, making it or bringing its schema up to date where needed.
+
+        Args:
+            folder: Where its bytes are, and where its SQLite database is or its PostgreSQL database is remembered.
+            create: Make it if it isn't there.
+            database: A PostgreSQL database by its URL, without a password, for a folder that is new; or another
+                address of the one that the folder remembers. By default $TUNEWRIGHT_REGISTRY_DATABASE (which may have
+                a password), what the folder remembers, or SQLite in the folder.
 
         Raises:
             RegistryNotFound: Nothing there, and `create` is False.
             RegistryPathError: The folder can't be made or written.
             SchemaUnsupported: A newer release wrote it.
+            WrongDatabase: The database isn't the one that the folder belongs to, or holds something else.
+            DatabaseAddressInvalid, DatabaseUnreachable, DatabaseRefused, DriverMissing: The database can't be used.
         """
         folder = Path(folder).absolute()
-        return cls(folder, open_engine(folder, create=create))
+        return cls(folder, open_engine(folder, create=create, database=database), database)
 
     def close(self) -> None:
-        """Close this thread's connections; the registry can't be used afterwards."""
+        """Close this thread's connections (and other threads' to PostgreSQL); it can't be used afterwards."""
         self._lookup.close()
         self._engine.dispose()
 
@@ -102,6 +111,8 @@ class Registry:
             RegistryPathError: The store can't be written.
         """
         check_name(name)
+        check_text("actor", actor, 128)
+        check_text("content_key", manifest.content_key, 256)
         if set(files) != set(manifest.files):
             odd = sorted(set(files) ^ set(manifest.files))
             raise ManifestInvalid(f"the manifest and the files given differ in {odd[0]!r}", allowed="the same paths")
@@ -153,6 +164,9 @@ class Registry:
             ReportInvalid: The document is not plain JSON, or NaN is in it.
         """
         check_name(name)
+        check_text("actor", actor, 128)
+        check_text("sweep", sweep, 64)
+        check_text("content_key", content_key, 256)
         with writing(self._engine) as connection:
             return insert_run(
                 connection,
@@ -187,6 +201,7 @@ class Registry:
             ReportInvalid: Not a mapping of plain JSON, or NaN in it.
             EvaluationMismatch: The report's `files` are not the version's.
         """
+        check_text("actor", actor, 128)
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_digest(query, version_digest)
@@ -251,6 +266,8 @@ class Registry:
             ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
         """
         check_alias(alias)
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_reference(query, ref)
@@ -310,6 +327,8 @@ class Registry:
         check_alias(alias)
         if not reason or not reason.strip():
             raise RollbackRefused("a roll-back without a reason", allowed="a text that says why", next_step="--reason")
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
         with writing(self._engine) as connection:
             query = query_on(connection)
             resolve_reference(query, name)  # an unknown model is told before its missing alias
@@ -398,7 +417,7 @@ class Registry:
         """
         version = self.resolve(ref)
         query = self._lookup.query
-        state = None if alias is None else promotion.current_state(query, version.name, check_alias(alias))
+        state = None if alias is None else query_alias(query, version.name, check_alias(alias))
         return promotion.judge(query, version, state, policy).verdict
 
     def standing(self, ref: str) -> Standing:
@@ -412,7 +431,7 @@ class Registry:
 
     def runs(self, name: str | None = None) -> list[Run]:
         """Return the recorded runs of a model, or of all, oldest first."""
-        return query_runs(self._lookup.query, "1" if name is None else "name = ?", () if name is None else (name,))
+        return query_runs(self._lookup.query, EVERY if name is None else "name = ?", () if name is None else (name,))
 
     def lineage(self, ref: str) -> Lineage:
         """Return everything that a version was made from and everything made from it."""
@@ -454,7 +473,7 @@ class Registry:
             What was looked at and everything that is wrong; nothing is raised for damage.
         """
         chosen = self.versions() if ref is None else [self.resolve(ref)]
-        return verify(self._lookup.query, self.blobs, chosen)
+        return verify(self._lookup.query, self._lookup.snapshot, self.blobs, chosen)
 
 
 def _check_measured(version: Version, measured: object) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,11 +50,14 @@ class Verification:
         return {**asdict(self), "problems": [asdict(p) for p in self.problems], "intact": self.intact}
 
 
-def verify(query: Query, blobs: BlobStore, versions: Sequence[Version]) -> Verification:
+def verify(
+    query: Query, snapshot: Callable[[], AbstractContextManager[None]], blobs: BlobStore, versions: Sequence[Version]
+) -> Verification:
     """Read every blob of the versions, and hold every row against its digest and the audit chain.
 
     Args:
         query: The look-ups' query function.
+        snapshot: Lets every query inside see one state, so that what is written meanwhile isn't taken for damage.
         blobs: Where the contents are.
         versions: Whose bytes to read; the audit chain is always verified whole.
 
@@ -76,16 +80,18 @@ def verify(query: Query, blobs: BlobStore, versions: Sequence[Version]) -> Verif
         if sha256_text(run.document_json) != run.digest:
             problems.append(Problem(run.label, None, "the document doesn't have the run's digest"))
     head = None
-    try:
-        head = verify_chain(query)
-    except AuditBroken as error:
-        problems.append(Problem("audit", None, error.problem))
-    _check_against_audit(query, problems)
+    with snapshot():
+        try:
+            head = verify_chain(query)
+        except AuditBroken as error:
+            problems.append(Problem("audit", None, error.problem))
+        _check_against_audit(query, problems)
+        audit_rows = query("SELECT count(*) FROM audit", ())[0][0]
     return Verification(
         versions=len(versions),
         files=files,
         bytes=sum(size for size, _ in checked.values()),
-        audit_rows=query("SELECT count(*) FROM audit", ())[0][0],
+        audit_rows=audit_rows,
         audit_head=head,
         problems=tuple(problems),
     )

@@ -1,6 +1,8 @@
 """How long `registry resolve` takes, in process and as a whole command: prints p50 and p99 of each.
 
 python benchmarks/registry/resolve.py --versions 100 --calls 5000 --commands 15
+
+With TUNEWRIGHT_REGISTRY_DATABASE set to an empty PostgreSQL database the registry is made there.
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ def main() -> None:
         each = (time.perf_counter() - began) / options.versions
         print(f"{options.versions} versions, registered in {1e3 * each:.1f} ms each")
         lookup = Lookup(home / "registry")
+        print(f"database {'SQLite' if lookup.database.endswith('.db') else 'PostgreSQL'}")
         for ref in ("model", "model:v1", "model@champion", digest, digest[:12]):
             p50, p99 = percentiles(lambda ref=ref: lookup.resolve(ref), options.calls)
             print(f"in process  {ref[:16]:16}  p50 {1e3 * p50:7.3f} ms  p99 {1e3 * p99:7.3f} ms  n={options.calls}")

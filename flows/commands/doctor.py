@@ -22,6 +22,7 @@ OPTIONAL = {
     "tensorboard": "finetune.report_to tensorboard",
     "mlflow-skinny": "finetune.report_to mlflow",
     "wandb": "finetune.report_to wandb",
+    "psycopg": "a registry on PostgreSQL",
     "liger-kernel": "finetune.liger, on CUDA",
     "flash-attn": "finetune.attention flash, on CUDA",
 }
@@ -59,6 +60,7 @@ def command(home: Path | None, as_json: bool) -> None:
         "compiler": (kernels := this_machine()).compiler or kernels.triton,
         "optional": [{"name": name, "version": _version(name), "for": what} for name, what in OPTIONAL.items()],
         "folders": [_folder("state", folder), _folder("cache", cache_dir())],
+        "registry": _registry(folder / "registry"),
     }
     emit(document, as_json, _render)
 
@@ -84,6 +86,20 @@ def _folder(what: str, path: Path) -> dict[str, Any]:
     }
 
 
+def _registry(folder: Path) -> dict[str, Any]:
+    """Say which database the registry is in, and what is wrong with that; both are None where there is none yet."""
+    from registry.errors import RegistryError, RegistryNotFound
+    from registry.lookup import Lookup
+
+    try:
+        with Lookup(folder) as lookup:
+            return {"database": lookup.database, "problem": None}
+    except RegistryNotFound:
+        return {"database": None, "problem": None}
+    except RegistryError as error:
+        return {"database": None, "problem": error.problem}
+
+
 def _render(d: dict[str, Any]) -> str:
     lines = [
         f"python       {d['python']}",
@@ -95,6 +111,9 @@ def _render(d: dict[str, Any]) -> str:
     for f in d["folders"]:
         state = f"NOT writable: {f['problem']}" if f["problem"] else f"writable, {f['free_bytes'] / 2**30:.0f} GiB free"
         lines.append(f"{f['what']:<12} {f['path']}  ({state})")
+    registry = d["registry"]
+    problem = registry["problem"] and f"NOT usable: {registry['problem']}"
+    lines.append(f"{'registry':<12} {problem or registry['database'] or 'none yet'}")
     lines += [f"{name:<12} {version}" for name, version in d["versions"].items()]
     width = max(map(len, OPTIONAL))
     lines += ["", "optional"]

@@ -45,10 +45,9 @@ def command(
     check_suites(suites)
     from registry.lookup import Lookup
 
-    lookup = Lookup(state_folder(home) / "registry")
-    for name in (ref, *([baseline] if baseline else [])):
-        lookup.resolve(name)
-    lookup.close()
+    with Lookup(state_folder(home) / "registry") as lookup:
+        for name in (ref, *([baseline] if baseline else [])):
+            lookup.resolve(name)
     from registry.store import Registry
 
     with Registry.open(state_folder(home) / "registry", create=False) as registry:

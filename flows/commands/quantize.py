@@ -49,10 +49,9 @@ def command(
     from registry.lookup import Lookup
 
     # what is misspelt is told before the base is read and frameworks are loaded
-    lookup = Lookup(state_folder(home) / "registry")
-    for name in (ref, *beside):
-        lookup.resolve(name)
-    lookup.close()
+    with Lookup(state_folder(home) / "registry") as lookup:
+        for name in (ref, *beside):
+            lookup.resolve(name)
     from components.models.quantize import check_torchao
 
     check_torchao()

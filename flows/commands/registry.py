@@ -63,14 +63,14 @@ def list_versions(ref: str | None, home: Path, as_json: bool) -> None:
     """List versions with their aliases: all, those of one model by its name, or the one that REF names."""
     from registry.lookup import Lookup
 
-    lookup = Lookup(home / "registry")
-    # an unknown name is an error that says what exists
-    named = None if ref is None else lookup.resolve(ref)
-    name = None if named is None else named.name
     aliases: dict[str, list[str]] = {}
-    for state in lookup.aliases(name):
-        aliases.setdefault(state.digest, []).append(state.alias)
-    versions = [named] if named is not None and ref != name else lookup.versions(name)
+    with Lookup(home / "registry") as lookup:
+        # an unknown name is an error that says what exists
+        named = None if ref is None else lookup.resolve(ref)
+        name = None if named is None else named.name
+        for state in lookup.aliases(name):
+            aliases.setdefault(state.digest, []).append(state.alias)
+        versions = [named] if named is not None and ref != name else lookup.versions(name)
     rows = [{**v.to_dict(), "aliases": aliases.get(v.digest, [])} for v in versions]
     emit({"versions": rows}, as_json, _render_versions)
 
@@ -84,8 +84,8 @@ def resolve(ref: str, checkout: bool, home: Path, as_json: bool) -> None:
     """Say which version REF names, and where its files are checked out."""
     from registry.lookup import Lookup
 
-    lookup = Lookup(home / "registry")
-    version = lookup.resolve(ref)
+    with Lookup(home / "registry") as lookup:
+        version = lookup.resolve(ref)
     if checkout:
         with _open(home) as registry:
             registry.checkout(version.digest)
@@ -201,8 +201,9 @@ def lineage(ref: str, home: Path, as_json: bool) -> None:
     from registry.lineage import trace
     from registry.lookup import Lookup
 
-    lookup = Lookup(home / "registry")
-    emit(trace(lookup.query, lookup.resolve(ref)).to_dict(), as_json, _render_lineage)
+    with Lookup(home / "registry") as lookup:
+        found = trace(lookup.query, lookup.resolve(ref))
+    emit(found.to_dict(), as_json, _render_lineage)
 
 
 @command.command("runs")
@@ -213,18 +214,18 @@ def runs(name: str | None, home: Path, as_json: bool) -> None:
     """List the trials of sweeps: all, or those for the model NAME."""
     from registry.errors import VersionNotFound
     from registry.lookup import Lookup
-    from registry.runs import query_runs
+    from registry.runs import EVERY, query_runs
 
-    where = ("1", ()) if name is None else ("name = ?", (name,))
-    query = Lookup(home / "registry").query
-    found = query_runs(query, *where)
-    if name is not None and not found:
-        swept = sorted({run.name for run in query_runs(query, "1", ())})
-        raise VersionNotFound(
-            f"no runs of {name!r}",
-            allowed=", ".join(swept) or "nothing: there are no runs yet",
-            next_step="name one of these, or make some with `tunewright sweep RECIPE`",
-        )
+    where = (EVERY, ()) if name is None else ("name = ?", (name,))
+    with Lookup(home / "registry") as lookup:
+        found = query_runs(lookup.query, *where)
+        if name is not None and not found:
+            swept = sorted({run.name for run in query_runs(lookup.query)})
+            raise VersionNotFound(
+                f"no runs of {name!r}",
+                allowed=", ".join(swept) or "nothing: there are no runs yet",
+                next_step="name one of these, or make some with `tunewright sweep RECIPE`",
+            )
     emit({"runs": [run.to_dict() for run in found]}, as_json, _render_runs)
 
 
@@ -250,9 +251,9 @@ def audit(after: int, home: Path, as_json: bool) -> None:
     from registry.audit import read_chain, verify_chain
     from registry.lookup import Lookup
 
-    lookup = Lookup(home / "registry")
-    head = verify_chain(lookup.query)
-    rows = [entry.to_dict() for entry in read_chain(lookup.query, after=after)]
+    with Lookup(home / "registry") as lookup, lookup.snapshot():
+        head = verify_chain(lookup.query)
+        rows = [entry.to_dict() for entry in read_chain(lookup.query, after=after)]
     emit({"head": head, "entries": rows}, as_json, _render_audit)
 
 

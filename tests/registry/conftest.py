@@ -1,18 +1,22 @@
-"""Small real files, manifests and registries. `registry` is parametrised: another backend is one more parameter."""
+"""Small real files, manifests and registries. What asks for `backend`, or for `registry`, runs on both databases."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import struct
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
 from registry.entities import Version
 from registry.gate import Policy
+from registry.layout import BINDING, DATABASE
 from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
 
@@ -72,13 +76,110 @@ def passing(registry: Registry, add_adapter: Callable[..., Version]) -> Callable
     return add
 
 
-@pytest.fixture(params=["sqlite"])
-def open_registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Registry]]:
+class Client:
+    """Somebody else's connection to a registry's database, which knows nothing of the store."""
+
+    def __init__(self, connection: Any, name: str) -> None:
+        self._connection = connection
+        self.postgres = name == "postgresql"
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
+        return self._connection.execute(statement.replace("?", "%s") if self.postgres else statement, parameters)
+
+    @property
+    def error(self) -> type[Exception]:
+        """What the driver raises where the database refuses."""
+        import psycopg
+
+        return psycopg.Error if self.postgres else sqlite3.DatabaseError
+
+    def lift(self, table: str) -> None:
+        """Take away a table's rule that it is insert-only, as its owner may."""
+        rules = ["insert_only"] if self.postgres else ["no_update", "no_delete", "no_replace"]
+        for rule in rules:
+            self.execute(f"DROP TRIGGER {table}_{rule}" + (f" ON {table}" if self.postgres else ""))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Backend:
+    """A kind of database: makes folders for registries, and connections beside the store's."""
+
+    def __init__(self, name: str, bind: Callable[[Path], None]) -> None:
+        self.name = name
+        self._bind = bind
+        self._clients: list[Client] = []
+
+    def prepare(self, folder: Path) -> Path:
+        """Make a folder for a registry of its own, on a database that has its tables but no versions."""
+        folder.mkdir(parents=True)
+        self._bind(folder)
+        return folder
+
+    def connect(self, folder: Path) -> Client:
+        if self.name == "postgresql":
+            import psycopg
+
+            connection: Any = psycopg.connect(json.loads((folder / BINDING).read_text())["database"], autocommit=True)
+        else:
+            connection = sqlite3.connect(folder / DATABASE, isolation_level=None)
+        self._clients.append(Client(connection, self.name))
+        return self._clients[-1]
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A database with a registry's tables, to be copied for each test; and what its folder remembers."""
+    import psycopg
+
+    name = f"tunewright_template_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        folder = tmp_path_factory.mktemp("template")
+        Registry.open(folder, database=on_server(postgres_server, name)).close()
+        yield {**json.loads((folder / BINDING).read_text()), "template": name}
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def on_server(address: str, database: str) -> str:
+    return urlunsplit(urlsplit(address)._replace(path=f"/{database}"))
+
+
+@pytest.fixture
+def postgres_backend(postgres_template: dict[str, Any], make_database: Callable[..., str]) -> Iterator[Backend]:
+    def bind(folder: Path) -> None:
+        content = {**postgres_template, "database": make_database(postgres_template["template"])}
+        (folder / BINDING).write_text(json.dumps(content))
+
+    one = Backend("postgresql", bind)
+    yield one
+    one.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each kind of database in turn."""
+    if request.param == "postgresql":
+        yield request.getfixturevalue("postgres_backend")
+        return
+    one = Backend("sqlite", lambda folder: None)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def open_registry(backend: Backend, tmp_path: Path) -> Iterator[Callable[[], Registry]]:
     """Open the same registry again and again, as separate processes would."""
     opened: list[Registry] = []
+    folder = backend.prepare(tmp_path / backend.name / "registry")
 
     def open_one() -> Registry:
-        opened.append(Registry.open(tmp_path / request.param / "registry"))
+        opened.append(Registry.open(folder))
         return opened[-1]
 
     yield open_one

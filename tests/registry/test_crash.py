@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import event
 
 from registry.gate import Policy
@@ -57,25 +58,31 @@ def _run_and_die(act: Callable[[], object], folder: Path, deadly: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def _register(folder: Path, files: dict[str, Path], fingerprint: str) -> str:
+def _register(folder: Path, files: dict[str, Path], fingerprint: str, database: str | None) -> str:
     manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprint, content_key="key")
-    with Registry.open(folder) as registry:
+    with Registry.open(folder, database=database) as registry:
         return registry.register("m", manifest, files).digest
 
 
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def test_killed_while_making_and_registering_the_second_run_finishes_the_first(
-    tmp_path: Path, write_files: Write, fingerprints: tuple[str, str]
+    where: str, request: pytest.FixtureRequest, tmp_path: Path, write_files: Write, fingerprints: tuple[str, str]
 ) -> None:
     files = write_files()
     # imported before the forks, so that children don't pay for it
     import alembic.command  # noqa: F401
 
     deaths = 0
-    # making a registry has over a hundred steps, most of them of the migration's one transaction: every seventh
-    for deadly in range(1, 400, 7):
+    # making a registry has hundreds of steps, most of them of the migration's one transaction: some of them
+    for deadly in range(1, 700, 7 if where == "sqlite" else 11):
         folder = tmp_path / f"run{deadly}"
-        died = _run_and_die(lambda folder=folder: _register(folder, files, fingerprints[0]), folder, deadly)
-        digest = _register(folder, files, fingerprints[0])  # the second run finishes what the first began
+        database = None if where == "sqlite" else request.getfixturevalue("make_database")()
+
+        def act(folder: Path = folder, database: str | None = database) -> str:
+            return _register(folder, files, fingerprints[0], database)
+
+        died = _run_and_die(act, folder, deadly)
+        digest = act()  # the second run finishes what the first began
         with Registry.open(folder) as registry:
             assert [v.digest for v in registry.versions()] == [digest]
             assert registry.verify().intact

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,13 +13,13 @@ from registry.audit import verify_chain
 from registry.entities import Version
 from registry.errors import AuditBroken, BlobCorrupted, FileRefused
 from registry.gate import Policy
-from registry.layout import DATABASE
 from registry.lookup import Lookup
 from registry.store import Registry
 
 Add = Callable[..., Version]
 Write = Callable[..., dict[str, Path]]
-TABLES = ["versions", "version_parents", "evaluations", "alias_events", "audit", "outbox"]
+TABLES = ["versions", "version_parents", "evaluations", "alias_events", "audit", "outbox", "runs", "identity"]
+CHANGES = ["update", "delete", "replace", "truncate"]
 
 
 def _blob(registry: Registry, version: Version, name: str = "model.safetensors") -> Path:
@@ -36,16 +36,17 @@ def _flip(path: Path, bit: int) -> None:
 
 
 @pytest.fixture
-def raw(registry: Registry, passing: Add, policy: Policy) -> sqlite3.Connection:
+def raw(registry: Registry, passing: Add, policy: Policy, backend: Any, fingerprints: tuple[str, str]) -> Any:
     """Another client's connection to a registry with a row in every table."""
     passing("one")
     registry.promote("text2sql", "champion", policy=policy, actor="ada")
-    return sqlite3.connect(registry.folder / DATABASE, isolation_level=None)
+    registry.record_run("text2sql", "sweep", 0, base_fingerprint=fingerprints[0], content_key="one", document={})
+    return backend.connect(registry.folder)
 
 
-def test_intact_registry_verifies(registry: Registry, raw: sqlite3.Connection) -> None:
+def test_intact_registry_verifies(registry: Registry, raw: Any) -> None:
     found = registry.verify()
-    assert (found.intact, found.versions, found.files, found.audit_rows) == (True, 2, 4, 4)
+    assert (found.intact, found.versions, found.files, found.audit_rows) == (True, 2, 4, 5)
     assert found.audit_head == registry.audit()[-1].hash
     assert found.bytes == sum(p.stat().st_size for p in (registry.folder / "blobs/sha256").rglob("*") if p.is_file())
 
@@ -130,14 +131,23 @@ def test_checkout_copies_where_links_are_not_possible(
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize(
-    "statement", ["UPDATE {t} SET rowid = rowid", "DELETE FROM {t}", "INSERT OR REPLACE INTO {t} SELECT * FROM {t}"]
-)
-def test_no_client_can_rewrite_a_row(raw: sqlite3.Connection, table: str, statement: str) -> None:
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_client_can_rewrite_a_row(raw: Any, table: str, change: str) -> None:
+    key = "sequence" if table == "audit" else "id"
+    statement = {
+        "update": f"UPDATE {table} SET {key} = {key}",
+        "delete": f"DELETE FROM {table}",
+        "replace": f"INSERT INTO {table} SELECT * FROM {table} WHERE 1 = 1 ON CONFLICT ({key}) "
+        f"DO UPDATE SET {key} = excluded.{key}"
+        if raw.postgres
+        else f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}",
+        # SQLite has no TRUNCATE; a DELETE of everything is its short way to the same
+        "truncate": f"TRUNCATE {table} CASCADE" if raw.postgres else f"DELETE FROM {table} WHERE 1",
+    }[change]
     before = raw.execute(f"SELECT * FROM {table}").fetchall()
     assert before
-    with pytest.raises(sqlite3.DatabaseError, match=r"insert-only|next one|continue the chain"):
-        raw.execute(statement.format(t=table))
+    with pytest.raises(raw.error, match=r"insert-only|next one|continue the chain"):
+        raw.execute(statement)
     assert raw.execute(f"SELECT * FROM {table}").fetchall() == before
 
 
@@ -146,17 +156,18 @@ def test_no_client_can_rewrite_a_row(raw: sqlite3.Connection, table: str, statem
     [
         ("alias_events", "9, 'text2sql', 'champion', 3, 2, 'promote', 'eve', NULL, NULL, NULL, 't'", "next one"),
         ("alias_events", "9, 'text2sql', 'champion', 2, 1, 'promote', 'eve', NULL, NULL, NULL, 't'", "this model"),
-        ("audit", "5, 't', 'eve', 'promote', 's', '{}', 'wrong', 'hash'", "continue"),
+        ("audit", "6, 't', 'eve', 'promote', 's', '{}', 'wrong', 'hash'", "continue"),
         ("audit", "9, 't', 'eve', 'promote', 's', '{}', (SELECT max(hash) FROM audit), 'hash'", "continue"),
         ("version_parents", "9, 1, 2, 'base', NULL", "ck_version_parents_older"),
+        ("identity", "2, 'another', 't'", "ck_identity_one_row"),
     ],
 )
-def test_no_client_can_add_a_row_out_of_order(raw: sqlite3.Connection, table: str, row: str, says: str) -> None:
-    with pytest.raises(sqlite3.DatabaseError, match=says):
+def test_no_client_can_add_a_row_out_of_order(raw: Any, table: str, row: str, says: str) -> None:
+    with pytest.raises(raw.error, match=says):
         raw.execute(f"INSERT INTO {table} VALUES ({row})")
 
 
-def test_alias_moved_behind_the_registry_is_found(registry: Registry, raw: sqlite3.Connection, passing: Add) -> None:
+def test_alias_moved_behind_the_registry_is_found(registry: Registry, raw: Any, passing: Add) -> None:
     version = passing("two")
     raw.execute(
         "INSERT INTO alias_events VALUES (9, 'text2sql', 'champion', 2, ?, 'promote', 'eve', NULL, NULL, NULL, 't')",
@@ -168,31 +179,30 @@ def test_alias_moved_behind_the_registry_is_found(registry: Registry, raw: sqlit
 
 
 @pytest.mark.parametrize("trigger_of", ["versions", "evaluations", "audit"])
-def test_row_changed_by_someone_who_dropped_the_trigger_is_found(
-    registry: Registry, raw: sqlite3.Connection, trigger_of: str
-) -> None:
-    raw.execute(f"DROP TRIGGER {trigger_of}_no_update")
+def test_row_changed_by_someone_who_dropped_the_trigger_is_found(registry: Registry, raw: Any, trigger_of: str) -> None:
+    raw.lift(trigger_of)
     column = {"versions": "manifest", "evaluations": "report", "audit": "payload"}[trigger_of]
     raw.execute(f"UPDATE {trigger_of} SET {column} = replace({column}, '0', '1')")
     assert not registry.verify().intact
 
 
-def test_version_deleted_with_its_trigger_is_missed_by_the_audit(registry: Registry, raw: sqlite3.Connection) -> None:
-    raw.execute("DROP TRIGGER evaluations_no_delete")
-    raw.execute("DELETE FROM evaluations")
+def test_report_deleted_with_its_trigger_is_missed_by_the_audit(registry: Registry, raw: Any, make_report: Any) -> None:
+    registry.record_evaluation(registry.resolve("text2sql").digest, make_report(0.4))
+    raw.lift("evaluations")
+    raw.execute("DELETE FROM evaluations WHERE id = (SELECT max(id) FROM evaluations)")
     assert ["gone from the database" in p.problem for p in registry.verify().problems] == [True]
 
 
-@pytest.mark.parametrize("row", [1, 2, 4])
-def test_broken_audit_chain_names_its_row(registry: Registry, raw: sqlite3.Connection, row: int) -> None:
-    raw.execute("DROP TRIGGER audit_no_update")
+@pytest.mark.parametrize("row", [1, 2, 5])
+def test_broken_audit_chain_names_its_row(registry: Registry, raw: Any, row: int) -> None:
+    raw.lift("audit")
     raw.execute("UPDATE audit SET actor = 'eve' WHERE sequence = ?", (row,))
     with pytest.raises(AuditBroken, match=f"row {row} "):
         verify_chain(Lookup(registry.folder).query)
 
 
-def test_row_cut_from_the_middle_of_the_audit_is_found(registry: Registry, raw: sqlite3.Connection) -> None:
-    raw.execute("DROP TRIGGER audit_no_delete")
+def test_row_cut_from_the_middle_of_the_audit_is_found(registry: Registry, raw: Any) -> None:
+    raw.lift("audit")
     raw.execute("DELETE FROM audit WHERE sequence = 2")
     with pytest.raises(AuditBroken):
         verify_chain(Lookup(registry.folder).query)

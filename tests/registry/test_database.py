@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from registry.database import open_engine
 from registry.entities import Version
 from registry.errors import SchemaUnsupported
-from registry.layout import DATABASE, SCHEMA_REVISION
+from registry.layout import BINDING, DATABASE, SCHEMA_REVISION
 from registry.lookup import Lookup
 from registry.schema import metadata
 from registry.store import Registry
@@ -44,8 +44,8 @@ def test_release_knows_its_newest_migration() -> None:
     assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_REVISION
 
 
-def test_database_is_durable_and_lets_readers_go_on(registry: Registry) -> None:
-    engine = open_engine(registry.folder, create=False)
+def test_sqlite_is_durable_and_lets_readers_go_on(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path, create=True)
     with engine.connect() as connection:
         pragmas = {
             p: connection.exec_driver_sql(f"PRAGMA {p}").scalar()
@@ -55,10 +55,8 @@ def test_database_is_durable_and_lets_readers_go_on(registry: Registry) -> None:
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
-def test_schema_of_a_newer_release_is_refused(registry: Registry) -> None:
-    with sqlite3.connect(registry.folder / DATABASE) as raw:
-        raw.execute("UPDATE alembic_version SET version_num = '9999'")
-    raw.close()
+def test_schema_of_a_newer_release_is_refused(registry: Registry, backend: Any) -> None:
+    backend.connect(registry.folder).execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaUnsupported, match="9999"):
         Registry.open(registry.folder)
     with pytest.raises(SchemaUnsupported, match="9999"):
@@ -72,10 +70,14 @@ def test_folder_with_odd_characters_is_one_registry(tmp_path: Path) -> None:
     assert (folder / DATABASE).is_file()
 
 
-def test_many_threads_may_make_one_registry(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def test_many_threads_may_make_one_registry(where: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    database = None if where == "sqlite" else request.getfixturevalue("make_database")()
     with ThreadPoolExecutor(6) as pool:
-        opened = list(pool.map(lambda _: Registry.open(tmp_path / "registry"), range(6)))
+        opened = list(pool.map(lambda _: Registry.open(tmp_path / "registry", database=database), range(6)))
     assert [r.versions() for r in opened] == [[]] * 6
+    for one in opened:
+        one.close()
 
 
 def test_one_registry_serves_many_threads(registry: Registry, add_adapter: Callable[..., Version]) -> None:
@@ -87,7 +89,7 @@ def test_one_registry_serves_many_threads(registry: Registry, add_adapter: Calla
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("registry.lookup", ["sqlalchemy", "alembic", "fsspec", "pydantic"]),
+        ("registry.lookup", ["sqlalchemy", "alembic", "fsspec", "pydantic", "filelock"]),
         ("registry.store", ["alembic", "torch", "prefect", "pydantic", "components"]),
     ],
 )
@@ -100,3 +102,4 @@ def test_looking_up_loads_nothing_heavy(registry: Registry, module: str, absent:
     out = subprocess.run([sys.executable, "-c", code, str(registry.folder)], capture_output=True, text=True, check=True)
     loaded = out.stdout
     assert [name for name in absent if f"'{name}'" in loaded] == []
+    assert ("'psycopg'" in loaded) == (registry.folder / BINDING).is_file()

@@ -5,12 +5,20 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from registry.entities import Version
 from registry.errors import AliasConflict, GateRefused, RollbackRefused
@@ -32,10 +40,14 @@ def _report(passes: bool, tuned: int, salt: int) -> dict[str, Any]:
 class RegistryMachine(RuleBasedStateMachine):
     """Keeps beside the registry what it should say: per version the newest verdict and score, the alias's history."""
 
+    def __init__(self, prepare: Callable[[Path], Path]) -> None:
+        super().__init__()
+        self.prepare = prepare
+
     @initialize()
     def make(self) -> None:
         self.root = Path(tempfile.mkdtemp())
-        self.registry = Registry.open(self.root / "registry")
+        self.registry = Registry.open(self.prepare(self.root / "registry"))
         self.source = self.root / "config.json"
         self.source.write_text("{}")
         self.files = describe_files({"config.json": self.source})
@@ -147,7 +159,13 @@ class RegistryMachine(RuleBasedStateMachine):
             assert found.intact, found.problems
 
 
-TestRegistryMachine = RegistryMachine.TestCase
-TestRegistryMachine.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+def test_registry_agrees_with_its_model(backend: Any) -> None:
+    run_state_machine_as_test(
+        lambda: RegistryMachine(backend.prepare),
+        settings=settings(
+            max_examples=15 if backend.name == "sqlite" else 8,  # a database each
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

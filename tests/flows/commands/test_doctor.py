@@ -48,3 +48,25 @@ def test_what_is_not_needed_is_listed_with_its_use(
     # the whole package stands for its client
     assert any(line.startswith("mlflow-skinny") and "3.9" in line for line in lines)
     assert any(line.startswith("torchao") and "not installed" in line for line in lines)
+
+
+def test_registry_is_named_with_its_database_or_what_is_wrong_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from registry.store import Registry
+
+    def told(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["tunewright", "doctor", "--home", str(tmp_path), *more])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
+    assert json.loads(told("--json"))["registry"] == {"database": None, "problem": None}
+    Registry.open(tmp_path / "registry").close()
+    database = str(tmp_path / "registry" / "registry.db")
+    assert json.loads(told("--json"))["registry"] == {"database": database, "problem": None}
+    assert f"registry     {database}" in told()
+    monkeypatch.setenv("TUNEWRIGHT_REGISTRY_DATABASE", "mysql://ada:secret@db/models")
+    assert "registry     NOT usable" in (text := told())
+    assert "secret" not in text

@@ -23,13 +23,14 @@ REPORT: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A home with a base, a proven adapter v1 and v2, and an unproven v3."""
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A home with a base, a proven adapter v1 and v2, and an unproven v3; its folder says which database it is in."""
+    database = None if request.param == "sqlite" else request.getfixturevalue("make_database")()
     source = tmp_path / "config.json"
     source.write_text("{}")
     files = describe_files({"config.json": source})
-    with Registry.open(tmp_path / "home" / "registry") as registry:
+    with Registry.open(tmp_path / "home" / "registry", database=database) as registry:
         base = Manifest(kind="base", files=files, base_fingerprint=FINGERPRINT)
         parent = registry.register("tiny", base, {"config.json": source})
         for seed in (1, 2, 3):
@@ -246,3 +247,22 @@ def test_show_tells_scores_tax_and_each_check(run: Run, home: Path) -> None:
     _, out, _ = run("show", "tiny")
     assert "a base needs no proof to be served" in out
     assert "refuses" not in out
+
+
+@pytest.mark.parametrize("verb", [["ls"], ["resolve", "m"], ["verify"], ["promote", "m", "--alias", "champion"]])
+def test_database_server_that_is_not_there_is_told_without_a_traceback(
+    run: Run, tmp_path: Path, verb: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "remote" / "registry"
+    folder.mkdir(parents=True)
+    content = {"database": "postgresql://ada@127.0.0.1:1/models", "registry": "a" * 32, "made": True}
+    (folder / "database.json").write_text(json.dumps(content))
+    monkeypatch.setenv("PGPASSWORD", "s3cr3t")
+    status, out, err = run(*verb, "--json", at=tmp_path / "remote")
+    error = json.loads(out)["error"]
+    assert (status, error["type"], error["exit_status"]) == (2, "DatabaseUnreachable", 2)
+    assert error["allowed"]
+    assert error["next_step"]
+    assert "ada@127.0.0.1:1/models" in err
+    assert "Traceback" not in err
+    assert "s3cr3t" not in out + err

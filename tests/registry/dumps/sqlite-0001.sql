@@ -1,0 +1,139 @@
+BEGIN TRANSACTION;
+CREATE TABLE alembic_version (
+	version_num VARCHAR(32) NOT NULL, 
+	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO "alembic_version" VALUES('0001');
+CREATE TABLE alias_events (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	name VARCHAR(128) NOT NULL, 
+	alias VARCHAR(64) NOT NULL, 
+	revision INTEGER NOT NULL, 
+	version_id INTEGER, 
+	action VARCHAR(16) NOT NULL, 
+	actor VARCHAR(128) NOT NULL, 
+	reason TEXT, 
+	evaluation_id INTEGER, 
+	gate TEXT, 
+	created_at VARCHAR(32) NOT NULL, 
+	CONSTRAINT uq_alias_events_revision UNIQUE (name, alias, revision), 
+	FOREIGN KEY(version_id) REFERENCES versions (id), 
+	FOREIGN KEY(evaluation_id) REFERENCES evaluations (id)
+);
+INSERT INTO "alias_events" VALUES(1,'text2sql','champion',1,2,'promote','ada','first',1,'{"champion_evaluation":null,"checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":true,"reason":null,"value":0.2},{"bound":0.0,"name":"task_interval","passed":true,"reason":null,"value":0.15000000000000002},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01}],"passed":true,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":[]}','2026-11-27T18:29:24.690689Z');
+INSERT INTO "alias_events" VALUES(2,'text2sql','champion',2,3,'promote','ada','better – 更好',2,'{"champion_evaluation":"91f40f7f23babd18d6c0ffdcbf23992dc12a8352a1d584ae32c3f1576588b9bb","checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":true,"reason":null,"value":0.3},{"bound":0.0,"name":"task_interval","passed":true,"reason":null,"value":0.25},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01},{"bound":0.30000000000000004,"name":"champion","passed":true,"reason":null,"value":0.4}],"passed":true,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":[]}','2026-11-27T18:29:24.694385Z');
+INSERT INTO "alias_events" VALUES(3,'text2sql','candidate',1,3,'promote','bob',NULL,2,'{"champion_evaluation":null,"checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":true,"reason":null,"value":0.3},{"bound":0.0,"name":"task_interval","passed":true,"reason":null,"value":0.25},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01}],"passed":true,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":[]}','2026-11-27T18:29:24.702448Z');
+INSERT INTO "alias_events" VALUES(4,'text2sql','champion',3,2,'rollback','bob','slow',NULL,NULL,'2026-11-27T18:29:24.706591Z');
+CREATE TABLE audit (
+	sequence INTEGER NOT NULL, 
+	created_at VARCHAR(32) NOT NULL, 
+	actor VARCHAR(128) NOT NULL, 
+	action VARCHAR(16) NOT NULL, 
+	subject VARCHAR(256) NOT NULL, 
+	payload TEXT NOT NULL, 
+	previous_hash VARCHAR(64) NOT NULL, 
+	hash VARCHAR(64) NOT NULL, 
+	PRIMARY KEY (sequence), 
+	CONSTRAINT uq_audit_hash UNIQUE (hash)
+);
+INSERT INTO "audit" VALUES(1,'2026-11-27T18:29:24.632856Z','ada','register','tiny:v1','{"digest":"a8e810110084a4a0866765177e370f07b1e1fa069349b15c42ddbe8813a7d8f6","kind":"base","name":"tiny","version":1}','0000000000000000000000000000000000000000000000000000000000000000','4577f16456983dbd9f14c8a4fa2e8d122b7d60ae1b5749a72392c3418052f2e5');
+INSERT INTO "audit" VALUES(2,'2026-11-27T18:29:24.650667Z','ada','register','text2sql:v1','{"digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","kind":"adapter","name":"text2sql","version":1}','4577f16456983dbd9f14c8a4fa2e8d122b7d60ae1b5749a72392c3418052f2e5','973b29a73bb27180f8c06902e9a773339326111da4a3210e5cc3d55607b43f11');
+INSERT INTO "audit" VALUES(3,'2026-11-27T18:29:24.654229Z','ada','evaluate','text2sql:v1','{"digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","evaluation":"91f40f7f23babd18d6c0ffdcbf23992dc12a8352a1d584ae32c3f1576588b9bb"}','973b29a73bb27180f8c06902e9a773339326111da4a3210e5cc3d55607b43f11','253e5a67653fd40c0901acecf0117a657868812555896cccbd8294939f461dfc');
+INSERT INTO "audit" VALUES(4,'2026-11-27T18:29:24.670738Z','ada','register','text2sql:v2','{"digest":"e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36","kind":"adapter","name":"text2sql","version":2}','253e5a67653fd40c0901acecf0117a657868812555896cccbd8294939f461dfc','80b85559614c02487ffa5d721d87bd69eec244d1e4ee333f1437a1d4c9d7e977');
+INSERT INTO "audit" VALUES(5,'2026-11-27T18:29:24.674158Z','ada','evaluate','text2sql:v2','{"digest":"e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36","evaluation":"5141e30546537debe6dd90e80050260f7809b32806a02e7a293061408bf81015"}','80b85559614c02487ffa5d721d87bd69eec244d1e4ee333f1437a1d4c9d7e977','050c638ac0fcfdddfa9e294cbc064f673c37fd9ab0df682f227a25341a90895c');
+INSERT INTO "audit" VALUES(6,'2026-11-27T18:29:24.682821Z','ada','register','text2sql:v3','{"digest":"4359792a8dcecadb4a9e0752b04ae20ad827fcca156581a3d9d06314a602b398","kind":"adapter","name":"text2sql","version":3}','050c638ac0fcfdddfa9e294cbc064f673c37fd9ab0df682f227a25341a90895c','e9514999531e3ce99aac7caacc01d92901a72ced8976caa603fa109b3b60444d');
+INSERT INTO "audit" VALUES(7,'2026-11-27T18:29:24.686138Z','ada','evaluate','text2sql:v3','{"digest":"4359792a8dcecadb4a9e0752b04ae20ad827fcca156581a3d9d06314a602b398","evaluation":"18388c75c52b884db2b0458f99470e6e561119a9afdd6d0d706406cd91dcc0aa"}','e9514999531e3ce99aac7caacc01d92901a72ced8976caa603fa109b3b60444d','b30accad4551b42f73753131a24ac725187df8e608d0253bf08b245a7368b374');
+INSERT INTO "audit" VALUES(8,'2026-11-27T18:29:24.690689Z','ada','promote','text2sql@champion','{"alias":"champion","digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","evaluation":"91f40f7f23babd18d6c0ffdcbf23992dc12a8352a1d584ae32c3f1576588b9bb","gate":{"champion_evaluation":null,"checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":true,"reason":null,"value":0.2},{"bound":0.0,"name":"task_interval","passed":true,"reason":null,"value":0.15000000000000002},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01}],"passed":true,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":[]},"name":"text2sql","previous_digest":null,"reason":"first","revision":1,"version":1}','b30accad4551b42f73753131a24ac725187df8e608d0253bf08b245a7368b374','f38499877aa26d06dcd4db3412e3e09f354a6c6a9715dee0aaedbfd2071bdc56');
+INSERT INTO "audit" VALUES(9,'2026-11-27T18:29:24.694385Z','ada','promote','text2sql@champion','{"alias":"champion","digest":"e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36","evaluation":"5141e30546537debe6dd90e80050260f7809b32806a02e7a293061408bf81015","gate":{"champion_evaluation":"91f40f7f23babd18d6c0ffdcbf23992dc12a8352a1d584ae32c3f1576588b9bb","checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":true,"reason":null,"value":0.3},{"bound":0.0,"name":"task_interval","passed":true,"reason":null,"value":0.25},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01},{"bound":0.30000000000000004,"name":"champion","passed":true,"reason":null,"value":0.4}],"passed":true,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":[]},"name":"text2sql","previous_digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","reason":"better – 更好","revision":2,"version":2}','f38499877aa26d06dcd4db3412e3e09f354a6c6a9715dee0aaedbfd2071bdc56','d9f55f0c770cd9324ffacead4109189c58bb7f0ff24a160e5542d8baca9d7958');
+INSERT INTO "audit" VALUES(10,'2026-11-27T18:29:24.702448Z','bob','promote','text2sql@candidate','{"alias":"candidate","digest":"e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36","evaluation":"5141e30546537debe6dd90e80050260f7809b32806a02e7a293061408bf81015","gate":{"champion_evaluation":null,"checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":true,"reason":null,"value":0.3},{"bound":0.0,"name":"task_interval","passed":true,"reason":null,"value":0.25},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01}],"passed":true,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":[]},"name":"text2sql","previous_digest":null,"reason":null,"revision":1,"version":2}','d9f55f0c770cd9324ffacead4109189c58bb7f0ff24a160e5542d8baca9d7958','b4e76ab1772e4de0a2c5397ddc0bd9cd8a3e48af9e6fb00a796f0e1f614976d3');
+INSERT INTO "audit" VALUES(11,'2026-11-27T18:29:24.706591Z','bob','rollback','text2sql@champion','{"alias":"champion","digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","evaluation":null,"gate":null,"name":"text2sql","previous_digest":"e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36","reason":"slow","revision":3,"version":1}','b4e76ab1772e4de0a2c5397ddc0bd9cd8a3e48af9e6fb00a796f0e1f614976d3','8728154e1eb8e0577378e923440f9aad8ca23021b9ea6f0be09665c41afd4ffc');
+INSERT INTO "audit" VALUES(12,'2026-11-27T18:29:24.710629Z','eve','refuse','text2sql:v3','{"alias":"champion","digest":"4359792a8dcecadb4a9e0752b04ae20ad827fcca156581a3d9d06314a602b398","evaluation":"18388c75c52b884db2b0458f99470e6e561119a9afdd6d0d706406cd91dcc0aa","gate":{"champion_evaluation":"91f40f7f23babd18d6c0ffdcbf23992dc12a8352a1d584ae32c3f1576588b9bb","checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":false,"reason":"the task gained 0.0 points, the policy asks for 10.0 points","value":0.0},{"bound":0.0,"name":"task_interval","passed":false,"reason":"the gain''s 95 % interval [-5.0 points, 10.0 points] does not lie above zero","value":-0.05},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01},{"bound":0.30000000000000004,"name":"champion","passed":false,"reason":"the task score is 10.0 %, that of text2sql:v1 is 30.0 %, the policy allows a loss of 0.0 points","value":0.1}],"passed":false,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":["the task gained 0.0 points, the policy asks for 10.0 points","the gain''s 95 % interval [-5.0 points, 10.0 points] does not lie above zero","the task score is 10.0 %, that of text2sql:v1 is 30.0 %, the policy allows a loss of 0.0 points"]},"previous_digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","reasons":["the task gained 0.0 points, the policy asks for 10.0 points","the gain''s 95 % interval [-5.0 points, 10.0 points] does not lie above zero","the task score is 10.0 %, that of text2sql:v1 is 30.0 %, the policy allows a loss of 0.0 points"]}','8728154e1eb8e0577378e923440f9aad8ca23021b9ea6f0be09665c41afd4ffc','474592465c53f93ac33c785690c9a8cb5de54abad078802a020e7bd8899a2993');
+CREATE TABLE evaluations (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	version_id INTEGER NOT NULL, 
+	digest VARCHAR(64) NOT NULL, 
+	report TEXT NOT NULL, 
+	created_at VARCHAR(32) NOT NULL, 
+	FOREIGN KEY(version_id) REFERENCES versions (id)
+);
+INSERT INTO "evaluations" VALUES(1,2,'91f40f7f23babd18d6c0ffdcbf23992dc12a8352a1d584ae32c3f1576588b9bb','{"task":{"delta":0.2,"high":0.30000000000000004,"low":0.15000000000000002,"metric":"exact_match","n":128,"tuned":0.30000000000000004},"tax":[{"low":-0.01,"suite":"grammar"}]}','2026-11-27T18:29:24.654229Z');
+INSERT INTO "evaluations" VALUES(2,3,'5141e30546537debe6dd90e80050260f7809b32806a02e7a293061408bf81015','{"task":{"delta":0.3,"high":0.4,"low":0.25,"metric":"exact_match","n":128,"tuned":0.4},"tax":[{"low":-0.01,"suite":"grammar"}]}','2026-11-27T18:29:24.674158Z');
+INSERT INTO "evaluations" VALUES(3,4,'18388c75c52b884db2b0458f99470e6e561119a9afdd6d0d706406cd91dcc0aa','{"task":{"delta":0.0,"high":0.1,"low":-0.05,"metric":"exact_match","n":128,"tuned":0.1},"tax":[{"low":-0.01,"suite":"grammar"}]}','2026-11-27T18:29:24.686138Z');
+CREATE TABLE outbox (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	created_at VARCHAR(32) NOT NULL, 
+	topic VARCHAR(64) NOT NULL, 
+	payload TEXT NOT NULL
+);
+INSERT INTO "outbox" VALUES(1,'2026-11-27T18:29:24.632856Z','version.registered','{"digest":"a8e810110084a4a0866765177e370f07b1e1fa069349b15c42ddbe8813a7d8f6","kind":"base","name":"tiny","version":1}');
+INSERT INTO "outbox" VALUES(2,'2026-11-27T18:29:24.650667Z','version.registered','{"digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","kind":"adapter","name":"text2sql","version":1}');
+INSERT INTO "outbox" VALUES(3,'2026-11-27T18:29:24.670738Z','version.registered','{"digest":"e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36","kind":"adapter","name":"text2sql","version":2}');
+INSERT INTO "outbox" VALUES(4,'2026-11-27T18:29:24.682821Z','version.registered','{"digest":"4359792a8dcecadb4a9e0752b04ae20ad827fcca156581a3d9d06314a602b398","kind":"adapter","name":"text2sql","version":3}');
+INSERT INTO "outbox" VALUES(5,'2026-11-27T18:29:24.690689Z','alias.promote','{"alias":"champion","digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","evaluation":"91f40f7f23babd18d6c0ffdcbf23992dc12a8352a1d584ae32c3f1576588b9bb","gate":{"champion_evaluation":null,"checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":true,"reason":null,"value":0.2},{"bound":0.0,"name":"task_interval","passed":true,"reason":null,"value":0.15000000000000002},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01}],"passed":true,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":[]},"name":"text2sql","previous_digest":null,"reason":"first","revision":1,"version":1}');
+INSERT INTO "outbox" VALUES(6,'2026-11-27T18:29:24.694385Z','alias.promote','{"alias":"champion","digest":"e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36","evaluation":"5141e30546537debe6dd90e80050260f7809b32806a02e7a293061408bf81015","gate":{"champion_evaluation":"91f40f7f23babd18d6c0ffdcbf23992dc12a8352a1d584ae32c3f1576588b9bb","checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":true,"reason":null,"value":0.3},{"bound":0.0,"name":"task_interval","passed":true,"reason":null,"value":0.25},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01},{"bound":0.30000000000000004,"name":"champion","passed":true,"reason":null,"value":0.4}],"passed":true,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":[]},"name":"text2sql","previous_digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","reason":"better – 更好","revision":2,"version":2}');
+INSERT INTO "outbox" VALUES(7,'2026-11-27T18:29:24.702448Z','alias.promote','{"alias":"candidate","digest":"e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36","evaluation":"5141e30546537debe6dd90e80050260f7809b32806a02e7a293061408bf81015","gate":{"champion_evaluation":null,"checks":[{"bound":100,"name":"task_rows","passed":true,"reason":null,"value":128},{"bound":0.1,"name":"task_delta","passed":true,"reason":null,"value":0.3},{"bound":0.0,"name":"task_interval","passed":true,"reason":null,"value":0.25},{"bound":1,"name":"suites","passed":true,"reason":null,"value":1},{"bound":-0.05,"name":"suite:grammar","passed":true,"reason":null,"value":-0.01}],"passed":true,"policy":{"max_champion_loss":0.0,"max_suite_drop":0.05,"min_rows":100,"min_suites":1,"min_task_delta":0.1,"require_champion_comparison":false,"require_evaluation":true,"task_interval_excludes_zero":true},"policy_from":"caller","reasons":[]},"name":"text2sql","previous_digest":null,"reason":null,"revision":1,"version":2}');
+INSERT INTO "outbox" VALUES(8,'2026-11-27T18:29:24.706591Z','alias.rollback','{"alias":"champion","digest":"e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a","evaluation":null,"gate":null,"name":"text2sql","previous_digest":"e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36","reason":"slow","revision":3,"version":1}');
+CREATE TABLE version_parents (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	child_id INTEGER NOT NULL, 
+	parent_id INTEGER NOT NULL, 
+	role VARCHAR(32) NOT NULL, 
+	weight FLOAT, 
+	CONSTRAINT uq_version_parents_edge UNIQUE (child_id, parent_id, role), 
+	CONSTRAINT ck_version_parents_older CHECK (parent_id < child_id), 
+	FOREIGN KEY(child_id) REFERENCES versions (id), 
+	FOREIGN KEY(parent_id) REFERENCES versions (id)
+);
+INSERT INTO "version_parents" VALUES(1,2,1,'base',NULL);
+INSERT INTO "version_parents" VALUES(2,3,1,'base',NULL);
+INSERT INTO "version_parents" VALUES(3,4,1,'base',NULL);
+CREATE TABLE versions (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	name VARCHAR(128) NOT NULL, 
+	number INTEGER NOT NULL, 
+	digest VARCHAR(64) NOT NULL, 
+	kind VARCHAR(16) NOT NULL, 
+	base_fingerprint VARCHAR(64), 
+	content_key VARCHAR(256), 
+	manifest TEXT NOT NULL, 
+	created_at VARCHAR(32) NOT NULL, 
+	CONSTRAINT uq_versions_digest UNIQUE (digest), 
+	CONSTRAINT uq_versions_number UNIQUE (name, number), 
+	CONSTRAINT uq_versions_content_key UNIQUE (name, content_key), 
+	CONSTRAINT ck_versions_number CHECK (number >= 1)
+);
+INSERT INTO "versions" VALUES(1,'tiny',1,'a8e810110084a4a0866765177e370f07b1e1fa069349b15c42ddbe8813a7d8f6','base','cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2',NULL,'{"base_fingerprint":"cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2","code_revision":null,"content_key":null,"data_digests":{},"decision_digest":null,"files":{"config.json":{"sha256":"faa207d55de7950deae1d714ba59b8721a35a7813420f6aebfbf0def2ecafd6c","size":16}},"flow_run_id":null,"format":1,"kind":"base","library_versions":{},"licence":null,"metadata":{},"parents":[],"peft_config":null,"plan_digest":null,"quantization":null,"seed":null,"template_digest":null,"tokenizer_digest":null}','2026-11-27T18:29:24.632856Z');
+INSERT INTO "versions" VALUES(2,'text2sql',1,'e3f7c51c7f38cc63c00969459f09ac38928361b5b424609925c06787722c016a','adapter','cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2','key-1','{"base_fingerprint":"cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2","code_revision":null,"content_key":"key-1","data_digests":{},"decision_digest":null,"files":{"config.json":{"sha256":"af43165b6d4227c4e71ca1c9b18a9b8fe135b6f66c1208a975cd12b7134a979f","size":21}},"flow_run_id":null,"format":1,"kind":"adapter","library_versions":{},"licence":null,"metadata":{"note":"naïve – 模型 %s ?"},"parents":[{"digest":"a8e810110084a4a0866765177e370f07b1e1fa069349b15c42ddbe8813a7d8f6","role":"base","weight":null}],"peft_config":null,"plan_digest":null,"quantization":null,"seed":null,"template_digest":null,"tokenizer_digest":null}','2026-11-27T18:29:24.650667Z');
+INSERT INTO "versions" VALUES(3,'text2sql',2,'e85cf24d04d3cabecb60c1ba37d365f9a9c6634cf0b768030037a421ce1a6a36','adapter','cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2','key-2','{"base_fingerprint":"cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2","code_revision":null,"content_key":"key-2","data_digests":{},"decision_digest":null,"files":{"config.json":{"sha256":"ae004fa4bb811221134fa48305004b172c6f0148cb19f809e68f7006fee97ba7","size":21}},"flow_run_id":null,"format":1,"kind":"adapter","library_versions":{},"licence":null,"metadata":{"note":"naïve – 模型 %s ?"},"parents":[{"digest":"a8e810110084a4a0866765177e370f07b1e1fa069349b15c42ddbe8813a7d8f6","role":"base","weight":null}],"peft_config":null,"plan_digest":null,"quantization":null,"seed":null,"template_digest":null,"tokenizer_digest":null}','2026-11-27T18:29:24.670738Z');
+INSERT INTO "versions" VALUES(4,'text2sql',3,'4359792a8dcecadb4a9e0752b04ae20ad827fcca156581a3d9d06314a602b398','adapter','cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2','key-3','{"base_fingerprint":"cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2","code_revision":null,"content_key":"key-3","data_digests":{},"decision_digest":null,"files":{"config.json":{"sha256":"0ad04ce2a9d6044907608e09fd5967562f8da728a3c2969a37a58f7602b59689","size":21}},"flow_run_id":null,"format":1,"kind":"adapter","library_versions":{},"licence":null,"metadata":{"note":"naïve – 模型 %s ?"},"parents":[{"digest":"a8e810110084a4a0866765177e370f07b1e1fa069349b15c42ddbe8813a7d8f6","role":"base","weight":null}],"peft_config":null,"plan_digest":null,"quantization":null,"seed":null,"template_digest":null,"tokenizer_digest":null}','2026-11-27T18:29:24.682821Z');
+CREATE INDEX ix_versions_base_fingerprint ON versions (base_fingerprint);
+CREATE INDEX ix_version_parents_parent ON version_parents (parent_id);
+CREATE INDEX ix_evaluations_version ON evaluations (version_id, id);
+CREATE TRIGGER versions_no_update BEFORE UPDATE ON versions BEGIN SELECT RAISE(ABORT, 'versions is insert-only'); END;
+CREATE TRIGGER versions_no_delete BEFORE DELETE ON versions BEGIN SELECT RAISE(ABORT, 'versions is insert-only'); END;
+CREATE TRIGGER versions_no_replace BEFORE INSERT ON versions WHEN EXISTS (SELECT 1 FROM versions WHERE id = NEW.id OR digest = NEW.digest OR (name = NEW.name AND number = NEW.number) OR (name = NEW.name AND content_key = NEW.content_key)) BEGIN SELECT RAISE(ABORT, 'versions is insert-only: this key is taken'); END;
+CREATE TRIGGER version_parents_no_update BEFORE UPDATE ON version_parents BEGIN SELECT RAISE(ABORT, 'version_parents is insert-only'); END;
+CREATE TRIGGER version_parents_no_delete BEFORE DELETE ON version_parents BEGIN SELECT RAISE(ABORT, 'version_parents is insert-only'); END;
+CREATE TRIGGER version_parents_no_replace BEFORE INSERT ON version_parents WHEN EXISTS (SELECT 1 FROM version_parents WHERE id = NEW.id OR (child_id = NEW.child_id AND parent_id = NEW.parent_id AND role = NEW.role)) BEGIN SELECT RAISE(ABORT, 'version_parents is insert-only: this key is taken'); END;
+CREATE TRIGGER evaluations_no_update BEFORE UPDATE ON evaluations BEGIN SELECT RAISE(ABORT, 'evaluations is insert-only'); END;
+CREATE TRIGGER evaluations_no_delete BEFORE DELETE ON evaluations BEGIN SELECT RAISE(ABORT, 'evaluations is insert-only'); END;
+CREATE TRIGGER evaluations_no_replace BEFORE INSERT ON evaluations WHEN EXISTS (SELECT 1 FROM evaluations WHERE id = NEW.id) BEGIN SELECT RAISE(ABORT, 'evaluations is insert-only: this key is taken'); END;
+CREATE TRIGGER alias_events_no_update BEFORE UPDATE ON alias_events BEGIN SELECT RAISE(ABORT, 'alias_events is insert-only'); END;
+CREATE TRIGGER alias_events_no_delete BEFORE DELETE ON alias_events BEGIN SELECT RAISE(ABORT, 'alias_events is insert-only'); END;
+CREATE TRIGGER alias_events_no_replace BEFORE INSERT ON alias_events WHEN EXISTS (SELECT 1 FROM alias_events WHERE id = NEW.id OR (name = NEW.name AND alias = NEW.alias AND revision = NEW.revision)) BEGIN SELECT RAISE(ABORT, 'alias_events is insert-only: this key is taken'); END;
+CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is insert-only'); END;
+CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is insert-only'); END;
+CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE sequence = NEW.sequence OR hash = NEW.hash) BEGIN SELECT RAISE(ABORT, 'audit is insert-only: this key is taken'); END;
+CREATE TRIGGER outbox_no_update BEFORE UPDATE ON outbox BEGIN SELECT RAISE(ABORT, 'outbox is insert-only'); END;
+CREATE TRIGGER outbox_no_delete BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'outbox is insert-only'); END;
+CREATE TRIGGER outbox_no_replace BEFORE INSERT ON outbox WHEN EXISTS (SELECT 1 FROM outbox WHERE id = NEW.id) BEGIN SELECT RAISE(ABORT, 'outbox is insert-only: this key is taken'); END;
+CREATE TRIGGER alias_events_one_chain BEFORE INSERT ON alias_events WHEN NEW.revision IS NOT 1 + (SELECT coalesce(max(revision), 0) FROM alias_events WHERE name = NEW.name AND alias = NEW.alias) BEGIN SELECT RAISE(ABORT, 'alias_events: revision is not the next one'); END;
+CREATE TRIGGER alias_events_own_versions BEFORE INSERT ON alias_events WHEN NEW.version_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM versions WHERE id = NEW.version_id AND name = NEW.name) BEGIN SELECT RAISE(ABORT, 'alias_events: the version is not one of this model'); END;
+CREATE TRIGGER audit_one_chain BEFORE INSERT ON audit WHEN NEW.sequence IS NOT 1 + (SELECT coalesce(max(sequence), 0) FROM audit) OR NEW.previous_hash IS NOT coalesce((SELECT hash FROM audit ORDER BY sequence DESC LIMIT 1), '0000000000000000000000000000000000000000000000000000000000000000') BEGIN SELECT RAISE(ABORT, 'audit: the row does not continue the chain'); END;
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('versions',4);
+INSERT INTO "sqlite_sequence" VALUES('outbox',8);
+INSERT INTO "sqlite_sequence" VALUES('version_parents',3);
+INSERT INTO "sqlite_sequence" VALUES('evaluations',3);
+INSERT INTO "sqlite_sequence" VALUES('alias_events',4);
+COMMIT;

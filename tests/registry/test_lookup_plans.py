@@ -1,0 +1,119 @@
+"""Look-ups take as long in a large registry as in a small one: what the databases go through is counted, not timed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from registry.lookup import Lookup, query_alias
+from registry.store import Registry
+
+SMALL, LARGE = 40, 1000
+# What grows with the number of aliases or versions that are returned is not counted here: there are always three.
+LOOK_UPS: dict[str, Callable[[Lookup], Any]] = {
+    "newest": lambda lookup: lookup.resolve("m"),
+    "numbered": lambda lookup: lookup.resolve("m:v3"),
+    "aliased": lambda lookup: lookup.resolve("m@champion"),
+    "prefixed": lambda lookup: lookup.resolve(f"{3:012d}"),
+    "alias": lambda lookup: query_alias(lookup.query, "m", "champion"),
+    "aliases of a model": lambda lookup: lookup.aliases("m"),
+    "aliases": lambda lookup: lookup.aliases(),
+}
+
+
+def _grow(raw: Any, first: int, last: int) -> None:
+    """Add versions, and as many steps to each of three aliases of two models."""
+    for number in range(first, last + 1):
+        for model, name in enumerate(("m", "n")):
+            key = 2 * number + model
+            raw.execute(
+                "INSERT INTO versions VALUES (?, ?, ?, ?, 'base', NULL, NULL, '{}', 't')",
+                (key, name, number, f"{number if name == 'm' else 10**11 + number:012d}" + "0" * 52),
+            )
+            for alias in ("candidate", "champion") if name == "m" else ("champion",):
+                raw.execute(
+                    "INSERT INTO alias_events (name, alias, revision, version_id, action, actor, created_at) "
+                    "VALUES (?, ?, ?, ?, 'promote', 'a', 't')",
+                    (name, alias, number, key),
+                )
+
+
+def _steps_of_sqlite(lookup: Lookup, act: Callable[[Lookup], Any]) -> int:
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    connection = lookup._reader()._connection
+    connection.set_progress_handler(count, 1)
+    act(lookup)
+    connection.set_progress_handler(None, 0)
+    return steps
+
+
+def _steps_of_postgres(lookup: Lookup, act: Callable[[Lookup], Any], raw: Any) -> int:
+    ran: list[tuple[str, Sequence[Any]]] = []
+    query = lookup.query
+
+    def note(sql: str, parameters: Sequence[Any]) -> Any:
+        ran.append((sql, parameters))
+        return query(sql, parameters)
+
+    lookup.query = note  # type: ignore[method-assign]
+    act(lookup)
+    steps = 0
+    for sql, parameters in ran:
+        (plan,) = raw.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", parameters).fetchone()
+        steps += _rows(json.loads(plan)[0]["Plan"] if isinstance(plan, str) else plan[0]["Plan"])
+    lookup.query = query  # type: ignore[method-assign]
+    return steps
+
+
+def _rows(node: dict[str, Any]) -> int:
+    """How many rows a plan's nodes looked at, thrown away or not."""
+    own = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+    return int(own) + sum(_rows(child) for child in node.get("Plans", []))
+
+
+def test_steps_of_look_ups_do_not_grow_with_versions_and_promotions(registry: Registry, backend: Any) -> None:
+    raw = backend.connect(registry.folder)
+    counts: list[dict[str, int]] = []
+    for first, last in ((1, SMALL), (SMALL + 1, LARGE)):
+        raw.execute("BEGIN")
+        _grow(raw, first, last)
+        raw.execute("COMMIT")
+        raw.execute("ANALYZE")
+        with Lookup(registry.folder) as lookup:
+            assert [(a.name, a.alias, a.revision) for a in lookup.aliases()] == [
+                ("m", "candidate", last), ("m", "champion", last), ("n", "champion", last)
+            ]  # fmt: skip
+            counted = {
+                what: _steps_of_postgres(lookup, act, raw) if raw.postgres else _steps_of_sqlite(lookup, act)
+                for what, act in LOOK_UPS.items()
+            }
+        assert min(counted.values()) > 0
+        counts.append(counted)
+    grown = {what: (counts[0][what], steps) for what, steps in counts[1].items() if steps > 1.5 * counts[0][what] + 5}
+    assert grown == {}
+
+
+def test_many_aliases_are_listed_in_order(registry: Registry, backend: Any) -> None:
+    raw = backend.connect(registry.folder)
+    _grow(raw, 1, 2)
+    raw.execute("BEGIN")
+    for number in range(1200):
+        raw.execute(
+            "INSERT INTO alias_events (name, alias, revision, version_id, action, actor, created_at) "
+            "VALUES ('n', ?, 1, ?, 'promote', 'a', 't')",
+            (f"a{'-_z'[number % 3]}{number}", 5),
+        )
+    raw.execute("COMMIT")
+    with Lookup(registry.folder) as lookup:
+        found = lookup.aliases()
+        assert len(found) == 1203
+        assert found == sorted(found, key=lambda a: (a.name, a.alias))
+        assert lookup.aliases("n") == found[2:]
+        assert lookup.aliases("nothing") == []
