@@ -13,6 +13,7 @@ RegistryError (exit 1)
 │   ├── ReportInvalid         an evaluation report isn't plain JSON
 │   ├── BaseMismatch          an adapter's base isn't the base that it names as parent
 │   ├── EvaluationMismatch    a report measured other files than those of the version that it is recorded for
+│   ├── ExportRefused         a version can't be laid out in the form that was asked for
 │   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
 ├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
 ├── MissingError (exit 4)
@@ -48,6 +49,7 @@ __all__ = [
     "ContentKeyTaken",
     "DigestTaken",
     "EvaluationMismatch",
+    "ExportRefused",
     "FileRefused",
     "GateRefused",
     "ManifestInvalid",
@@ -138,6 +140,10 @@ class BaseMismatch(RegistryInputError):
 
 class EvaluationMismatch(RegistryInputError):
     """A report measured other files than those of the version that it is recorded for."""
+
+
+class ExportRefused(RegistryInputError):
+    """A version can't be laid out in the form that was asked for."""
 
 
 class RollbackRefused(RegistryInputError):

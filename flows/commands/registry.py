@@ -37,7 +37,8 @@ def command() -> None:
     """
 
 
-command.add_command(registry_files.import_command)
+for verb in (registry_files.import_command, registry_files.export_command, registry_files.card_command):
+    command.add_command(verb)
 
 
 def _open(home: Path) -> Registry:

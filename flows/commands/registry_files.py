@@ -1,4 +1,4 @@
-"""`tunewright registry import`, and later its siblings: versions from folders and to folders. Parses, calls, prints."""
+"""`tunewright registry import|export|card`: versions from folders and to folders. Parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option
 from flows.commands.registry_options import actor_option, home_option
 
-__all__ = ["import_command"]
+__all__ = ["card_command", "export_command", "import_command"]
 
 
 @click.command("import")
@@ -51,6 +51,70 @@ def import_command(
             registry, folder, name=name, kind=kind, base=base, licence=licence, actor=actor or login_name()
         )
     emit(document, as_json, _render_import)
+
+
+@click.command("export")
+@click.argument("ref")
+@click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["hf", "peft", "vllm", "oci", "gguf"]),
+    required=True,
+    help="hf: weights for transformers; peft: an adapter; vllm: with the command that serves it; oci: an OCI image "
+    "layout; gguf: by llama.cpp's converter, where it is on the PATH.",
+)
+@click.option(
+    "--base-name",
+    type=WORDS,
+    help="What peft takes for the adapter's base.  [default: its id on the hub, else its registered name]",
+)
+@home_option
+@json_option
+def export_command(ref: str, destination: Path, form: str, base_name: str | None, home: Path, as_json: bool) -> None:
+    """Write REF to DEST, a new or empty folder, in the form that another tool takes.
+
+    Every byte is verified on the way, and DEST is there whole or not at all. A model card goes with it. An adapter is
+    merged into its base for hf, and for vllm where vLLM can't serve it beside its base.
+    """
+    from flows.registry_export import export_version
+    from registry.lookup import Lookup
+    from registry.store import Registry
+
+    Lookup(home / "registry").close()  # says what to do where there is no registry, and makes none
+    with Registry.open(home / "registry", create=False) as registry:
+        document = export_version(registry, ref, destination, form, base_name=base_name)
+    emit(document, as_json, _render_export)
+
+
+@click.command("card")
+@click.argument("ref")
+@home_option
+@json_option
+def card_command(ref: str, home: Path, as_json: bool) -> None:
+    """Print REF's model card: README.md in Hugging Face's form, from its manifest and its newest evaluation."""
+    from flows.registry_export import card_of
+    from registry.lookup import Lookup
+    from registry.store import Registry
+
+    Lookup(home / "registry").close()
+    with Registry.open(home / "registry", create=False) as registry:
+        version = registry.resolve(ref)
+        document = {"version": version.label, "digest": version.digest, "card": card_of(registry, version)}
+    emit(document, as_json, lambda found: str(found["card"]).rstrip())
+
+
+def _render_export(document: dict[str, Any]) -> str:
+    form = document["format"] + (", merged" if document["merged"] else "")
+    return "\n".join(
+        [
+            f"{document['version']}  {document['digest'][:12]}  as {form}",
+            f"  {document['files']} files, {document['bytes']} bytes",
+            f"  {document['path']}",
+            *(f"  note: {note}" for note in document["notes"]),
+            f"  next, from inside it: {document['command']}",
+        ]
+    )
 
 
 def _render_import(document: dict[str, Any]) -> str:
