@@ -57,7 +57,7 @@ def front_matter(version: Version, evaluation: Evaluation | None, base: Version 
         found["library_name"] = _LIBRARIES[version.kind]
     if version.kind != "head":
         found["pipeline_tag"] = "text-generation"
-    method = metadata.get("method")
+    method = metadata.get("method") or str((manifest.peft_config or {}).get("peft_type") or "").lower()
     quantized = (manifest.quantization or {}).get("method")
     tags = ["tunewright", version.kind, *(str(tag) for tag in (method, quantized) if tag)]
     found["tags"] = list(dict.fromkeys(map(_line, tags)))

@@ -122,7 +122,7 @@ def _render_import(document: dict[str, Any]) -> str:
     lines = [
         f"{document['version']}  {document['kind']}  {document['digest'][:12]}  licence {document['licence']}",
         f"  {document['files']} files, {document['bytes']} bytes, {document['parameters']:,} numbers, all finite; "
-        f"{len(document['templates'])} chat templates rendered",
+        f"{len(document['templates'])} chat template{'' if len(document['templates']) == 1 else 's'} rendered",
     ]
     if document["left_out"]:
         lines.append(f"  not stored: {', '.join(document['left_out'])}")
