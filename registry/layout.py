@@ -3,15 +3,17 @@
 <registry>/registry.db                     versions, aliases, evaluations, runs, audit, outbox
 <registry>/blobs/sha256/ab/abcdef...       file contents, each named by its sha256
 <registry>/checkouts/<version digest>/...  verified folders of a version's files, made on demand
+<registry>/signatures/<version digest>/... envelopes by key id, kept as they were written
 """
 
 from __future__ import annotations
 
-__all__ = ["BLOBS", "CHECKOUTS", "DATABASE", "READABLE_REVISIONS", "SCHEMA_REVISION"]
+__all__ = ["BLOBS", "CHECKOUTS", "DATABASE", "READABLE_REVISIONS", "SCHEMA_REVISION", "SIGNATURES"]
 
 DATABASE = "registry.db"
 BLOBS = "blobs"
 CHECKOUTS = "checkouts"
+SIGNATURES = "signatures"
 # The newest revision in migrations/versions; a test holds the two together.
 SCHEMA_REVISION = "0002"
 # Those whose tables a look-up can read; what writes brings a registry to the newest.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands import registry_files
+from flows.commands import registry_files, registry_signing
 from flows.commands.group import VerbGroup
 from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option
@@ -37,7 +37,13 @@ def command() -> None:
     """
 
 
-for verb in (registry_files.import_command, registry_files.export_command, registry_files.card_command):
+for verb in (
+    registry_files.import_command,
+    registry_files.export_command,
+    registry_files.card_command,
+    registry_signing.sign_command,
+    registry_signing.verify_signature_command,
+):
     command.add_command(verb)
 
 
