@@ -20,11 +20,21 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 USER, ASSISTANT = {"role": "user", "content": "ping"}, {"role": "assistant", "content": "pong"}
 SYSTEM = {"role": "system", "content": "Answer."}
-CONVERSATIONS: tuple[tuple[list[dict[str, str]], bool], ...] = (
-    ([USER], True),
-    ([SYSTEM, USER], True),
-    ([SYSTEM, USER, ASSISTANT, USER], True),
-    ([USER, ASSISTANT], False),
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": "Looks a word up.",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
+    },
+}
+# messages, whether the assistant is asked to go on, and tools
+CONVERSATIONS: tuple[tuple[list[dict[str, str]], bool, list[dict[str, Any]] | None], ...] = (
+    ([USER], True, None),
+    ([SYSTEM, USER], True, None),
+    ([SYSTEM, USER, ASSISTANT, USER], True, None),
+    ([USER, ASSISTANT], False, None),
+    ([SYSTEM, USER], True, [TOOL]),
 )
 
 
@@ -77,11 +87,11 @@ def judge(text: str, limit: int) -> dict[str, Any]:
     except (RecursionError, MemoryError, OverflowError) as error:
         return {"refused": f"can't be read within the limits ({type(error).__name__})"}
     left, errors = limit, []
-    for messages, prompt in CONVERSATIONS:
+    for messages, prompt, tools in CONVERSATIONS:
         names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
         try:
             for piece in template.generate(
-                messages=messages, tools=None, documents=None, add_generation_prompt=prompt, **names
+                messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **names
             ):
                 left -= len(piece)
                 if left < 0:

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from registry.allowed_files import ALLOWED_NAMES, ALLOWED_SUFFIXES, MAX_TEXT_BYTES, TEXT_SUFFIXES, refuse
+from registry.canonical import without_repeats
 from registry.tensors import read_header
 
 __all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "scan"]
@@ -121,11 +122,12 @@ def _is_text_pickle(content: bytes) -> bool:
 
 
 def _check_json(path: str, text: str) -> None:
+    name = PurePosixPath(path).name
     try:
-        document = json.loads(text)
+        # vocabularies are large, and some hold a token twice
+        document = json.loads(text, object_pairs_hook=None if name in VOCABULARIES else without_repeats)
     except (ValueError, RecursionError) as error:
         refuse(path, f"is not JSON: {error}")
-    name = PurePosixPath(path).name
     pending: list[Any] = [] if name in VOCABULARIES else [document]
     while pending:
         value = pending.pop()

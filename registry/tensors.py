@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from registry.allowed_files import refuse
+from registry.canonical import without_repeats
 
 __all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "Readable", "TensorEntry", "check_finite", "read_header"]
 
@@ -92,7 +93,7 @@ def read_header(path: str, stream: Readable, size: int) -> dict[str, TensorEntry
     try:
         if raw[:1] != b"{":
             raise ValueError("it doesn't begin with '{'")
-        header = json.loads(raw.decode(), object_pairs_hook=_without_repeats)
+        header = json.loads(raw.decode(), object_pairs_hook=without_repeats)
         _check_metadata(header.pop("__metadata__", {}))
         tensors = {name: _entry(name, entry) for name, entry in header.items()}
     except RecursionError:
@@ -148,14 +149,6 @@ def check_finite(path: str, stream: Readable, tensors: Mapping[str, TensorEntry]
                     place = read // item + int(found.argmax())
                     refuse(path, f"has a number that is NaN or infinite: tensor {name[:80]!r}, element {place}")
             read += len(piece)
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)[:80]!r} stands in it twice")
-    return found
 
 
 def _check_metadata(metadata: Any) -> None:

@@ -143,7 +143,9 @@ def _is_text_pickle(content: bytes) -> bool:
 
 def _check_json(path: Path) -> None:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        # vocabularies are large, and some hold a token twice
+        hook = None if path.name in VOCABULARIES else _without_repeats
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}", next_step="fetch the model again") from error
     if path.name not in VOCABULARIES:
