@@ -42,6 +42,7 @@ __all__ = ["IMPORT_KINDS", "import_folder"]
 
 IMPORT_KINDS = ("base", "full", "adapter", "merged")
 ORIGIN = "imported folder"
+MAX_LICENCE = 200  # characters of a licence's name
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,10 @@ def _weights(folder: Path, scanned: ScannedFolder, kind: str, base: Version | No
             allowed="--kind base by itself; --kind full or merged with the --base that they were made from",
             next_step="give --base REF, or leave --kind out" if base is None else "leave one of the two out",
         )
-    check_base(folder)
+    binding = _fingerprint(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "an unknown way")
+    if recipe := config.get("quantization_config"):
+        method = recipe.get("quant_method") if isinstance(recipe, dict) else recipe
         raise InputError(
             f"the weights in {folder} are quantized ({method})",
             allowed="weights in float32, bfloat16 or float16",
@@ -167,7 +168,6 @@ def _weights(folder: Path, scanned: ScannedFolder, kind: str, base: Version | No
         )
     files = base_files(folder)
     entries = {name: scanned.files[name] for name in files}
-    binding = fingerprint(folder)
     _check_unchanged(files, scanned)
     metadata = {
         "origin": ORIGIN,
@@ -189,6 +189,23 @@ def _weights(folder: Path, scanned: ScannedFolder, kind: str, base: Version | No
         metadata=metadata,
     )
     return _Prepared(manifest, files)
+
+
+def _fingerprint(folder: Path) -> Fingerprint:
+    """Check that a folder is a whole base, and compute its digests.
+
+    Raises:
+        InputError: It is none, or its settings have a form that nothing can be made of.
+    """
+    try:
+        check_base(folder)
+        return fingerprint(folder)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the settings in {folder} can't be understood: {type(error).__name__}: {error}",
+            allowed="config.json, generation_config.json and tokenizer_config.json as transformers writes them",
+            next_step="fetch the model again",
+        ) from error
 
 
 def _adapter(
@@ -342,4 +359,6 @@ def _stated_licence(folder: Path) -> str | None:
     if not isinstance(front, dict):
         return None
     stated = front.get("license_name") if front.get("license") == "other" else front.get("license")
-    return stated if isinstance(stated, str) and stated.strip() else None
+    if not isinstance(stated, str) or not stated.isprintable() or not 0 < len(stated.strip()) <= MAX_LICENCE:
+        return None
+    return stated.strip()

@@ -116,6 +116,8 @@ def write_folder(blobs: BlobStore, files: Mapping[str, Source], destination: Pat
                 stream.flush()
                 os.fsync(stream.fileno())
                 total += stream.tell()
+        for folder in {incoming, *((incoming / path).parent for path in files)}:
+            _flush(folder)
         # an empty folder gives way; one that has been filled meanwhile does not
         os.replace(incoming, destination)
     except OSError as error:
@@ -126,12 +128,17 @@ def write_folder(blobs: BlobStore, files: Mapping[str, Source], destination: Pat
         ) from error
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
-    parent = os.open(destination.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+    _flush(destination.parent)
     return total
+
+
+def _flush(folder: Path) -> None:
+    """Flush a folder's entries, so that they survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def hf_layout(version: Version, card: str) -> Layout:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from registry.allowed_files import ALLOWED_NAMES, ALLOWED_SUFFIXES, MAX_TEXT_BYTES, TEXT_SUFFIXES, refuse
-from registry.canonical import without_repeats
+from registry.canonical import canonical_json, without_repeats
 from registry.tensors import read_header
 
 __all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "scan"]
@@ -23,6 +23,9 @@ __all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "scan"]
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
 # Any text may be a token, and no loader looks for code keys in a vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+# Settings that loaders read by name.
+OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+           "adapter_config.json", "tunewright.json", "head.json")  # fmt: skip
 
 _MAGIC = {
     b"PK\x03\x04": "a zip archive (PyTorch and NumPy keep pickles in these)",
@@ -128,6 +131,10 @@ def _check_json(path: str, text: str) -> None:
         document = json.loads(text, object_pairs_hook=None if name in VOCABULARIES else without_repeats)
     except (ValueError, RecursionError) as error:
         refuse(path, f"is not JSON: {error}")
+    if name in OBJECTS and not isinstance(document, dict):
+        refuse(path, "is no JSON object, which every loader takes it for")
+    if name not in VOCABULARIES:
+        _check_has_digest(path, document)
     pending: list[Any] = [] if name in VOCABULARIES else [document]
     while pending:
         value = pending.pop()
@@ -141,6 +148,14 @@ def _check_json(path: str, text: str) -> None:
             pending.extend(v for v in value if isinstance(v, dict | list))
     if name.endswith(".safetensors.index.json"):
         _check_index(path, document)
+
+
+def _check_has_digest(path: str, document: Any) -> None:
+    """Refuse what json reads and JSON hasn't: NaN, infinity, and halves of characters; no digest is taken of them."""
+    try:
+        canonical_json(document).encode()
+    except ValueError as error:
+        refuse(path, f"holds what is no JSON: {str(error)[:120]}")
 
 
 def _check_auto_mapping(path: str, mapping: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
+from components.files import canonical_json
 
 __all__ = ["ALLOWED_SUFFIXES", "ALLOWED_TEXT", "check_file"]
 
@@ -51,6 +52,9 @@ DTYPE_BITS = {
 ALLOWED_TEXT = "a folder of safetensors, JSON, tokenizer and template files, without code, pickles or links"
 # Any text may be a token, and no loader looks for code keys in a vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+# Settings that loaders read by name.
+OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+           "adapter_config.json", "tunewright.json", "head.json")  # fmt: skip
 
 
 def check_file(path: Path) -> None:
@@ -148,7 +152,14 @@ def _check_json(path: Path) -> None:
         document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}", next_step="fetch the model again") from error
+    if path.name in OBJECTS and not isinstance(document, dict):
+        raise InputError(f"{path} is no JSON object", next_step="fetch the model again")
     if path.name not in VOCABULARIES:
+        try:
+            # json reads NaN, infinity and halves of characters, of which no digest can be taken
+            canonical_json(document).encode()
+        except ValueError as error:
+            raise InputError(f"{path} holds what is no JSON: {error}", next_step="fetch the model again") from error
         found = _code_key(document)
         if found:
             raise InputError(

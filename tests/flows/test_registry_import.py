@@ -179,6 +179,44 @@ def test_what_is_no_model_is_refused_and_nothing_is_stored(
     assert not list((registry.folder / "blobs").rglob("*.*"))
 
 
+ODD_SETTINGS = {
+    "no object": ("config.json", []),
+    "quantization in a word": ("config.json", {"quantization_config": "gptq"}),
+    "numbers and words that end an answer": ("generation_config.json", {"eos_token_id": [3, "a"]}),
+    "index of numbers": ("model.safetensors.index.json", {"weight_map": {"a": 3}}),
+    "index of nothing": ("model.safetensors.index.json", None),
+    "template that is a mapping": ("tokenizer_config.json", {"chat_template": {"default": 3}}),
+    "templates that are words": ("tokenizer_config.json", {"chat_template": ["a", 3]}),
+    "number without end": ("tokenizer_config.json", {"model_max_length": float("inf")}),
+    "half of a character": ("config.json", {"architectures": ["\ud800"]}),
+}
+
+
+@pytest.mark.parametrize(("name", "values"), ODD_SETTINGS.values(), ids=ODD_SETTINGS)
+def test_settings_of_a_form_that_nobody_writes_are_told_and_no_failure(
+    registry: Registry, base: Path, name: str, values: Any
+) -> None:
+    path = base / name
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**before, **values} if isinstance(values, dict) else values))
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises((InputError, FileRefused)):
+        import_folder(registry, base, name="tiny")
+    assert registry.versions() == []
+
+
+@pytest.mark.parametrize("record", [{"base_fingerprint": 3}, {}, [], {"rope_scaling": {"type": "x"}}])
+def test_a_record_of_the_base_that_nobody_wrote_binds_nothing(
+    registry: Registry, base: Path, adapter: Path, record: Any
+) -> None:
+    import_folder(registry, base, name="tiny")
+    write_binding(adapter, fingerprint(base))
+    path = adapter / "tunewright.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **record} if record else record))
+    with pytest.raises((InputError, FileRefused)):
+        import_folder(registry, adapter, name="sql", base="tiny")
+
+
 def test_a_hostile_folder_leaves_nothing_behind(registry: Registry, base: Path) -> None:
     (base / "optimizer.json").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(FileRefused, match=r"optimizer.json.*pickle"):

@@ -74,6 +74,12 @@ REFUSED = {
     "header of another encoding": ("a.safetensors", raw_header(("{" + ENTRY.decode() + "}").encode("utf-16-le"))),
     "metadata that is no text": ("a.safetensors", raw_header(b'{"__metadata__": {"a": 1}, ' + ENTRY + b"}")),
     "code behind a name that stands twice": ("config.json", b'{"auto_map": {"a": "b.C"}, "auto_map": null}'),
+    "number that is none": ("config.json", b'{"a": NaN}'),
+    "number without end": ("tokenizer_config.json", b'{"model_max_length": 1e999}'),
+    "half of a character": ("config.json", b'{"a": ["\\ud800"]}'),
+    "half of a character as a key": ("config.json", b'{"\\ud800": 1}'),
+    "settings that are a list": ("generation_config.json", b"[]"),
+    "settings that are nothing": ("adapter_config.json", b"null"),
     "shape that costs time": ("a.safetensors", tensors({**ONE, "shape": [10**9] * 100_000})),
     "code through auto_map": ("config.json", b'{"auto_map": {"AutoModel": "evil.Model"}}'),
     "code deep inside": ("config.json", b'{"a": [{"b": {"auto_map": 1}}]}'),
@@ -151,6 +157,7 @@ def test_both_sides_have_the_same_lists() -> None:
     assert scanning._MAGIC.keys() == {magic for magic, _ in safety.MAGIC}
     assert tensor_rules.DTYPE_BITS == safety.DTYPE_BITS
     assert scanning.CODE_KEYS == safety.CODE_KEYS
+    assert scanning.OBJECTS == safety.OBJECTS
     assert scanning.VOCABULARIES == safety.VOCABULARIES
     assert allowed.MAX_TEXT_BYTES == safety.MAX_TEXT_BYTES
     assert tensor_rules.MAX_TENSOR_BITS == safety.MAX_TENSOR_BITS
