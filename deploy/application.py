@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.canary import check_canary
@@ -27,8 +28,13 @@ TOKEN_VARIABLE = "TUNEWRIGHT_TOKEN"
 REF_VARIABLE = "TUNEWRIGHT_SERVED_REF"
 
 
-def make_engine(model: ServedModel) -> TorchEngine:
-    """Return an engine that verifies and loads the folder, and is ready once the canary has passed."""
+def make_engine(model: ServedModel, public_key: Path | None = None) -> TorchEngine:
+    """Return an engine that verifies and loads the folder, and is ready once the canary has passed.
+
+    Args:
+        model: The staged model.
+        public_key: The key that must have signed it.
+    """
 
     seconds: dict[str, float] = {}
 
@@ -36,7 +42,7 @@ def make_engine(model: ServedModel) -> TorchEngine:
         started = time.perf_counter()
         # hashing and importing the frameworks each take seconds, and hashing holds no interpreter lock
         with ThreadPoolExecutor(1) as pool:
-            verified = pool.submit(model.verify)
+            verified = pool.submit(model.verify, public_key)
             importlib.import_module("transformers.modeling_utils")
             verified.result()
         seconds["verify"] = round(time.perf_counter() - started, 3)
@@ -65,20 +71,26 @@ def make_engine(model: ServedModel) -> TorchEngine:
 
 
 def make_app(
-    model: ServedModel, token: str | None, engine: Engine | None = None, *, other_names: Sequence[str] = ()
+    model: ServedModel,
+    token: str | None,
+    engine: Engine | None = None,
+    *,
+    other_names: Sequence[str] = (),
+    public_key: Path | None = None,
 ) -> FastAPI:
     """Return the endpoint of a staged model.
 
     Args:
         model: The staged model.
         token: Bearer token of clients; None answers clients on this machine only.
-        engine: What generates; `make_engine(model)` when not given.
+        engine: What generates; `make_engine(model, public_key)` when not given.
         other_names: What clients may name the model by besides its name, its version and its digest.
+        public_key: The key that must have signed it.
     """
     from deploy.openai_api.app import create_app
 
     return create_app(
-        engine or make_engine(model),
+        engine or make_engine(model, public_key),
         model_name=model.name,
         digest=model.digest,
         token=token,

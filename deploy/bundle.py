@@ -2,7 +2,7 @@
 
 <out_home>/models/<digest>-<staging>/           the staged model, see model.py
 <out_home>/bentoml/bentos/<name>/<version>/     the bento; BENTOML_HOME is <out_home>/bentoml
-    src/deploy, src/components                  code        src/model    hard links to the staged model
+    src/deploy, src/components, src/registry    code        src/model    hard links to the staged model
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from components.errors import TunewrightError
 from components.files import digest_of, sha256_file, write_atomic
 from deploy.model import DESCRIPTION_FILE, ServedModel
 from deploy.requirements import pinned_requirements, serving_packages
+from deploy.signature import signatures_digest
 from deploy.staging import link_tree
 
 __all__ = ["Bundle", "bento_environment", "build_bundle"]
 
 CODE_FOLDERS = ("components", "deploy")
+# what checks a signature, and no more of the registry
+REGISTRY_FILES = ("__init__.py", "canonical.py", "envelope.py", "errors.py")
 BUILD_TIMEOUT_SECONDS = 300
 
 
@@ -70,12 +73,14 @@ def build_bundle(model: ServedModel, *, out_home: Path) -> Bundle:
     started = time.monotonic()
     out_home = out_home.absolute()
     code = _code_files()
-    requirements = pinned_requirements(serving_packages(model.quantization))
+    signed = signatures_digest(model.folder)
+    requirements = pinned_requirements(serving_packages(model.quantization, signed=signed is not None))
     revision = digest_of(
         {
             "code": {str(path): sha256_file(source) for path, source in code.items()},
             "requirements": requirements,
             "model": {name: value for name, value in model.to_dict().items() if name != "created"},
+            "signatures": signed,
         }
     )
     bento_name = re.sub(r"[^a-z0-9_.-]+", "-", model.name.lower()).strip("-._") or "model"
@@ -108,6 +113,7 @@ def bento_environment(home: Path) -> dict[str, str]:
 def _code_files() -> dict[Path, Path]:
     root = Path(__file__).resolve().parents[1]
     files = [path for folder in CODE_FOLDERS for path in sorted((root / folder).rglob("*")) if path.is_file()]
+    files += [root / "registry" / name for name in REGISTRY_FILES]
     return {path.relative_to(root): path for path in files if "__pycache__" not in path.parts}
 
 

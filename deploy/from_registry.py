@@ -27,6 +27,7 @@ class VersionFiles:
         base_folder: Verified files of the base, or of the whole model when there is nothing beside it.
         adapter_folder: Verified files of the adapter or head.
         manifest: The version's manifest as plain JSON; its fingerprints and file digests are enforced.
+        signatures: What proves that somebody signed it; None where nobody did.
     """
 
     name: str
@@ -35,6 +36,7 @@ class VersionFiles:
     base_folder: Path
     adapter_folder: Path | None
     manifest: Mapping[str, Any]
+    signatures: Mapping[str, Any] | None = None
 
     @property
     def label(self) -> str:
@@ -54,13 +56,16 @@ class VersionFiles:
         return found if type(found) is int and found > 0 else None
 
 
-def version_files(registry: Registry, ref: str, *, proven: bool = False) -> VersionFiles:
+def version_files(
+    registry: Registry, ref: str, *, proven: bool = False, public_key: Path | None = None
+) -> VersionFiles:
     """Resolve a REF once and check its files out, with those of its base where it is an adapter or a head.
 
     Args:
         registry: An open registry.
         ref: `name`, `name:vN`, `name@alias` or a digest prefix.
         proven: Refuse a version that is not proven, before any of its files are read.
+        public_key: Refuse a version that the key in this file has not signed.
 
     Returns:
         What `stage_model` lays out.
@@ -68,14 +73,17 @@ def version_files(registry: Registry, ref: str, *, proven: bool = False) -> Vers
     Raises:
         InputError: A kind of version that can't be served.
         VerdictError: No alias points at it, and its newest report doesn't satisfy its policy, or there is none.
-        Registry errors: Unknown or ambiguous REF, a policy that can't be used, a damaged file.
+        Registry errors: Unknown or ambiguous REF, a policy that can't be used, a damaged file; SignatureRefused.
     """
     from registry.manifest import BOUND_KINDS, WHOLE_KINDS
+    from registry.signatures import carried_signatures, require_signature
 
     found = registry.resolve(ref)
     manifest = found.manifest
     if proven:
         _require_proven(registry, found)
+    if public_key is not None:
+        require_signature(registry, found, public_key)
     if found.kind in BOUND_KINDS:
         base = next(parent.digest for parent in manifest.parents if parent.role == "base")
         base_folder, adapter_folder = registry.checkout(base), registry.checkout(found.digest)
@@ -94,6 +102,7 @@ def version_files(registry: Registry, ref: str, *, proven: bool = False) -> Vers
         base_folder=base_folder,
         adapter_folder=adapter_folder,
         manifest=manifest.to_dict(),
+        signatures=carried_signatures(registry, found),
     )
 
 

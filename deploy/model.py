@@ -3,6 +3,7 @@
     <folder>/tunewright-bundle.json   name, version, digest, fingerprints, canary, sha256 of each file
     <folder>/base/                    config, safetensors, tokenizer, template
     <folder>/adapter/                 an adapter or a head, where the version is one
+    <folder>/tunewright-signatures.json   who signed it, where somebody did (signature.py)
 
 Staged from verified registry checkouts; read by the plain server and by the bundle alike.
 """
@@ -21,6 +22,7 @@ from components.models.fingerprint import BINDING_FILE, Fingerprint, fingerprint
 from components.models.head import CONFIG_FILE
 from components.models.rope import RopeScaling, read_scaling
 from deploy.canary import Canary
+from deploy.signature import SIGNATURES_FILE, check_signature
 
 __all__ = ["ADAPTER", "BASE", "DESCRIPTION_FILE", "FORMAT", "ServedModel", "check_base"]
 
@@ -112,15 +114,21 @@ class ServedModel:
         document |= {"max_new_tokens": self.max_new_tokens}
         return {"format": FORMAT, **document, "canary": self.canary.to_dict(), "files": dict(self.files)}
 
-    def verify(self) -> None:
+    def verify(self, public_key: Path | None = None) -> None:
         """Hold every file against the description, and the adapter against the base.
 
+        Args:
+            public_key: Hold the description against what the key in this file has signed, too.
+
         Raises:
+            VerdictError: The key has not signed it.
             ConflictError: A file is missing, added or changed, or the base is not the one described or not the one
                 that the adapter was trained on.
         """
+        if public_key is not None:
+            check_signature(self, public_key)
         present = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
-        odd = sorted((present - {DESCRIPTION_FILE}) ^ set(self.files))
+        odd = sorted((present - {DESCRIPTION_FILE, SIGNATURES_FILE}) ^ set(self.files))
         if odd:
             what = "is missing" if odd[0] in self.files else "was added"
             raise _changed(self, f"file {odd[0]} {what}")

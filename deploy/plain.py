@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import TunewrightError, VerdictError
@@ -23,6 +24,7 @@ def serve_plain(
     token: str | None,
     on_ready: Callable[[str, Mapping[str, Any]], None],
     other_names: Sequence[str] = (),
+    public_key: Path | None = None,
 ) -> None:
     """Serve until interrupted or terminated.
 
@@ -33,19 +35,20 @@ def serve_plain(
         token: Bearer token of clients.
         other_names: What clients may name the model by besides its name, its version and its digest.
         on_ready: Called once, from another thread, with the URL and what the canary found.
+        public_key: The key that must have signed it.
 
     Raises:
         InputError: A host or port that can't be used.
         ConflictError: A changed file, or another base; nothing listens then.
-        VerdictError: The canary failed.
+        VerdictError: The key has not signed it, or the canary failed.
     """
     import uvicorn
 
     from deploy.application import make_app, make_engine
 
     host, port = check_address(host, port, token)
-    model.verify()
-    engine = make_engine(model)
+    model.verify(public_key)
+    engine = make_engine(model, public_key)
     app = make_app(model, token, engine, other_names=other_names)
     config = uvicorn.Config(
         app,

@@ -25,9 +25,15 @@ SERVING_PACKAGES = (
 QUANTIZATION_PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao", "int4": "torchao"}
 
 
-def serving_packages(quantization: str | None) -> tuple[str, ...]:
-    """Return the packages that serve a version whose weights are quantized so, or not at all."""
-    return SERVING_PACKAGES if quantization is None else (*SERVING_PACKAGES, QUANTIZATION_PACKAGES[quantization])
+def serving_packages(quantization: str | None, *, signed: bool = False) -> tuple[str, ...]:
+    """Return the packages that serve a version whose weights are quantized so, or not at all.
+
+    Args:
+        quantization: How, as manifests call it.
+        signed: The bundle carries signatures that a server may be told to check.
+    """
+    more = [] if quantization is None else [QUANTIZATION_PACKAGES[quantization]]
+    return (*SERVING_PACKAGES, *more, *(["cryptography"] if signed else []))
 
 
 def pinned_requirements(packages: tuple[str, ...] = SERVING_PACKAGES) -> list[str]:

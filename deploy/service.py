@@ -17,6 +17,8 @@ from components.errors import TunewrightError
 from deploy.application import REF_VARIABLE, TOKEN_VARIABLE, make_app
 from deploy.lifeline import follow_parent
 from deploy.model import ServedModel
+from deploy.signature import required_key
+from registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,7 +30,12 @@ TIMEOUT_SECONDS = 3600
 follow_parent()
 model = ServedModel.read(MODEL_FOLDER)
 served_by = os.environ.get(REF_VARIABLE)
-app = make_app(model, os.environ.get(TOKEN_VARIABLE) or None, other_names=(served_by,) if served_by else ())
+app = make_app(
+    model,
+    os.environ.get(TOKEN_VARIABLE) or None,
+    other_names=(served_by,) if served_by else (),
+    public_key=required_key(),
+)
 
 
 class Passage:
@@ -58,10 +65,10 @@ class Endpoint:
     @bentoml.on_deployment
     @staticmethod
     def verify() -> None:
-        """Refuse to start on a changed file or another base; runs once, before any worker."""
+        """Refuse to start on a changed file, another base or a missing signature; runs once, before any worker."""
         try:
-            model.verify()
-        except TunewrightError as error:
+            model.verify(required_key())
+        except (TunewrightError, RegistryError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(error.exit_status) from error
 

@@ -23,6 +23,7 @@ from components.errors import ConflictError, InputError, TunewrightError, Verdic
 from deploy.application import REF_VARIABLE, TOKEN_VARIABLE
 from deploy.bundle import bento_environment
 from deploy.lifeline import FOLLOW_VARIABLE
+from deploy.signature import KEY_VARIABLE
 
 __all__ = ["RunningServer", "bento_command", "check_address", "serve_bundle"]
 
@@ -113,7 +114,7 @@ def check_address(host: str, port: int, token: str | None) -> tuple[str, int]:
 
 
 def bento_command(path: Path, host: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Return command line and environment that serve a bundle, without the token.
+    """Return command line and environment that serve a bundle, without the token and the key.
 
     Args:
         path: The bundle's folder.
@@ -122,7 +123,7 @@ def bento_command(path: Path, host: str, port: int) -> tuple[list[str], dict[str
     """
     command = [sys.executable, "-m", "bentoml", "serve", str(path), "--host", host, "--port", str(port)]
     environment = bento_environment(path.parents[2])
-    for variable in (TOKEN_VARIABLE, REF_VARIABLE):
+    for variable in (TOKEN_VARIABLE, REF_VARIABLE, KEY_VARIABLE):
         environment.pop(variable, None)
     return command, environment
 
@@ -135,6 +136,7 @@ def serve_bundle(
     *,
     host: str = "127.0.0.1",
     served_by: str | None = None,
+    public_key: Path | None = None,
     timeout_seconds: float = 180.0,
 ) -> Iterator[RunningServer]:
     """Serve a bundle with BentoML while the block runs.
@@ -145,6 +147,7 @@ def serve_bundle(
         token: Bearer token of clients; handed over in the child's environment alone.
         host: Numeric address.
         served_by: The REF that clients may name the model by, too.
+        public_key: The key that must have signed it.
         timeout_seconds: Most time until the model is ready.
 
     Yields:
@@ -153,7 +156,7 @@ def serve_bundle(
     Raises:
         InputError: A host, port or bundle that can't be used.
         ConflictError: A changed file or another base: the server refused to start.
-        VerdictError: The canary failed.
+        VerdictError: The key has not signed it, or the canary failed.
         TunewrightError: It ended, or was not ready in time; carries the end of its log.
     """
     if not (path / "bento.yaml").is_file():
@@ -163,6 +166,8 @@ def serve_bundle(
     environment[FOLLOW_VARIABLE] = "1"
     if served_by:
         environment[REF_VARIABLE] = served_by
+    if public_key is not None:
+        environment[KEY_VARIABLE] = str(public_key.absolute())
     if token:
         environment[TOKEN_VARIABLE] = token
     with tempfile.TemporaryDirectory(prefix="tunewright-serve-") as folder:

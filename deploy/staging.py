@@ -19,6 +19,7 @@ from components.models.safety import check_chat_template, check_folder
 from deploy.canary import PROBES, QUANTIZED_TIE_MARGIN, TIE_MARGIN, Canary, record_canary
 from deploy.engines.threads import one_thread, wait_politely
 from deploy.model import ADAPTER, BASE, DESCRIPTION_FILE, FORMAT, ServedModel, check_base
+from deploy.signature import keep_signatures
 
 if TYPE_CHECKING:
     from deploy.from_registry import VersionFiles
@@ -51,6 +52,7 @@ def stage_model(files: VersionFiles, *, out_home: Path) -> ServedModel:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder.parent / f".{folder.name}.lock")):
             if folder.is_dir():
+                keep_signatures(folder, files.signatures)
                 return ServedModel.read(folder)
             wait_politely()
             expected = _expected(files.manifest)
@@ -76,6 +78,7 @@ def stage_model(files: VersionFiles, *, out_home: Path) -> ServedModel:
                     probe = record_canary(weights, tokenizer, dtype=model.dtype, quantization=model.quantization)
                 model = replace(model, canary=probe)
                 write_json(partial / DESCRIPTION_FILE, model.to_dict())
+                keep_signatures(partial, files.signatures)
                 os.replace(partial, folder)
             return replace(model, folder=folder)
     except OSError as error:

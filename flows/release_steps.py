@@ -15,6 +15,7 @@ from components.models.adapters import ADAPTER_FILES
 from components.models.fingerprint import base_files, file_digest, fingerprint
 from components.models.head import HEAD_FILES
 from components.models.quantize import stored_quantization
+from flows.base_manifest import base_manifest
 from flows.job import Job
 from flows.observer import Observer
 from flows.run_settings import rope_scaling
@@ -394,24 +395,13 @@ def _register_base(registry: Any, job: Job, observer: Observer) -> Any:
         version = registry.resolve(job.version_base.digest)
         observer.say(f"  base {version.label}")
         return version
-    from registry.manifest import FileEntry, Manifest
+    from registry.manifest import FileEntry
 
     files = base_files(job.base.folder)
     _check_chosen(job, files)
     # the files have just been read for the fingerprint, and storing them holds their bytes against these digests
     entries = {name: FileEntry(path.stat().st_size, file_digest(path)) for name, path in files.items()}
-    digests = {"base": job.binding.base, "tokenizer": job.binding.tokenizer, "template": job.binding.template}
-    manifest = Manifest(
-        kind="base",
-        files=entries,
-        base_fingerprint=job.binding.base,
-        tokenizer_digest=job.binding.tokenizer,
-        template_digest=job.binding.template,
-        # with every file: a setting that no digest covers makes another version, not a conflict
-        content_key=digest_of({**digests, "files": {name: entry.sha256 for name, entry in entries.items()}}),
-        licence=job.base.licence,
-        metadata={"origin": job.base.origin},
-    )
+    manifest = base_manifest(job.binding, entries, job.base.licence, {"origin": job.base.origin})
     version = registry.register(job.base_name, manifest, files)
     observer.say(f"  base {version.label}")
     return version

@@ -1,4 +1,4 @@
-"""One text for one value: the canonical JSON that every digest in the registry is taken over."""
+"""One text for one value, and one value for one text: the canonical JSON that every digest is taken over."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-__all__ = ["canonical_json", "sha256_text"]
+__all__ = ["canonical_json", "sha256_text", "without_repeats"]
 
 
 def canonical_json(value: Any) -> str:
@@ -22,3 +22,19 @@ def canonical_json(value: Any) -> str:
 def sha256_text(text: str) -> str:
     """Return the hex sha256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's pairs as a mapping: `json.loads(text, object_pairs_hook=without_repeats)`.
+
+    Of a name that stands twice one reader takes the first value, another the last.
+
+    Raises:
+        ValueError: A name stands twice.
+    """
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:80]!r} stands in it twice")
+        found[name] = value
+    return found

@@ -18,8 +18,11 @@ RegistryError (exit 1)
 │   ├── ReportInvalid         an evaluation report isn't plain JSON
 │   ├── BaseMismatch          an adapter's base isn't the base that it names as parent
 │   ├── EvaluationMismatch    a report measured other files than those of the version that it is recorded for
+│   ├── KeyUnusable           a file holds no ed25519 key in PEM, or its password is missing or wrong
+│   ├── ExportRefused         a version can't be laid out in the form that was asked for
 │   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
 ├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
+├── SignatureRefused (exit 3) a version is not signed by the key that was given, or not as it is
 ├── MissingError (exit 4)
 │   ├── RegistryNotFound      there is no registry at this path
 │   ├── VersionNotFound       no version has this name, number or digest
@@ -57,8 +60,10 @@ __all__ = [
     "DigestTaken",
     "DriverMissing",
     "EvaluationMismatch",
+    "ExportRefused",
     "FileRefused",
     "GateRefused",
+    "KeyUnusable",
     "ManifestInvalid",
     "MissingError",
     "ParentNotFound",
@@ -72,6 +77,7 @@ __all__ = [
     "ReportInvalid",
     "RollbackRefused",
     "SchemaUnsupported",
+    "SignatureRefused",
     "VersionNotFound",
     "WrongDatabase",
 ]
@@ -170,6 +176,14 @@ class EvaluationMismatch(RegistryInputError):
     """A report measured other files than those of the version that it is recorded for."""
 
 
+class KeyUnusable(RegistryInputError):
+    """A file holds no key that can be used."""
+
+
+class ExportRefused(RegistryInputError):
+    """A version can't be laid out in the form that was asked for."""
+
+
 class RollbackRefused(RegistryInputError):
     """A roll-back's target or reason can't be used."""
 
@@ -191,6 +205,12 @@ class GateRefused(RegistryError):
         self.reasons = tuple(reasons)
         self.gate = gate
         super().__init__("\n".join([problem, *(f"  - {r}" for r in reasons)]), allowed=allowed, next_step=next_step)
+
+
+class SignatureRefused(RegistryError):
+    """A version is not signed by the key that was given, or not as it is."""
+
+    exit_status = 3
 
 
 class MissingError(RegistryError):

@@ -4,16 +4,18 @@
 <registry>/database.json                   or: which PostgreSQL database has them, and this registry's id in it
 <registry>/blobs/sha256/ab/abcdef...       file contents, each named by its sha256
 <registry>/checkouts/<version digest>/...  verified folders of a version's files, made on demand
+<registry>/signatures/<version digest>/... envelopes by key id, kept as they were written
 """
 
 from __future__ import annotations
 
-__all__ = ["BINDING", "BLOBS", "CHECKOUTS", "DATABASE", "READABLE_REVISIONS", "SCHEMA_REVISION"]
+__all__ = ["BINDING", "BLOBS", "CHECKOUTS", "DATABASE", "READABLE_REVISIONS", "SCHEMA_REVISION", "SIGNATURES"]
 
 DATABASE = "registry.db"
 BINDING = "database.json"
 BLOBS = "blobs"
 CHECKOUTS = "checkouts"
+SIGNATURES = "signatures"
 # The newest revision in migrations/versions; a test holds the two together.
 SCHEMA_REVISION = "0003"
 # Those whose tables a look-up can read; what writes brings a registry to the newest.

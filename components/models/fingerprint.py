@@ -183,8 +183,10 @@ def _binding(adapter: Path) -> tuple[Fingerprint, dict[str, Any]]:
     path = adapter / BINDING_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        found = Fingerprint(record["base_fingerprint"], record["tokenizer_digest"], record["template_digest"])
-        return found, record
+        digests = [record[key] for key in ("base_fingerprint", "tokenizer_digest", "template_digest")]
+        if not all(isinstance(digest, str) for digest in digests):
+            raise TypeError("a digest that is no text")
+        return Fingerprint(*digests), record
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the adapter in {adapter} doesn't say which base it was trained on",

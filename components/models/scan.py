@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
+from components.files import canonical_json
 
 __all__ = ["ALLOWED_SUFFIXES", "ALLOWED_TEXT", "check_file"]
 
@@ -25,6 +26,8 @@ CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
 MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive, as torch.save writes it around a pickle"),
     (b"PK\x05\x06", "a zip archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard data"),
     (b"\x7fELF", "an executable"),
     (b"MZ", "an executable"),
     (b"\x93NUMPY", "a numpy file, which may hold a pickle"),
@@ -35,8 +38,12 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GGUF", "a GGUF file"),
     (b"#!", "a script"),
 )
+# The record that ends a zip has 22 bytes, the last two of them the length of a comment behind it.
+ZIP_END, ZIP_END_BYTES = b"PK\x05\x06", 22
 MAX_TEXT_BYTES = 256 * 2**20
 MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit that safetensors' own reader has
+# A tensor of more bits than this is in no file; products stop here, so that a shape can't cost time by itself.
+MAX_TENSOR_BITS = 2**66
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
@@ -45,6 +52,9 @@ DTYPE_BITS = {
 ALLOWED_TEXT = "a folder of safetensors, JSON, tokenizer and template files, without code, pickles or links"
 # Any text may be a token, and no loader looks for code keys in a vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+# Settings that loaders read by name.
+OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+           "adapter_config.json", "tunewright.json", "head.json")  # fmt: skip
 
 
 def check_file(path: Path) -> None:
@@ -67,13 +77,17 @@ def check_file(path: Path) -> None:
 
 def _check_kind(path: Path) -> None:
     with path.open("rb") as stream:
-        head = stream.read(16)
+        head = stream.read(512)
     suffix = path.suffix.lower()
+    if suffix not in TEXT_SUFFIXES and _ends_as_zip(path):
+        raise _refusal(path, "ends as a zip archive does, in which PyTorch finds a pickle")
     # the first bytes of safetensors are a length and may look like anything; its header is checked apart
     if suffix != ".safetensors":
         # a pickle of protocol 2 and later opens with PROTO and its number
         if len(head) > 1 and head[0] == 0x80 and head[1] <= 5:
             raise _refusal(path, "is a pickle, which can run any code when it is read")
+        if head[257:262] == b"ustar":
+            raise _refusal(path, "is a tar archive, PyTorch's oldest format with pickles in it")
         for magic, what in MAGIC:
             if head.startswith(magic):
                 raise _refusal(path, f"is {what}")
@@ -82,6 +96,21 @@ def _check_kind(path: Path) -> None:
         raise _refusal(path, f"is of a kind that is not allowed ({path.suffix or path.name})")
     if text:
         _check_text(path)
+
+
+def _ends_as_zip(path: Path) -> bool:
+    """Say whether a zip's end record closes the file: a zip is found from its end, whatever stands before it."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(max(0, size - ZIP_END_BYTES - 0xFFFF))
+        tail = stream.read()
+    at = tail.find(ZIP_END)
+    while at >= 0:
+        comment = tail[at + ZIP_END_BYTES - 2 : at + ZIP_END_BYTES]
+        if len(comment) == 2 and int.from_bytes(comment, "little") == len(tail) - at - ZIP_END_BYTES:
+            return True
+        at = tail.find(ZIP_END, at + 1)
+    return False
 
 
 def _check_text(path: Path) -> None:
@@ -118,10 +147,19 @@ def _is_text_pickle(content: bytes) -> bool:
 
 def _check_json(path: Path) -> None:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        # vocabularies are large, and some hold a token twice
+        hook = None if path.name in VOCABULARIES else _without_repeats
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}", next_step="fetch the model again") from error
+    if path.name in OBJECTS and not isinstance(document, dict):
+        raise InputError(f"{path} is no JSON object", next_step="fetch the model again")
     if path.name not in VOCABULARIES:
+        try:
+            # json reads NaN, infinity and halves of characters, of which no digest can be taken
+            canonical_json(document).encode()
+        except ValueError as error:
+            raise InputError(f"{path} holds what is no JSON: {error}", next_step="fetch the model again") from error
         found = _code_key(document)
         if found:
             raise InputError(
@@ -166,8 +204,12 @@ def _check_safetensors(path: Path) -> None:
             raise _refusal(path, "is not safetensors (its header's length doesn't fit)")
         raw = stream.read(length)
     try:
-        header = json.loads(raw)
-        tensors = sorted(_extent(entry) for key, entry in header.items() if key != "__metadata__")
+        if raw[:1] != b"{":
+            raise ValueError("no object")
+        header = json.loads(raw.decode(), object_pairs_hook=_without_repeats)
+        if not all(isinstance(value, str) for value in header.pop("__metadata__", {}).values()):
+            raise ValueError("metadata")
+        tensors = sorted(_extent(entry) for entry in header.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _refusal(path, "is not safetensors (its header can't be read)") from error
     end = 0
@@ -179,13 +221,22 @@ def _check_safetensors(path: Path) -> None:
         raise _refusal(path, f"is cut short or padded: {size} bytes, its header says {8 + length + end}")
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
 def _extent(entry: dict[str, Any]) -> tuple[int, int, int]:
     """Return where a tensor's bytes begin and end, and how many bits its type and shape need."""
     bits = DTYPE_BITS[entry["dtype"]]
     for extent in entry["shape"]:
         if type(extent) is not int or extent < 0:
             raise ValueError("shape")
+    for extent in [0] if 0 in entry["shape"] else entry["shape"]:
         bits *= extent
+        if bits > MAX_TENSOR_BITS:
+            raise ValueError("larger than any file")
     begin, stop = entry["data_offsets"]
     if type(begin) is not int or type(stop) is not int or not 0 <= begin <= stop:
         raise ValueError("offsets")

@@ -45,6 +45,15 @@ __all__ = ["command"]
     show_default=True,
     help="The app by itself, or inside a BentoML bundle.",
 )
+@click.option(
+    "--require-signature",
+    "public_key",
+    metavar="PUBLIC_KEY_FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="TUNEWRIGHT_REQUIRE_SIGNATURE",
+    show_envvar=True,
+    help="Serve it only if this ed25519 key has signed it (`tunewright registry sign`).",
+)
 @click.option("--unproven", is_flag=True, help="Serve it although the gate says no, or nothing was measured.")
 @json_option
 @click.pass_context
@@ -56,6 +65,7 @@ def command(
     home: Path,
     token_env: str,
     engine: str,
+    public_key: Path | None,
     unproven: bool,
     as_json: bool,
 ) -> None:
@@ -83,7 +93,7 @@ def command(
         )
     host, port = check_address(host, port, token)
     with Registry.open(home / "registry", create=False) as registry:
-        files = version_files(registry, ref, proven=not unproven)
+        files = version_files(registry, ref, proven=not unproven, public_key=public_key)
     note(f"loading {files.label} ({files.digest[:12]})")
 
     def ready(url: str, canary: Mapping[str, Any]) -> None:
@@ -105,13 +115,13 @@ def command(
     if engine == "plain":
         from deploy.plain import serve_plain
 
-        serve_plain(model, host=host, port=port, token=token, on_ready=ready, other_names=(ref,))
+        serve_plain(model, host=host, port=port, token=token, on_ready=ready, other_names=(ref,), public_key=public_key)
     else:
         from deploy.bundle import build_bundle
         from deploy.serving import serve_bundle
 
         bundle = build_bundle(model, out_home=home)
-        with serve_bundle(bundle.path, port, token, host=host, served_by=ref) as server:
+        with serve_bundle(bundle.path, port, token, host=host, served_by=ref, public_key=public_key) as server:
             ready(server.url, server.ready.get("canary", {}))
             try:
                 server.wait()

@@ -6,13 +6,17 @@ import io
 import json
 import pickle
 import struct
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import components.models.scan as safety
+import registry.allowed_files as allowed
 import registry.scan as scanning
+import registry.tensors as tensor_rules
 from components.errors import InputError
 from components.models.safety import check_folder
 from registry.errors import FileRefused
@@ -31,7 +35,52 @@ def tensors(*entries: dict[str, Any], data: bytes = b"1234") -> bytes:
 
 ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 
+
+def raw_header(text: bytes, data: bytes = b"1234") -> bytes:
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def zip_after(front: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(_Evil()))
+    return front + buffer.getvalue()
+
+
+def weights_that_are_a_zip() -> bytes:
+    """A whole safetensors file whose one tensor's bytes end as a zip: torch.load would find the pickle in it."""
+    inner = zip_after(b"")
+    return tensors({"dtype": "U8", "shape": [len(inner)], "data_offsets": [0, len(inner)]}, data=inner)
+
+
+def tar_archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("pickle"))
+    return buffer.getvalue()
+
+
+ENTRY = b'"w0": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+
 REFUSED = {
+    "zip behind a vocabulary": ("spiece.model", zip_after(b"\x0a\x0e\x0a\x05<unk>")),
+    "zip inside the weights": ("a.safetensors", weights_that_are_a_zip()),
+    "tar": ("spiece.model", tar_archive()),
+    "7z": ("spiece.model", b"7z\xbc\xaf\x27\x1c"),
+    "zstd": ("spiece.model", b"\x28\xb5\x2f\xfd\x00"),
+    "tensor that stands twice": ("a.safetensors", raw_header(b"{" + ENTRY + b", " + ENTRY + b"}")),
+    "dtype that stands twice": ("a.safetensors", raw_header(b"{" + ENTRY.replace(b"{", b'{"dtype": "I8", ') + b"}")),
+    "white space before the header": ("a.safetensors", raw_header(b"  {" + ENTRY + b"}")),
+    "header of another encoding": ("a.safetensors", raw_header(("{" + ENTRY.decode() + "}").encode("utf-16-le"))),
+    "metadata that is no text": ("a.safetensors", raw_header(b'{"__metadata__": {"a": 1}, ' + ENTRY + b"}")),
+    "code behind a name that stands twice": ("config.json", b'{"auto_map": {"a": "b.C"}, "auto_map": null}'),
+    "number that is none": ("config.json", b'{"a": NaN}'),
+    "number without end": ("tokenizer_config.json", b'{"model_max_length": 1e999}'),
+    "half of a character": ("config.json", b'{"a": ["\\ud800"]}'),
+    "half of a character as a key": ("config.json", b'{"\\ud800": 1}'),
+    "settings that are a list": ("generation_config.json", b"[]"),
+    "settings that are nothing": ("adapter_config.json", b"null"),
+    "shape that costs time": ("a.safetensors", tensors({**ONE, "shape": [10**9] * 100_000})),
     "code through auto_map": ("config.json", b'{"auto_map": {"AutoModel": "evil.Model"}}'),
     "code deep inside": ("config.json", b'{"a": [{"b": {"auto_map": 1}}]}'),
     "trusted code": ("config.json", b'{"trust_remote_code": true}'),
@@ -76,6 +125,7 @@ LET_IN = {
     "library that is there": ("adapter_config.json", b'{"auto_mapping": {"parent_library": "transformers.models"}}'),
     "token that reads like a key": ("vocab.json", b'{"auto_map": 17}'),
     "token in the tokenizer": ("tokenizer.json", b'{"model": {"vocab": {"trust_remote_code": 17}}}'),
+    "token that stands twice": ("vocab.json", b'{"a": 1, "a": 2}'),
     "merges": ("merges.txt", b"#version: 0.2\nc a\n."),
     "licence": ("LICENCE", b"text"),
     "policy": ("USE_POLICY", b"text"),
@@ -101,12 +151,14 @@ def test_what_one_side_lets_in_the_other_lets_in(tmp_path: Path, name: str, cont
 
 
 def test_both_sides_have_the_same_lists() -> None:
-    assert set(scanning.ALLOWED_SUFFIXES) == safety.ALLOWED_SUFFIXES
+    assert set(allowed.ALLOWED_SUFFIXES) == safety.ALLOWED_SUFFIXES
     hidden = {name for name in safety.TEXT_NAMES if name.startswith(".")}  # no part of a version
-    assert {name.lower() for name in scanning.ALLOWED_NAMES} == safety.TEXT_NAMES - hidden
+    assert {name.lower() for name in allowed.ALLOWED_NAMES} == safety.TEXT_NAMES - hidden
     assert scanning._MAGIC.keys() == {magic for magic, _ in safety.MAGIC}
-    assert scanning._DTYPE_BITS == safety.DTYPE_BITS
+    assert tensor_rules.DTYPE_BITS == safety.DTYPE_BITS
     assert scanning.CODE_KEYS == safety.CODE_KEYS
+    assert scanning.OBJECTS == safety.OBJECTS
     assert scanning.VOCABULARIES == safety.VOCABULARIES
-    assert scanning.MAX_TEXT_BYTES == safety.MAX_TEXT_BYTES
-    assert scanning.MAX_HEADER_BYTES == safety.MAX_SAFETENSORS_HEADER_BYTES
+    assert allowed.MAX_TEXT_BYTES == safety.MAX_TEXT_BYTES
+    assert tensor_rules.MAX_TENSOR_BITS == safety.MAX_TENSOR_BITS
+    assert tensor_rules.MAX_HEADER_BYTES == safety.MAX_SAFETENSORS_HEADER_BYTES

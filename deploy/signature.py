@@ -1,0 +1,134 @@
+"""What a staged folder or a bundle carries to prove that its version was signed, and the check at load.
+
+    <folder>/tunewright-signatures.json   envelopes of the version's manifest, and the manifest of an adapter's base
+
+The file itself is not trusted: envelopes prove themselves against the public key that the server was told, and every
+file of the folder is held against what was signed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import VerdictError
+from components.files import digest_of, write_json
+
+if TYPE_CHECKING:
+    from deploy.model import ServedModel
+
+__all__ = [
+    "KEY_VARIABLE",
+    "SIGNATURES_FILE",
+    "check_signature",
+    "keep_signatures",
+    "required_key",
+    "signatures_digest",
+]
+
+SIGNATURES_FILE = "tunewright-signatures.json"
+# the public key whose signature a server asks for, as a file
+KEY_VARIABLE = "TUNEWRIGHT_REQUIRE_SIGNATURE"
+
+
+def required_key() -> Path | None:
+    """Return the public key that the environment asks for, or None."""
+    found = os.environ.get(KEY_VARIABLE)
+    return Path(found) if found else None
+
+
+def keep_signatures(folder: Path, carried: Mapping[str, Any] | None) -> None:
+    """Lay a version's signatures beside its staged files, or take away those that it no longer has.
+
+    Args:
+        folder: The staged folder.
+        carried: As `registry.signatures.carried_signatures` gave it.
+    """
+    path = folder / SIGNATURES_FILE
+    if carried is None:
+        path.unlink(missing_ok=True)
+    elif not path.is_file() or _read(path) != carried:
+        write_json(path, carried)
+
+
+def signatures_digest(folder: Path) -> str | None:
+    """Return a digest of the signatures in a staged folder, or None where there are none."""
+    path = folder / SIGNATURES_FILE
+    return digest_of(_read(path)) if path.is_file() else None
+
+
+def check_signature(model: ServedModel, public_key: Path) -> None:
+    """Refuse a staged model that the key has not signed, file by file.
+
+    That the files have the digests in the model's description is `ServedModel.verify`'s to find.
+
+    Args:
+        model: The staged model.
+        public_key: File of the public key that is trusted.
+
+    Raises:
+        VerdictError: No signature of this key, or a description, a base or a file other than what was signed.
+        KeyUnusable: No ed25519 public key in the file.
+    """
+    from registry.canonical import sha256_text
+    from registry.envelope import check_signs, load_public_key, signed_manifest
+    from registry.errors import SignatureRefused
+
+    key = load_public_key(public_key)
+    carried = _read(model.folder / SIGNATURES_FILE)
+    envelopes = carried.get("envelopes") if isinstance(carried, Mapping) else None
+    problem = "it carries no signature"
+    manifest: dict[str, Any] | None = None
+    for envelope in envelopes if isinstance(envelopes, list) else []:
+        try:
+            text = signed_manifest(envelope, key)
+            check_signs(text, model.digest)
+        except SignatureRefused as error:
+            problem = error.problem
+            continue
+        manifest = json.loads(text)
+        break
+    if manifest is None:
+        raise _refused(model, public_key, problem)
+    own, other = ("adapter", "base") if model.adapter is not None else ("base", None)
+    if difference := _difference(model, own, manifest):
+        raise _refused(model, public_key, difference)
+    signed = tuple(manifest[key] for key in ("base_fingerprint", "tokenizer_digest", "template_digest"))
+    described = (model.fingerprint.base, model.fingerprint.tokenizer, model.fingerprint.template)
+    recipe = manifest["quantization"] or {}
+    if signed != described or recipe.get("method") != model.quantization:
+        raise _refused(model, public_key, "its description names another base or quantization than was signed")
+    if other is None:
+        return
+    base_text = carried.get("base_manifest")
+    named = [parent["digest"] for parent in manifest["parents"] if parent["role"] == "base"]
+    if not isinstance(base_text, str) or [sha256_text(base_text)] != named:
+        raise _refused(model, public_key, "the manifest of its base is not the one that was signed with it")
+    if difference := _difference(model, other, json.loads(base_text)):
+        raise _refused(model, public_key, difference)
+
+
+def _difference(model: ServedModel, within: str, manifest: Mapping[str, Any]) -> str | None:
+    """Say which file of a part of the folder is not the one in a manifest."""
+    signed = {f"{within}/{path}": entry["sha256"] for path, entry in manifest["files"].items()}
+    held = {path: digest for path, digest in model.files.items() if path.startswith(f"{within}/")}
+    odd = sorted(path for path in {*signed, *held} if signed.get(path) != held.get(path))
+    return f"file {odd[0]} is not what was signed" if odd else None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _refused(model: ServedModel, public_key: Path, problem: str) -> VerdictError:
+    return VerdictError(
+        f"{model.label} is not served without a signature of the key in {public_key}: {problem}",
+        allowed="a version that this key has signed, as it is",
+        next_step=f"tunewright registry sign {model.label} --key FILE, then serve or bundle it again",
+    )

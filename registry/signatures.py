@@ -1,0 +1,169 @@
+"""Where signatures of versions are kept, and what one has to be for a version to count as signed.
+
+<registry>/signatures/<version digest>/<key id>.json, one a key: written aside, then linked into place, which never
+replaces one that is there. Beside the database, not in it: a signature proves itself, so nothing has to vouch for its
+row, and copying the folder copies the proof.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.canonical import sha256_text
+from registry.entities import Version
+from registry.envelope import check_signs, key_id, load_public_key, sign_manifest, signed_manifest
+from registry.errors import RegistryPathError, SignatureRefused
+from registry.layout import SIGNATURES
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+    from registry.store import Registry
+
+__all__ = ["carried_signatures", "require_signature", "sign_version", "verify_signature"]
+
+MAX_ENVELOPE_BYTES = 64 * 2**20
+
+
+def sign_version(registry: Registry, version: Version, key: Ed25519PrivateKey) -> tuple[Path, bool]:
+    """Sign a version's manifest and keep the envelope.
+
+    Args:
+        registry: An open registry.
+        version: The version; its manifest has to be what its digest says.
+        key: The private key.
+
+    Returns:
+        The envelope's file, and whether it is new.
+
+    Raises:
+        SignatureRefused: The manifest in the database is not that of the digest.
+        RegistryPathError: The registry's folder can't be written.
+    """
+    check_signs(version.manifest_json, version.digest)
+    envelope = sign_manifest(version.manifest_json, key)
+    public = key.public_key()
+    final = registry.folder / SIGNATURES / version.digest / f"{key_id(public)}.json"
+    text = json.dumps(envelope, indent=2) + "\n"
+    aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("x") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(aside, final)
+            return final, True
+        except FileExistsError:
+            if final.read_text() == text:  # ed25519 gives the same signature again
+                return final, False
+            # damaged: what proves nothing gives way to what proves
+            os.replace(aside, final)
+            return final, True
+    except OSError as error:
+        raise RegistryPathError(
+            f"the signature can't be written to {final}: {error.strerror}",
+            allowed="a registry's folder that this user may write",
+            next_step="change its owner or mode",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # where it couldn't be written it isn't there
+            aside.unlink()
+
+
+def envelopes_of(folder: Path, digest: str) -> list[dict[str, Any]]:
+    """Return the envelopes that are kept for a version, by key id; what can't be read is none."""
+    found = []
+    for path in sorted((folder / SIGNATURES / digest).glob("[0-9a-f]*.json")):
+        try:
+            with path.open() as stream:
+                found.append(json.loads(stream.read(MAX_ENVELOPE_BYTES)))
+        except (OSError, ValueError, RecursionError):
+            continue  # no proof; whoever asks for one is refused
+    return found
+
+
+def verify_signature(registry: Registry, version: Version, key: Ed25519PublicKey) -> None:
+    """Refuse a version that a key has not signed as it is.
+
+    With the base of an adapter or a head: the signed manifest names its digest, which its own manifest must have.
+
+    Raises:
+        SignatureRefused: No signature, none of this key, one of another version, or another base.
+    """
+    envelopes = envelopes_of(registry.folder, version.digest)
+    if not envelopes:
+        raise SignatureRefused(
+            f"{version.label} is not signed",
+            allowed="a version that the given key has signed",
+            next_step=f"tunewright registry sign {version.label} --key FILE",
+        )
+    problem = None
+    for envelope in envelopes:
+        try:
+            signed = signed_manifest(envelope, key)
+            check_signs(signed, version.digest)
+        except SignatureRefused as error:
+            problem = error
+            continue
+        if signed != version.manifest_json:
+            raise SignatureRefused(
+                f"the manifest of {version.label} in the database is not the one that was signed",
+                next_step="tunewright registry verify says what else was changed",
+            )
+        _check_base(registry, version)
+        return
+    assert problem is not None
+    raise SignatureRefused(
+        f"{version.label} is not signed by the key {key_id(key)[:12]}: {problem.problem}",
+        allowed=f"a signature of this key; there are {len(envelopes)} of others, or of other content",
+        next_step=f"tunewright registry sign {version.label} --key FILE, with the private half of this key",
+    )
+
+
+def require_signature(registry: Registry, version: Version, public_key: Path) -> str:
+    """Refuse a version that the key in a file has not signed; return the key's id.
+
+    Raises:
+        KeyUnusable: No ed25519 public key in the file.
+        SignatureRefused: As `verify_signature`.
+    """
+    key = load_public_key(public_key)
+    verify_signature(registry, version, key)
+    return key_id(key)
+
+
+def carried_signatures(registry: Registry, version: Version) -> dict[str, Any] | None:
+    """Return what a bundle carries to prove a version by itself, or None where nobody signed it.
+
+    Returns:
+        `envelopes`, and `base_manifest`: the text of its base's manifest, whose digest the signed one names.
+    """
+    envelopes = envelopes_of(registry.folder, version.digest)
+    if not envelopes:
+        return None
+    base = _base(registry, version)
+    return {"envelopes": envelopes, "base_manifest": None if base is None else base.manifest_json}
+
+
+def _base(registry: Registry, version: Version) -> Version | None:
+    from registry.manifest import BOUND_KINDS
+
+    if version.kind not in BOUND_KINDS:
+        return None
+    return registry.resolve(next(parent.digest for parent in version.manifest.parents if parent.role == "base"))
+
+
+def _check_base(registry: Registry, version: Version) -> None:
+    base = _base(registry, version)
+    if base is not None and sha256_text(base.manifest_json) != base.digest:
+        raise SignatureRefused(
+            f"the base {base.label} of {version.label} is not the one that was signed with it",
+            next_step="tunewright registry verify says what was changed",
+        )

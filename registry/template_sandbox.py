@@ -1,0 +1,108 @@
+"""Chat templates rendered before they are let in: in a process of their own, with limits on time, memory and output.
+
+A chat template is a program that comes with the weights and runs at every request. jinja2's sandbox keeps it from
+Python's objects, and nothing keeps it from looping, from building a text of gigabytes, or from never ending.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from registry.allowed_files import refuse
+from registry.errors import RegistryError
+
+__all__ = ["check_templates", "templates_in"]
+
+CPU_SECONDS = 3
+# a machine may be busy with other things; the processor's time is what is limited
+WALL_SECONDS = 60
+MEMORY_BYTES = 512 * 2**20
+OUTPUT_CHARACTERS = 200_000
+CHILD = Path(__file__).with_name("render_templates.py")
+# JSON files that loaders read a template from.
+CARRIERS = ("tokenizer_config.json", "chat_template.json", "processor_config.json")
+
+
+def templates_in(path: str, content: str) -> dict[str, str]:
+    """Return the chat templates that a file of a model holds.
+
+    Args:
+        path: The file's path inside the version.
+        content: Its text; of a JSON file it has been read as JSON before.
+
+    Returns:
+        Template by a label for errors: the file, with the template's name where it has one.
+    """
+    name = path.rpartition("/")[2]
+    if name.endswith(".jinja"):
+        return {path: content}
+    if name not in CARRIERS:
+        return {}
+    document = json.loads(content)
+    found = document.get("chat_template") if isinstance(document, dict) else None
+    if isinstance(found, str):
+        return {path: found}
+    named: dict[object, object] = {}
+    if isinstance(found, dict):
+        named = dict(found)
+    elif isinstance(found, list):  # an older form: several named templates
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+    return {f"{path}, template {key!r}": text for key, text in named.items() if isinstance(text, str)}
+
+
+def check_templates(templates: Mapping[str, str]) -> None:
+    """Render each template for a few short conversations and refuse the hostile.
+
+    Args:
+        templates: As `templates_in` gave them.
+
+    Raises:
+        FileRefused: Not Jinja, an attempt to leave the sandbox, too much time, memory or output, or a template that
+            renders none of the conversations.
+        RegistryError: The child process could not be started or failed by itself.
+    """
+    if not templates:
+        return
+    request = {
+        "templates": dict(templates),
+        "cpu_seconds": CPU_SECONDS,
+        "memory_bytes": MEMORY_BYTES,
+        "output_characters": OUTPUT_CHARACTERS,
+    }
+    some = next(iter(templates)) if len(templates) == 1 else f"{next(iter(templates))} and {len(templates) - 1} more"
+    # files, not pipes: their size is limited in the child, so that it can't fill this process's memory
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
+        try:
+            done = subprocess.run(
+                # isolated: neither the environment nor the folder that the template came from is searched for modules
+                [sys.executable, "-I", str(CHILD)],
+                input=json.dumps(request).encode(),
+                stdout=output,
+                stderr=complaints,
+                timeout=WALL_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            refuse(some, f"takes more than {WALL_SECONDS} s to render a few short messages")
+        output.seek(0)
+        complaints.seek(0)
+        answer, complaint = output.read(), complaints.read(10_000).decode(errors="replace").strip()
+    if done.returncode < 0:
+        refuse(some, f"takes more than {CPU_SECONDS} s of processor time to render a few short messages")
+    if done.returncode != 0:
+        if "MemoryError" in complaint:
+            refuse(some, f"takes more than {MEMORY_BYTES >> 20} MiB of memory to render a few short messages")
+        raise RegistryError(
+            f"the process that renders chat templates ended with status {done.returncode}: {complaint[-300:]}",
+            next_step="run again; if it stays, check that jinja2 is installed for this Python",
+        )
+    for label, verdict in json.loads(answer).items():
+        if "refused" in verdict:
+            refuse(label, f"holds a chat template that {verdict['refused']}")
+        if not verdict["rendered"]:
+            refuse(label, f"holds a chat template that renders no conversation: {verdict['errors'][0]}")

@@ -1,0 +1,256 @@
+"""A server that was told a key serves what that key signed, byte for byte, out of the registry and out of a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from components.errors import ConflictError, VerdictError
+from components.files import sha256_file
+from components.models.fingerprint import base_files, fingerprint, write_binding
+from deploy.application import make_engine
+from deploy.bundle import REGISTRY_FILES, build_bundle
+from deploy.from_registry import VersionFiles, version_files
+from deploy.model import DESCRIPTION_FILE, ServedModel
+from deploy.serving import serve_bundle
+from deploy.signature import KEY_VARIABLE, SIGNATURES_FILE, required_key
+from deploy.staging import stage_model
+from registry.entities import Version
+from registry.errors import KeyUnusable, SignatureRefused
+from registry.manifest import Manifest, Parent, describe_files
+from registry.signatures import sign_version
+from registry.store import Registry
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+
+
+def write_public(path: Path, key: Ed25519PrivateKey) -> Path:
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return path
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    return write_public(tmp_path / "key.pub.pem", KEY)
+
+
+@pytest.fixture
+def other_key(tmp_path: Path) -> Path:
+    return write_public(tmp_path / "other.pub.pem", OTHER)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with Registry.open(tmp_path / "registry") as opened:
+        yield opened
+
+
+def register(registry: Registry, name: str, kind: str, files: dict[str, Path], base: Path, *parents: Parent) -> Version:
+    prints = fingerprint(base)
+    manifest = Manifest(
+        kind=kind,
+        files=describe_files(files),
+        base_fingerprint=prints.base,
+        tokenizer_digest=prints.tokenizer,
+        template_digest=prints.template,
+        parents=parents,
+    )
+    return registry.register(name, manifest, files)
+
+
+@pytest.fixture
+def base(registry: Registry, tiny_folder: Path) -> Version:
+    return register(registry, "tiny", "base", base_files(tiny_folder), tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def adapter_folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from components.models.adapters import save_adapter
+    from components.models.load import load_model
+
+    folder = tmp_path_factory.mktemp("adapter") / "adapter"
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
+    save_adapter(get_peft_model(load_model(tiny_folder), config), folder)
+    write_binding(folder, fingerprint(tiny_folder))
+    return folder
+
+
+@pytest.fixture
+def adapter(registry: Registry, base: Version, adapter_folder: Path, tiny_folder: Path) -> Version:
+    files = {path.name: path for path in adapter_folder.iterdir()}
+    return register(registry, "sql", "adapter", files, tiny_folder, Parent(base.digest, "base"))
+
+
+def stage(registry: Registry, version: Version, home: Path) -> ServedModel:
+    return stage_model(version_files(registry, version.digest), out_home=home)
+
+
+def test_the_registry_gives_out_what_the_key_signed_and_nothing_else(
+    registry: Registry, adapter: Version, key: Path, other_key: Path
+) -> None:
+    with pytest.raises(SignatureRefused, match="sql:v1 is not signed"):
+        version_files(registry, "sql", public_key=key)
+    sign_version(registry, adapter, KEY)
+    found = version_files(registry, "sql", public_key=key)
+    assert isinstance(found, VersionFiles)
+    assert found.signatures is not None
+    with pytest.raises(SignatureRefused, match="not signed by the key"):
+        version_files(registry, "sql", public_key=other_key)
+    key.write_text("no key")
+    with pytest.raises(KeyUnusable):
+        version_files(registry, "sql", public_key=key)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "base"])
+def test_a_staged_folder_proves_itself(
+    registry: Registry, adapter: Version, base: Version, key: Path, other_key: Path, tmp_path: Path, kind: str
+) -> None:
+    version = adapter if kind == "adapter" else base
+    unsigned = stage(registry, version, tmp_path)
+    unsigned.verify()
+    with pytest.raises(VerdictError, match="it carries no signature"):
+        unsigned.verify(key)
+    # signed after it was staged: the same folder has the proof the next time
+    sign_version(registry, version, KEY)
+    signed = stage(registry, version, tmp_path)
+    assert signed.folder == unsigned.folder
+    signed.verify(key)
+    signed.verify()
+    with pytest.raises(VerdictError, match="has not signed"):
+        signed.verify(other_key)
+
+
+def rewrite(model: ServedModel, **changes: Any) -> ServedModel:
+    """Change a staged folder's description, as somebody would who can write there."""
+    path = model.folder / DESCRIPTION_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return ServedModel.read(model.folder)
+
+
+def replace_file(model: ServedModel, name: str, content: bytes) -> ServedModel:
+    path = model.folder / name
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    return rewrite(model, files={**model.files, name: sha256_file(path)})
+
+
+Change = Callable[[ServedModel], ServedModel]
+
+
+def without_base_manifest(model: ServedModel) -> ServedModel:
+    path = model.folder / SIGNATURES_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_manifest": None}))
+    return model
+
+
+def with_another_base_manifest(model: ServedModel) -> ServedModel:
+    path = model.folder / SIGNATURES_FILE
+    carried = json.loads(path.read_text())
+    path.write_text(json.dumps({**carried, "base_manifest": carried["base_manifest"].replace("tiny", "tinier")[:-1]}))
+    return model
+
+
+def with_code_of_its_own(model: ServedModel) -> ServedModel:
+    return replace_file(model, "base/tokenizer_extra.json", b"{}")
+
+
+FORGED: dict[str, tuple[Change, str]] = {
+    "adapter's config": (
+        lambda m: replace_file(m, "adapter/adapter_config.json", b'{"peft_type": "LORA"}'), "adapter_config.json is not"
+    ),
+    "file beside the adapter": (lambda m: replace_file(m, "adapter/more.json", b"{}"), "adapter/more.json is not"),
+    "setting of the base that no fingerprint covers": (
+        lambda m: replace_file(m, "base/generation_config.json", b'{"eos_token_id": 2}'), "generation_config"
+    ),
+    "file beside the base": (with_code_of_its_own, "tokenizer_extra.json is not"),
+    "quantization": (lambda m: rewrite(m, quantization="nf4"), "another base or quantization"),
+    "fingerprint": (
+        lambda m: rewrite(m, fingerprint=dict.fromkeys(("base", "tokenizer", "template"), "0" * 64)), "another base"
+    ),
+    "digest": (lambda m: rewrite(m, digest="0" * 64), "what was signed is version"),
+    "base left out": (without_base_manifest, "the manifest of its base"),
+    "another base": (with_another_base_manifest, "the manifest of its base"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "problem"), FORGED.values(), ids=FORGED)
+def test_a_folder_whose_description_was_rewritten_is_refused(
+    registry: Registry, adapter: Version, key: Path, tmp_path: Path, change: Change, problem: str
+) -> None:
+    sign_version(registry, adapter, KEY)
+    staged = stage(registry, adapter, tmp_path)
+    staged.verify(key)
+    with pytest.raises(VerdictError, match=problem):
+        change(staged).verify(key)
+
+
+def test_a_file_that_was_changed_without_its_description_is_found_as_before(
+    registry: Registry, adapter: Version, key: Path, tmp_path: Path
+) -> None:
+    sign_version(registry, adapter, KEY)
+    staged = stage(registry, adapter, tmp_path)
+    (staged.folder / "adapter" / "adapter_config.json").unlink()
+    (staged.folder / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConflictError, match="not what was bundled"):
+        staged.verify(key)
+
+
+def test_the_engine_loads_nothing_that_is_not_signed(
+    registry: Registry, adapter: Version, key: Path, other_key: Path, tmp_path: Path
+) -> None:
+    sign_version(registry, adapter, KEY)
+    staged = stage(registry, adapter, tmp_path)
+    engine = make_engine(staged, other_key)
+    engine.start()
+    state = engine.wait_until_loaded()
+    engine.close()
+    assert state.state == "failed"
+    assert "has not signed" in str(state.reason)
+
+
+def test_the_key_of_the_environment_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    assert required_key() is None
+    monkeypatch.setenv(KEY_VARIABLE, "key.pem")
+    assert required_key() == Path("key.pem")
+
+
+def test_what_a_bundle_has_of_the_registry_is_enough_to_check_a_signature(tmp_path: Path) -> None:
+    import subprocess
+
+    root = Path(__file__).resolve().parents[2]
+    (tmp_path / "registry").mkdir()
+    for name in REGISTRY_FILES:
+        (tmp_path / "registry" / name).write_bytes((root / "registry" / name).read_bytes())
+    program = "import registry.envelope, registry, sys; print(registry.__file__, 'sqlalchemy' in sys.modules)"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == [str(tmp_path / "registry" / "__init__.py"), "False"]
+
+
+@pytest.mark.integration
+def test_a_bundle_is_served_where_the_key_signed_it(
+    registry: Registry, adapter: Version, key: Path, other_key: Path, tmp_path: Path
+) -> None:
+    sign_version(registry, adapter, KEY)
+    bundle = build_bundle(stage(registry, adapter, tmp_path), out_home=tmp_path)
+    assert "cryptography==" in (bundle.path / "env/python/requirements.txt").read_text()
+    with serve_bundle(bundle.path, public_key=key) as server:
+        assert server.ready["digest"] == adapter.digest
+    with pytest.raises(VerdictError, match="has not signed"), serve_bundle(bundle.path, public_key=other_key):
+        pass

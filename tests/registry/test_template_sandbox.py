@@ -1,0 +1,92 @@
+"""Chat templates are rendered in a process of their own before they are let in, and stopped where they go too far."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from registry import template_sandbox
+from registry.errors import FileRefused
+from registry.template_sandbox import check_templates, templates_in
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SOUND = {
+    "chatml": CHATML,
+    "generation tag": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
+    "break, namespace and filters": (
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if ns.n > 2 %}{% break %}"
+        "{% endif %}{{ m | tojson(indent=2) }}{% endfor %}{{ strftime_now('%Y') }}{{ bos_token }}"
+    ),
+    "no system role": (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{{ messages[0].content }}"
+    ),
+    "tools": "{% if tools is not none %}{{ tools | tojson }}{% endif %}{{ messages[-1]['content'] }}",
+}
+HOSTILE = {
+    "attributes": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "reaches out of its sandbox"),
+    "globals": ("{{ cycler.__init__.__globals__.os.popen('id').read() }}", "reaches out of its sandbox"),
+    "attributes by filter": ("{{ (messages | attr('__class__')).mro() }}", "sandbox|renders no conversation"),
+    "changes the conversation": ("{{ messages.append({'role': 'user', 'content': 'x'}) }}", "reaches out"),
+    "long text": ("{{ 'x' * 300000 }}", "more than 200000 characters"),
+    "long text in pieces": ("{% for i in range(9999) %}{{ 'x' * 100 }}{% endfor %}", "more than 200000 characters"),
+    "memory": ("{{ 'x' * 10 ** 10 }}", "takes more than it may"),
+    "large range": ("{% for i in range(10 ** 9) %}{% endfor %}", "takes more than it may"),
+    "recursion": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "takes more than it may"),
+    "other files": ("{% include '/etc/passwd' %}", "renders no conversation"),
+    "no Jinja": ("{% for m in messages %}", "is not valid Jinja"),
+    "nothing but refusals": ("{{ raise_exception('no') }}", "renders no conversation"),
+}
+
+
+@pytest.mark.parametrize("text", SOUND.values(), ids=SOUND)
+def test_an_ordinary_template_is_let_in(text: str) -> None:
+    check_templates({"chat_template.jinja": text})
+
+
+@pytest.mark.parametrize(("text", "problem"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_template_is_refused_and_named(text: str, problem: str) -> None:
+    with pytest.raises(FileRefused, match=problem) as caught:
+        check_templates({"sound": CHATML, "chat_template.jinja": text})
+    assert "chat_template.jinja" in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "{{ 9 ** (9 ** 9) }}"],
+    ids=["loops", "one large power"],
+)
+def test_a_template_that_never_ends_is_stopped(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_sandbox, "CPU_SECONDS", 1)
+    started = time.monotonic()
+    with pytest.raises(FileRefused, match="processor time"):
+        check_templates({"chat_template.jinja": text})
+    assert time.monotonic() - started < 30
+
+
+def test_a_template_that_waits_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_sandbox, "WALL_SECONDS", 0.05)
+    with pytest.raises(FileRefused, match=r"more than 0.05 s"):
+        check_templates(
+            {"chat_template.jinja": "{% for i in range(99999) %}{% for j in range(999) %}{% endfor %}{% endfor %}"}
+        )
+
+
+def test_every_place_of_a_template_is_looked_at() -> None:
+    named = [{"name": "default", "template": "one"}, {"name": "tool_use", "template": "two"}]
+    assert templates_in("chat_template.jinja", "text") == {"chat_template.jinja": "text"}
+    assert templates_in("additional_chat_templates/x.jinja", "t") == {"additional_chat_templates/x.jinja": "t"}
+    assert templates_in("tokenizer_config.json", json.dumps({"chat_template": "one"})) == {
+        "tokenizer_config.json": "one"
+    }
+    found = templates_in("tokenizer_config.json", json.dumps({"chat_template": named}))
+    assert list(found.values()) == ["one", "two"]
+    assert "'tool_use'" in list(found)[1]
+    assert templates_in("chat_template.json", json.dumps({"chat_template": {"a": "one"}})).popitem()[1] == "one"
+    assert templates_in("config.json", json.dumps({"chat_template": "one"})) == {}
+    assert templates_in("tokenizer_config.json", "[]") == {}
