@@ -154,9 +154,13 @@ class PostgresReader:
         Raises:
             DatabaseUnreachable, DatabaseRefused: The server went away, or refuses.
         """
+        rows: Sequence[Sequence[Any]] = self._run(to_driver(sql), parameters).fetchall()
+        return rows
+
+    def _run(self, statement: str, parameters: Sequence[Any]) -> Any:
         for attempt in (1, 2):
             try:
-                return self._rows(sql, parameters)
+                return self._connection.execute(statement, parameters)
             except self._driver.Error as error:
                 explained = explain(error, self._binding.address)
                 if explained is None:
@@ -166,19 +170,10 @@ class PostgresReader:
             self._connection = self._connect()
         raise AssertionError("the second attempt returns or raises")
 
-    def _rows(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        rows: Sequence[Sequence[Any]] = self._connection.execute(to_driver(sql), parameters).fetchall()
-        return rows
-
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let every query inside see one state of the database."""
-        try:
-            self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        except self._driver.Error:
-            self._connection.close()
-            self._connection = self._connect()
-            self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
         self._in_snapshot = True
         try:
             yield

@@ -77,3 +77,14 @@ def test_a_base_that_changed_during_the_run_is_not_registered(job: Job, base: Pa
     (base / "merges.txt").write_text("#version: 0.2\nb a\n")
     with pytest.raises(ConflictError, match="not the base that was measured"):
         register(job)
+
+
+@pytest.mark.integration
+def test_a_release_lands_in_the_database_that_is_named_once_and_remembered(
+    job: Job, make_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_REGISTRY_DATABASE", make_database())
+    version = register(job)
+    monkeypatch.delenv("TUNEWRIGHT_REGISTRY_DATABASE")
+    assert register(job) == version
+    assert not (job.home / "registry" / "registry.db").exists()

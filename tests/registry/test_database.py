@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from registry.database import open_engine
 from registry.entities import Version
-from registry.errors import SchemaUnsupported
+from registry.errors import RegistryBusy, SchemaUnsupported
 from registry.layout import BINDING, DATABASE, SCHEMA_REVISION
 from registry.lookup import Lookup
 from registry.schema import metadata
@@ -78,6 +79,15 @@ def test_many_threads_may_make_one_registry(where: str, request: pytest.FixtureR
     assert [r.versions() for r in opened] == [[]] * 6
     for one in opened:
         one.close()
+
+
+def test_migration_that_another_process_is_at_for_too_long_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.database.BUSY_TIMEOUT_SECONDS", 0.2)
+    with FileLock(tmp_path / "migrate.lock"), pytest.raises(RegistryBusy, match="another process") as caught:
+        Registry.open(tmp_path)
+    assert caught.value.exit_status == 4
 
 
 def test_one_registry_serves_many_threads(registry: Registry, add_adapter: Callable[..., Version]) -> None:

@@ -185,6 +185,28 @@ def test_two_folders_that_claim_one_empty_database_at_once_are_told_apart(tmp_pa
     assert [number for number in range(4) if (tmp_path / str(number) / BINDING).exists()] == won
 
 
+def test_making_cut_off_between_database_and_folder_is_finished_by_the_next(
+    tmp_path: Path, make_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, write = make_database(), database.write_binding
+
+    def cut_off(folder: Path, binding: Any) -> None:
+        if binding.made:
+            raise KeyboardInterrupt
+        write(folder, binding)
+
+    monkeypatch.setattr(database, "write_binding", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        Registry.open(tmp_path / "r", database=address)
+    monkeypatch.undo()
+    claim = json.loads((tmp_path / "r" / BINDING).read_text())
+    with pytest.raises(WrongDatabase):  # nobody else gets it
+        Registry.open(tmp_path / "other", database=address)
+    with Registry.open(tmp_path / "r") as registry:  # a claim remembers the address, too
+        assert registry.versions() == []
+    assert json.loads((tmp_path / "r" / BINDING).read_text()) == {**claim, "made": True}
+
+
 def test_database_or_schema_of_something_else_is_left_alone(tmp_path: Path, make_database: Any) -> None:
     import psycopg
 
