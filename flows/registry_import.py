@@ -7,7 +7,6 @@ Everything is refused before anything is stored. What comes in this way is not p
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import ConflictError, InputError
 from components.files import digest_of
 from components.models.adapter_shapes import check_fits
-from components.models.adapters import ADAPTER_FILES, KNOWN_TYPES
+from components.models.adapters import KNOWN_TYPES
 from components.models.bottleneck_layers import CONFIG_FILE, WEIGHTS_FILE
 from components.models.fingerprint import (
     BINDING_FILE,
@@ -30,6 +29,7 @@ from components.models.fingerprint import (
     write_binding,
 )
 from components.models.safety import check_base
+from components.models.sources import HUB_ID
 from flows.base_manifest import base_manifest, weights_key
 
 if TYPE_CHECKING:
@@ -221,9 +221,10 @@ def _adapter(
             next_step="save the adapter again with save_pretrained",
         )
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or config.get("peft_type") not in KNOWN_TYPES:
-        kind = config.get("peft_type") if isinstance(config, dict) else None
-        raise InputError(f"the adapter in {folder} has the peft_type {kind!r}", allowed=", ".join(KNOWN_TYPES))
+    if config.get("peft_type") not in KNOWN_TYPES:
+        raise InputError(
+            f"the adapter in {folder} has the peft_type {config.get('peft_type')!r}", allowed=", ".join(KNOWN_TYPES)
+        )
     recorded = read_binding(folder) if (folder / BINDING_FILE).is_file() else None
     base = _base_of(registry, folder, recorded, named)
     made = base.manifest
@@ -235,12 +236,11 @@ def _adapter(
     trained_on, config["base_model_name_or_path"] = config.get("base_model_name_or_path"), None
     write_binding(staged, binding, scaling)
     (staged / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    shutil.copyfile(folder / WEIGHTS_FILE, staged / WEIGHTS_FILE)
-    files = {name: staged / name for name in ADAPTER_FILES}
-    entries = describe_files(files)
-    _check_unchanged({name: folder / name for name in (CONFIG_FILE,)}, scanned)
-    if entries[WEIGHTS_FILE] != scanned.files[WEIGHTS_FILE]:
-        raise _changed(WEIGHTS_FILE)
+    _check_unchanged({CONFIG_FILE: folder / CONFIG_FILE}, scanned)
+    written = {name: staged / name for name in (CONFIG_FILE, BINDING_FILE)}
+    # the weights are stored from where they lie, and held against the digest of what was judged
+    files = {**written, WEIGHTS_FILE: folder / WEIGHTS_FILE}
+    entries = {**describe_files(written), WEIGHTS_FILE: scanned.files[WEIGHTS_FILE]}
     manifest = Manifest(
         kind="adapter",
         files=entries,
@@ -254,7 +254,8 @@ def _adapter(
         metadata={
             "origin": ORIGIN,
             "bound_by": "its own record" if recorded else "whoever imported it",
-            "trained_on_name": trained_on,
+            # a path of somebody's machine says nothing here
+            "trained_on_name": trained_on if HUB_ID.fullmatch(str(trained_on)) else None,
             "layers_held_against_base": held,
             "parameters": scanned.parameters,
             "dtypes": _dtypes(scanned),
@@ -329,13 +330,9 @@ def _check_unchanged(files: Mapping[str, Path], scanned: ScannedFolder) -> None:
     """Refuse files that are no longer those that were judged; what is stored is held against the manifest later."""
     for name, path in files.items():
         if file_digest(path) != scanned.files[name].sha256:
-            raise _changed(name)
-
-
-def _changed(name: str) -> ConflictError:
-    return ConflictError(
-        f"file {name} changed while it was imported", next_step="import a folder that nothing writes to"
-    )
+            raise ConflictError(
+                f"file {name} changed while it was imported", next_step="import a folder that nothing writes to"
+            )
 
 
 def _dtypes(scanned: ScannedFolder) -> list[str]:

@@ -20,7 +20,7 @@ from deploy.application import make_engine
 from deploy.bundle import REGISTRY_FILES, build_bundle
 from deploy.from_registry import VersionFiles, version_files
 from deploy.model import DESCRIPTION_FILE, ServedModel
-from deploy.serving import serve_bundle
+from deploy.serving import bento_command, serve_bundle
 from deploy.signature import KEY_VARIABLE, SIGNATURES_FILE, required_key
 from deploy.staging import stage_model
 from registry.entities import Version
@@ -221,11 +221,14 @@ def test_the_engine_loads_nothing_that_is_not_signed(
     assert "has not signed" in str(state.reason)
 
 
-def test_the_key_of_the_environment_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_of_the_environment_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     assert required_key() is None
     monkeypatch.setenv(KEY_VARIABLE, "key.pem")
     assert required_key() == Path("key.pem")
+    # a run tries its own bundle before anybody can have signed it: only who asks for a key hands it on
+    _, environment = bento_command(tmp_path / "bentos" / "tiny" / "v1", "127.0.0.1", 3000)
+    assert KEY_VARIABLE not in environment
 
 
 def test_what_a_bundle_has_of_the_registry_is_enough_to_check_a_signature(tmp_path: Path) -> None:

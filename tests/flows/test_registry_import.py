@@ -99,6 +99,7 @@ def test_an_adapter_of_another_tool_is_bound_to_the_base_that_is_named(
 ) -> None:
     from components.models.load import load_as_served
 
+    set_in(adapter / "adapter_config.json", base_model_name_or_path="someone/tiny")
     import_folder(registry, base, name="tiny")
     found = import_folder(registry, adapter, name="sql", base="tiny")
     assert (found["kind"], found["base"], found["licence"]) == ("adapter", fingerprint(base).base, "mit")
@@ -107,6 +108,7 @@ def test_an_adapter_of_another_tool_is_bound_to_the_base_that_is_named(
     made = registry.resolve("sql").manifest
     assert made.peft_config is not None
     assert made.peft_config["base_model_name_or_path"] is None
+    assert made.metadata["trained_on_name"] == "someone/tiny"
     assert made.metadata["layers_held_against_base"] == 4
     assert made.metadata["bound_by"] == "whoever imported it"
     files = version_files(registry, "sql")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -75,21 +74,16 @@ def test_a_manifest_that_was_changed_in_the_database_is_neither_signed_nor_verif
         verify_signature(registry, changed, KEY.public_key())
 
 
-def test_a_base_that_was_changed_in_the_database_is_found(
-    registry: Registry, add_adapter: Add, add_base: Add, open_registry: Callable[[], Registry]
+def test_a_base_whose_manifest_was_changed_is_found(
+    registry: Registry, add_adapter: Add, add_base: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version, base = add_adapter(), add_base()
     sign_version(registry, version, KEY)
-    database = sqlite3.connect(registry.folder / "registry.db")
-    with database:
-        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            database.execute(f"DROP TRIGGER {name}")
-        other = base.manifest_json.replace("Apache-2.0", "MIT")
-        database.execute("UPDATE versions SET manifest = ? WHERE digest = ?", (other, base.digest))
-    database.close()
-    again = open_registry()
+    changed = replace(base, manifest_json=base.manifest_json.replace("Apache-2.0", "MIT"))
+    assert changed.manifest_json != base.manifest_json
+    monkeypatch.setattr(registry, "resolve", {base.digest: changed}.__getitem__)
     with pytest.raises(SignatureRefused, match="the base tiny-base:v1 of text2sql:v1 is not the one"):
-        verify_signature(again, again.resolve(version.digest), KEY.public_key())
+        verify_signature(registry, version, KEY.public_key())
 
 
 def test_what_a_bundle_carries_is_the_proof_and_the_base(registry: Registry, add_adapter: Add, add_base: Add) -> None:
