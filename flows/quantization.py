@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from flows.method_comparison import score_with_interval
 from flows.observer import Observer
 from flows.release_steps import compare, gate_policy, held_alias
 from flows.step_store import Step, library_versions, source_digest, torchao_version
+from flows.version_measure import MEASURABLE_KINDS, MeasuredVersion, check_measurable, check_of_base, measure_version
 
 if TYPE_CHECKING:
     from deploy.from_registry import VersionFiles
@@ -33,16 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["quantize_version"]
 
 # Kinds whose weights are numbers in floating point, or become such when an adapter is merged.
-PARENT_KINDS = ("base", "adapter", "full", "merged")
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A version, where its files lie, and what it scored."""
-
-    version: Version
-    files: VersionFiles
-    document: dict[str, Any]
+PARENT_KINDS = tuple(kind for kind in MEASURABLE_KINDS if kind != "quantized")
 
 
 def quantize_version(job: Job, ref: str, to: str, beside: Sequence[str], observer: Observer) -> dict[str, Any]:
@@ -75,14 +66,9 @@ def quantize_version(job: Job, ref: str, to: str, beside: Sequence[str], observe
         _check_parent(parent)
         found = {version.digest: version_files(registry, version.digest) for version in (parent, *others)}
     for other in others:
-        if other.kind not in (*PARENT_KINDS, "quantized"):
-            raise InputError(
-                f"{other.label} is of kind {other.kind!r}, which stands in no table of weights",
-                allowed=", ".join((*PARENT_KINDS, "quantized")),
-                next_step="leave it out of --beside",
-            )
+        check_measurable(other)
     for version in (parent, *others):
-        _check_base(job, version)
+        check_of_base(job, version)
     if found[parent.digest].adapter_folder is not None:
         _check_merges(parent, found[parent.digest])
     made = _make(job, parent, found[parent.digest], to, observer)
@@ -90,7 +76,7 @@ def quantize_version(job: Job, ref: str, to: str, beside: Sequence[str], observe
     data = steps.data(job, observer)
     decision = steps.decide(job, data, observer).document
     base = measure_steps.measure_base(job, data, decision, observer).document
-    before = _measure(job, data, parent, found[parent.digest], observer)
+    before = measure_version(job, data, parent, found[parent.digest], observer)
     after = measure_steps.measure_weights(job, data, made.document, None, observer, to).document
     compared, cost = compare(job, base, after), compare(job, before.document, after)
 
@@ -98,8 +84,8 @@ def quantize_version(job: Job, ref: str, to: str, beside: Sequence[str], observe
     observer.say(f"  {child.label}, {to}, made from {parent.label}")
     with Registry.open(job.home / "registry") as registry:
         child_files = version_files(registry, child.digest)
-    measured = [before, _Measured(child, child_files, after)]
-    measured += [_measure(job, data, other, found[other.digest], observer) for other in others]
+    measured = [before, MeasuredVersion(child, child_files, after)]
+    measured += [measure_version(job, data, other, found[other.digest], observer) for other in others]
     seconds = _token_seconds(job, measured)
     rows = [_row(job, one, before, seconds) for one in measured]
     return {
@@ -126,20 +112,6 @@ def _check_parent(parent: Version) -> None:
             f"{parent.label} {already or f'is of kind {parent.kind!r}, which has no weights to quantize'}",
             allowed=", ".join(PARENT_KINDS),
             next_step=f"take the version that it was made from: tunewright registry lineage {parent.label}",
-        )
-
-
-def _check_base(job: Job, version: Version) -> None:
-    """Refuse a version of another base than the recipe's: scores are told against that one."""
-    bound = version.manifest
-    mine = (job.binding.tokenizer, job.binding.template)
-    other_base = version.kind in ("base", "adapter") and bound.base_fingerprint != job.binding.base
-    if other_base or (bound.tokenizer_digest, bound.template_digest) != mine:
-        raise InputError(
-            f"{version.label} is not of the recipe's base {job.recipe.base}: "
-            f"{'the weights' if other_base else 'the tokenizer or the chat template'} are others",
-            allowed="versions of the base that the recipe names",
-            next_step="name the recipe that the version was made by with --recipe",
         )
 
 
@@ -188,26 +160,6 @@ def _make(job: Job, parent: Version, files: VersionFiles, to: str, observer: Obs
     step = job.store.run("quantize", reads, make, is_there)
     release_memory()
     return step
-
-
-def _measure(job: Job, data: dict[str, Any], version: Version, files: VersionFiles, observer: Observer) -> _Measured:
-    if version.kind == "base":
-        step = measure_steps.measure_weights(job, data, None, None, observer, version.label)
-        return _Measured(version, files, step.document)
-    folder = files.adapter_folder or files.base_folder
-    weights = {"weights": str(folder), "weights_digest": sha256_tree(folder), "kind": _kind(files)}
-    quantization = files.quantization if files.adapter_folder else None
-    return _Measured(
-        version,
-        files,
-        measure_steps.measure_weights(job, data, weights, quantization, observer, version.label).document,
-    )
-
-
-def _kind(files: VersionFiles) -> str:
-    if files.adapter_folder is not None:
-        return "adapter"
-    return "full" if stored_quantization(files.base_folder) is None else "quantized"
 
 
 def _register(
@@ -264,7 +216,7 @@ def _register(
     return version, verdict.to_dict()
 
 
-def _token_seconds(job: Job, measured: Sequence[_Measured]) -> Mapping[str, float]:
+def _token_seconds(job: Job, measured: Sequence[MeasuredVersion]) -> Mapping[str, float]:
     """Time a token of each version, as it is served, in turns."""
 
     def make(_: str) -> dict[str, Any]:
@@ -292,7 +244,7 @@ def _token_seconds(job: Job, measured: Sequence[_Measured]) -> Mapping[str, floa
     return found
 
 
-def _row(job: Job, one: _Measured, parent: _Measured, seconds: Mapping[str, float]) -> dict[str, Any]:
+def _row(job: Job, one: MeasuredVersion, parent: MeasuredVersion, seconds: Mapping[str, float]) -> dict[str, Any]:
     scored = score_with_interval(job, one.document)
     is_parent = one.version.digest == parent.version.digest
     against = None if is_parent else compare(job, parent.document, one.document)
@@ -311,7 +263,7 @@ def _row(job: Job, one: _Measured, parent: _Measured, seconds: Mapping[str, floa
     }
 
 
-def _weights(one: _Measured) -> str:
+def _weights(one: MeasuredVersion) -> str:
     recipe = one.version.manifest.quantization
     if recipe is None:
         return "adapter on the base, merged" if one.files.adapter_folder else "as trained"

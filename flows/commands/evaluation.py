@@ -1,4 +1,6 @@
-"""`tunewright evaluate REF`: general suites on a registered version, and the alignment tax against a baseline."""
+"""`tunewright evaluate REF`: general suites on a registered version, and the alignment tax against a baseline; with
+`--recipe` its task too, recorded for the gate.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,39 @@ from flows.commands.recipe_options import state_folder
     type=FRACTION,
     help="Largest loss of a suite that passes, from 0 to 1.",
 )
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    help="Measure on this recipe's test rows and suites against its base, and record the report for the gate.",
+)
+@click.option("--profile", help="Profile of the recipe, such as smoke; by default the recipe as it stands.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as evaluation.test_rows=60.")
 @click.option("--home", type=click.Path(path_type=Path), help="State folder; $TUNEWRIGHT_HOME or .tunewright.")
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     ref: str,
     baseline: str | None,
     suites: tuple[str, ...],
     rows: int,
     seed: int,
     max_drop: float,
+    recipe: Path | None,
+    profile: str | None,
+    overrides: tuple[str, ...],
     home: Path | None,
     as_json: bool,
 ) -> None:
-    """Score REF on general suites; with --baseline, compare both on the same rows."""
+    """Score REF on general suites; with --baseline, compare both on the same rows.
+
+    With --recipe the report is recorded for exactly REF's bytes, and says which policy it is held to: an imported
+    version comes to its proof so. Exit status 3 when the gate says no; the report is recorded all the same.
+    """
+    _check_options(context, recipe)
+    if recipe is not None:
+        _by_recipe(ref, recipe, profile, overrides, home, as_json)
+        return
     from components.evaluation.suites import check_suites
 
     # what is misspelt is told before files are checked out and frameworks loaded
@@ -95,6 +117,54 @@ def command(
         document["baseline"] = models[baseline].label
         document["tax"] = compare(found[baseline], found[ref], max_drop=max_drop)
     emit(document, as_json, _render)
+
+
+def _check_options(context: click.Context, recipe: Path | None) -> None:
+    """Refuse what the recipe says itself beside one, and what is a recipe's without one."""
+    from click.core import ParameterSource
+
+    own, of_recipes = ("baseline", "suites", "rows", "seed", "max_drop"), ("profile", "overrides")
+    wrong = own if recipe is not None else of_recipes
+    names = {"suites": "--suite", "overrides": "--set", "max_drop": "--max-drop"}
+    given = [name for name in wrong if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        option = names.get(given[0], f"--{given[0]}")
+        raise InputError(
+            f"{option} {'beside' if recipe is not None else 'without'} --recipe",
+            allowed="--recipe with --profile and --set, or --baseline, --suite, --rows, --seed and --max-drop",
+            next_step="set evaluation and gate in the recipe, or with --set" if recipe is not None else "add --recipe",
+        )
+
+
+def _by_recipe(
+    ref: str, recipe: Path, profile: str | None, overrides: tuple[str, ...], home: Path | None, as_json: bool
+) -> None:
+    from components.errors import VerdictError
+    from registry.lookup import Lookup
+
+    # what is misspelt is told before the base is read and frameworks are loaded
+    with Lookup(state_folder(home) / "registry") as lookup:
+        lookup.resolve(ref)
+    from flows.commands.recipe_options import open_recipe
+    from flows.observer import TerminalObserver
+    from flows.version_evaluation import evaluate_version
+
+    document = evaluate_version(open_recipe(recipe, profile, overrides, home), ref, TerminalObserver())
+    emit(document, as_json, _render_report)
+    if not document["gate"]["passed"]:
+        raise VerdictError(
+            f"the gate refused {document['model']}: " + "; ".join(document["gate"]["reasons"]),
+            next_step=f"the report is recorded all the same: tunewright registry show {document['model']}",
+        )
+
+
+def _render_report(document: dict[str, Any]) -> str:
+    from components.evaluation.result_tables import task_table, tax_table
+    from components.evaluation.summary import render_table
+
+    gate = "passes the gate" if document["gate"]["passed"] else "does not pass the gate"
+    tables = (render_table(table(document)) for table in (task_table, tax_table))
+    return "\n".join([f"{document['model']}  {document['digest'][:12]}  {gate}", *(one for one in tables if one)])
 
 
 def _render(document: dict[str, Any]) -> str:
