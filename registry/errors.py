@@ -1,6 +1,7 @@
 """The registry's error tree; every class is one failure, its branch says the exit status.
 
 RegistryError (exit 1)
+├── ServerUnavailable         the registry's server can't be reached, or answers what no registry answers
 ├── BlobCorrupted             stored bytes aren't what their digest says, or are gone
 ├── AuditBroken               the audit chain, or a row that it vouches for, was changed from outside
 ├── RegistryInputError (exit 2)
@@ -13,16 +14,25 @@ RegistryError (exit 1)
 │   ├── ReportInvalid         an evaluation report isn't plain JSON
 │   ├── BaseMismatch          an adapter's base isn't the base that it names as parent
 │   ├── EvaluationMismatch    a report measured other files than those of the version that it is recorded for
+│   ├── RequestInvalid        a request to the server doesn't follow its schema, or is too large or too slow
+│   ├── TokenInvalid          the server asks for a token, and the one that was sent is none of its tokens
+│   ├── RoleInsufficient      the token's role doesn't include this act
+│   ├── WebhookRefused        a webhook's URL, events or host can't be used
 │   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
 ├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
 ├── MissingError (exit 4)
 │   ├── RegistryNotFound      there is no registry at this path
 │   ├── VersionNotFound       no version has this name, number or digest
 │   ├── AliasNotFound         this model has no such alias
+│   ├── BlobsMissing          a manifest names contents that aren't stored, or are damaged; lists them
+│   ├── TokenNotFound         no token has this name
+│   ├── WebhookNotFound       no webhook has this id
 │   └── ParentNotFound        a manifest names a parent that isn't registered
 └── ClashError (exit 4)
     ├── AliasConflict         the alias moved since the caller looked; names the current revision
     ├── AmbiguousReference    a digest prefix fits several versions
+    ├── NameTaken             a token of this name is there already
+    ├── UploadConflict        an upload isn't where the caller thinks; names the offset to go on at
     ├── ContentKeyTaken       a version with this content key holds other files
     ├── DigestTaken           the same manifest is registered under another name
     └── RegistryBusy          another process held the write lock too long
@@ -44,6 +54,7 @@ __all__ = [
     "AuditBroken",
     "BaseMismatch",
     "BlobCorrupted",
+    "BlobsMissing",
     "ClashError",
     "ContentKeyTaken",
     "DigestTaken",
@@ -52,6 +63,7 @@ __all__ = [
     "GateRefused",
     "ManifestInvalid",
     "MissingError",
+    "NameTaken",
     "ParentNotFound",
     "PolicyInvalid",
     "ReferenceInvalid",
@@ -61,9 +73,17 @@ __all__ = [
     "RegistryNotFound",
     "RegistryPathError",
     "ReportInvalid",
+    "RequestInvalid",
+    "RoleInsufficient",
     "RollbackRefused",
     "SchemaUnsupported",
+    "ServerUnavailable",
+    "TokenInvalid",
+    "TokenNotFound",
+    "UploadConflict",
     "VersionNotFound",
+    "WebhookNotFound",
+    "WebhookRefused",
 ]
 
 
@@ -88,6 +108,10 @@ class RegistryError(Exception):
         if next_step:
             lines.append(f"  next: {next_step}")
         super().__init__("\n".join(lines))
+
+
+class ServerUnavailable(RegistryError):
+    """The registry's server can't be reached, or answers what no registry answers."""
 
 
 class BlobCorrupted(RegistryError):
@@ -140,6 +164,22 @@ class EvaluationMismatch(RegistryInputError):
     """A report measured other files than those of the version that it is recorded for."""
 
 
+class RequestInvalid(RegistryInputError):
+    """A request to the server does not follow its schema, or is too large or too slow."""
+
+
+class TokenInvalid(RegistryInputError):
+    """The server asks for a token, and the one that was sent is none of its tokens."""
+
+
+class RoleInsufficient(RegistryInputError):
+    """The token's role does not include this act."""
+
+
+class WebhookRefused(RegistryInputError):
+    """A webhook's URL, events or host can't be used."""
+
+
 class RollbackRefused(RegistryInputError):
     """A roll-back's target or reason can't be used."""
 
@@ -181,6 +221,29 @@ class AliasNotFound(MissingError):
     """This model has no such alias."""
 
 
+class BlobsMissing(MissingError):
+    """A manifest names contents that are not stored, or are damaged; `missing` has their sha256, sorted."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        missing: Sequence[str] = (),
+        allowed: str | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        self.missing = tuple(missing)
+        super().__init__(problem, allowed=allowed, next_step=next_step)
+
+
+class TokenNotFound(MissingError):
+    """No token has this name."""
+
+
+class WebhookNotFound(MissingError):
+    """No webhook has this id."""
+
+
 class ParentNotFound(MissingError):
     """A manifest names a parent that is not registered."""
 
@@ -208,6 +271,25 @@ class AliasConflict(ClashError):
 
 class AmbiguousReference(ClashError):
     """A digest prefix fits several versions."""
+
+
+class NameTaken(ClashError):
+    """A token of this name is there already."""
+
+
+class UploadConflict(ClashError):
+    """An upload is not where the caller thinks; `offset` says how many bytes are there."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        offset: int = 0,
+        allowed: str | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        self.offset = offset
+        super().__init__(problem, allowed=allowed, next_step=next_step)
 
 
 class ContentKeyTaken(ClashError):

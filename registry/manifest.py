@@ -109,6 +109,13 @@ def open_regular(name: str, source: Path) -> Any:
     return os.fdopen(descriptor, "rb")
 
 
+def _is_finite(value: object) -> bool:
+    try:
+        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number larger than any float
+        return False
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a version is and was made from.
@@ -225,9 +232,7 @@ class Manifest:
             weight = parent.weight
             if not is_digest(parent.digest) or not isinstance(parent.role, str) or not _ROLE.fullmatch(parent.role):
                 raise ManifestInvalid(f"manifest: parent {parent!r}", allowed="a whole version digest and a role")
-            if weight is not None and (
-                isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight)
-            ):
+            if weight is not None and not _is_finite(weight):
                 raise ManifestInvalid(f"manifest: parent weight {weight!r}", allowed="a finite number, or nothing")
         bases = [p for p in self.parents if p.role == "base"]
         if self.kind in BOUND_KINDS and len(bases) != 1:
