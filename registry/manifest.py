@@ -22,7 +22,17 @@ from registry.canonical import canonical_json, sha256_text
 from registry.errors import FileRefused, ManifestInvalid
 from registry.names import is_digest
 
-__all__ = ["BOUND_KINDS", "DERIVED_KINDS", "KINDS", "WHOLE_KINDS", "FileEntry", "Manifest", "Parent", "describe_files"]
+__all__ = [
+    "BOUND_KINDS",
+    "DERIVED_KINDS",
+    "KINDS",
+    "WHOLE_KINDS",
+    "FileEntry",
+    "Manifest",
+    "Parent",
+    "describe_files",
+    "require_files",
+]
 
 KINDS = ("base", "adapter", "merged", "full", "head", "prompt", "quantized")
 # Whole weights: base_fingerprint is that of these weights themselves, and others may be bound to it.
@@ -86,6 +96,17 @@ def _describe(name: str, source: Path) -> FileEntry:
     with open_regular(name, source) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return FileEntry(size=stream.tell(), sha256=digest)
+
+
+def require_files(manifest: Manifest, files: Mapping[str, Path]) -> None:
+    """Refuse files that are not those that a manifest names.
+
+    Raises:
+        ManifestInvalid: A path is in one and not in the other.
+    """
+    if set(files) != set(manifest.files):
+        odd = sorted(set(files) ^ set(manifest.files))
+        raise ManifestInvalid(f"the manifest and the files given differ in {odd[0]!r}", allowed="the same paths")
 
 
 def open_regular(name: str, source: Path) -> Any:

@@ -25,7 +25,6 @@ from registry.errors import (
     BlobCorrupted,
     EvaluationMismatch,
     GateRefused,
-    ManifestInvalid,
     ReportInvalid,
     RollbackRefused,
 )
@@ -33,7 +32,7 @@ from registry.gate import GateResult, Policy
 from registry.layout import BLOBS, CHECKOUTS
 from registry.lineage import Lineage, trace, trained_on
 from registry.lookup import Lookup, Query, resolve_digest, resolve_reference
-from registry.manifest import Manifest, open_regular
+from registry.manifest import Manifest, open_regular, require_files
 from registry.names import check_alias, check_name
 from registry.registration import check_stored, find_existing, find_parents, insert_version
 from registry.runs import Run, insert_run, query_runs
@@ -103,9 +102,7 @@ class Registry:
             RegistryPathError: The store can't be written.
         """
         check_name(name)
-        if set(files) != set(manifest.files):
-            odd = sorted(set(files) ^ set(manifest.files))
-            raise ManifestInvalid(f"the manifest and the files given differ in {odd[0]!r}", allowed="the same paths")
+        require_files(manifest, files)
         existing = find_existing(self._lookup.query, name, manifest)
         if existing is not None:
             self._store_files(manifest, files)  # the same files: puts back what was damaged or lost

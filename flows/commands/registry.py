@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from components.paths import home as default_home
+from flows.commands import registry_serve, registry_token
 from flows.commands.group import VerbGroup
 from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option
+from flows.commands.registry_options import actor_option, home_option
 from flows.commands.version_text import gate_notes, render_version
 
 if TYPE_CHECKING:
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-home_option = click.option(
-    "--home",
-    type=click.Path(path_type=Path),
-    default=default_home,
-    show_default="$TUNEWRIGHT_HOME, else .tunewright",
-    help="The state folder that holds the registry.",
-)
-actor_option = click.option(
-    "--actor", type=WORDS, default=None, help="Who does it, for the audit trail.  [default: login name]"
-)
 revision_option = click.option(
     "--expected-revision",
     type=click.IntRange(min=0),
@@ -44,6 +35,10 @@ def command() -> None:
 
     REF is name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest.
     """
+
+
+for verb in (registry_serve.serve_command, registry_token.token_group):
+    command.add_command(verb)
 
 
 def _open(home: Path) -> Registry:

@@ -70,7 +70,9 @@ def alias_routes(registry: Registry) -> APIRouter:
     ) -> Any:
         """List where aliases point now, by model and alias."""
         after = position_of(cursor, "", "")
-        rows = [state for state in registry.aliases(name) if (state.name, state.alias) > after]
+        # sorted here: a database may order text by another rule than the cursor's comparison
+        states = sorted(registry.aliases(name), key=lambda state: (state.name, state.alias))
+        rows = [state for state in states if (state.name, state.alias) > after]
         return page(rows, limit, alias_document, lambda state: cursor_of(state.name, state.alias))
 
     @router.get("/aliases/{target:path}", response_model=AliasModel, responses={304: {"description": "Unchanged."}})

@@ -1,7 +1,8 @@
 """Routes of contents: blobs whole, and uploads that go on where they stopped. Verified on the way in and out.
 
 Out: `Repr-Digest` and the ETag name the sha256 before the first byte, and the last piece is held back until every byte
-was hashed; a damaged blob breaks the connection off before its declared length is reached. In: a content becomes a blob
+was hashed; a damaged blob breaks the connection off before its declared length is reached, and asked again from there
+it is told as a problem. In: a content becomes a blob
 once its whole has the digest in the URL.
 """
 
@@ -13,6 +14,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
+from itertools import chain
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Header, Path
@@ -76,9 +78,14 @@ def content_routes(registry: Registry, uploads: Uploads, limits: Limits) -> APIR
             )
         if first:
             headers["Content-Range"] = f"bytes {first}-{size - 1}/{size}"
+            # a client that goes on after a broken connection learns at once if it was damage that broke it
+            registry.blobs.read(sha256)
         headers["Content-Length"] = str(size - first)
+        pieces = registry.blobs.pieces(sha256)
+        # drawn before the answer begins: damage of a blob of one piece is still told as a problem
+        begun = next(pieces, b"")
         return StreamingResponse(
-            _behind(registry.blobs.pieces(sha256), first),
+            _behind(chain((begun,), pieces), first),
             status_code=206 if first else 200,
             headers=headers,
             media_type="application/octet-stream",
@@ -95,9 +102,10 @@ def content_routes(registry: Registry, uploads: Uploads, limits: Limits) -> APIR
     @router.get("/uploads/{sha256}", response_model=UploadModel, dependencies=[WRITES])
     def upload_offset(sha256: Sha256) -> Any:
         """Say how many bytes of a content have come, and whether it is stored whole."""
-        size = registry.blobs.size(sha256)
-        offset = uploads.offset(sha256) if size is None else size
-        return {"sha256": sha256, "offset": offset, "complete": size is not None}
+        offset = uploads.offset(sha256)
+        # a content that is being sent again is not whole: what is stored may be damaged
+        size = registry.blobs.size(sha256) if offset == 0 else None
+        return {"sha256": sha256, "offset": offset if size is None else size, "complete": size is not None}
 
     @router.patch("/uploads/{sha256}", response_model=UploadModel, openapi_extra=_SENT, dependencies=[WRITES])
     async def append(
