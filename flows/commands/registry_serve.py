@@ -25,7 +25,7 @@ __all__ = ["serve_command"]
 @home_option
 @json_option
 def serve_command(host: str, port: int, home: Path, as_json: bool) -> None:
-    """Serve the registry over HTTP until interrupted or terminated.
+    """Serve the registry over HTTP until interrupted or terminated; webhooks are delivered meanwhile.
 
     Without tokens it answers this machine only, and acts in the login name; with tokens every request needs one.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from registry.errors import RegistryPathError, RequestInvalid
 from registry.http.app import make_app
+from registry.http.delivery import delivering
 from registry.http.tokens import Tokens
 from registry.store import Registry
 
@@ -77,7 +78,7 @@ def serve(folder: Path, *, host: str, port: int, on_ready: Callable[[str, int], 
     tokens = Tokens(folder)
     held = len(tokens.all())
     with listen(host, port, with_tokens=held > 0) as bound, Registry.open(folder, create=False) as registry:
-        app = make_app(registry, tokens)
+        app = make_app(registry, tokens, background=lambda: delivering(registry))
         config = uvicorn.Config(
             app,
             log_level="warning",
