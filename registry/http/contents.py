@@ -47,11 +47,16 @@ def content_routes(registry: Registry, uploads: Uploads, limits: Limits) -> APIR
     """
     router = APIRouter(tags=["contents"], dependencies=[READS])
 
-    @router.head("/blobs/{sha256}", responses={200: {"description": "It is stored; Content-Length says how long."}})
+    @router.head(
+        "/blobs/{sha256}",
+        response_class=Response,
+        responses={200: {"description": "It is stored; Content-Length says how long.", "content": _BINARY}},
+    )
     def has_blob(sha256: Sha256) -> Response:
         """Say whether a content is stored, and how long it is. Its bytes are verified when they are read."""
         size = _size(registry, sha256)
-        return Response(headers={**_described(sha256), "Content-Length": str(size)})
+        headers = {**_described(sha256), "Content-Length": str(size)}
+        return Response(headers=headers, media_type="application/octet-stream")
 
     @router.get(
         "/blobs/{sha256}",

@@ -29,7 +29,7 @@ __all__ = ["DEAD_AFTER", "Delivery", "deliver", "delivering"]
 
 logger = logging.getLogger(__name__)
 
-DEAD_AFTER = 12
+DEAD_AFTER = 24
 FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 3600.0
 TIMEOUT_SECONDS = 10.0
