@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands import registry_serve, registry_token, registry_webhook
+from flows.commands import registry_search, registry_serve, registry_token, registry_webhook
 from flows.commands.group import VerbGroup
 from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option
@@ -37,7 +37,13 @@ def command() -> None:
     """
 
 
-for verb in (registry_serve.serve_command, registry_token.token_group, registry_webhook.webhook_group):
+for verb in (
+    registry_search.search_command,
+    registry_search.trained_on_command,
+    registry_serve.serve_command,
+    registry_token.token_group,
+    registry_webhook.webhook_group,
+):
     command.add_command(verb)
 
 

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from registry.audit import login_name
-from registry.errors import RegistryError, RequestInvalid, RoleInsufficient, TokenInvalid
+from registry.errors import RegistryError, RegistryPathError, RequestInvalid, RoleInsufficient, TokenInvalid
 from registry.http.loopback import is_loopback, names_loopback
 from registry.http.problems import MEDIA_TYPE, Refused, document_of, headers_of, status_of
 from registry.http.tokens import Token, Tokens
@@ -112,7 +112,12 @@ class Guard:
             await respond(failure)(scope, receive, send_with_headers)
 
     async def _authenticate(self, scope: Scope) -> Token:
-        held = () if self._tokens is None else await run_in_threadpool(self._tokens.all)
+        try:
+            held = () if self._tokens is None else await run_in_threadpool(self._tokens.all)
+        except RegistryPathError as error:
+            # said in the log alone: whoever asks hasn't shown a token yet
+            logger.error("nobody is answered: %s", error)
+            raise RegistryError("the server can't read its tokens", next_step="look at its log") from error
         self._closed = self._closed or bool(held)
         if not self._closed or self._tokens is None:
             self._require_this_machine(scope)

@@ -60,6 +60,13 @@ def test_a_file_that_others_may_read_is_not_used(tokens: Tokens, registry: Regis
         tokens.find(secret)
 
 
+def test_a_server_that_cannot_read_its_tokens_answers_nobody(ask: Ask, registry: Registry) -> None:
+    (registry.folder / TOKENS_FILE).chmod(0o644)
+    for path in ("/v1/models", "/v1/health"):
+        answer = ask("GET", path)
+        assert (answer.status_code, "tokens.json" in answer.text) == (500, False)
+
+
 def test_another_process_sees_a_change_at_once(registry: Registry) -> None:
     ours, theirs = Tokens(registry.folder), Tokens(registry.folder)
     secret = ours.add("ci", "read")
