@@ -18,10 +18,12 @@ from starlette.responses import Response
 from registry.errors import MissingError, RegistryError, RequestInvalid
 from registry.http.aliases import alias_routes
 from registry.http.contents import content_routes
-from registry.http.guard import OPEN_PATHS, Guard, Limits, respond
+from registry.http.guard import OPEN_PATHS, PREFIX, Guard, Limits, respond
 from registry.http.journal import journal_routes
+from registry.http.metrics import Metrics
 from registry.http.models import Problem
 from registry.http.problems import MEDIA_TYPE, Refused
+from registry.http.server import server_routes
 from registry.http.tokens import Tokens
 from registry.http.uploads import Uploads
 from registry.http.versions import version_routes
@@ -29,7 +31,6 @@ from registry.store import Registry
 
 __all__ = ["make_app"]
 
-PREFIX = "/v1"
 UPLOADS = "uploads"
 Background = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -53,6 +54,7 @@ def make_app(
         The app.
     """
     limits = limits or Limits()
+    metrics = Metrics()
     uploads = Uploads(registry.folder / UPLOADS, registry.blobs)
 
     @asynccontextmanager
@@ -78,6 +80,7 @@ def make_app(
         alias_routes(registry),
         content_routes(registry, uploads, limits),
         journal_routes(registry),
+        server_routes(registry, metrics),
     ):
         app.include_router(routes, prefix=PREFIX)
     app.add_exception_handler(RegistryError, _tell)
@@ -85,7 +88,7 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(RecursionError, _tell_deep)
     app.add_exception_handler(HTTPException, _tell_unrouted)
-    app.add_middleware(Guard, tokens=tokens, limits=limits)
+    app.add_middleware(Guard, tokens=tokens, limits=limits, metrics=metrics)
     secured = tokens is not None and bool(tokens.all())
     app.openapi = lambda: _describe(app, secured)  # type: ignore[method-assign]
     return app

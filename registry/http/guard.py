@@ -8,6 +8,7 @@ Origin, and a form, or a request that the browser sends without asking first, in
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -25,14 +26,17 @@ from registry.http.tokens import Token, Tokens
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["OPEN_PATHS", "Guard", "Limits", "respond"]
+    from registry.http.metrics import Metrics
+
+__all__ = ["OPEN_PATHS", "PREFIX", "Guard", "Limits", "respond"]
 
 logger = logging.getLogger(__name__)
 
+PREFIX = "/v1"
 # Told to everybody: that the server lives, and what it can be asked.
-OPEN_PATHS = frozenset({"/v1/health", "/v1/openapi.json"})
+OPEN_PATHS = frozenset({f"{PREFIX}/health", f"{PREFIX}/openapi.json"})
 # Their bodies are contents: streamed, bounded by `Limits.blob_bytes`, and of a type that no form has.
-STREAMED = ("/v1/blobs/", "/v1/uploads/")
+STREAMED = (f"{PREFIX}/blobs/", f"{PREFIX}/uploads/")
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,12 @@ class Guard:
         tokens: The tokens of clients; None answers this machine only. So do tokens of which there never was one since
             the server began: once there was one, every request needs one, for good.
         limits: Bounds.
+        metrics: Where requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens | None, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens | None, limits: Limits, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
         self._tokens = tokens
         self._limit = limits.body_bytes
         self._closed = False  # whether there ever was a token
@@ -81,35 +87,39 @@ class Guard:
             await self._app(scope, receive, send)
             return
         request_id = f"req-{uuid4().hex}".encode()
-        begun = False
+        started, status = time.perf_counter(), 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                begun = True
+                status = message["status"]
                 added = [(b"x-request-id", request_id), (b"x-content-type-options", b"nosniff")]
                 message = {**message, "headers": [*message.get("headers", []), *added]}
             await send(message)
 
+        self._metrics.in_flight.inc()
         try:
             scope.setdefault("state", {})["token"] = await self._authenticate(scope)
             await self._app(scope, self._limited(scope, receive), send_with_headers)
         except Refused as refused:
             await respond(refused.error, refused.status, refused.headers)(scope, receive, send_with_headers)
         except RegistryError as error:
-            if begun:
+            if status:
                 raise  # the connection breaks off, which tells the client that what it has is not the whole
             await respond(error)(scope, receive, send_with_headers)
         except ClientDisconnect:
             logger.info("a client left before its request was whole")
         except Exception:
             logger.exception("request %s failed: %s %s", request_id.decode(), scope["method"], scope["path"])
-            if begun:
+            if status:
                 raise
             failure = RegistryError(
                 "the server failed to answer this request", next_step=f"look for {request_id.decode()} in its log"
             )
             await respond(failure)(scope, receive, send_with_headers)
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.count(_route_of(scope), scope["method"], status, time.perf_counter() - started)
 
     async def _authenticate(self, scope: Scope) -> Token:
         try:
@@ -175,6 +185,12 @@ class Guard:
             return message
 
         return limited
+
+
+def _route_of(scope: Scope) -> str:
+    """Return the path as the API declares it; FastAPI's releases differ in whether the prefix is part of it."""
+    path = getattr(scope.get("route"), "path", None)
+    return "none" if path is None else PREFIX + path.removeprefix(PREFIX).replace(":path}", "}")
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes | None:

@@ -1,17 +1,15 @@
-"""Routes of what happened: the audit, the outbox, runs; and of the server itself."""
+"""Routes of what happened: the audit, the outbox, runs."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from importlib.metadata import version as release_of
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from starlette.requests import Request
 
 from registry.entities import AuditEntry, OutboxEvent
 from registry.http.access import READS, After, Limit, Writer, page
-from registry.http.models import AuditPage, HealthModel, OutboxPage, RunModel, RunPage, RunRequest, WhoModel
+from registry.http.models import AuditPage, OutboxPage, RunModel, RunPage, RunRequest
 from registry.runs import Run
 from registry.store import Registry
 
@@ -64,16 +62,5 @@ def journal_routes(registry: Registry) -> APIRouter:
     def record_run(body: RunRequest, token: Writer) -> Any:
         """Record a trial of a sweep, once."""
         return _run_document(registry.record_run(**body.model_dump(), actor=token.name))
-
-    @router.get("/health", response_model=HealthModel, tags=["server"])
-    def health() -> Any:
-        """Say that the server answers and that its database can be read. Takes no token."""
-        registry.outbox_head()
-        return {"status": "ok", "version": release_of("tunewright")}
-
-    @router.get("/whoami", response_model=WhoModel, tags=["server"])
-    def who(request: Request) -> Any:
-        """Say whom the server takes the caller for."""
-        return {"name": request.state.token.name, "role": request.state.token.role}
 
     return router

@@ -298,6 +298,21 @@ def test_the_servers_own_pages(ask: Ask) -> None:
     assert ask("GET", "/v1/whoami", "write").json() == {"name": "writeer", "role": "write"}
 
 
+def test_metrics_count_by_route_and_never_by_ref(ask: Ask, add_base: Callable[..., Version]) -> None:
+    add_base()
+    for path in ("/v1/versions/tiny-base", "/v1/versions/secret-project", "/nothing/at/all"):
+        ask("GET", path)
+    ask("GET", "/v1/models", None)
+    text = ask("GET", "/v1/metrics", "read").text
+    lines = [line for line in text.splitlines() if line.startswith("tunewright_registry_requests_total")]
+    assert any('route="/v1/versions/{ref}",status="200"} 1.0' in line for line in lines), lines
+    assert any('status="404"' in line for line in lines)
+    assert any('status="401"' in line for line in lines)
+    assert "secret-project" not in text
+    assert "nothing" not in text
+    assert "tunewright_registry_outbox_head 1.0" in text
+
+
 def test_a_busy_registry_says_when_to_come_again(
     ask: Ask, registry: Registry, add_adapter: Callable[..., Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ import httpx
 import pytest
 import uvicorn
 
-from registry.errors import BlobCorrupted, RequestInvalid
+from registry.errors import AliasConflict, BlobCorrupted, RequestInvalid
 from registry.http.app import make_app
 from registry.http.client import RegistryClient
 from registry.http.guard import Limits
@@ -142,6 +142,37 @@ def test_damage_breaks_the_connection_off_and_is_told_when_asked_again(
     with RegistryClient(*served) as client, pytest.raises(BlobCorrupted, match="damaged"):
         client.checkout("tiny", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_callers_that_saw_the_same_revision_one_wins(
+    served: tuple[str, str], registry: Registry, add_adapter: Any, make_report: Any, policy: Any
+) -> None:
+    versions = [add_adapter(key) for key in "abcd"]
+    for version in versions:
+        registry.record_evaluation(version.digest, make_report())
+    revision, outcomes = 0, []
+
+    def promote(ref: str) -> None:
+        with RegistryClient(*served) as client:
+            try:
+                done = client.promote(ref, "champion", policy=policy, expected_revision=revision)
+                outcomes.append(("won", done.revision))
+            except AliasConflict as error:
+                outcomes.append(("lost", error.current_revision))
+
+    for revision in range(3):
+        threads = [threading.Thread(target=promote, args=(v.digest,)) for v in versions]
+        outcomes.clear()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # one may hold the alias already, and wins nothing by asking again
+        assert outcomes.count(("won", revision + 1)) == 1
+        assert {told for what, told in outcomes if what == "lost"} <= {revision + 1}
+        assert len(outcomes) == 4
+    assert registry.aliases()[0].revision == 3
+    assert registry.verify().intact
 
 
 def test_other_addresses_than_loopback_take_tokens() -> None:
