@@ -14,13 +14,12 @@ from registry.entities import AliasChange, AliasState
 from registry.errors import AliasNotFound, ReferenceInvalid, RequestInvalid
 from registry.gate import Policy
 from registry.http.access import READS, Cursor, Limit, Promoter, cursor_of, matches, page, position_of
+from registry.http.bodies import PromotionRequest, RollbackRequest
 from registry.http.models import (
     AliasChangeModel,
     AliasModel,
     AliasPage,
     HistoryModel,
-    PromotionRequest,
-    RollbackRequest,
 )
 from registry.names import parse_reference
 from registry.store import Registry

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 
 from registry.entities import AuditEntry, OutboxEvent
 from registry.http.access import READS, After, Limit, Writer, page
-from registry.http.models import AuditPage, OutboxPage, RunModel, RunPage, RunRequest
+from registry.http.bodies import RunRequest
+from registry.http.models import AuditPage, OutboxPage, RunModel, RunPage
 from registry.runs import Run
 from registry.store import Registry
 

@@ -11,15 +11,14 @@ from starlette.responses import Response
 
 from registry.entities import Evaluation, Version
 from registry.http.access import READS, Cursor, Limit, Writer, cursor_of, matches, page, position_of
+from registry.http.bodies import EvaluationRequest, RegisterRequest
 from registry.http.models import (
     EvaluationModel,
     EvaluationPage,
-    EvaluationRequest,
     FilesModel,
     GateModel,
     LineageModel,
     ModelPage,
-    RegisterRequest,
     StandingModel,
     VersionModel,
     VersionPage,
