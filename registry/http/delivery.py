@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +31,7 @@ __all__ = ["DEAD_AFTER", "Delivery", "deliver", "delivering"]
 
 logger = logging.getLogger(__name__)
 
+AUTHORITIES_FILE = "webhook-authorities.pem"
 DEAD_AFTER = 24
 FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 3600.0
@@ -102,7 +105,7 @@ def _round(
 ) -> Delivery:
     place = before = webhooks.place(hook.id)  # again, now that nobody else is at it
     told = 0
-    with _client() as http:
+    with _client(registry.folder) as http:
         while most is None or told < most:
             events = registry.outbox(after=place.position, limit=BATCH)
             for event in events:
@@ -127,9 +130,17 @@ def _round(
     return Delivery(hook.id, hook.url, told, None, False)
 
 
-def _client() -> httpx.Client:
+def _client(folder: Path) -> httpx.Client:
+    """Return a client that trusts the usual authorities, and those of a file in the registry's folder besides."""
+    trusted = httpx.create_ssl_context(trust_env=False)
+    own = folder / AUTHORITIES_FILE
+    if own.exists():
+        try:
+            trusted.load_verify_locations(cafile=own)
+        except (OSError, ssl.SSLError) as error:
+            raise WebhookRefused(f"{own} can't be used: {error}", allowed="certificates in PEM") from error
     # no proxy and no redirect: either would take the message where no address was checked
-    return httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False)
+    return httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False, verify=trusted)
 
 
 def _tell(http: httpx.Client, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) -> str | None:

@@ -26,7 +26,6 @@ _STATUSES: dict[type[errors.RegistryError], int] = {
     errors.SchemaUnsupported: 500,
     errors.TokenInvalid: 401,
     errors.RoleInsufficient: 403,
-    errors.GateRefused: 422,
     errors.MissingError: 404,
     errors.ClashError: 409,
     errors.RegistryBusy: 503,
@@ -52,6 +51,8 @@ class Refused(Exception):  # noqa: N818 - what happened to the request
 
 def status_of(error: errors.RegistryError) -> int:
     """Return the HTTP status of an error."""
+    if error.exit_status == 3:  # a verdict said no, whichever
+        return 422
     return next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from flows import cli
 from registry.errors import WebhookNotFound, WebhookRefused
 from registry.http import delivery
-from registry.http.delivery import DEAD_AFTER, deliver, delivering, pause_seconds
+from registry.http.delivery import AUTHORITIES_FILE, DEAD_AFTER, deliver, delivering, pause_seconds
 from registry.http.hosts import HOSTS_FILE, check_url, destination
 from registry.http.webhooks import Place, Webhooks, message_of, signature_headers, verify_signature
 from registry.store import Registry
@@ -73,6 +79,60 @@ def hooks(registry: Registry, receiver: Receiver) -> Webhooks:
 @pytest.fixture
 def url(receiver: Receiver) -> str:
     return f"http://localhost:{receiver.port}/hook?team=a"
+
+
+def certified(name: str, folder: Path) -> tuple[Path, Path]:
+    """Write a certificate for a name, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    start = datetime.now(UTC) - timedelta(hours=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    written = folder / f"{name}.pem", folder / f"{name}.key"
+    written[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    written[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return written
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("name", "problem"), [("localhost", None), ("other.example", "CERTIFICATE_VERIFY_FAILED")])
+def test_over_tls_the_certificate_is_held_against_the_name_and_not_the_address(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    add_base: Callable[..., Any],
+    tmp_path: Path,
+    name: str,
+    problem: str | None,
+) -> None:
+    certificate, key = certified(name, tmp_path)
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(certificate, key)
+    receiver.server.socket = ours.wrap_socket(receiver.server.socket, server_side=True)
+    hooks.add(f"https://localhost:{receiver.port}/", ["*"], position=0)
+    add_base()
+    assert "CERTIFICATE_VERIFY_FAILED" in str(deliver(registry)[0].error)  # nobody vouches for it
+    shutil.copy(certificate, registry.folder / AUTHORITIES_FILE)
+    found = deliver(registry, again=True)[0]
+    if problem is None:
+        assert (found.delivered, receiver.told) == (1, [1])
+    else:
+        assert problem in str(found.error)
+        assert receiver.received == []
+    (registry.folder / AUTHORITIES_FILE).write_text("no certificate")
+    registry.record_evaluation(registry.resolve("tiny-base").digest, {})
+    with pytest.raises(WebhookRefused, match=AUTHORITIES_FILE):
+        deliver(registry, again=True)
 
 
 @pytest.mark.integration
