@@ -22,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from registry.blobs import PIECE_BYTES
 from registry.errors import BlobsMissing, MissingError, RegistryPathError, RequestInvalid
 from registry.http.access import READS, WRITES, matches
 from registry.http.guard import Limits
@@ -165,27 +166,40 @@ async def _receive(request: Request, stream: IO[bytes], limits: Limits, most_byt
     """
     received, deadline = 0, time.monotonic() + limits.request_seconds
     pieces = request.stream()
-    while True:
-        wait = min(limits.idle_seconds, deadline - time.monotonic())
-        try:
-            piece = await asyncio.wait_for(anext(pieces), max(wait, 0.0))
-        except StopAsyncIteration:
-            return received
-        except TimeoutError:
-            error = RequestInvalid(
-                f"the content came too slowly: {received} bytes so far",
-                allowed=f"a piece every {limits.idle_seconds:g} s, and {limits.request_seconds:g} s in all",
-                next_step="ask for the upload's offset and go on there",
-            )
-            raise Refused(408, error, {"Connection": "close"}) from None
-        if received + len(piece) > most_bytes:
-            error = RequestInvalid("more bytes came than were announced", allowed=f"{most_bytes} bytes")
-            raise Refused(413, error, {"Connection": "close"})
-        try:
-            await run_in_threadpool(stream.write, piece)
-        except OSError as error:
-            raise RegistryPathError(f"the server can't write the content: {error.strerror}") from error
-        received += len(piece)
+    # a server hands a body on in pieces of some kilobytes, and a thread for each takes longer than the disk
+    held = bytearray()
+    try:
+        while True:
+            wait = min(limits.idle_seconds, deadline - time.monotonic())
+            try:
+                piece = await asyncio.wait_for(anext(pieces), max(wait, 0.0))
+            except StopAsyncIteration:
+                return received
+            except TimeoutError:
+                error = RequestInvalid(
+                    f"the content came too slowly: {received} bytes so far",
+                    allowed=f"a piece every {limits.idle_seconds:g} s, and {limits.request_seconds:g} s in all",
+                    next_step="ask for the upload's offset and go on there",
+                )
+                raise Refused(408, error, {"Connection": "close"}) from None
+            if received + len(piece) > most_bytes:
+                error = RequestInvalid("more bytes came than were announced", allowed=f"{most_bytes} bytes")
+                raise Refused(413, error, {"Connection": "close"})
+            received += len(piece)
+            held += piece
+            if len(held) >= PIECE_BYTES:
+                whole, held = held, bytearray()
+                await run_in_threadpool(_write, stream, whole)
+    finally:
+        # whatever ended it: what came can be gone on with
+        _write(stream, held)
+
+
+def _write(stream: IO[bytes], piece: bytes | bytearray) -> None:
+    try:
+        stream.write(piece)
+    except OSError as error:
+        raise RegistryPathError(f"the server can't write the content: {error.strerror}") from error
 
 
 def _declared(request: Request, limits: Limits) -> int | None:
