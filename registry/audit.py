@@ -74,9 +74,10 @@ def append(connection: Any, *, at: str, actor: str, action: str, subject: str, p
     return digest
 
 
-def read_chain(query: Query, *, after: int = 0) -> Iterator[AuditEntry]:
-    """Yield the rows whose sequence is above `after`, oldest first."""
-    for row in query(f"SELECT {_COLUMNS} FROM audit WHERE sequence > ? ORDER BY sequence", (after,)):
+def read_chain(query: Query, *, after: int = 0, limit: int | None = None) -> Iterator[AuditEntry]:
+    """Yield the rows whose sequence is above `after`, oldest first, at most `limit` of them."""
+    sql, parameters = f"SELECT {_COLUMNS} FROM audit WHERE sequence > ? ORDER BY sequence", [after]
+    for row in query(*((sql, parameters) if limit is None else (f"{sql} LIMIT ?", [*parameters, limit]))):
         yield AuditEntry(*row)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,11 +85,47 @@ class BlobStore:
                     self._files.rm_file(incoming)
                 raise
         except OSError as error:
-            raise RegistryPathError(
-                f"cannot write blob {sha256} under {self._root}: {error.strerror or error}",
-                allowed="a folder with room that this user may write",
-                next_step="free space, or choose another folder for the registry",
-            ) from error
+            raise _unwritable(sha256, self._root, error) from error
+        return True
+
+    def adopt(self, source: Path, sha256: str, size: int) -> bool:
+        """Take a local file over as a blob, if it has the content: moved where blobs lie on the same disk, else copied.
+
+        Args:
+            source: A file that nobody else writes to; it is gone afterwards, unless it is refused.
+            sha256: The hex digest that it must have.
+            size: The length in bytes that it must have.
+
+        Returns:
+            False if the blob was there and is intact.
+
+        Raises:
+            FileRefused: The content has another digest or length.
+            RegistryPathError: The store can't be written.
+        """
+        with source.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+            length = stream.tell()
+            if (found, length) != (sha256, size):
+                raise FileRefused(
+                    f"{length} bytes with sha256 {found} came in, {size} with {sha256} were announced",
+                    allowed="the content whose digest is announced",
+                    next_step="send it again from its start",
+                )
+            if self._is_intact(sha256):
+                source.unlink()
+                return False
+            if not self._is_local:
+                stream.seek(0)
+                self.put(stream, sha256, size)
+                source.unlink()
+                return True
+            os.fsync(stream.fileno())
+        try:
+            self._files.makedirs(f"{self._root}/sha256/{sha256[:2]}", exist_ok=True)
+            self._place(str(source), sha256)
+        except OSError as error:
+            raise _unwritable(sha256, self._root, error) from error
         return True
 
     def _copy_in(self, source: IO[bytes], incoming: str) -> tuple[str, int]:
@@ -127,6 +163,31 @@ class BlobStore:
             return False  # the good bytes are at hand and take the damaged blob's place
         return True
 
+    def pieces(self, sha256: str) -> Iterator[bytes]:
+        """Yield a blob's content, hashing it on the way; its last piece comes only once the whole was found intact.
+
+        Raises:
+            BlobCorrupted: The blob is gone, or its bytes have another digest.
+        """
+        hasher = hashlib.sha256()
+        held = b""
+        try:
+            with self._files.open(self.path(sha256), "rb") as stream:
+                while piece := stream.read(PIECE_BYTES):
+                    if held:
+                        yield held
+                    hasher.update(piece)
+                    held = piece
+        except FileNotFoundError as error:
+            raise BlobCorrupted(f"blob {sha256} is gone from {self._root}", next_step=_REPAIR) from error
+        if hasher.hexdigest() != sha256:
+            raise BlobCorrupted(
+                f"blob {sha256} at {self.path(sha256)} was damaged: its bytes have sha256 {hasher.hexdigest()}",
+                next_step=_REPAIR,
+            )
+        if held:
+            yield held
+
     def read(self, sha256: str, write: Callable[[bytes], object] | None = None) -> int:
         """Stream a blob's content to a writer, hashing it on the way.
 
@@ -140,22 +201,11 @@ class BlobStore:
         Raises:
             BlobCorrupted: The blob is gone, or its bytes have another digest.
         """
-        hasher = hashlib.sha256()
         length = 0
-        try:
-            with self._files.open(self.path(sha256), "rb") as stream:
-                while piece := stream.read(PIECE_BYTES):
-                    hasher.update(piece)
-                    length += len(piece)
-                    if write is not None:
-                        write(piece)
-        except FileNotFoundError as error:
-            raise BlobCorrupted(f"blob {sha256} is gone from {self._root}", next_step=_REPAIR) from error
-        if hasher.hexdigest() != sha256:
-            raise BlobCorrupted(
-                f"blob {sha256} at {self.path(sha256)} was damaged: its bytes have sha256 {hasher.hexdigest()}",
-                next_step=_REPAIR,
-            )
+        for piece in self.pieces(sha256):
+            length += len(piece)
+            if write is not None:
+                write(piece)
         return length
 
     def sweep_incoming(self, older_than_seconds: float = 86_400) -> int:
@@ -180,6 +230,14 @@ class BlobStore:
     def open(self, sha256: str) -> Any:
         """Open a stored blob for seeking about in it, not verified; for looking at headers only."""
         return self._files.open(self.path(sha256), "rb")
+
+
+def _unwritable(sha256: str, root: str, error: OSError) -> RegistryPathError:
+    return RegistryPathError(
+        f"cannot write blob {sha256} under {root}: {error.strerror or error}",
+        allowed="a folder with room that this user may write",
+        next_step="free space, or choose another folder for the registry",
+    )
 
 
 _REPAIR = (

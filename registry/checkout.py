@@ -6,16 +6,27 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-from registry.blobs import BlobStore
 from registry.errors import BlobCorrupted, RegistryPathError
 from registry.manifest import FileEntry, Manifest
 
-__all__ = ["check_out", "is_intact_checkout"]
+__all__ = ["BlobSource", "check_out", "is_intact_checkout"]
 
 
-def check_out(blobs: BlobStore, manifest: Manifest, destination: Path, *, replace: bool = False) -> Path:
+class BlobSource(Protocol):
+    """Where contents come from: the registry's own blobs, or a server's."""
+
+    def local_path(self, sha256: str) -> Path | None:
+        """Return a blob's path on this machine's disk, or None where it lies elsewhere."""
+
+    def read(self, sha256: str, write: Callable[[bytes], object] | None = None) -> int:
+        """Stream a blob to a writer, and raise BlobCorrupted unless its bytes have the digest."""
+
+
+def check_out(blobs: BlobSource, manifest: Manifest, destination: Path, *, replace: bool = False) -> Path:
     """Lay a version's files out in a folder, as hard links to the blobs where possible, else as copies.
 
     Args:
@@ -71,7 +82,7 @@ def check_out(blobs: BlobStore, manifest: Manifest, destination: Path, *, replac
     return destination
 
 
-def _lay_out(blobs: BlobStore, entry: FileEntry, target: Path) -> None:
+def _lay_out(blobs: BlobSource, entry: FileEntry, target: Path) -> None:
     source = blobs.local_path(entry.sha256)
     if source is not None and _link(source, target):
         # the link is the blob itself, so that what was verified is what will be read

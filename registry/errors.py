@@ -1,6 +1,7 @@
 """The registry's error tree; every class is one failure, its branch says the exit status.
 
 RegistryError (exit 1)
+├── ServerUnavailable         the registry's server can't be reached, or answers what no registry answers
 ├── BlobCorrupted             stored bytes aren't what their digest says, or are gone
 ├── AuditBroken               the audit chain, or a row that it vouches for, was changed from outside
 ├── RegistryInputError (exit 2)
@@ -20,6 +21,10 @@ RegistryError (exit 1)
 │   ├── EvaluationMismatch    a report measured other files than those of the version that it is recorded for
 │   ├── KeyUnusable           a file holds no ed25519 key in PEM, or its password is missing or wrong
 │   ├── ExportRefused         a version can't be laid out in the form that was asked for
+│   ├── RequestInvalid        a request to the server doesn't follow its schema, or is too large or too slow
+│   ├── TokenInvalid          the server asks for a token, and the one that was sent is none of its tokens
+│   ├── RoleInsufficient      the token's role doesn't include this act
+│   ├── WebhookRefused        a webhook's URL, events or host can't be used
 │   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
 ├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
 ├── SignatureRefused (exit 3) a version is not signed by the key that was given, or not as it is
@@ -27,10 +32,15 @@ RegistryError (exit 1)
 │   ├── RegistryNotFound      there is no registry at this path
 │   ├── VersionNotFound       no version has this name, number or digest
 │   ├── AliasNotFound         this model has no such alias
+│   ├── BlobsMissing          a manifest names contents that aren't stored, or are damaged; lists them
+│   ├── TokenNotFound         no token has this name
+│   ├── WebhookNotFound       no webhook has this id
 │   └── ParentNotFound        a manifest names a parent that isn't registered
 └── ClashError (exit 4)
     ├── AliasConflict         the alias moved since the caller looked; names the current revision
     ├── AmbiguousReference    a digest prefix fits several versions
+    ├── NameTaken             a token of this name is there already
+    ├── UploadConflict        an upload isn't where the caller thinks; names the offset to go on at
     ├── ContentKeyTaken       a version with this content key holds other files
     ├── DigestTaken           the same manifest is registered under another name
     └── RegistryBusy          another process held the write lock too long
@@ -52,6 +62,7 @@ __all__ = [
     "AuditBroken",
     "BaseMismatch",
     "BlobCorrupted",
+    "BlobsMissing",
     "ClashError",
     "ContentKeyTaken",
     "DatabaseAddressInvalid",
@@ -66,6 +77,7 @@ __all__ = [
     "KeyUnusable",
     "ManifestInvalid",
     "MissingError",
+    "NameTaken",
     "ParentNotFound",
     "PolicyInvalid",
     "ReferenceInvalid",
@@ -75,10 +87,18 @@ __all__ = [
     "RegistryNotFound",
     "RegistryPathError",
     "ReportInvalid",
+    "RequestInvalid",
+    "RoleInsufficient",
     "RollbackRefused",
     "SchemaUnsupported",
+    "ServerUnavailable",
     "SignatureRefused",
+    "TokenInvalid",
+    "TokenNotFound",
+    "UploadConflict",
     "VersionNotFound",
+    "WebhookNotFound",
+    "WebhookRefused",
     "WrongDatabase",
 ]
 
@@ -104,6 +124,10 @@ class RegistryError(Exception):
         if next_step:
             lines.append(f"  next: {next_step}")
         super().__init__("\n".join(lines))
+
+
+class ServerUnavailable(RegistryError):
+    """The registry's server can't be reached, or answers what no registry answers."""
 
 
 class BlobCorrupted(RegistryError):
@@ -184,6 +208,22 @@ class ExportRefused(RegistryInputError):
     """A version can't be laid out in the form that was asked for."""
 
 
+class RequestInvalid(RegistryInputError):
+    """A request to the server does not follow its schema, or is too large or too slow."""
+
+
+class TokenInvalid(RegistryInputError):
+    """The server asks for a token, and the one that was sent is none of its tokens."""
+
+
+class RoleInsufficient(RegistryInputError):
+    """The token's role does not include this act."""
+
+
+class WebhookRefused(RegistryInputError):
+    """A webhook's URL, events or host can't be used."""
+
+
 class RollbackRefused(RegistryInputError):
     """A roll-back's target or reason can't be used."""
 
@@ -231,6 +271,29 @@ class AliasNotFound(MissingError):
     """This model has no such alias."""
 
 
+class BlobsMissing(MissingError):
+    """A manifest names contents that are not stored, or are damaged; `missing` has their sha256, sorted."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        missing: Sequence[str] = (),
+        allowed: str | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        self.missing = tuple(missing)
+        super().__init__(problem, allowed=allowed, next_step=next_step)
+
+
+class TokenNotFound(MissingError):
+    """No token has this name."""
+
+
+class WebhookNotFound(MissingError):
+    """No webhook has this id."""
+
+
 class ParentNotFound(MissingError):
     """A manifest names a parent that is not registered."""
 
@@ -258,6 +321,25 @@ class AliasConflict(ClashError):
 
 class AmbiguousReference(ClashError):
     """A digest prefix fits several versions."""
+
+
+class NameTaken(ClashError):
+    """A token of this name is there already."""
+
+
+class UploadConflict(ClashError):
+    """An upload is not where the caller thinks; `offset` says how many bytes are there."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        offset: int = 0,
+        allowed: str | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        self.offset = offset
+        super().__init__(problem, allowed=allowed, next_step=next_step)
 
 
 class ContentKeyTaken(ClashError):

@@ -281,9 +281,12 @@ def _verdict(name: str, passed: bool, value: float | None, bound: float | None, 
 
 def _number(value: object) -> float | None:
     """Return a finite number, or None; True is no number here."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # JSON's whole numbers may be larger than any float
+        return None
 
 
 def _points(value: float | None) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from registry.entities import Version
+from registry.errors import ReferenceInvalid
 from registry.lookup import Query, query_aliases
 from registry.manifest import WHOLE_KINDS
 from registry.runs import Run, query_runs
+from registry.search import search_versions
 
-__all__ = ["Edge", "Lineage", "Node", "trace"]
+__all__ = ["DIRECTIONS", "Edge", "Lineage", "Node", "trace", "trained_on"]
+
+DIRECTIONS = ("both", "up", "down")
 
 # UNION drops repeats, so that a shared ancestor is walked once. PostgreSQL has to be told the parameter's type.
 _WALK = """WITH RECURSIVE reached(id) AS (
@@ -53,6 +57,28 @@ class Lineage:
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
 
+    def towards(self, direction: str) -> Lineage:
+        """Return the version with what it was made from (`up`), with what was made from it (`down`), or all (`both`).
+
+        Raises:
+            ReferenceInvalid: Another direction.
+        """
+        if direction not in DIRECTIONS:
+            raise ReferenceInvalid(f"lineage direction {direction!r}", allowed=", ".join(DIRECTIONS))
+        if direction == "both":
+            return self
+        # what the version itself was trained on lies above it, though its node says "self"
+        kept = {
+            node.id
+            for node in self.nodes
+            if node.direction == direction
+            or (node.direction == "self" and (direction == "up" or node.type == "version"))
+        }
+        return Lineage(
+            tuple(node for node in self.nodes if node.id in kept),
+            tuple(edge for edge in self.edges if {edge.source, edge.target} <= kept),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return `nodes` and `edges` as plain JSON."""
         nodes = [{**asdict(node), "aliases": list(node.aliases)} for node in self.nodes]
@@ -87,7 +113,7 @@ def trace(query: Query, version: Version) -> Lineage:
             v.base_fingerprint,
             direction[v.id],
             tuple(aliases.get(v.digest, ())),
-            v.manifest.metadata.get("decision_override"),
+            _text_or_none(v.manifest.metadata.get("decision_override")),
         )
         for v in found
     ]
@@ -118,6 +144,39 @@ def trace(query: Query, version: Version) -> Lineage:
     return Lineage(nodes=(*nodes, *data.values()), edges=tuple(edges))
 
 
+def trained_on(query: Query, data_digest: str) -> Lineage:
+    """Answer which versions were trained on a data file, what was made of those, and which aliases serve them.
+
+    Every version's manifest is scanned for the digest, since no index holds the data; what was made of the versions
+    found is walked by index.
+
+    Args:
+        query: The look-ups' query function.
+        data_digest: Hex sha256 of the data file.
+
+    Returns:
+        The data file's node (direction "self"; absent where nothing was trained on it), and every version reached, each
+        with its aliases and direction "down".
+
+    Raises:
+        ReferenceInvalid: No whole digest.
+    """
+    users = search_versions(query, data=data_digest)
+    edges: dict[Edge, None] = {}
+    nodes: dict[str, Node] = {}
+    for user in users:
+        paths = [path for path, digest in user.manifest.data_digests.items() if digest == data_digest]
+        nodes.setdefault(data_digest, Node(data_digest, "data", paths[0]))
+        reached = trace(query, user).towards("down")
+        versions = [node for node in reached.nodes if node.type == "version"]
+        nodes.update((node.id, replace(node, direction="down")) for node in versions)
+        edges.update(
+            dict.fromkeys(edge for edge in reached.edges if {edge.source, edge.target} <= {v.id for v in versions})
+        )
+        edges[Edge(data_digest, user.digest, "data")] = None
+    return Lineage(tuple(nodes.values()), tuple(edges))
+
+
 def _runs(query: Query, found: list[Version], direction: Mapping[int, str]) -> tuple[list[tuple[Run, str]], list[Edge]]:
     """Return the runs round some versions, each with its direction, and their edges with them.
 
@@ -144,6 +203,10 @@ def _runs(query: Query, found: list[Version], direction: Mapping[int, str]) -> t
         if v.base_fingerprint == run.base_fingerprint
     ]
     return list(reached.values()), list(dict.fromkeys(edges))
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _version(query: Query, number: int) -> Version:

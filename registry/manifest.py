@@ -22,7 +22,17 @@ from registry.canonical import canonical_json, sha256_text
 from registry.errors import FileRefused, ManifestInvalid
 from registry.names import is_digest
 
-__all__ = ["BOUND_KINDS", "DERIVED_KINDS", "KINDS", "WHOLE_KINDS", "FileEntry", "Manifest", "Parent", "describe_files"]
+__all__ = [
+    "BOUND_KINDS",
+    "DERIVED_KINDS",
+    "KINDS",
+    "WHOLE_KINDS",
+    "FileEntry",
+    "Manifest",
+    "Parent",
+    "describe_files",
+    "require_files",
+]
 
 KINDS = ("base", "adapter", "merged", "full", "head", "prompt", "quantized")
 # Whole weights: base_fingerprint is that of these weights themselves, and others may be bound to it.
@@ -88,6 +98,17 @@ def _describe(name: str, source: Path) -> FileEntry:
         return FileEntry(size=stream.tell(), sha256=digest)
 
 
+def require_files(manifest: Manifest, files: Mapping[str, Path]) -> None:
+    """Refuse files that are not those that a manifest names.
+
+    Raises:
+        ManifestInvalid: A path is in one and not in the other.
+    """
+    if set(files) != set(manifest.files):
+        odd = sorted(set(files) ^ set(manifest.files))
+        raise ManifestInvalid(f"the manifest and the files given differ in {odd[0]!r}", allowed="the same paths")
+
+
 def open_regular(name: str, source: Path) -> Any:
     """Open a file that is a file itself, never through a symlink in its last part.
 
@@ -107,6 +128,13 @@ def open_regular(name: str, source: Path) -> Any:
         os.close(descriptor)
         raise FileRefused(f"file {name!r} ({source}) is not a regular file", allowed="regular files")
     return os.fdopen(descriptor, "rb")
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number larger than any float
+        return False
 
 
 @dataclass(frozen=True)
@@ -225,9 +253,7 @@ class Manifest:
             weight = parent.weight
             if not is_digest(parent.digest) or not isinstance(parent.role, str) or not _ROLE.fullmatch(parent.role):
                 raise ManifestInvalid(f"manifest: parent {parent!r}", allowed="a whole version digest and a role")
-            if weight is not None and (
-                isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight)
-            ):
+            if weight is not None and not _is_finite(weight):
                 raise ManifestInvalid(f"manifest: parent weight {weight!r}", allowed="a finite number, or nothing")
         bases = [p for p in self.parents if p.role == "base"]
         if self.kind in BOUND_KINDS and len(bases) != 1:

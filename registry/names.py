@@ -17,6 +17,7 @@ __all__ = [
     "check_name",
     "check_text",
     "is_digest",
+    "is_digest_prefix",
     "looks_like_digest",
     "parse_reference",
 ]
@@ -46,6 +47,11 @@ class Reference:
 def is_digest(value: object) -> bool:
     """Say whether a value is a whole sha256 in lower-case hex."""
     return isinstance(value, str) and len(value) == 64 and _DIGEST_PREFIX.fullmatch(value) is not None
+
+
+def is_digest_prefix(value: object) -> bool:
+    """Say whether a value is the start of a sha256 in lower-case hex, long enough to be taken for one."""
+    return isinstance(value, str) and _DIGEST_PREFIX.fullmatch(value) is not None
 
 
 def looks_like_digest(text: str) -> bool:

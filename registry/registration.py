@@ -5,15 +5,26 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from registry import audit
+from registry.blobs import BlobStore
 from registry.database import query_on
 from registry.entities import Version
-from registry.errors import BaseMismatch, ContentKeyTaken, DigestTaken, ParentNotFound, VersionNotFound
+from registry.errors import (
+    BaseMismatch,
+    BlobCorrupted,
+    BlobsMissing,
+    ContentKeyTaken,
+    DigestTaken,
+    ManifestInvalid,
+    ParentNotFound,
+    VersionNotFound,
+)
 from registry.lookup import Query, resolve_digest
 from registry.manifest import BOUND_KINDS, WHOLE_KINDS, Manifest
 from registry.promotion import emit
+from registry.scan import scan
 from registry.schema import version_parents, versions
 
-__all__ = ["find_existing", "find_parents", "insert_version"]
+__all__ = ["check_stored", "find_existing", "find_parents", "insert_version"]
 
 
 def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None:
@@ -93,6 +104,38 @@ def _compare_rendering(manifest: Manifest, bases: list[Version]) -> None:
                     allowed=f"the version with this fingerprint and this {field} as parent with role 'base'",
                     next_step="register the base with the tokenizer and template that it was trained with",
                 )
+
+
+def check_stored(blobs: BlobStore, manifest: Manifest) -> None:
+    """Hold what is stored against a manifest: every content there, intact, of the size that it names, and scanned.
+
+    Raises:
+        BlobsMissing: Contents aren't stored, or are damaged; `missing` names them all.
+        ManifestInvalid: A content has another size than the manifest says.
+        FileRefused: A content may not enter a version under its path.
+    """
+    missing, sizes = set(), {}
+    for entry in manifest.files.values():
+        if entry.sha256 not in sizes:
+            try:
+                sizes[entry.sha256] = blobs.read(entry.sha256)
+            except BlobCorrupted:  # the caller has the bytes, and sends them again
+                missing.add(entry.sha256)
+                sizes[entry.sha256] = -1
+    if missing:
+        raise BlobsMissing(
+            f"contents that the manifest names are not stored, or damaged: {len(missing)} of {len(sizes)}",
+            missing=sorted(missing),
+            next_step="send them, then register again",
+        )
+    for path, entry in manifest.files.items():
+        if sizes[entry.sha256] != entry.size:
+            raise ManifestInvalid(
+                f"manifest: file {path!r} has {entry.size} bytes, its content has {sizes[entry.sha256]}",
+                allowed="the content's own length",
+            )
+        with blobs.open(entry.sha256) as stream:
+            scan(path, stream, entry.size)
 
 
 def insert_version(connection: Connection, name: str, manifest: Manifest, actor: str) -> Version:

@@ -16,6 +16,7 @@ from registry import audit
 from registry.canonical import canonical_json, sha256_text
 from registry.errors import ReportInvalid
 from registry.lookup import Query
+from registry.names import is_digest
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -121,6 +122,9 @@ def insert_run(
         text = canonical_json({**document, "name": name, "sweep": sweep, "number": number})
     except (TypeError, ValueError) as error:
         raise ReportInvalid(f"run document: {error}", allowed="plain JSON values, no NaN") from error
+    data = document.get("data", {})
+    if not isinstance(data, Mapping) or not all(is_digest(digest) for digest in data.values()):
+        raise ReportInvalid("run document: data", allowed="a mapping of data file -> hex sha256, which lineage shows")
     at, digest = audit.now(), sha256_text(text)
     connection.execute(
         runs.insert().values(

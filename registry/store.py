@@ -25,20 +25,20 @@ from registry.errors import (
     BlobCorrupted,
     EvaluationMismatch,
     GateRefused,
-    ManifestInvalid,
     ReportInvalid,
     RollbackRefused,
 )
 from registry.gate import GateResult, Policy
 from registry.layout import BLOBS, CHECKOUTS
-from registry.lineage import Lineage, trace
+from registry.lineage import Lineage, trace, trained_on
 from registry.lookup import Lookup, Query, query_alias, resolve_digest, resolve_reference
-from registry.manifest import Manifest, open_regular
+from registry.manifest import Manifest, open_regular, require_files
 from registry.names import check_alias, check_name, check_text
-from registry.registration import find_existing, find_parents, insert_version
+from registry.registration import check_stored, find_existing, find_parents, insert_version
 from registry.runs import EVERY, Run, insert_run, query_runs
 from registry.scan import scan
 from registry.schema import evaluations
+from registry.search import Model, query_models, search_versions
 from registry.standing import Standing, standing_of
 from registry.verification import Verification, verify
 
@@ -113,9 +113,7 @@ class Registry:
         check_name(name)
         check_text("actor", actor, 128)
         check_text("content_key", manifest.content_key, 256)
-        if set(files) != set(manifest.files):
-            odd = sorted(set(files) ^ set(manifest.files))
-            raise ManifestInvalid(f"the manifest and the files given differ in {odd[0]!r}", allowed="the same paths")
+        require_files(manifest, files)
         existing = find_existing(self._lookup.query, name, manifest)
         if existing is not None:
             self._store_files(manifest, files)  # the same files: puts back what was damaged or lost
@@ -125,6 +123,33 @@ class Registry:
             with open_regular(path, Path(files[path])) as stream:
                 scan(path, stream, os.fstat(stream.fileno()).st_size)
         self._store_files(manifest, files)
+        with writing(self._engine) as connection:
+            return insert_version(connection, name, manifest, actor or audit.login_name())
+
+    def register_stored(self, name: str, manifest: Manifest, *, actor: str | None = None) -> Version:
+        """Register a version whose contents are in the blob store already, as a server's callers sent them.
+
+        Args:
+            name: The model's name.
+            manifest: What the version is.
+            actor: Who registers, for the audit trail; the login name by default.
+
+        Returns:
+            As `register`.
+
+        Raises:
+            BlobsMissing: Contents aren't stored, or are damaged; `missing` names them.
+            As `register` otherwise.
+        """
+        check_name(name)
+        check_text("actor", actor, 128)
+        check_text("content_key", manifest.content_key, 256)
+        existing = find_existing(self._lookup.query, name, manifest)
+        if existing is None:
+            find_parents(self._lookup.query, manifest)
+        check_stored(self.blobs, manifest)
+        if existing is not None:
+            return existing
         with writing(self._engine) as connection:
             return insert_version(connection, name, manifest, actor or audit.login_name())
 
@@ -362,6 +387,33 @@ class Registry:
         """Return every version, or those of one model, by name and number."""
         return self._lookup.versions(name)
 
+    def search(
+        self,
+        *,
+        name: str | None = None,
+        kind: str | None = None,
+        base: str | None = None,
+        data: str | None = None,
+        metric: str | None = None,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        after: tuple[str, int] = ("", 0),
+        limit: int | None = None,
+    ) -> list[Version]:
+        """Return the versions that satisfy every condition given, by name and number; see `search_versions`.
+
+        Raises:
+            ReferenceInvalid: A condition follows no grammar.
+        """
+        return search_versions(
+            self._lookup.query, name=name, kind=kind, base=base, data=data, metric=metric, minimum=minimum,
+            maximum=maximum, after=after, limit=limit,
+        )  # fmt: skip
+
+    def models(self, *, after: str = "", limit: int | None = None) -> list[Model]:
+        """Return the models by name, those behind the name `after`, at most `limit` of them."""
+        return query_models(self._lookup.query, after=after, limit=limit)
+
     def aliases(self, name: str | None = None) -> list[AliasState]:
         """Return where every alias points now, of one model or of all."""
         return self._lookup.aliases(name)
@@ -433,20 +485,36 @@ class Registry:
         """Return the recorded runs of a model, or of all, oldest first."""
         return query_runs(self._lookup.query, EVERY if name is None else "name = ?", () if name is None else (name,))
 
-    def lineage(self, ref: str) -> Lineage:
-        """Return everything that a version was made from and everything made from it."""
-        return trace(self._lookup.query, self.resolve(ref))
+    def lineage(self, ref: str, direction: str = "both") -> Lineage:
+        """Return what a version was made from (`up`), what was made from it (`down`), or both.
 
-    def audit(self, *, after: int = 0) -> list[AuditEntry]:
+        Raises:
+            ReferenceInvalid: Another direction.
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
+        """
+        return trace(self._lookup.query, self.resolve(ref)).towards(direction)
+
+    def trained_on(self, data_digest: str) -> Lineage:
+        """Return the versions that were trained on a data file, what was made of them, and the aliases of all those.
+
+        Raises:
+            ReferenceInvalid: No whole sha256.
+        """
+        return trained_on(self._lookup.query, data_digest)
+
+    def audit(self, *, after: int = 0, limit: int | None = None) -> list[AuditEntry]:
         """Return the audit rows above a sequence number, oldest first; read only, see `verify` for the chain."""
-        return list(audit.read_chain(self._lookup.query, after=after))
+        return list(audit.read_chain(self._lookup.query, after=after, limit=limit))
 
-    def outbox(self, *, after: int = 0) -> list[OutboxEvent]:
-        """Return the outbox rows above an id, oldest first; the reader keeps its own place."""
-        rows = self._lookup.query(
-            "SELECT id, created_at, topic, payload FROM outbox WHERE id > ? ORDER BY id", (after,)
-        )
+    def outbox(self, *, after: int = 0, limit: int | None = None) -> list[OutboxEvent]:
+        """Return the outbox rows above an id, oldest first, at most `limit`; the reader keeps its own place."""
+        sql, values = "SELECT id, created_at, topic, payload FROM outbox WHERE id > ? ORDER BY id", [after]
+        rows = self._lookup.query(*((sql, values) if limit is None else (f"{sql} LIMIT ?", [*values, limit])))
         return [OutboxEvent(number, at, topic, json.loads(payload)) for number, at, topic, payload in rows]
+
+    def outbox_head(self) -> int:
+        """Return the id of the newest outbox row, 0 where there is none."""
+        return int(self._lookup.query("SELECT coalesce(max(id), 0) FROM outbox", ())[0][0])
 
     # Bytes
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands import registry_files, registry_signing
+from flows.commands import (
+    registry_files,
+    registry_search,
+    registry_serve,
+    registry_signing,
+    registry_token,
+    registry_webhook,
+)
 from flows.commands.group import VerbGroup
 from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option
@@ -43,6 +50,11 @@ for verb in (
     registry_files.card_command,
     registry_signing.sign_command,
     registry_signing.verify_signature_command,
+    registry_search.search_command,
+    registry_search.trained_on_command,
+    registry_serve.serve_command,
+    registry_token.token_group,
+    registry_webhook.webhook_group,
 ):
     command.add_command(verb)
 

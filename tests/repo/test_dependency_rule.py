@@ -16,6 +16,7 @@ FORBIDDEN = {
     "registry": {"torch", "transformers", "peft", "prefect", "dvc", "bentoml", "flows", "deploy", "components"},
     "deploy": {"prefect", "dvc", "flows"},
 }
+SERVERS = {"fastapi", "starlette", "pydantic", "httpx", "uvicorn", "anyio"}
 ORCHESTRATION = {"prefect", "dvc"}
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "evaluate", "datasets", "scipy"}
 # Modules that subclass or decorate with what they import. They are themselves imported inside functions only.
@@ -68,6 +69,16 @@ def test_package_imports_nothing_that_is_not_its_own(package: str) -> None:
         for path in modules(package)
         for name, _ in imports(path)
         if name in FORBIDDEN[package]
+    ]
+    assert wrong == []
+
+
+def test_of_the_registry_only_its_http_part_knows_of_servers() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules("registry")
+        for name, _ in imports(path)
+        if name in SERVERS and (ROOT / "registry" / "http") not in path.parents
     ]
     assert wrong == []
 

@@ -1,0 +1,106 @@
+"""`tunewright registry search|trained-on`: versions by kind, base, data and score. Parses, calls, prints."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.commands.output import emit, json_option
+from flows.commands.registry_options import home_option
+
+__all__ = ["search_command", "trained_on_command"]
+
+
+@click.command("search")
+@click.option("--name", default=None, help="Of the model.")
+@click.option("--kind", default=None, help="base, adapter, merged, full, head, prompt or quantized.")
+@click.option("--base", default=None, metavar="FINGERPRINT", help="The base's fingerprint, or its first 12 digits.")
+@click.option("--data", default=None, metavar="FILE", help="A data file it was trained on, or that file's sha256.")
+@click.option("--metric", default=None, help="Task metric or general suite of the newest report.")
+@click.option("--min", "minimum", type=float, default=None, help="Least score by --metric.")
+@click.option("--max", "maximum", type=float, default=None, help="Largest score by --metric.")
+@click.option("--limit", type=click.IntRange(min=1), default=None, help="Most versions to list.  [default: all]")
+@home_option
+@json_option
+def search_command(
+    name: str | None,
+    kind: str | None,
+    base: str | None,
+    data: str | None,
+    metric: str | None,
+    minimum: float | None,
+    maximum: float | None,
+    limit: int | None,
+    home: Path,
+    as_json: bool,
+) -> None:
+    """List the versions that satisfy every condition. --data and --metric scan; the others go by index."""
+    from registry.lookup import Lookup
+    from registry.search import scores_of, search_versions
+
+    with closing(Lookup(home / "registry")) as lookup:
+        found = search_versions(
+            lookup.query, name=name, kind=kind, base=base, data=None if data is None else _digest_of(data),
+            metric=metric, minimum=minimum, maximum=maximum, limit=limit,
+        )  # fmt: skip
+        rows: list[dict[str, Any]] = []
+        for version in found:
+            row = version.to_dict()
+            if metric is not None:
+                newest = lookup.query(
+                    "SELECT report FROM evaluations WHERE version_id = ? ORDER BY id DESC LIMIT 1", (version.id,)
+                )
+                row["scores"] = scores_of(newest[0][0], metric)
+            rows.append(row)
+    emit({"versions": rows}, as_json, _render)
+
+
+@click.command("trained-on")
+@click.argument("data", metavar="FILE")
+@home_option
+@json_option
+def trained_on_command(data: str, home: Path, as_json: bool) -> None:
+    """Show what was trained on FILE (or on the file with this sha256), what was made of it, and the aliases of all."""
+    from registry.lineage import trained_on
+    from registry.lookup import Lookup
+
+    with closing(Lookup(home / "registry")) as lookup:
+        found = trained_on(lookup.query, _digest_of(data))
+    emit(found.to_dict(), as_json, _render_trained)
+
+
+def _digest_of(data: str) -> str:
+    """Return the sha256 of a file, or the text itself where it is one."""
+    from registry.errors import RegistryPathError
+    from registry.names import is_digest
+
+    if is_digest(data):
+        return data
+    try:
+        with Path(data).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise RegistryPathError(
+            f"data file {data!r} can't be read: {error.strerror}", allowed="a file, or its sha256 in lower-case hex"
+        ) from error
+
+
+def _render(document: dict[str, Any]) -> str:
+    lines = [
+        f"{row['name']}:v{row['version']}  {row['kind']}  {row['digest'][:12]}"
+        + "".join(f"  {score:.4g}" for score in row.get("scores", ()))
+        for row in document["versions"]
+    ]
+    return "\n".join(lines) or "no version satisfies this"
+
+
+def _render_trained(document: dict[str, Any]) -> str:
+    lines = []
+    for node in document["nodes"]:
+        marks = " ".join(f"@{alias}" for alias in node["aliases"])
+        lines.append(f"{node['label']}  {node['kind'] or 'data'}  {node['id'][:12]}  {marks}".rstrip())
+    return "\n".join(lines) or "nothing was trained on this file"

@@ -1,0 +1,98 @@
+"""What routes share: the caller's role, pages and their cursors, and answers that the caller has already."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Query
+from starlette.requests import Request
+
+from registry.errors import RequestInvalid, RoleInsufficient
+from registry.http.tokens import ROLES, Token, includes
+
+__all__ = [
+    "READS",
+    "WRITES",
+    "After",
+    "Cursor",
+    "Limit",
+    "Promoter",
+    "Writer",
+    "cursor_of",
+    "matches",
+    "page",
+    "position_of",
+]
+
+Row = TypeVar("Row")
+
+
+def _allows(role: str) -> Callable[[Request], Token]:
+    def require(request: Request) -> Token:
+        token: Token = request.state.token
+        if not includes(token.role, role):
+            raise RoleInsufficient(
+                f"token {token.name!r} has role {token.role!r}, and this takes {role!r}",
+                allowed=f"a token with role {' or '.join(ROLES[ROLES.index(role) :])}",
+                next_step=f"tunewright registry token add NAME --role {role}, on the server's machine",
+            )
+        return token
+
+    return require
+
+
+READS, WRITES = Depends(_allows("read")), Depends(_allows("write"))
+Writer = Annotated[Token, Depends(_allows("write"))]
+Promoter = Annotated[Token, Depends(_allows("promote"))]
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most items on the page.")]
+Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")]
+After = Annotated[int, Query(ge=0, le=2**53, description="The last number that the caller has.")]
+
+
+def cursor_of(*position: str | int) -> str:
+    """Return the cursor for the page behind a position."""
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
+
+
+def position_of(cursor: str | None, *start: Any) -> tuple[Any, ...]:
+    """Return the position that a cursor stands for; without one, the start.
+
+    Raises:
+        RequestInvalid: Not a cursor of this list.
+    """
+    if cursor is None:
+        return start
+    try:
+        position = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        alike = len(position) == len(start) and all(type(p) is type(s) for p, s in zip(position, start, strict=True))
+        if not alike or not all(abs(p) < 2**53 for p in position if isinstance(p, int)):
+            raise ValueError(position)
+        "".join(p for p in position if isinstance(p, str)).encode()
+    except (ValueError, TypeError) as error:
+        raise RequestInvalid("the cursor is none of this list's", allowed="`next` of the page before") from error
+    return tuple(position)
+
+
+def page(
+    rows: Sequence[Row], limit: int, item: Callable[[Row], dict[str, Any]], place: Callable[[Row], Any]
+) -> dict[str, Any]:
+    """Return a page's document.
+
+    Args:
+        rows: What was found, asked for with one more than the limit.
+        limit: Most items on the page.
+        item: Makes a row's document.
+        place: Makes what asks for the page behind a row.
+    """
+    shown = rows[:limit]
+    return {"items": [item(row) for row in shown], "next": place(shown[-1]) if len(rows) > limit else None}
+
+
+def matches(request: Request, etag: str) -> bool:
+    """Say whether the caller has this already, by its If-None-Match."""
+    given = request.headers.get("if-none-match", "")
+    return given.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in given.split(","))

@@ -1,0 +1,158 @@
+"""Routes of aliases: where they point, where they pointed, and the two acts that move them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.entities import AliasChange, AliasState
+from registry.errors import AliasNotFound, ReferenceInvalid, RequestInvalid
+from registry.gate import Policy
+from registry.http.access import READS, Cursor, Limit, Promoter, cursor_of, matches, page, position_of
+from registry.http.bodies import PromotionRequest, RollbackRequest
+from registry.http.models import (
+    AliasChangeModel,
+    AliasModel,
+    AliasPage,
+    HistoryModel,
+)
+from registry.names import parse_reference
+from registry.store import Registry
+
+__all__ = ["alias_document", "alias_routes", "change_document"]
+
+Target = Annotated[
+    str,
+    Path(
+        max_length=256,
+        description="name@alias",
+        json_schema_extra={
+            "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?@[a-z][a-z0-9_-]{0,63}$"
+        },
+    ),
+]
+IfMatch = Annotated[
+    str | None,
+    Header(max_length=40, description='The alias\'s ETag: its revision, as in "3"; "0" where there is none.'),
+]
+
+
+def alias_document(state: AliasState) -> dict[str, Any]:
+    """Return an alias as the API tells of it."""
+    return {field.name: getattr(state, field.name) for field in fields(AliasState)}
+
+
+def change_document(change: AliasChange) -> dict[str, Any]:
+    """Return a step of an alias as the API tells of it."""
+    gate = None if change.gate is None else change.gate.to_dict()
+    return {**{field.name: getattr(change, field.name) for field in fields(AliasChange)}, "gate": gate}
+
+
+def alias_routes(registry: Registry) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        registry: What is asked.
+    """
+    router = APIRouter(tags=["aliases"], dependencies=[READS])
+
+    @router.get("/aliases", response_model=AliasPage)
+    def list_aliases(
+        name: Annotated[str | None, Query(max_length=128)] = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> Any:
+        """List where aliases point now, by model and alias."""
+        after = position_of(cursor, "", "")
+        # sorted here: a database may order text by another rule than the cursor's comparison
+        states = sorted(registry.aliases(name), key=lambda state: (state.name, state.alias))
+        rows = [state for state in states if (state.name, state.alias) > after]
+        return page(rows, limit, alias_document, lambda state: cursor_of(state.name, state.alias))
+
+    @router.get("/aliases/{target:path}", response_model=AliasModel, responses={304: {"description": "Unchanged."}})
+    def show_alias(target: Target, request: Request, response: Response) -> Any:
+        """Say where an alias points. ETag is its revision, which a promotion may name in If-Match."""
+        state = _state(registry, target)
+        headers = {"ETag": f'"{state.revision}"', "Cache-Control": "no-cache"}
+        if matches(request, headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        response.headers.update(headers)
+        return alias_document(state)
+
+    @router.get("/history/{target:path}", response_model=HistoryModel)
+    def history(target: Target) -> Any:
+        """List an alias's steps, oldest first."""
+        name, alias = _parts(target)
+        steps = registry.history(name, alias)
+        if not steps:
+            _state(registry, target)  # says what exists
+        return {"steps": [change_document(step) for step in steps]}
+
+    @router.post("/promotions", response_model=AliasChangeModel)
+    def promote(body: PromotionRequest, token: Promoter, response: Response, if_match: IfMatch = None) -> Any:
+        """Let an alias point at a version, if the gate passes and the alias is where the caller saw it."""
+        change = registry.promote(
+            body.ref,
+            body.alias,
+            policy=None if body.policy is None else Policy.from_dict(body.policy),
+            actor=token.name,
+            reason=body.reason,
+            expected_revision=_expected(if_match, body.expected_revision),
+            dry_run=body.dry_run,
+        )
+        if not change.dry_run:
+            response.headers["ETag"] = f'"{change.revision}"'
+        return change_document(change)
+
+    @router.post("/rollbacks", response_model=AliasChangeModel)
+    def rollback(body: RollbackRequest, token: Promoter, response: Response, if_match: IfMatch = None) -> Any:
+        """Move an alias back to a version that held it before; nothing is evaluated again."""
+        change = registry.rollback(
+            body.name,
+            body.alias,
+            to=body.to,
+            actor=token.name,
+            reason=body.reason,
+            expected_revision=_expected(if_match, body.expected_revision),
+        )
+        response.headers["ETag"] = f'"{change.revision}"'
+        return change_document(change)
+
+    return router
+
+
+def _parts(target: str) -> tuple[str, str]:
+    reference = parse_reference(target)
+    if reference.alias is None or reference.name is None:
+        raise ReferenceInvalid(f"{target!r} names no alias", allowed="name@alias")
+    return reference.name, reference.alias
+
+
+def _state(registry: Registry, target: str) -> AliasState:
+    name, alias = _parts(target)
+    states = registry.aliases(name)
+    found = next((state for state in states if state.alias == alias), None)
+    if found is None:
+        registry.resolve(target)  # raises with what exists
+        raise AliasNotFound(f"{name!r} has no alias {alias!r}", allowed=", ".join(s.alias for s in states))
+    return found
+
+
+def _expected(if_match: str | None, in_body: int | None) -> int | None:
+    """Return the revision that the caller saw, by the header or by the body."""
+    if if_match is None or if_match.strip() == "*":
+        return in_body
+    found = re.fullmatch(r'\s*(?:W/)?"?([0-9]{1,10})"?\s*', if_match)
+    if found is None:
+        raise RequestInvalid(f"If-Match is {if_match!r}", allowed='an alias\'s ETag, such as "3"')
+    revision = int(found[1])
+    if in_body is not None and in_body != revision:
+        raise RequestInvalid(
+            f"If-Match names revision {revision} and the body {in_body}", allowed="the same in both, or one of them"
+        )
+    return revision

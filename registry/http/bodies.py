@@ -1,0 +1,139 @@
+"""What may be sent to the HTTP API, typed: nothing that the server doesn't know, and no text that UTF-8 can't hold."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+
+from registry.http.models import Digest
+from registry.manifest import KINDS, FileEntry, Manifest, Parent
+
+__all__ = ["EvaluationRequest", "ManifestModel", "PromotionRequest", "RegisterRequest", "RollbackRequest", "RunRequest"]
+
+
+def _encodable(value: Any) -> Any:
+    """Refuse what JSON's text allows and no UTF-8 has: halves of a surrogate pair."""
+    json.dumps(value, ensure_ascii=False).encode()  # raises a ValueError, which becomes a validation error
+    return value
+
+
+Ref = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Alias = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+# no control characters, which would forge lines where it is printed, and no half of a surrogate pair
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"), AfterValidator(_encodable)]  # fmt: skip  # noqa: E501
+Key = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_encodable)]
+Document = Annotated[dict[str, Any], AfterValidator(_encodable)]
+Texts = Annotated[dict[str, str], AfterValidator(_encodable)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Request(BaseModel):
+    """What may be sent: nothing that the server doesn't know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class FileEntryModel(Request):
+    """Size in bytes and sha256 of a file."""
+
+    size: Annotated[StrictInt, Field(ge=0, le=2**53)]
+    sha256: Digest
+
+
+class ParentModel(Request):
+    """A registered version that this one was made from."""
+
+    digest: Digest
+    role: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    # as it was written: 1 and 1.0 are other texts, and would give other digests
+    weight: StrictInt | Number | None = None
+
+
+class ManifestModel(Request):
+    """What a version is and was made from; `registry.manifest.Manifest` in full."""
+
+    format: Literal[1] = 1
+    kind: Literal[*KINDS]  # type: ignore[valid-type]
+    files: Annotated[
+        dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+/-]*$")], FileEntryModel],
+        Field(min_length=1),
+    ]
+    base_fingerprint: Digest | None = None
+    tokenizer_digest: Digest | None = None
+    template_digest: Digest | None = None
+    quantization: Document | None = None
+    peft_config: Document | None = None
+    data_digests: Annotated[dict[str, Digest], AfterValidator(_encodable)] = {}
+    parents: list[ParentModel] = []
+    seed: StrictInt | None = None
+    library_versions: Texts = {}
+    code_revision: Key | None = None
+    flow_run_id: Key | None = None
+    decision_digest: Digest | None = None
+    plan_digest: Digest | None = None
+    content_key: Key | None = None
+    licence: Key | None = None
+    metadata: Document = {}
+
+    def manifest(self) -> Manifest:
+        """Return the registry's own manifest.
+
+        Raises:
+            ManifestInvalid, FileRefused: Fields contradict each other, or a path can't be used.
+        """
+        values = self.model_dump(exclude={"format", "files", "parents"})
+        files = {path: FileEntry(entry.size, entry.sha256) for path, entry in self.files.items()}
+        parents = tuple(Parent(parent.digest, parent.role, parent.weight) for parent in self.parents)
+        return Manifest(files=files, parents=parents, **values)
+
+
+class EvaluationRequest(Request):
+    """A report to record; `over_newest` lays it over the newest one."""
+
+    report: Document
+    over_newest: bool = False
+
+
+Revision = Annotated[StrictInt, Field(ge=0, le=2**31)]
+
+
+class PromotionRequest(Request):
+    """Let an alias point at a version; without a policy, that of the version's newest report counts."""
+
+    ref: Ref
+    alias: Alias
+    policy: Document | None = None
+    reason: Reason | None = None
+    expected_revision: Revision | None = None
+    dry_run: bool = False
+
+
+class RollbackRequest(Request):
+    """Move an alias back to a version that it held before: `vN` or a REF, or the one before the present one."""
+
+    name: Name
+    alias: Alias
+    to: Ref | None = None
+    reason: Reason
+    expected_revision: Revision | None = None
+
+
+class RegisterRequest(Request):
+    """A version to register; its contents are sent first, as blobs or uploads."""
+
+    name: Name
+    manifest: ManifestModel
+
+
+class RunRequest(Request):
+    """A run to record."""
+
+    name: Name
+    sweep: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    number: Annotated[StrictInt, Field(ge=0, le=2**31)]
+    base_fingerprint: Digest
+    content_key: Key | None = None
+    document: Document

@@ -1,0 +1,197 @@
+"""What holds for every request: who asks, from where, how large a body, and an answer even to an internal failure.
+
+An ASGI layer round all routes, so that no answer goes round it. Without tokens only this machine is answered, and no
+web page in its browser: a name that resolves to loopback (DNS rebinding) shows in the Host, a page's own script in the
+Origin, and a form, or a request that the browser sends without asking first, in the content type.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+
+from registry.audit import login_name
+from registry.errors import RegistryError, RegistryPathError, RequestInvalid, RoleInsufficient, TokenInvalid
+from registry.http.loopback import is_loopback, names_loopback
+from registry.http.problems import MEDIA_TYPE, Refused, document_of, headers_of, status_of
+from registry.http.tokens import Token, Tokens
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from registry.http.metrics import Metrics
+
+__all__ = ["OPEN_PATHS", "PREFIX", "Guard", "Limits", "respond"]
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "/v1"
+# Told to everybody: that the server lives, and what it can be asked.
+OPEN_PATHS = frozenset({f"{PREFIX}/health", f"{PREFIX}/openapi.json"})
+# Their bodies are contents: streamed, bounded by `Limits.blob_bytes`, and of a type that no form has.
+STREAMED = (f"{PREFIX}/blobs/", f"{PREFIX}/uploads/")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what a request may take.
+
+    Attributes:
+        body_bytes: Largest JSON body.
+        blob_bytes: Largest content.
+        idle_seconds: Longest wait for the next piece of a content.
+        request_seconds: Longest time for one request's content; what came by then can be gone on with.
+    """
+
+    body_bytes: int = 8 << 20
+    blob_bytes: int = 1 << 40
+    idle_seconds: float = 60.0
+    request_seconds: float = 3600.0
+
+
+def respond(error: RegistryError, status: int | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Return the answer that tells of an error."""
+    status = status or status_of(error)
+    return JSONResponse(
+        document_of(error, status), status, {**headers_of(error, status), **(headers or {})}, media_type=MEDIA_TYPE
+    )
+
+
+class Guard:
+    """Wrap the app.
+
+    Args:
+        app: The app within; finds who asks in `scope["state"]["token"]`.
+        tokens: The tokens of clients; None answers this machine only. So do tokens of which there never was one since
+            the server began: once there was one, every request needs one, for good.
+        limits: Bounds.
+        metrics: Where requests are counted.
+    """
+
+    def __init__(self, app: ASGIApp, *, tokens: Tokens | None, limits: Limits, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._tokens = tokens
+        self._limit = limits.body_bytes
+        self._closed = False  # whether there ever was a token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = f"req-{uuid4().hex}".encode()
+        started, status = time.perf_counter(), 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                added = [(b"x-request-id", request_id), (b"x-content-type-options", b"nosniff")]
+                message = {**message, "headers": [*message.get("headers", []), *added]}
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            scope.setdefault("state", {})["token"] = await self._authenticate(scope)
+            await self._app(scope, self._limited(scope, receive), send_with_headers)
+        except Refused as refused:
+            await respond(refused.error, refused.status, refused.headers)(scope, receive, send_with_headers)
+        except RegistryError as error:
+            if status:
+                raise  # the connection breaks off, which tells the client that what it has is not the whole
+            await respond(error)(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            logger.info("a client left before its request was whole")
+        except Exception:
+            logger.exception("request %s failed: %s %s", request_id.decode(), scope["method"], scope["path"])
+            if status:
+                raise
+            failure = RegistryError(
+                "the server failed to answer this request", next_step=f"look for {request_id.decode()} in its log"
+            )
+            await respond(failure)(scope, receive, send_with_headers)
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.count(_route_of(scope), scope["method"], status, time.perf_counter() - started)
+
+    async def _authenticate(self, scope: Scope) -> Token:
+        try:
+            held = () if self._tokens is None else await run_in_threadpool(self._tokens.all)
+        except RegistryPathError as error:
+            # said in the log alone: whoever asks hasn't shown a token yet
+            logger.error("nobody is answered: %s", error)
+            raise RegistryError("the server can't read its tokens", next_step="look at its log") from error
+        self._closed = self._closed or bool(held)
+        if not self._closed or self._tokens is None:
+            self._require_this_machine(scope)
+            return Token(login_name(), "promote", "", "")
+        if scope["path"] in OPEN_PATHS:
+            return Token("nobody", "read", "", "")
+        kind, _, secret = (_header(scope, b"authorization") or b"").decode("latin-1").partition(" ")
+        token = await run_in_threadpool(self._tokens.find, secret.strip()) if kind.lower() == "bearer" else None
+        if token is None:
+            raise TokenInvalid(
+                "no token was sent" if not secret.strip() else "the token that was sent is none of this server's",
+                allowed="the header 'Authorization: Bearer TOKEN'",
+                next_step="tunewright registry token add NAME --role read, on the server's machine, prints one",
+            )
+        return token
+
+    def _require_this_machine(self, scope: Scope) -> None:
+        client = scope.get("client")
+        if client and not is_loopback(client[0]):
+            raise TokenInvalid(
+                "this server has no tokens, so it answers its own machine only",
+                next_step="tunewright registry token add NAME --role read",
+            )
+        host, origin = _header(scope, b"host"), _header(scope, b"origin")
+        if host is not None and not names_loopback(f"//{host.decode('latin-1')}"):
+            error = RoleInsufficient(
+                "without tokens this server answers to 'localhost' and loopback addresses only",
+                allowed="a Host header with one of them",
+            )
+            raise Refused(421, error)
+        if origin is not None and not names_loopback(origin.decode("latin-1")):
+            raise RoleInsufficient("without tokens this server answers no pages of other origins")
+        if scope["method"] == "POST":
+            kind = (_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+            if kind != b"application/json":
+                raise Refused(415, RequestInvalid("the content type is not application/json"))
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        """Return a `receive` that raises once a JSON body is larger than the limit, whatever its length header says."""
+        if scope["path"].startswith(STREAMED):
+            return receive
+        error = RequestInvalid("the request's body is too large", allowed=f"at most {self._limit} bytes")
+        declared = _header(scope, b"content-length") or b"0"
+        if declared.isdigit() and int(declared) > self._limit:
+            raise Refused(413, error)
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self._limit:
+                    raise Refused(413, error)
+            return message
+
+        return limited
+
+
+def _route_of(scope: Scope) -> str:
+    """Return the path as the API declares it; FastAPI's releases differ in whether the prefix is part of it."""
+    path = getattr(scope.get("route"), "path", None)
+    return "none" if path is None else PREFIX + path.removeprefix(PREFIX).replace(":path}", "}")
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == wanted), None)

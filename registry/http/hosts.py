@@ -1,0 +1,157 @@
+"""Where webhooks may go: hosts that a file allows, at addresses that were looked at and are then connected to.
+
+<registry>/webhook-hosts.txt, a host a line:
+
+    hooks.example.org            this host, at addresses of the open internet
+    ci.internal:8443 private     this host and port, at private and loopback addresses too
+
+Without the file no host is allowed. What a name resolves to is checked at each delivery, and the connection goes to
+that very address, so that a name which changes its mind in between leads nowhere else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from registry.errors import WebhookRefused
+
+__all__ = ["HOSTS_FILE", "Destination", "check_url", "destination"]
+
+HOSTS_FILE = "webhook-hosts.txt"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a request goes: the address that is connected to, and the host that it is meant for."""
+
+    scheme: str
+    host: str
+    port: int
+    address: str
+    target: str
+
+    @property
+    def url(self) -> str:
+        """The URL with the address in the host's place."""
+        place = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.scheme}://{place}:{self.port}{self.target}"
+
+    @property
+    def host_header(self) -> str:
+        """The host as the receiver knows it."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return name if self.port == _default_port(self.scheme) else f"{name}:{self.port}"
+
+
+def _default_port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
+
+
+def check_url(folder: Path, url: str) -> bool:
+    """Refuse a URL that webhooks may not go to, as far as can be said without resolving its name.
+
+    Args:
+        folder: The registry's folder, with the file of hosts.
+        url: The URL.
+
+    Returns:
+        Whether private addresses are allowed for it.
+
+    Raises:
+        WebhookRefused: Not a plain http(s) URL, http to another than a private host, or a host that the file lacks.
+    """
+    parts = _parts(url)
+    host, port = str(parts.hostname), parts.port or _default_port(parts.scheme)
+    allowed = _allowed(folder)
+    found = next((key for key in ((host, port), (host, None)) if key in allowed), None)
+    if found is None:
+        listed = ", ".join(sorted(name if number is None else f"{name}:{number}" for name, number in allowed))
+        raise WebhookRefused(
+            f"webhooks may not go to {host}:{port}",
+            allowed=listed or f"no host: {folder / HOSTS_FILE} names none",
+            next_step=f"add a line '{host}:{port}' to {folder / HOSTS_FILE}, with the word private behind it for an "
+            "address that is not on the open internet",
+        )
+    if parts.scheme == "http" and not allowed[found]:
+        raise WebhookRefused(
+            f"{url} would go over the open internet in clear", allowed="https, or http to a host listed as private"
+        )
+    return allowed[found]
+
+
+def destination(folder: Path, url: str) -> Destination:
+    """Resolve a URL's host and hold every address against the rules.
+
+    Raises:
+        WebhookRefused: As `check_url`; or the name can't be resolved, or leads to an address that isn't allowed.
+    """
+    private = check_url(folder, url)
+    parts = _parts(url)
+    host, port = str(parts.hostname), parts.port or _default_port(parts.scheme)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise WebhookRefused(f"{host} can't be resolved: {error}") from error
+    addresses = [str(entry[4][0]) for entry in found]
+    for address in addresses:
+        if not private and not _is_open(address):
+            raise WebhookRefused(
+                f"{host} leads to {address}, which is not on the open internet",
+                allowed="public addresses",
+                next_step=f"write the word private behind the host in {folder / HOSTS_FILE} if that is meant",
+            )
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Destination(parts.scheme, host, port, addresses[0], target)
+
+
+def _parts(url: str) -> SplitResult:
+    allowed = "http(s)://host[:port]/path, without a user, a password or a fragment"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise WebhookRefused(f"webhook URL {url!r}: {error}", allowed=allowed) from error
+    plain = url.isascii() and url.isprintable() and " " not in url
+    odd = parts.username or parts.password or parts.fragment or port == 0
+    if not plain or parts.scheme not in ("http", "https") or not parts.hostname or odd:
+        raise WebhookRefused(f"webhook URL {url!r} can't be used", allowed=allowed)
+    return parts
+
+
+def _allowed(folder: Path) -> dict[tuple[str, int | None], bool]:
+    """Read the file: (host, port or None) -> whether private addresses are allowed."""
+    path = folder / HOSTS_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise WebhookRefused(f"{path} can't be read: {error}") from error
+    allowed: dict[tuple[str, int | None], bool] = {}
+    for number, line in enumerate(lines, start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            parts = urlsplit(f"//{words[0]}")
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if not host or words[1:] not in ([], ["private"]):
+            raise WebhookRefused(
+                f"{path}, line {number}: {line.strip()!r}", allowed="host or host:port, and the word private or nothing"
+            )
+        allowed[host, port] = words[1:] == ["private"]
+    return allowed
+
+
+def _is_open(address: str) -> bool:
+    """Say whether an address is on the open internet: no loopback, private, link-local, multicast or reserved one."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
+    judged = inner or found
+    return judged.is_global and not judged.is_multicast

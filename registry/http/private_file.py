@@ -1,0 +1,85 @@
+"""A small JSON file that holds secrets: for its owner alone, written whole or not at all, by one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from registry.errors import RegistryBusy, RegistryPathError
+
+__all__ = ["changing", "read_private", "write_private"]
+
+LOCK_SECONDS = 10
+
+
+def read_private(path: Path) -> Any:
+    """Return a file's document, or None where there is no file.
+
+    Raises:
+        RegistryPathError: Others may read it, or it can't be read as JSON.
+    """
+    try:
+        mode = path.stat().st_mode & 0o777
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RegistryPathError(f"{path} can't be read: {error.strerror}", allowed="a file of this user") from error
+    if mode & 0o077:
+        raise RegistryPathError(
+            f"{path} holds secrets and others may read or write it (mode {mode:04o})",
+            allowed="mode 0600",
+            next_step=f"chmod 600 {path}, and replace the secrets if somebody may have read them",
+        )
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RegistryPathError(
+            f"{path} can't be read as JSON: {error}", next_step="restore it from a copy, or remove it and begin anew"
+        ) from error
+
+
+def write_private(path: Path, document: Any) -> None:
+    """Write a document for this user alone: aside, flushed, then renamed.
+
+    Raises:
+        RegistryPathError: The folder can't be written.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                json.dump(document, stream, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise RegistryPathError(
+            f"{path} can't be written: {error.strerror}", allowed="a folder with room that this user may write"
+        ) from error
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Hold a file's lock while it is read, changed and written again.
+
+    Raises:
+        RegistryBusy: Another process held it too long.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_name(f"{path.name}.lock"), timeout=LOCK_SECONDS):
+            yield
+    except Timeout as error:
+        raise RegistryBusy(f"{path} was held by another process for {LOCK_SECONDS} s", next_step="run again") from error

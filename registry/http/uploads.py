@@ -1,0 +1,156 @@
+"""Contents on their way in: a file that grows from its end, by one writer at a time, until it is whole and verified.
+
+<registry>/uploads/<sha256>.part        a resumable upload; its length is the offset to go on at
+<registry>/uploads/<sha256>.<id>.part   a whole content in one request
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from registry.blobs import BlobStore
+from registry.errors import FileRefused, RegistryPathError, UploadConflict
+
+__all__ = ["Uploads"]
+
+KEPT_SECONDS = 86_400
+
+
+class Uploads:
+    """The unfinished uploads of one registry.
+
+    Args:
+        folder: Where they lie, on the blobs' disk where those are local.
+        blobs: Where a whole content goes.
+        kept_seconds: How long an upload that nobody goes on with is kept.
+    """
+
+    def __init__(self, folder: Path, blobs: BlobStore, *, kept_seconds: float = KEPT_SECONDS) -> None:
+        self._folder = folder
+        self._blobs = blobs
+        self._kept_seconds = kept_seconds
+
+    def offset(self, sha256: str) -> int:
+        """Return how many bytes of a content are there, 0 where nothing is."""
+        try:
+            return self._path(sha256).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def discard(self, sha256: str) -> bool:
+        """Forget an unfinished upload, and say whether there was one."""
+        if not self._path(sha256).exists():
+            return False
+        with self._held(self._path(sha256)) as stream:
+            Path(stream.name).unlink()
+        return True
+
+    def sweep(self) -> int:
+        """Remove the uploads that nobody went on with, and return how many there were."""
+        removed = 0
+        for path in self._folder.glob("*.part"):
+            try:
+                if time.time() - path.stat().st_mtime > self._kept_seconds:
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:  # finished meanwhile, or swept by another process
+                continue
+        return removed
+
+    @contextmanager
+    def appending(self, sha256: str, offset: int, total: int) -> Iterator[IO[bytes]]:
+        """Give a file to append to, from an offset on; what is written stays, whatever happens.
+
+        Args:
+            sha256: The content's digest.
+            offset: How many bytes the caller knows to be there.
+            total: How many there will be.
+
+        Raises:
+            UploadConflict: Another number of bytes is there, or somebody else is writing.
+            RegistryPathError: The disk has no room for the rest, or can't be written.
+        """
+        with self._held(self._path(sha256)) as stream:
+            there = stream.seek(0, os.SEEK_END)
+            if there != offset:
+                raise UploadConflict(
+                    f"{there} bytes of {sha256} are there, not {offset}",
+                    offset=there,
+                    allowed=f"Upload-Offset {there}",
+                    next_step="ask for the offset and go on from there",
+                )
+            self._check_room(total - offset)
+            yield stream
+
+    @contextmanager
+    def whole(self, sha256: str, size: int | None) -> Iterator[IO[bytes]]:
+        """Give a new file for a content that comes in one piece; removed unless `finish` took it over."""
+        path = self._folder / f"{sha256}.{uuid.uuid4().hex}.part"
+        try:
+            with self._held(path) as stream:
+                self._check_room(size or 0)
+                yield stream
+        finally:
+            path.unlink(missing_ok=True)
+
+    def finish(self, stream: IO[bytes], sha256: str) -> bool:
+        """Verify a whole content and make it a blob.
+
+        Args:
+            stream: As `appending` or `whole` gave it, still held.
+            sha256: The digest that it must have.
+
+        Returns:
+            False if the blob was there already, intact.
+
+        Raises:
+            FileRefused: It has another digest; the upload is forgotten.
+            RegistryPathError: The store can't be written.
+        """
+        stream.flush()
+        path = Path(stream.name)
+        try:
+            return self._blobs.adopt(path, sha256, path.stat().st_size)
+        except FileRefused:
+            path.unlink()
+            raise
+
+    def _path(self, sha256: str) -> Path:
+        return self._folder / f"{sha256}.part"
+
+    def _check_room(self, wanted_bytes: int) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if wanted_bytes > free:
+            raise RegistryPathError(
+                f"{wanted_bytes} bytes are to come and {free} are free on the server's disk",
+                next_step="free space on the server",
+            )
+
+    @contextmanager
+    def _held(self, path: Path) -> Iterator[IO[bytes]]:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            stream = path.open("ab")
+        except OSError as error:
+            raise RegistryPathError(f"{path} can't be written: {error.strerror}") from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                there = stream.seek(0, os.SEEK_END)
+                raise UploadConflict(
+                    f"somebody else is sending {path.name.partition('.')[0]}",
+                    offset=there,
+                    next_step="wait for it, then ask for the offset",
+                ) from error
+            if not path.exists() or path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+                raise UploadConflict("this content's upload was finished just now", next_step="ask whether it is there")
+            yield stream

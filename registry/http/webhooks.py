@@ -1,0 +1,243 @@
+"""Webhooks: who is told of which events, how a message is signed, and how far each has been told.
+
+The headers and the signature are those of the Standard Webhooks specification: `webhook-id`, `webhook-timestamp` and
+`webhook-signature: v1,` with base64 of HMAC-SHA256 over `id.timestamp.body`.
+
+<registry>/webhooks.json       URLs, events and secrets, for the owner alone
+<registry>/webhooks/<id>.json  how far a webhook has been told, and its failures since
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from registry.audit import now
+from registry.canonical import canonical_json
+from registry.entities import OutboxEvent
+from registry.errors import WebhookNotFound, WebhookRefused
+from registry.http.hosts import check_url
+from registry.http.private_file import changing, read_private, write_private
+
+__all__ = ["TOPICS", "Place", "Webhook", "Webhooks", "message_of", "signature_headers", "verify_signature"]
+
+WEBHOOKS_FILE = "webhooks.json"
+PLACES = "webhooks"
+# What the registry tells; a webhook's events are these, or patterns of them such as alias.*
+TOPICS = ("version.registered", "alias.promote", "alias.rollback")
+_PREFIX = "whsec_"
+TOLERANCE_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Who is told of what."""
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    secret: str
+    created_at: str
+
+    def wants(self, topic: str) -> bool:
+        """Say whether it is told of a topic."""
+        return any(fnmatchcase(topic, pattern) for pattern in self.events)
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a webhook has been told.
+
+    Attributes:
+        position: Id of the last event that is done with.
+        failures: How many tries of the next one failed in a row.
+        retry_at: Unix time before which it isn't tried again.
+        dead: It failed too often, and isn't tried any more until somebody revives it.
+        last_error: Why the last try failed; None after one that didn't.
+        delivered_at: When a delivery last succeeded.
+    """
+
+    position: int
+    failures: int = 0
+    retry_at: float = 0.0
+    dead: bool = False
+    last_error: str | None = None
+    delivered_at: str | None = None
+
+
+class Webhooks:
+    """The webhooks of a registry's folder.
+
+    Args:
+        folder: The registry's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / WEBHOOKS_FILE
+
+    def all(self) -> tuple[Webhook, ...]:
+        """Return the webhooks, oldest first.
+
+        Raises:
+            RegistryPathError: The file can't be read, or others may read it.
+        """
+        rows = (read_private(self._path) or {}).get("webhooks", [])
+        return tuple(Webhook(**{**row, "events": tuple(row["events"])}) for row in rows)
+
+    def add(self, url: str, events: Sequence[str], *, position: int) -> Webhook:
+        """Add a webhook and make its secret.
+
+        Args:
+            url: Where its messages go; its host is in the file of hosts.
+            events: Topics, or patterns of them.
+            position: Id of the last event that it is not told of any more.
+
+        Raises:
+            WebhookRefused: A URL that isn't allowed, or a pattern that fits no topic.
+        """
+        check_url(self.folder, url)
+        for pattern in events:
+            if not any(fnmatchcase(topic, pattern) for topic in TOPICS):
+                raise WebhookRefused(f"no event is named {pattern!r}", allowed=", ".join([*TOPICS, "alias.*", "*"]))
+        if not events:
+            raise WebhookRefused("a webhook without events is told of nothing", allowed=", ".join(TOPICS))
+        secret = _PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+        hook = Webhook(uuid.uuid4().hex[:12], url, tuple(dict.fromkeys(events)), secret, now())
+        with changing(self._path):
+            self.note(hook.id, Place(position))  # before the hook, so that it is never told from the start by accident
+            self._write((*self.all(), hook))
+        return hook
+
+    def remove(self, hook_id: str) -> Webhook:
+        """Remove a webhook.
+
+        Raises:
+            WebhookNotFound: There is none with this id.
+        """
+        with changing(self._path):
+            gone = self.find(hook_id)
+            self._write(tuple(hook for hook in self.all() if hook.id != hook_id))
+            self._place_path(hook_id).unlink(missing_ok=True)
+        return gone
+
+    def find(self, hook_id: str) -> Webhook:
+        """Return a webhook.
+
+        Raises:
+            WebhookNotFound: There is none with this id.
+        """
+        held = self.all()
+        found = next((hook for hook in held if hook.id == hook_id), None)
+        if found is None:
+            raise WebhookNotFound(
+                f"there is no webhook {hook_id!r}", allowed=", ".join(hook.id for hook in held) or "none yet"
+            )
+        return found
+
+    def place(self, hook_id: str) -> Place:
+        """Return how far a webhook has been told; from the start, where that was lost."""
+        document = read_private(self._place_path(hook_id))
+        return Place(0) if document is None else Place(**document)
+
+    def note(self, hook_id: str, place: Place) -> None:
+        """Keep how far a webhook has been told: written aside, then renamed."""
+        write_private(self._place_path(hook_id), asdict(place))
+
+    def revive(self, hook_id: str) -> Place:
+        """Let a webhook be tried again at once, from the event where it failed.
+
+        Raises:
+            WebhookNotFound: There is none with this id.
+        """
+        self.find(hook_id)
+        place = replace(self.place(hook_id), failures=0, retry_at=0.0, dead=False)
+        self.note(hook_id, place)
+        return place
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the webhooks with how far each has been told, without their secrets."""
+        return [
+            {
+                "id": hook.id,
+                "url": hook.url,
+                "events": list(hook.events),
+                "created_at": hook.created_at,
+                **asdict(self.place(hook.id)),
+            }
+            for hook in self.all()
+        ]
+
+    def _place_path(self, hook_id: str) -> Path:
+        return self.folder / PLACES / f"{hook_id}.json"
+
+    def _write(self, hooks: tuple[Webhook, ...]) -> None:
+        write_private(self._path, {"webhooks": [asdict(hook) for hook in hooks]})
+
+
+def message_of(event: OutboxEvent) -> tuple[str, bytes]:
+    """Return an event's id, the same at every try, and its body."""
+    body = {"type": event.topic, "timestamp": event.at, "id": event.id, "data": event.payload}
+    return f"evt_{event.id}", canonical_json(body).encode()
+
+
+def signature_headers(secret: str, message_id: str, body: bytes, at: float) -> dict[str, str]:
+    """Return the headers that let a receiver know who sent a body, and when.
+
+    Args:
+        secret: As `Webhooks.add` made it.
+        message_id: The event's.
+        body: The bytes that are sent.
+        at: Unix time of this try.
+    """
+    timestamp = str(int(at))
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": f"v1,{_sign(secret, message_id, timestamp, body)}",
+    }
+
+
+def verify_signature(
+    secret: str, headers: Mapping[str, str], body: bytes, *, at: float | None = None
+) -> dict[str, Any]:
+    """Return a message that a receiver was sent, if it is signed and fresh; for receivers in Python.
+
+    Args:
+        secret: What `registry webhook add` printed.
+        headers: The request's, by their lower-case names.
+        body: The request's bytes, unchanged.
+        at: Unix time; now by default.
+
+    Raises:
+        WebhookRefused: Another signature, headers that are missing, or a time more than five minutes away.
+    """
+    try:
+        message_id, timestamp, given = (headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
+        age = abs((time.time() if at is None else at) - int(timestamp))
+    except (KeyError, ValueError) as error:
+        raise WebhookRefused(f"a message without usable webhook headers: {error}") from error
+    wanted = _sign(secret, message_id, timestamp, body).encode()
+    signatures = [one.removeprefix("v1,").encode() for one in given.split(" ") if one.startswith("v1,")]
+    if not any(hmac.compare_digest(one, wanted) for one in signatures):
+        raise WebhookRefused("a message with another signature", next_step="compare the secrets of both sides")
+    if age > TOLERANCE_SECONDS:
+        raise WebhookRefused(f"a message of {age:.0f} s ago", allowed=f"at most {TOLERANCE_SECONDS} s")
+    document: dict[str, Any] = json.loads(body)
+    return document
+
+
+def _sign(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
+    key = base64.b64decode(secret.removeprefix(_PREFIX))
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()

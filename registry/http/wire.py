@@ -1,0 +1,95 @@
+"""From the API's documents back to the registry's own values, each held against its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from registry.canonical import canonical_json, sha256_text
+from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
+from registry.errors import BlobCorrupted
+from registry.http.problems import gate_of
+from registry.lineage import Edge, Lineage, Node
+from registry.runs import Run
+
+__all__ = ["alias_of", "audit_of", "change_of", "evaluation_of", "event_of", "lineage_of", "run_of", "version_of"]
+
+
+def _text(document: Any, digest: str, what: str) -> str:
+    text = canonical_json(document)
+    if sha256_text(text) != digest:
+        raise BlobCorrupted(
+            f"{what} does not have the digest {digest} that the server gives it",
+            next_step="`tunewright registry verify` on the server's machine lists the damage",
+        )
+    return text
+
+
+def version_of(document: Mapping[str, Any]) -> Version:
+    """Return a version.
+
+    Raises:
+        BlobCorrupted: The manifest doesn't have the version's digest.
+    """
+    return Version(
+        id=document["id"],
+        name=document["name"],
+        version=document["version"],
+        digest=document["digest"],
+        kind=document["kind"],
+        base_fingerprint=document["base"],
+        manifest_json=_text(document["manifest"], document["digest"], f"the manifest of {document['name']}"),
+        created_at=document["created_at"],
+    )
+
+
+def evaluation_of(document: Mapping[str, Any]) -> Evaluation:
+    """Return an evaluation.
+
+    Raises:
+        BlobCorrupted: The report doesn't have the evaluation's digest.
+    """
+    return Evaluation(
+        id=document["id"],
+        version_digest=document["version_digest"],
+        digest=document["digest"],
+        report_json=_text(document["report"], document["digest"], "the report"),
+        created_at=document["created_at"],
+    )
+
+
+def run_of(document: Mapping[str, Any]) -> Run:
+    """Return a run.
+
+    Raises:
+        BlobCorrupted: The document doesn't have the run's digest.
+    """
+    names = ("id", "name", "sweep", "number", "digest", "base_fingerprint", "content_key", "created_at")
+    text = _text(document["document"], document["digest"], "the run's document")
+    return Run(**{name: document[name] for name in names}, document_json=text)
+
+
+def alias_of(document: Mapping[str, Any]) -> AliasState:
+    """Return where an alias points."""
+    return AliasState(**document)
+
+
+def change_of(document: Mapping[str, Any]) -> AliasChange:
+    """Return a step of an alias."""
+    return AliasChange(**{**document, "gate": gate_of(document["gate"])})
+
+
+def audit_of(document: Mapping[str, Any]) -> AuditEntry:
+    """Return an audit row; `registry.audit` says how its hash is taken."""
+    return AuditEntry(**document)
+
+
+def event_of(document: Mapping[str, Any]) -> OutboxEvent:
+    """Return an event."""
+    return OutboxEvent(**document)
+
+
+def lineage_of(document: Mapping[str, Any]) -> Lineage:
+    """Return a lineage graph."""
+    nodes = tuple(Node(**{**node, "aliases": tuple(node["aliases"])}) for node in document["nodes"])
+    return Lineage(nodes, tuple(Edge(**edge) for edge in document["edges"]))

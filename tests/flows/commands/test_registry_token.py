@@ -1,0 +1,67 @@
+"""`tunewright registry token` and `serve` as people and scripts call them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import cli
+from registry.http.tokens import Tokens
+from registry.store import Registry
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    Registry.open(tmp_path / "registry").close()
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> Callable[..., Any]:
+    def call(*arguments: str, at: Path = home) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tunewright", "registry", *arguments, "--home", str(at)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_a_token_is_printed_once_listed_without_its_secret_and_revoked(run: Callable[..., Any], home: Path) -> None:
+    status, out, _ = run("token", "add", "ci", "--role", "write")
+    assert (status, out.count("\n")) == (0, 1)
+    secret = out.strip()
+    found = Tokens(home / "registry").find(secret)
+    assert found is not None
+    assert (found.name, found.role) == ("ci", "write")
+    status, out, _ = run("token", "ls", "--json")
+    assert [(t["name"], t["role"]) for t in json.loads(out)["tokens"]] == [("ci", "write")]
+    assert secret not in out
+    assert "ci" in run("token", "ls")[1]
+    assert run("token", "revoke", "ci")[0] == 0
+    assert Tokens(home / "registry").find(secret) is None
+    assert "no tokens" in run("token", "ls")[1]
+
+
+def test_mistakes_have_their_exit_status(run: Callable[..., Any], home: Path, tmp_path: Path) -> None:
+    run("token", "add", "ci", "--role", "read")
+    assert run("token", "add", "ci", "--role", "read")[0] == 4
+    assert run("token", "revoke", "cd")[0] == 4
+    assert run("token", "add", "a b", "--role", "read")[0] == 2
+    assert run("token", "add", "cd", "--role", "admin")[0] == 2
+    assert run("token", "ls", at=tmp_path / "nowhere")[0] == 4
+    assert not (tmp_path / "nowhere").exists()
+    Tokens(home / "registry").revoke("ci")
+    status, out, _ = run("serve", "--host", "0.0.0.0", "--json")
+    assert status == 2
+    assert "registry token add" in json.loads(out)["error"]["next_step"]
+    assert run("serve", at=tmp_path / "nowhere")[0] == 4

@@ -1,0 +1,362 @@
+"""What the HTTP API answers: look-ups, pages, ETags, acts, and the project's errors as problem documents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from registry.entities import Version
+from registry.errors import RegistryBusy, VersionNotFound
+from registry.gate import Policy
+from registry.http.problems import document_of, error_of
+from registry.store import Registry
+
+Ask = Callable[..., httpx.Response]
+DATA = hashlib.sha256(b"rows").hexdigest()
+
+
+def problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    """Hold an answer to be this problem, and return its document."""
+    document: dict[str, Any] = answer.json()
+    assert (answer.status_code, document["type"]) == (status, f"urn:tunewright:error:{kind}"), document
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    assert {"allowed", "next_step", "exit_status"} <= set(document)
+    return document
+
+
+@pytest.mark.parametrize("ref", ["text2sql", "text2sql:v1", "text2sql@champion", "DIGEST", "PREFIX"])
+def test_a_version_is_found_by_every_form_of_ref(
+    ask: Ask, registry: Registry, passing: Callable[[str], Version], policy: Policy, ref: str
+) -> None:
+    version = passing("one")
+    registry.promote("text2sql", "champion", policy=policy, actor="a")
+    ref = {"DIGEST": version.digest, "PREFIX": version.digest[:12]}.get(ref, ref)
+    answer = ask("GET", f"/v1/versions/{ref}", "read")
+    assert answer.status_code == 200
+    assert answer.headers["etag"] == f'"{version.digest}"'
+    document = answer.json()
+    assert (document["name"], document["version"], document["digest"]) == ("text2sql", 1, version.digest)
+    assert document["manifest"] == version.manifest.to_dict()
+    again = ask("GET", f"/v1/versions/{ref}", "read", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_name_with_a_slash_is_one_ref(ask: Ask, add_base: Callable[..., Version]) -> None:
+    add_base("team/files")
+    assert ask("GET", "/v1/versions/team%2Ffiles:v1").json()["name"] == "team/files"
+    assert ask("GET", "/v1/files/team/files").json()["version"] == "team/files:v1"
+
+
+def test_versions_come_in_pages_that_join_without_a_gap(ask: Ask, add_adapter: Callable[..., Version]) -> None:
+    for key in "abcde":
+        add_adapter(key)
+    seen, cursor = [], None
+    for _ in range(10):
+        page = ask("GET", "/v1/versions", "read", params={"limit": 2, **({"cursor": cursor} if cursor else {})}).json()
+        seen += [(item["name"], item["version"]) for item in page["items"]]
+        assert len(page["items"]) <= 2
+        if (cursor := page["next"]) is None:
+            break
+    assert seen == [("text2sql", n) for n in range(1, 6)] + [("tiny-base", 1)]
+    models = ask("GET", "/v1/models", params={"limit": 1}).json()
+    assert models["items"] == [{**models["items"][0], "name": "text2sql", "versions": 5, "newest": 5}]
+    assert ask("GET", "/v1/models", params={"cursor": models["next"]}).json()["items"][0]["name"] == "tiny-base"
+
+
+def test_a_cursor_of_another_list_is_refused(ask: Ask) -> None:
+    for cursor in ("x", "WzFd", "W10", "bnVsbA", "WyJhIiwgMWU0MDBd", "WyJhIiwgdHJ1ZV0"):
+        problem(ask("GET", "/v1/versions", params={"cursor": cursor}), 422, "RequestInvalid")
+
+
+def test_versions_are_found_by_kind_base_data_and_score(
+    ask: Ask, registry: Registry, add_adapter: Callable[..., Version], make_report: Callable[..., Any]
+) -> None:
+    weak, strong = add_adapter("weak"), add_adapter("strong", data_digests={"other": "0" * 64})
+    registry.record_evaluation(weak.digest, make_report(0.1))
+    registry.record_evaluation(strong.digest, make_report(0.9))
+    registry.record_evaluation(strong.digest, make_report(0.5))  # the newest one counts
+
+    def found(**params: Any) -> list[str]:
+        return [f"{v['name']}:v{v['version']}" for v in ask("GET", "/v1/versions", params=params).json()["items"]]
+
+    assert found(kind="base") == ["tiny-base:v1"]
+    assert found(base=weak.base_fingerprint) == ["text2sql:v1", "text2sql:v2", "tiny-base:v1"]
+    assert found(base=str(weak.base_fingerprint)[:12], name="text2sql", data=DATA) == ["text2sql:v1"]
+    assert found(data=weak.manifest.files["config.json"].sha256) == []  # a file's digest is no data
+    assert found(metric="execution_match") == ["text2sql:v1", "text2sql:v2"]
+    assert found(metric="execution_match", min=0.3) == ["text2sql:v2"]
+    assert found(metric="execution_match", max=0.3) == ["text2sql:v1"]
+    assert found(metric="execution_match", min=0.7) == []
+    assert found(metric="perplexity") == []
+
+
+def test_a_search_that_can_find_nothing_is_refused(ask: Ask) -> None:
+    for params in ({"min": 0.5}, {"metric": "m", "min": 2, "max": 1}, {"metric": "m", "min": "nan"}, {"name": "../x"}):
+        problem(ask("GET", "/v1/versions", params=params), 400, "ReferenceInvalid")
+
+
+def test_lineage_goes_up_down_or_both_ways(ask: Ask, add_adapter: Callable[..., Version]) -> None:
+    adapter = add_adapter("one")
+
+    def labels(ref: str, direction: str) -> set[str]:
+        document = ask("GET", f"/v1/lineage/{ref}", params={"direction": direction}).json()
+        ids = {node["id"] for node in document["nodes"]}
+        assert all({edge["source"], edge["target"]} <= ids for edge in document["edges"])
+        return {node["label"] for node in document["nodes"]}
+
+    assert labels("text2sql", "up") == {"text2sql:v1", "tiny-base:v1", "train.jsonl"}
+    assert labels("text2sql", "down") == {"text2sql:v1"}
+    assert labels("tiny-base", "down") == {"text2sql:v1", "tiny-base:v1", "train.jsonl"}
+    assert labels("tiny-base", "both") == labels("tiny-base", "down")
+    assert adapter.digest in {node["id"] for node in ask("GET", "/v1/lineage/tiny-base").json()["nodes"]}
+    problem(ask("GET", "/v1/lineage/text2sql", params={"direction": "sideways"}), 400, "ReferenceInvalid")
+
+
+def test_what_serves_something_trained_on_this_data_is_one_question(
+    ask: Ask,
+    registry: Registry,
+    passing: Callable[[str], Version],
+    add_adapter: Callable[..., Version],
+    policy: Policy,
+) -> None:
+    trained = passing("one")
+    other = add_adapter("two", data_digests={"other.jsonl": "1" * 64})
+    registry.promote(trained.digest, "champion", policy=policy, actor="a")
+    document = ask("GET", f"/v1/data/{DATA}").json()
+    nodes = {node["label"]: node for node in document["nodes"]}
+    assert set(nodes) == {"train.jsonl", "text2sql:v1"}
+    assert nodes["text2sql:v1"]["aliases"] == ["champion"]
+    assert [(e["source"], e["target"], e["role"]) for e in document["edges"]] == [(DATA, trained.digest, "data")]
+    assert [n["id"] for n in ask("GET", f"/v1/data/{'1' * 64}").json()["nodes"] if n["type"] == "version"] == [
+        other.digest
+    ]
+    assert ask("GET", f"/v1/data/{'2' * 64}").json() == {"nodes": [], "edges": []}
+
+
+def test_promotion_is_a_compare_and_swap_on_the_etag(
+    ask: Ask, registry: Registry, passing: Callable[[str], Version], policy: Policy
+) -> None:
+    one, two = passing("one"), passing("two")
+    body = {"ref": one.digest, "alias": "champion", "policy": policy.to_dict()}
+    tried = ask("POST", "/v1/promotions", json={**body, "dry_run": True})
+    assert (tried.status_code, tried.json()["dry_run"], registry.aliases()) == (200, True, [])
+    first = ask("POST", "/v1/promotions", json={**body, "reason": "better"}, headers={"If-Match": '"0"'})
+    assert (first.status_code, first.headers["etag"]) == (200, '"1"')
+    assert (first.json()["actor"], first.json()["reason"], first.json()["gate"]["passed"]) == (
+        "promoteer",
+        "better",
+        True,
+    )
+    seen = ask("GET", "/v1/aliases/text2sql@champion")
+    assert (seen.headers["etag"], seen.json()["digest"]) == ('"1"', one.digest)
+    assert ask("GET", "/v1/aliases/text2sql@champion", headers={"If-None-Match": '"1"'}).status_code == 304
+
+    stale = ask("POST", "/v1/promotions", json={**body, "ref": two.digest}, headers={"If-Match": '"0"'})
+    assert problem(stale, 409, "AliasConflict")["current_revision"] == 1
+    same = ask("POST", "/v1/promotions", json={**body, "ref": two.digest, "expected_revision": 0})
+    assert problem(same, 409, "AliasConflict")["current_revision"] == 1
+    both = ask("POST", "/v1/promotions", json={**body, "expected_revision": 0}, headers={"If-Match": '"1"'})
+    problem(both, 422, "RequestInvalid")
+    problem(ask("POST", "/v1/promotions", json=body, headers={"If-Match": "new"}), 422, "RequestInvalid")
+
+    ask("POST", "/v1/promotions", json={**body, "ref": two.digest}, headers={"If-Match": '"1"'})
+    back = ask("POST", "/v1/rollbacks", json={"name": "text2sql", "alias": "champion", "reason": "slow"})
+    assert (back.json()["version"], back.json()["previous_version"], back.headers["etag"]) == (1, 2, '"3"')
+    steps = ask("GET", "/v1/history/text2sql@champion").json()["steps"]
+    assert [(step["action"], step["version"]) for step in steps] == [("promote", 1), ("promote", 2), ("rollback", 1)]
+    assert {entry.actor for entry in registry.audit() if entry.action in ("promote", "rollback")} == {"promoteer"}
+
+
+def test_a_refusal_carries_its_reasons_and_the_verdict(
+    ask: Ask, registry: Registry, add_adapter: Callable[..., Version]
+) -> None:
+    add_adapter("one")
+    document = problem(ask("POST", "/v1/promotions", json={"ref": "text2sql", "alias": "champion"}), 422, "GateRefused")
+    assert document["exit_status"] == 3
+    assert document["reasons"] == ["no evaluation was recorded for exactly this digest"] == document["gate"]["reasons"]
+    assert [entry.action for entry in registry.audit()][-1] == "refuse"
+
+
+def test_evaluations_are_recorded_listed_and_judged(
+    ask: Ask, add_adapter: Callable[..., Version], make_report: Callable[..., Any]
+) -> None:
+    version = add_adapter("one")
+    for delta in (0.1, 0.2, 0.3):
+        sent = ask("POST", f"/v1/evaluations/{version.digest}", "write", json={"report": make_report(delta)})
+        assert (sent.status_code, sent.json()["version_digest"]) == (201, version.digest)
+    page = ask("GET", "/v1/evaluations/text2sql", params={"limit": 2}).json()
+    assert [item["report"]["task"]["delta"] for item in page["items"]] == [0.3, 0.2]
+    last = ask("GET", "/v1/evaluations/text2sql", params={"cursor": page["next"]}).json()
+    assert ([item["report"]["task"]["delta"] for item in last["items"]], last["next"]) == ([0.1], None)
+    laid = ask("POST", f"/v1/evaluations/{version.digest}", json={"report": {"note": "x"}, "over_newest": True}).json()[
+        "report"
+    ]
+    assert (laid["note"], laid["task"]["delta"]) == ("x", 0.3)
+    assert ask("GET", "/v1/gate/text2sql").json()["passed"] is True
+    assert ask("GET", "/v1/standing/text2sql").json() == {"proven": True, "basis": "gate", "reasons": []}
+    wrong = ask("POST", f"/v1/evaluations/{version.digest}", json={"report": {"files": {"a": "b"}}})
+    problem(wrong, 422, "EvaluationMismatch")
+    problem(ask("POST", f"/v1/evaluations/{'0' * 64}", json={"report": {}}), 404, "VersionNotFound")
+
+
+def test_whole_numbers_larger_than_any_float_are_no_failure(
+    ask: Ask, add_adapter: Callable[..., Version], make_report: Callable[..., Any]
+) -> None:
+    version = add_adapter("one")
+    report = make_report()
+    report["task"] |= {"delta": 10**400, "tuned": 10**400}
+    assert ask("POST", f"/v1/evaluations/{version.digest}", json={"report": report}).status_code == 201
+    gate = ask("GET", "/v1/gate/text2sql").json()
+    assert (gate["passed"], [check["name"] for check in gate["checks"] if not check["passed"]]) == (
+        False,
+        ["task_delta"],
+    )
+    assert ask("GET", "/v1/versions", params={"metric": "execution_match", "max": 1}).json()["items"] == []
+    manifest = version.manifest.to_dict()
+    manifest["parents"][0]["weight"] = 10**400
+    assert ask("POST", "/v1/versions", json={"name": "x", "manifest": manifest}).status_code == 422
+
+
+def test_what_is_not_there_or_not_a_question_is_told(ask: Ask, add_base: Callable[..., Version]) -> None:
+    add_base()
+    for path, status, kind in (
+        ("/v1/versions/nothing", 404, "VersionNotFound"),
+        ("/v1/versions/tiny-base:v9", 404, "VersionNotFound"),
+        ("/v1/versions/tiny-base@champion", 404, "AliasNotFound"),
+        ("/v1/aliases/tiny-base@champion", 404, "AliasNotFound"),
+        ("/v1/history/tiny-base@champion", 404, "AliasNotFound"),
+        ("/v1/aliases/tiny-base", 400, "ReferenceInvalid"),
+        ("/v1/versions/a%20b", 400, "ReferenceInvalid"),
+        ("/v1/versions/", 400, "ReferenceInvalid"),
+        ("/v1/versions/a%00b", 400, "ReferenceInvalid"),
+        ("/v1/nothing", 404, "MissingError"),
+        ("/nothing", 404, "MissingError"),
+        ("/v1/versions?limit=0", 422, "RequestInvalid"),
+        ("/v1/audit?after=99999999999999999999999", 422, "RequestInvalid"),
+    ):
+        problem(ask("GET", path), status, kind)
+
+
+def test_a_method_that_a_path_does_not_have_names_those_that_it_has(ask: Ask) -> None:
+    answer = ask("DELETE", "/v1/versions")
+    problem(answer, 405, "RequestInvalid")
+    assert answer.headers["allow"]
+
+
+BODIES = [
+    b"{", b"[]", b'{"report": NaN}', b'{"report": {"a": NaN}}', b'{"report": {"a": "\\ud800"}}', b"\xff", b"null",
+     b'{"report": ' + b'{"a":' * 4000 + b"1" + b"}" * 4001, b'{"report": {"a": ' + b"1" * 5000 + b"}}",
+     b'{"report": {}, "actor": "somebody else"}',
+]  # fmt: skip
+
+
+def test_a_body_that_is_no_plain_json_is_the_callers_fault(ask: Ask, add_base: Callable[..., Version]) -> None:
+    path = f"/v1/evaluations/{add_base().digest}"
+    for content in BODIES:
+        answer = ask("POST", path, content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code in (400, 422), (content[:20], answer.text)
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_body_that_is_too_large_is_refused_whatever_its_length_says(
+    ask: Ask, add_base: Callable[..., Version]
+) -> None:
+    path = f"/v1/evaluations/{add_base().digest}"
+    large = b'{"report": {"a": "' + b"x" * 300_000 + b'"}}'
+    problem(ask("POST", path, content=large, headers={"Content-Type": "application/json"}), 413, "RequestInvalid")
+
+
+def test_audit_outbox_and_runs_are_read_from_a_number_on(
+    ask: Ask, registry: Registry, add_adapter: Callable[..., Version]
+) -> None:
+    version = add_adapter("one")
+    run = {"name": "text2sql", "sweep": "s1", "number": 0, "base_fingerprint": version.base_fingerprint,
+           "content_key": "one", "document": {"summary": "rank 8", "data": {"train.jsonl": DATA}}}  # fmt: skip
+    assert ask("POST", "/v1/runs", "write", json=run).status_code == 201
+    bad = {**run, "number": 1, "document": {"data": ["a"]}}
+    problem(ask("POST", "/v1/runs", "write", json=bad), 422, "ReportInvalid")
+    page = ask("GET", "/v1/audit", "read", params={"limit": 2}).json()
+    assert ([row["action"] for row in page["items"]], page["next"]) == (["register", "register"], 2)
+    rest = ask("GET", "/v1/audit", "read", params={"after": 2}).json()
+    assert [(row["action"], row["actor"]) for row in rest["items"]] == [("run", "writeer")]
+    assert [e["topic"] for e in ask("GET", "/v1/outbox", "read").json()["items"]] == ["version.registered"] * 2
+    assert [r["number"] for r in ask("GET", "/v1/runs", "read", params={"name": "text2sql"}).json()["items"]] == [0]
+    assert ask("GET", "/v1/runs", params={"after": 1}).json() == {"items": [], "next": None}
+    assert registry.verify().intact
+
+
+def test_the_servers_own_pages(ask: Ask) -> None:
+    assert ask("GET", "/v1/health", None).json()["status"] == "ok"
+    assert ask("GET", "/v1/openapi.json", None).json()["openapi"].startswith("3.1")
+    assert ask("GET", "/v1/whoami", "write").json() == {"name": "writeer", "role": "write"}
+
+
+def test_metrics_count_by_route_and_never_by_ref(ask: Ask, add_base: Callable[..., Version]) -> None:
+    add_base()
+    for path in ("/v1/versions/tiny-base", "/v1/versions/secret-project", "/nothing/at/all"):
+        ask("GET", path)
+    ask("GET", "/v1/models", None)
+    text = ask("GET", "/v1/metrics", "read").text
+    lines = [line for line in text.splitlines() if line.startswith("tunewright_registry_requests_total")]
+    assert any('route="/v1/versions/{ref}",status="200"} 1.0' in line for line in lines), lines
+    assert any('status="404"' in line for line in lines)
+    assert any('status="401"' in line for line in lines)
+    assert "secret-project" not in text
+    assert "nothing" not in text
+    assert "tunewright_registry_outbox_head 1.0" in text
+
+
+def test_a_busy_registry_says_when_to_come_again(
+    ask: Ask, registry: Registry, add_adapter: Callable[..., Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = add_adapter("one")
+
+    def busy(*_: Any, **__: Any) -> Any:
+        raise RegistryBusy("held", next_step="run again")
+
+    monkeypatch.setattr(registry, "record_evaluation", busy)
+    answer = ask("POST", f"/v1/evaluations/{version.digest}", json={"report": {}})
+    problem(answer, 503, "RegistryBusy")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_an_internal_failure_tells_nothing_of_the_inside(
+    ask: Ask, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise KeyError("a secret of the inside")
+
+    monkeypatch.setattr(registry, "outbox_head", fail)
+    answer = ask("GET", "/v1/health")
+    assert "secret" not in answer.text
+    assert answer.headers["x-request-id"] in problem(answer, 500, "RegistryError")["next_step"]
+
+
+def test_every_error_of_the_tree_comes_back_as_itself() -> None:
+    from registry import errors
+
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        error = kind("a problem", allowed="something", next_step="a step")
+        back = error_of(document_of(error), 400)
+        assert type(back) is kind
+        assert (str(back), back.exit_status) == (str(error), error.exit_status)
+    missing = errors.BlobsMissing("gone", missing=["a", "b"])
+    back = error_of(document_of(missing), 404)
+    assert isinstance(back, errors.BlobsMissing)
+    assert back.missing == ("a", "b")
+
+
+@pytest.mark.parametrize("document", [{}, {"type": "about:blank", "title": "Bad gateway"}, {"detail": "no"}])
+def test_a_problem_that_no_registry_wrote_is_told_as_such(document: dict[str, Any]) -> None:
+    error = error_of(document, 502)
+    assert type(error).__name__ == "ServerUnavailable"
+    assert "502" in error.problem
+    assert not isinstance(error, VersionNotFound)

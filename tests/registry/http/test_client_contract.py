@@ -1,0 +1,322 @@
+"""The same calls on a registry and on a client of its server: the same values, the same errors, the same records."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.errors import (
+    AliasConflict,
+    AliasNotFound,
+    BaseMismatch,
+    BlobCorrupted,
+    ContentKeyTaken,
+    DigestTaken,
+    EvaluationMismatch,
+    FileRefused,
+    GateRefused,
+    ManifestInvalid,
+    ParentNotFound,
+    PolicyInvalid,
+    ReferenceInvalid,
+    RegistryError,
+    RegistryPathError,
+    ReportInvalid,
+    RollbackRefused,
+    ServerUnavailable,
+    TokenInvalid,
+    VersionNotFound,
+)
+from registry.gate import Policy
+from registry.http.app import make_app
+from registry.http.client import RegistryClient
+from registry.http.tokens import Tokens
+from registry.manifest import Manifest, Parent, describe_files
+from registry.store import Registry
+
+DATA = hashlib.sha256(b"rows").hexdigest()
+WHO = {"actor": "tester"}
+
+
+@pytest.fixture(params=["local", "http"])
+def either(request: pytest.FixtureRequest, registry: Registry, in_process: Callable[..., Any]) -> Any:
+    """A registry, or a client of its server in the same name."""
+    if request.param == "local":
+        return registry
+    tokens = Tokens(registry.folder)
+    app = make_app(registry, tokens)
+    transport = in_process(app)
+    return RegistryClient("http://registry.test", tokens.add("tester", "promote"), transport=transport)
+
+
+@pytest.fixture
+def given(either: Any, write_files: Callable[..., dict[str, Path]], fingerprints: tuple[str, str]) -> Any:
+    """Register a base and adapters through the one that is tested."""
+
+    class Given:
+        def base(self, name: str = "tiny-base") -> Any:
+            files = write_files("base")
+            manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+            return either.register(name, manifest, files, **WHO)
+
+        def adapter(self, key: str, **changes: Any) -> Any:
+            files = changes.pop("given", None) or write_files(f"adapter {key}")
+            values: dict[str, Any] = {
+                "kind": "adapter",
+                "files": describe_files(files),
+                "base_fingerprint": fingerprints[0],
+                "parents": (Parent(self.base().digest, "base"),),
+                "data_digests": {"train.jsonl": DATA},
+                "content_key": key,
+                # texts that a careless JSON round would change, and with them the digest
+                "metadata": {"rate": 1e-05, "one": 1.0, "big": 2**70, "text": "é\u2028\x7f", "none": None},
+            }
+            return either.register("text2sql", Manifest(**{**values, **changes}), files, **WHO)
+
+    return Given()
+
+
+def test_versions_are_the_same_from_everywhere(either: Any, registry: Registry, given: Any) -> None:
+    adapter, again = given.adapter("one"), given.adapter("one")
+    other = given.adapter("two", data_digests={})
+    assert adapter == again == registry.resolve("text2sql:v1")
+    assert either.resolve("text2sql") == registry.resolve("text2sql") == other
+    assert either.resolve(adapter.digest[:12]).manifest == adapter.manifest
+    assert either.versions() == registry.versions()
+    assert either.versions("text2sql") == [adapter, other]
+    assert either.models() == registry.models()
+    assert either.search(data=DATA) == [adapter]
+    assert [v.label for v in either.search(base=adapter.base_fingerprint, kind="base")] == ["tiny-base:v1"]
+    for direction in ("both", "up", "down"):
+        assert either.lineage("text2sql", direction) == registry.lineage("text2sql", direction)
+    assert either.trained_on(DATA) == registry.trained_on(DATA)
+    assert {entry.actor for entry in registry.audit()} == {"tester"}
+    assert registry.verify().intact
+
+
+def test_more_versions_than_a_page_holds_are_all_there(
+    either: Any, registry: Registry, given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.http.client.PAGE", 2)
+    for key in "abc":
+        registry.record_evaluation(given.adapter(key).digest, {"key": key})
+    registry.record_evaluation(registry.resolve("text2sql").digest, {"key": "d"})
+    registry.record_evaluation(registry.resolve("text2sql").digest, {"key": "e"})
+    assert [v.label for v in either.versions()] == ["text2sql:v1", "text2sql:v2", "text2sql:v3", "tiny-base:v1"]
+    assert [e.report["key"] for e in either.evaluations("text2sql")] == ["e", "d", "c"]
+    assert either.audit() == registry.audit()
+    assert either.audit(after=3, limit=3) == registry.audit(after=3, limit=3) == registry.audit()[3:6]
+    assert either.outbox() == registry.outbox()
+    assert either.outbox(after=1, limit=1) == registry.outbox()[1:2]
+
+
+def test_evaluations_and_the_gate(either: Any, registry: Registry, given: Any, make_report: Any) -> None:
+    version = given.adapter("one")
+    assert either.check_gate("text2sql") == registry.check_gate("text2sql")
+    first = either.record_evaluation(version.digest, make_report(), **WHO)
+    assert either.record_evaluation(version.digest, make_report(), **WHO) == first  # this very report again
+    laid = either.record_evaluation(version.digest, {"note": "é"}, over_newest=True, **WHO)
+    assert (laid.report["note"], laid.report["task"]["n"]) == ("é", 128)
+    assert either.evaluations("text2sql") == registry.evaluations("text2sql") == [laid, first]
+    assert either.check_gate("text2sql").passed
+    assert either.standing("text2sql") == registry.standing("text2sql")
+    assert either.standing("text2sql").basis == "gate"
+
+
+def test_promotions_and_rollbacks(
+    either: Any, registry: Registry, given: Any, make_report: Any, policy: Policy
+) -> None:
+    one, two = given.adapter("one"), given.adapter("two")
+    for version in (one, two):
+        registry.record_evaluation(version.digest, make_report())
+    tried = either.promote("text2sql:v1", "champion", policy=policy, dry_run=True, **WHO)
+    assert (tried.dry_run, tried.gate.passed, registry.aliases()) == (True, True, [])
+    done = either.promote("text2sql:v1", "champion", policy=policy, reason="better", expected_revision=0, **WHO)
+    assert (done.changed, done.revision, done.actor, done.reason) == (True, 1, "tester", "better")
+    assert either.promote("text2sql:v1", "champion", policy=policy, **WHO).changed is False
+    with pytest.raises(AliasConflict) as conflict:
+        either.promote("text2sql:v2", "champion", policy=policy, expected_revision=0, **WHO)
+    assert conflict.value.current_revision == 1
+    either.promote("text2sql:v2", "champion", policy=policy, expected_revision=1, **WHO)
+    back = either.rollback("text2sql", "champion", reason="slow", to="v1", **WHO)
+    assert (back.version, back.previous, back.revision) == (1, "text2sql:v2", 3)
+    assert either.rollback("text2sql", "champion", reason="fast", to=2, **WHO).version == 2
+    assert either.aliases() == registry.aliases()
+    assert either.aliases("text2sql")[0].revision == 4
+    assert either.history("text2sql", "champion") == registry.history("text2sql", "champion")
+    assert either.history("text2sql", "none") == []
+    assert either.history("none", "none") == []
+    assert registry.verify().intact
+
+
+def test_runs(either: Any, registry: Registry, given: Any) -> None:
+    version = given.adapter("one")
+    run = either.record_run(
+        "text2sql", "sweep-1", 3, base_fingerprint=version.base_fingerprint, content_key="one",
+        document={"summary": "rank 8", "data": {"train.jsonl": DATA}}, **WHO,
+    )  # fmt: skip
+    assert either.runs() == either.runs("text2sql") == registry.runs() == [run]
+    assert either.runs("other") == []
+
+
+def _unlike(error: RegistryError) -> tuple[Any, ...]:
+    return type(error), error.exit_status, str(error)
+
+
+def test_errors_are_the_same_in_class_and_words(
+    either: Any,
+    registry: Registry,
+    given: Any,
+    make_report: Any,
+    write_files: Any,
+    fingerprints: Any,
+    tmp_path: Path,
+) -> None:
+    adapter, other = given.adapter("one"), given.adapter("two")
+    files = write_files("base")
+    described = describe_files(files)
+    stranger = Manifest(
+        kind="adapter", files=described, base_fingerprint=fingerprints[1],
+        parents=(Parent(registry.resolve("tiny-base").digest, "base"),),
+    )  # fmt: skip
+    orphan = Manifest(
+        kind="merged", files=described, base_fingerprint=fingerprints[1], parents=(Parent("0" * 64, "a"),)
+    )
+    pickled = tmp_path / "weights.json"
+    pickled.write_bytes(b"\x80\x04N.")
+    hostile = {"weights.json": pickled}
+    acts: list[tuple[type[RegistryError], Callable[[Any], Any]]] = [
+        (ReferenceInvalid, lambda r: r.resolve("a b")),
+        (ReferenceInvalid, lambda r: r.resolve("")),
+        (ReferenceInvalid, lambda r: r.resolve("..")),
+        (ReferenceInvalid, lambda r: r.lineage("text2sql", "left")),
+        (ReferenceInvalid, lambda r: r.search(minimum=1.0)),
+        (ReferenceInvalid, lambda r: r.register("../x", adapter.manifest, write_files("adapter one"))),
+        (VersionNotFound, lambda r: r.resolve("text2sq")),
+        (VersionNotFound, lambda r: r.resolve("text2sql:v9")),
+        (VersionNotFound, lambda r: r.evaluations("none")),
+        (AliasNotFound, lambda r: r.resolve("text2sql@champion")),
+        (AliasNotFound, lambda r: r.rollback("text2sql", "champion", reason="x", **WHO)),
+        (VersionNotFound, lambda r: r.rollback("none", "champion", reason="x", **WHO)),
+        (GateRefused, lambda r: r.promote("text2sql", "champion", **WHO)),
+        (ReferenceInvalid, lambda r: r.promote("text2sql", "latest", **WHO)),
+        (ReportInvalid, lambda r: r.record_evaluation(adapter.digest, {"a": float("nan")})),
+        (EvaluationMismatch, lambda r: r.record_evaluation(adapter.digest, {"files": {"a": "b"}})),
+        (BaseMismatch, lambda r: r.register("x", stranger, files)),
+        (ParentNotFound, lambda r: r.register("x", orphan, files)),
+        (DigestTaken, lambda r: r.register("y", adapter.manifest, write_files("adapter one"))),
+        (ContentKeyTaken, lambda r: r.register("text2sql", dataclasses.replace(
+            other.manifest, content_key="one"), write_files("adapter two"))),
+        (ManifestInvalid, lambda r: r.register("x", stranger, {"config.json": files["config.json"]})),
+        (FileRefused, lambda r: r.register("x", Manifest(
+            kind="base", files=describe_files(hostile), base_fingerprint=fingerprints[1]), hostile)),
+        (VersionNotFound, lambda r: r.checkout("none", tmp_path / "nowhere")),
+    ]  # fmt: skip
+    for kind, act in acts:
+        with pytest.raises(RegistryError) as local:
+            act(registry)
+        with pytest.raises(RegistryError) as found:
+            act(either)
+        assert type(local.value) is kind
+        # a report's words differ where the client refuses it before it is sent
+        assert type(found.value) is kind
+        if kind is not ReportInvalid:
+            assert _unlike(found.value) == _unlike(local.value)
+    with pytest.raises(GateRefused) as refused:
+        either.promote("text2sql", "champion", **WHO)
+    assert refused.value.reasons == ("no evaluation was recorded for exactly this digest",)
+    assert refused.value.gate == registry.check_gate("text2sql")
+    registry.record_evaluation(adapter.digest, {**make_report(), "policy": {"min_row": 1}})
+    with pytest.raises(PolicyInvalid, match="min_rows"):
+        either.promote("text2sql:v1", "champion", **WHO)
+    assert registry.verify().intact
+
+
+def test_a_roll_back_to_what_never_held_the_alias(
+    either: Any, registry: Registry, given: Any, make_report: Any, policy: Policy
+) -> None:
+    registry.record_evaluation(given.adapter("one").digest, make_report())
+    given.adapter("two")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="a")
+    with pytest.raises(RollbackRefused):
+        either.rollback("text2sql", "champion", to="v2", reason="x", **WHO)
+    with pytest.raises(RollbackRefused):
+        either.rollback("text2sql", "champion", reason="x", **WHO)
+
+
+def test_a_checkout_is_verified_and_whole_or_not_there(
+    either: Any, registry: Registry, given: Any, write_files: Any, tmp_path: Path
+) -> None:
+    large = b'{"a": "' + b"x" * 3_000_000 + b'"}'
+    files = write_files("adapter one", **{"extra/large.json".replace("/", "-"): large})
+    version = given.adapter("one", given=files)
+    folder = either.checkout("text2sql", tmp_path / "out")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {n: p.read_bytes() for n, p in files.items()}
+    assert either.checkout("text2sql", tmp_path / "out") == folder  # intact: kept
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(RegistryPathError):
+        either.checkout("text2sql", tmp_path / "full")
+    for name in ("extra-large.json", "config.json"):  # a blob of several pieces, and one of one piece
+        blob = registry.blobs.local_path(version.manifest.files[name].sha256)
+        assert blob is not None
+        good = blob.read_bytes()
+        blob.chmod(0o644)
+        blob.write_bytes(good[:-1] + b"!")
+        with pytest.raises(BlobCorrupted):
+            either.checkout("text2sql", tmp_path / "damaged")
+        assert not (tmp_path / "damaged").exists()
+        assert list(tmp_path.glob(".damaged*")) == []
+        given.adapter("one", given=files)  # registering the same files again mends it
+    assert registry.verify().intact
+    assert either.checkout("text2sql", tmp_path / "mended").is_dir()
+
+
+@pytest.fixture
+def client(registry: Registry, in_process: Callable[..., Any]) -> RegistryClient:
+    tokens = Tokens(registry.folder)
+    transport = in_process(make_app(registry, tokens))
+    return RegistryClient("http://registry.test", tokens.add("tester", "promote"), transport=transport)
+
+
+def test_progress_tells_of_what_has_to_go_over_the_wire(
+    client: RegistryClient, write_files: Any, fingerprints: Any, tmp_path: Path
+) -> None:
+    files = write_files("base", **{"large.json": b'"' + b"x" * 3_000_000 + b'"'})
+    described = describe_files(files)
+    total = sum(entry.size for entry in described.values())
+    manifest = Manifest(kind="base", files=described, base_fingerprint=fingerprints[0])
+    told: list[tuple[int, int]] = []
+    client.register("tiny", manifest, files, progress=lambda done, of: told.append((done, of)))
+    assert told[-1] == (total, total)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len(told) > 3
+    told.clear()
+    client.register("tiny", manifest, files, progress=lambda done, of: told.append((done, of)))
+    assert told == []  # nothing had to be sent
+    client.checkout("tiny", tmp_path / "out", progress=lambda done, of: told.append((done, of)))
+    assert told[-1] == (total, total)
+
+
+def test_what_is_no_registry_is_told(in_process: Callable[..., Any], registry: Registry) -> None:
+    from fastapi import FastAPI
+    from fastapi.responses import PlainTextResponse
+
+    other = FastAPI()
+    other.add_api_route("/v1/audit", lambda: PlainTextResponse("hello"))
+    client = RegistryClient("http://other.test", transport=in_process(other))
+    for act in (client.versions, client.audit):
+        with pytest.raises(ServerUnavailable):
+            act()
+    with pytest.raises(ServerUnavailable, match="registry serve"):
+        RegistryClient("http://127.0.0.1:9").versions()
+    Tokens(registry.folder).add("x", "read")
+    closed = make_app(registry, Tokens(registry.folder))
+    for token in (None, "tw_wrong"):
+        with pytest.raises(TokenInvalid):
+            RegistryClient("http://registry.test", token, transport=in_process(closed)).versions()
