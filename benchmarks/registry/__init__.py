@@ -1,0 +1,1 @@
+"""The registry beside MLflow's: `python -m benchmarks.registry`."""
