@@ -62,7 +62,8 @@ def headers_of(error: errors.RegistryError, status: int) -> dict[str, str]:
     """Return the headers that belong to an error: when to come again, and how to say who is asking."""
     if status == 401:
         return {"WWW-Authenticate": "Bearer"}
-    return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, errors.RegistryBusy | errors.DatabaseUnreachable) else {}
+    again = isinstance(error, errors.RegistryBusy | errors.DatabaseUnreachable)
+    return {"Retry-After": str(RETRY_SECONDS)} if again else {}
 
 
 def document_of(error: errors.RegistryError, status: int | None = None) -> dict[str, Any]:
