@@ -20,6 +20,7 @@ RegistryError (exit 1)
 │   ├── EvaluationMismatch    a report measured other files than those of the version that it is recorded for
 │   ├── KeyUnusable           a file holds no ed25519 key in PEM, or its password is missing or wrong
 │   ├── ExportRefused         a version can't be laid out in the form that was asked for
+│   ├── ReasonMissing         an act that somebody has to answer for came without a reason
 │   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
 ├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
 ├── SignatureRefused (exit 3) a version is not signed by the key that was given, or not as it is
@@ -33,6 +34,9 @@ RegistryError (exit 1)
     ├── AmbiguousReference    a digest prefix fits several versions
     ├── ContentKeyTaken       a version with this content key holds other files
     ├── DigestTaken           the same manifest is registered under another name
+    ├── VersionDeprecated     no alias takes a deprecated version
+    ├── VersionRetired        a retired version can't be used; its bytes may be gone
+    ├── VersionHeld           an alias, its history or another version needs what was to be retired
     └── RegistryBusy          another process held the write lock too long
 """
 
@@ -68,6 +72,7 @@ __all__ = [
     "MissingError",
     "ParentNotFound",
     "PolicyInvalid",
+    "ReasonMissing",
     "ReferenceInvalid",
     "RegistryBusy",
     "RegistryError",
@@ -78,7 +83,10 @@ __all__ = [
     "RollbackRefused",
     "SchemaUnsupported",
     "SignatureRefused",
+    "VersionDeprecated",
+    "VersionHeld",
     "VersionNotFound",
+    "VersionRetired",
     "WrongDatabase",
 ]
 
@@ -184,6 +192,10 @@ class ExportRefused(RegistryInputError):
     """A version can't be laid out in the form that was asked for."""
 
 
+class ReasonMissing(RegistryInputError):
+    """An act that somebody has to answer for came without a reason."""
+
+
 class RollbackRefused(RegistryInputError):
     """A roll-back's target or reason can't be used."""
 
@@ -266,6 +278,18 @@ class ContentKeyTaken(ClashError):
 
 class DigestTaken(ClashError):
     """The same manifest is registered under another name."""
+
+
+class VersionDeprecated(ClashError):
+    """No alias takes a deprecated version."""
+
+
+class VersionRetired(ClashError):
+    """A retired version can't be used; its bytes may be gone."""
+
+
+class VersionHeld(ClashError):
+    """An alias, its history or another version needs what was to be retired."""
 
 
 class RegistryBusy(ClashError):

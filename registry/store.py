@@ -1,4 +1,4 @@
-"""The registry's one door: register, evaluate, promote, roll back, look up, check out, verify.
+"""The registry's one door: register, evaluate, promote, roll back, look up, check out, verify; and `upkeep.py`.
 
 Bytes go first and rows second, so that a crash never leaves a version without its bytes; every row of one act is in
 one transaction, so that a crash never leaves half an act.
@@ -40,12 +40,14 @@ from registry.runs import EVERY, Run, insert_run, query_runs
 from registry.scan import scan
 from registry.schema import evaluations
 from registry.standing import Standing, standing_of
+from registry.status import RETIRED, query_status, require_usable
+from registry.upkeep import Upkeep
 from registry.verification import Verification, verify
 
 __all__ = ["Registry"]
 
 
-class Registry:
+class Registry(Upkeep):
     """The source of truth for models in one folder. Safe to share between threads and between processes."""
 
     def __init__(self, folder: Path, engine: Engine, database: str | None = None) -> None:
@@ -101,11 +103,11 @@ class Registry:
 
         Returns:
             The new version, or the one that is there with this content key or this digest: nothing is stored twice,
-            and what was damaged or lost of its files is put back.
+            and what was damaged or lost of its files is put back. One that was retired is active again.
 
         Raises:
             ReferenceInvalid, ManifestInvalid, FileRefused, BaseMismatch: What was given can't be used.
-            ParentNotFound: A parent isn't registered.
+            ParentNotFound, VersionRetired: A parent isn't registered, or is retired.
             DigestTaken: The same manifest is registered under another name.
             ContentKeyTaken: The version with this content key holds other files.
             RegistryPathError: The store can't be written.
@@ -117,7 +119,7 @@ class Registry:
             odd = sorted(set(files) ^ set(manifest.files))
             raise ManifestInvalid(f"the manifest and the files given differ in {odd[0]!r}", allowed="the same paths")
         existing = find_existing(self._lookup.query, name, manifest)
-        if existing is not None:
+        if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
             self._store_files(manifest, files)  # the same files: puts back what was damaged or lost
             return existing
         find_parents(self._lookup.query, manifest)
@@ -260,6 +262,7 @@ class Registry:
 
         Raises:
             GateRefused: The policy isn't satisfied; lists every reason. The refusal is audited.
+            VersionDeprecated, VersionRetired: No alias takes the version.
             PolicyInvalid: The policy in the evaluation can't be used.
             AliasConflict: The alias moved; names the current revision.
             BlobCorrupted: A file of the version is gone.
@@ -271,8 +274,8 @@ class Registry:
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_reference(query, ref)
-            self._check_presence(version)
             change, ruling = promotion.plan_promotion(query, version, alias, policy, expected_revision)
+            self._check_presence(version)
             verdict = ruling.verdict
             if dry_run:
                 return replace(change, actor=actor, reason=reason, at=audit.now(), dry_run=True)
@@ -334,19 +337,8 @@ class Registry:
             resolve_reference(query, name)  # an unknown model is told before its missing alias
             target = None if to is None else _target_number(query, name, to)
             change = promotion.plan_rollback(query, name, alias, target, expected_revision)
-            self._check_presence(resolve_digest(query, change.digest))
+            self._check_presence(resolve_digest(query, str(change.digest)))
             return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
-
-    def _check_presence(self, version: Version) -> None:
-        """Refuse to let an alias point at missing bytes; the content itself is verified at each load."""
-        for path, entry in version.manifest.files.items():
-            size = self.blobs.size(entry.sha256)
-            if size != entry.size:
-                raise BlobCorrupted(
-                    f"{version.label}: blob {entry.sha256} of {path!r} "
-                    + ("is gone" if size is None else f"has {size} bytes instead of {entry.size}"),
-                    next_step="restore the blob from a copy, or register the same files again",
-                )
 
     # Looking up
 
@@ -370,7 +362,7 @@ class Registry:
         """Return an alias's steps, oldest first."""
         rows = self._lookup.query(
             "SELECT e.action, e.revision, v.number, v.digest, e.actor, e.reason, e.created_at FROM alias_events e "
-            "JOIN versions v ON v.id = e.version_id WHERE e.name = ? AND e.alias = ? ORDER BY e.revision",
+            "LEFT JOIN versions v ON v.id = e.version_id WHERE e.name = ? AND e.alias = ? ORDER BY e.revision",
             (name, alias),
         )
         steps: list[AliasChange] = []
@@ -394,9 +386,9 @@ class Registry:
         return steps
 
     def rolled_back_from(self, name: str, alias: str, digest: str) -> bool:
-        """Say whether the alias's newest step is a roll-back away from the version with this whole digest."""
+        """Say whether the alias's newest step is a roll-back or a demotion of the version with this whole digest."""
         steps = self.history(name, alias)
-        return bool(steps) and steps[-1].action == "rollback" and steps[-1].previous_digest == digest
+        return bool(steps) and steps[-1].action in ("rollback", "demote") and steps[-1].previous_digest == digest
 
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
@@ -459,12 +451,17 @@ class Registry:
 
         Raises:
             BlobCorrupted: A file is gone or damaged; nothing is left behind.
+            VersionRetired: It is retired.
             RegistryPathError: The folder holds other files, or can't be written.
         """
         version = self.resolve(ref)
-        if dest is None:
-            return check_out(self.blobs, version.manifest, self.folder / CHECKOUTS / version.digest, replace=True)
-        return check_out(self.blobs, version.manifest, Path(dest))
+        require_usable(self._lookup.query, version, "checked out")
+        own = self.folder / CHECKOUTS / version.digest
+        try:
+            return check_out(self.blobs, version.manifest, own if dest is None else Path(dest), replace=dest is None)
+        except BlobCorrupted:
+            require_usable(self._lookup.query, version, "checked out")  # it may have been retired meanwhile
+            raise
 
     def verify(self, ref: str | None = None) -> Verification:
         """Read every byte of one version, or of all, and hold every row against the audit chain.
