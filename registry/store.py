@@ -26,11 +26,13 @@ from registry.errors import (
     EvaluationMismatch,
     GateRefused,
     ManifestInvalid,
+    RegistryBusy,
     ReportInvalid,
     RollbackRefused,
 )
 from registry.gate import GateResult, Policy
-from registry.layout import BLOBS, CHECKOUTS
+from registry.layout import BLOBS, CHECKOUTS, LEASES
+from registry.leases import Leases
 from registry.lineage import Lineage, trace
 from registry.lookup import Lookup, Query, query_alias, resolve_digest, resolve_reference
 from registry.manifest import Manifest, open_regular
@@ -46,6 +48,9 @@ from registry.verification import Verification, verify
 
 __all__ = ["Registry"]
 
+# With a lease none is lost between storing and the row, unless a collection can't see the lease.
+STORE_ATTEMPTS = 3
+
 
 class Registry(Upkeep):
     """The source of truth for models in one folder. Safe to share between threads and between processes."""
@@ -53,6 +58,7 @@ class Registry(Upkeep):
     def __init__(self, folder: Path, engine: Engine, database: str | None = None) -> None:
         self.folder = folder
         self.blobs = BlobStore(folder / BLOBS)
+        self.leases = Leases(folder / LEASES)
         self._engine = engine
         self._lookup = Lookup(folder, database)
 
@@ -111,6 +117,7 @@ class Registry(Upkeep):
             DigestTaken: The same manifest is registered under another name.
             ContentKeyTaken: The version with this content key holds other files.
             RegistryPathError: The store can't be written.
+            RegistryBusy: The write lock was held for too long, or its files were removed again and again.
         """
         check_name(name)
         check_text("actor", actor, 128)
@@ -126,9 +133,21 @@ class Registry(Upkeep):
         for path in manifest.files:
             with open_regular(path, Path(files[path])) as stream:
                 scan(path, stream, os.fstat(stream.fileno()).st_size)
-        self._store_files(manifest, files)
-        with writing(self._engine) as connection:
-            return insert_version(connection, name, manifest, actor or audit.login_name())
+        with self.leases.hold(manifest.file_digests.values()):
+            for _ in range(STORE_ATTEMPTS):
+                try:
+                    self._store_files(manifest, files)
+                except BlobCorrupted:  # collected just after it was stored
+                    continue
+                with writing(self._engine) as connection:
+                    # under the lock, so that a collection has taken what it takes, or will see the row
+                    if all(self.blobs.size(entry.sha256) == entry.size for entry in manifest.files.values()):
+                        return insert_version(connection, name, manifest, actor or audit.login_name())
+        raise RegistryBusy(
+            f"files of {name!r} were removed {STORE_ATTEMPTS} times while they were registered",
+            allowed="collections that heed leases, of this release or a newer one",
+            next_step="find out who removes files from the registry's folder, then run the command again",
+        )
 
     def _store_files(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         self.blobs.sweep_incoming()

@@ -1,4 +1,4 @@
-"""The part of the registry's door for what comes after a registration: deprecate, restore, retire, demote."""
+"""The part of the registry's door for what comes after a registration: deprecate, restore, retire, demote, collect."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry import lifecycle, promotion
+from registry.audit import login_name
+from registry.collection import GRACE_SECONDS, Collection, collect
 from registry.database import query_on, writing
 from registry.entities import AliasChange, Version, VersionChange
 from registry.errors import BlobCorrupted, VersionRetired
+from registry.layout import CHECKOUTS
 from registry.lookup import Lookup, query_revision, resolve_reference
 from registry.names import check_alias, check_name, check_text
 from registry.status import RETIRED, Status, query_status, query_statuses, require_usable
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from registry.blobs import BlobStore
+    from registry.leases import Leases
 
 __all__ = ["Upkeep"]
 
@@ -26,6 +30,7 @@ class Upkeep:
 
     folder: Path
     blobs: BlobStore
+    leases: Leases
     _engine: Engine
     _lookup: Lookup
 
@@ -131,6 +136,40 @@ class Upkeep:
             resolve_reference(query, name)  # an unknown model is told before its missing alias
             change = promotion.plan_demotion(query, name, alias, expected_revision)
             return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+
+    def collect(
+        self, *, actor: str | None = None, grace_seconds: float = GRACE_SECONDS, dry_run: bool = False
+    ) -> Collection:
+        """Remove blobs that no version needs any more, and checkouts of retired versions.
+
+        Never a blob of a version that isn't retired, or that an alias's history reaches, or that a lease names. Safe
+        beside anything else that is done with the registry, and after a crash at any point.
+
+        Args:
+            actor: Who collects, for the audit trail; the login name by default.
+            grace_seconds: How long ago it must have been written, and its version retired; a week by default.
+            dry_run: Only say what would be removed.
+
+        Returns:
+            What was freed.
+
+        Raises:
+            AuditBroken: A manifest was changed from outside, so that what it needs can't be told.
+            RegistryPathError: A lease can't be read.
+            RegistryBusy: The write lock was held for too long.
+        """
+        check_text("actor", actor, 128)
+        return collect(
+            self._engine,
+            self._lookup.query,
+            self._lookup.snapshot,
+            self.blobs,
+            self.leases,
+            self.folder / CHECKOUTS,
+            grace_seconds=grace_seconds,
+            actor=actor or login_name(),
+            dry_run=dry_run,
+        )
 
     def _check_presence(self, version: Version) -> None:
         """Refuse to let an alias point at missing bytes; the content itself is verified at each load."""

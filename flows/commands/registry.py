@@ -39,6 +39,7 @@ for verb in (
     registry_upkeep.restore_command,
     registry_upkeep.retire_command,
     registry_upkeep.demote_command,
+    registry_upkeep.collect_command,
 ):
     command.add_command(verb)
 

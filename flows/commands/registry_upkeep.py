@@ -1,4 +1,4 @@
-"""`tunewright registry deprecate|restore|retire|demote`: the life of versions and aliases. Parses, calls, prints."""
+"""`tunewright registry deprecate|restore|retire|demote|collect`: the life of versions. Parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from flows.commands.option_types import DURATION
 from flows.commands.output import emit, json_option
 from flows.commands.registry_options import actor_option, home_option, open_registry, reason_option, revision_option
 from flows.commands.version_text import render_change
 
-__all__ = ["demote_command", "deprecate_command", "restore_command", "retire_command"]
+__all__ = ["collect_command", "demote_command", "deprecate_command", "restore_command", "retire_command"]
 
 
 @click.command("deprecate")
@@ -81,6 +82,36 @@ def demote_command(
             name, alias, actor=actor or login_name(), reason=reason, expected_revision=expected_revision
         )
     emit(change.to_dict(), as_json, render_change)
+
+
+@click.command("collect")
+@click.option(
+    "--grace",
+    type=DURATION,
+    default="7d",
+    show_default=True,
+    help="How long ago it was written, and its version retired: 7d, 12h, 30m, 45s or 0.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
+@actor_option
+@home_option
+@json_option
+def collect_command(grace: float, dry_run: bool, actor: str | None, home: Path, as_json: bool) -> None:
+    """Remove bytes that no version needs any more: of retired versions, and what was never registered.
+
+    Never a byte of a version that isn't retired, or that an alias's history reaches. Safe while others register.
+    """
+    with open_registry(home) as registry:
+        found = registry.collect(actor=actor, grace_seconds=grace, dry_run=dry_run)
+    emit(found.to_dict(), as_json, _render_collection)
+
+
+def _render_collection(document: dict[str, Any]) -> str:
+    verb = "would be removed" if document["dry_run"] else "removed"
+    text = f"{verb}: {document['blobs']} blobs, {document['bytes']} bytes; {document['checkouts']} checkouts"
+    if document["kept"]:
+        text += f"\n  {document['kept']} blobs are needed by no version, and younger than the grace period or in use"
+    return text
 
 
 def _render_state(document: dict[str, Any]) -> str:

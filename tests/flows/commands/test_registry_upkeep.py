@@ -118,3 +118,26 @@ def test_demoted_alias_is_not_found_and_its_next_revision_is_told(run: Run) -> N
     assert status == 4
     assert "it was taken away at revision 2" in err
     assert _json(run("promote", "sql:v1", "--alias", "champion", "--expected-revision", "2", "--json"))["revision"] == 3
+
+
+def test_collection_tells_what_it_frees_and_waits_for_the_grace_period(run: Run) -> None:
+    run("retire", "sql:v2", "--reason", "no use")
+    assert run("collect")[1] == (
+        "removed: 0 blobs, 0 bytes; 0 checkouts\n"
+        "  1 blobs are needed by no version, and younger than the grace period or in use\n"
+    )
+    assert run("collect", "--grace", "0", "--dry-run")[1] == "would be removed: 1 blobs, 15 bytes; 0 checkouts\n"
+    found = _json(run("collect", "--grace", "0", "--actor", "eve", "--json"))
+    assert (found["blobs"], found["bytes"], found["kept"], found["dry_run"]) == (1, 15, 0, False)
+    status, _, err = run("restore", "sql:v2", "--reason", "too late")
+    assert status == 4
+    assert "register the same files again" in err
+    assert run("verify")[0] == 0
+    assert "eve" in run("audit")[1]
+
+
+@pytest.mark.parametrize("grace", ["7", "-1d", "soon", "1w", "nan", "1e9d"])
+def test_length_of_time_wants_its_unit(run: Run, grace: str) -> None:
+    status, _, err = run("collect", "--grace", grace)
+    assert status == 2
+    assert "7d, 12h, 30m, 45s or 0" in err
