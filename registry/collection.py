@@ -44,6 +44,8 @@ __all__ = ["GRACE_SECONDS", "Collection", "collect"]
 GRACE_SECONDS = 7 * 86_400.0
 # How long a batch of removals keeps other writers waiting; they wait for 30 s before they give up.
 HOLD_SECONDS = 1.0
+# Between batches the lock is free for long enough that whoever polls for it, as SQLite's writers do, gets it.
+PAUSE_SECONDS = 0.2
 # How many removals are told in one audit row.
 BATCH = 1000
 # Checkouts that are being made, or taken away, have a hidden name; older ones were left by a killed process.
@@ -191,6 +193,8 @@ def collect(
                     audit.append(
                         connection, at=audit.now(), actor=actor, action="collect", subject="blobs", payload=payload
                     )
+            if waiting:
+                time.sleep(PAUSE_SECONDS)
         for path in going:
             shutil.rmtree(path, ignore_errors=True)  # what can't be removed now is found by the next collection
         done.checkouts = len(going)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -76,17 +76,14 @@ def test_a_manifest_that_was_changed_in_the_database_is_neither_signed_nor_verif
 
 
 def test_a_base_that_was_changed_in_the_database_is_found(
-    registry: Registry, add_adapter: Add, add_base: Add, open_registry: Callable[[], Registry]
+    registry: Registry, add_adapter: Add, add_base: Add, open_registry: Callable[[], Registry], backend: Any
 ) -> None:
     version, base = add_adapter(), add_base()
     sign_version(registry, version, KEY)
-    database = sqlite3.connect(registry.folder / "registry.db")
-    with database:
-        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            database.execute(f"DROP TRIGGER {name}")
-        other = base.manifest_json.replace("Apache-2.0", "MIT")
-        database.execute("UPDATE versions SET manifest = ? WHERE digest = ?", (other, base.digest))
-    database.close()
+    raw = backend.connect(registry.folder)
+    raw.lift("versions")
+    other = base.manifest_json.replace("Apache-2.0", "MIT")
+    raw.execute("UPDATE versions SET manifest = ? WHERE digest = ?", (other, base.digest))
     again = open_registry()
     with pytest.raises(SignatureRefused, match="the base tiny-base:v1 of text2sql:v1 is not the one"):
         verify_signature(again, again.resolve(version.digest), KEY.public_key())
