@@ -248,10 +248,10 @@ def test_writers_get_in_between_the_batches_of_a_long_collection(
     from registry import collection
 
     registry, other = open_registry(), open_registry()
-    for number in range(30):
+    for number in range(60):
         _orphan(registry, write_files, str(number))
-    remove = registry.blobs.remove
-    monkeypatch.setattr(registry.blobs, "remove", lambda sha256: (time.sleep(0.05), remove(sha256))[1])
+    remove, delay = registry.blobs.remove, [0.1]  # ten seconds in all, unless the writer comes through
+    monkeypatch.setattr(registry.blobs, "remove", lambda sha256: (time.sleep(delay[0]), remove(sha256))[1])
     monkeypatch.setattr(collection, "HOLD_SECONDS", 0.25)
     files = write_files("meanwhile")
     manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
@@ -260,6 +260,7 @@ def test_writers_get_in_between_the_batches_of_a_long_collection(
     time.sleep(0.05)
     other.register("m", manifest, files)
     assert collecting.is_alive(), "the writer waited for the whole collection"
+    delay[0] = 0
     collecting.join()
     assert _blobs(other) == _needed(other.resolve("m"))
 
