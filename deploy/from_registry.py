@@ -28,6 +28,7 @@ class VersionFiles:
         adapter_folder: Verified files of the adapter or head.
         manifest: The version's manifest as plain JSON; its fingerprints and file digests are enforced.
         signatures: What proves that somebody signed it; None where nobody did.
+        warning: What whoever serves it is told: that it is deprecated, by whom and why.
     """
 
     name: str
@@ -37,6 +38,7 @@ class VersionFiles:
     adapter_folder: Path | None
     manifest: Mapping[str, Any]
     signatures: Mapping[str, Any] | None = None
+    warning: str | None = None
 
     @property
     def label(self) -> str:
@@ -73,13 +75,15 @@ def version_files(
     Raises:
         InputError: A kind of version that can't be served.
         VerdictError: No alias points at it, and its newest report doesn't satisfy its policy, or there is none.
-        Registry errors: Unknown or ambiguous REF, a policy that can't be used, a damaged file; SignatureRefused.
+        Registry errors: Unknown or ambiguous REF, VersionRetired, a policy that can't be used, a damaged file;
+            SignatureRefused.
     """
     from registry.manifest import BOUND_KINDS, WHOLE_KINDS
     from registry.signatures import carried_signatures, require_signature
 
     found = registry.resolve(ref)
     manifest = found.manifest
+    status = registry.require_usable(found, "served")
     if proven:
         _require_proven(registry, found)
     if public_key is not None:
@@ -103,6 +107,7 @@ def version_files(
         adapter_folder=adapter_folder,
         manifest=manifest.to_dict(),
         signatures=carried_signatures(registry, found),
+        warning=status.warning(found.label),
     )
 
 

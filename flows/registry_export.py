@@ -52,6 +52,7 @@ def export_version(
     if form not in FORMATS:
         raise InputError(f"unknown format {form!r}", allowed=", ".join(FORMATS))
     version = registry.resolve(ref)
+    registry.require_usable(version, "exported")
     check_destination(destination)
     with tempfile.TemporaryDirectory(prefix="tunewright-export-") as temporary:
         layout, merged = _layout(registry, version, form, base_name, Path(temporary))

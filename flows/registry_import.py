@@ -272,6 +272,7 @@ def _base_of(registry: Registry, folder: Path, recorded: Fingerprint | None, nam
         InputError: Neither, or the two differ, or what was named has no weights to bind to.
     """
     from registry.manifest import WHOLE_KINDS
+    from registry.status import RETIRED
 
     if named is not None and (named.kind not in WHOLE_KINDS or named.kind == "quantized"):
         raise InputError(
@@ -302,7 +303,10 @@ def _base_of(registry: Registry, folder: Path, recorded: Fingerprint | None, nam
             allowed="--base REF, a registered version with whole weights",
             next_step="tunewright registry import FOLDER-OF-THE-BASE --name NAME, then this again with --base NAME",
         )
+    statuses = registry.statuses()
     for version in reversed(registry.versions()):
+        if statuses[version.digest].state == RETIRED:
+            continue
         made = version.manifest
         found = (version.base_fingerprint, made.tokenizer_digest, made.template_digest)
         if version.kind in WHOLE_KINDS and found == (recorded.base, recorded.tokenizer, recorded.template):

@@ -56,14 +56,13 @@ TRAINING_FACTS = (
 
 
 def alias_revision(job: Job) -> int:
-    """Return the revision of the recipe's alias, 0 where there is none; the promotion swaps against it."""
+    """Return the revision of the recipe's alias, 0 where it never was; the promotion swaps against it."""
     from registry.store import Registry
 
     if not (job.home / "registry").exists():
         return 0
     with Registry.open(job.home / "registry") as registry:
-        held = held_alias(registry, job)
-    return held.revision if held else 0
+        return registry.alias_revision(job.recipe.name, job.recipe.release.alias)
 
 
 def held_alias(registry: Registry, job: Job) -> AliasState | None:
@@ -261,7 +260,7 @@ def promote(job: Job, registered: dict[str, Any], revision: int, observer: Obser
         `gate` {passed, reasons, checks}; `promotion` {alias, previous, current, revision}, None when refused.
 
     Raises:
-        ConflictError: Somebody rolled the alias back from this very version.
+        ConflictError: Somebody rolled the alias back from this very version, or took it away from it.
         AliasConflict: Somebody moved the alias while the run was under way.
     """
     from registry.errors import GateRefused
@@ -271,7 +270,7 @@ def promote(job: Job, registered: dict[str, Any], revision: int, observer: Obser
     with Registry.open(job.home / "registry") as registry:
         if registry.rolled_back_from(name, alias, digest):
             raise ConflictError(
-                f"{alias} was rolled back from {registered['version']}: a run doesn't undo that",
+                f"{alias} was rolled back or taken away from {registered['version']}: a run doesn't undo that",
                 next_step=f"tunewright registry promote {registered['version']} --alias {alias}, if that is wanted",
             )
         policy = gate_policy(job)

@@ -142,6 +142,7 @@ def _merged(registry: Registry, home: Path, adapter: Version) -> Version:
 
     from components.files import digest_of
     from flows.step_store import library_versions, source_digest
+    from registry.status import RETIRED
 
     libraries = {name: library_versions()[name] for name in ("torch", "transformers", "peft")}
     key = digest_of({"merged": adapter.digest, "libraries": libraries, "code": source_digest(("components/models",))})
@@ -150,7 +151,7 @@ def _merged(registry: Registry, home: Path, adapter: Version) -> Version:
     folder.parent.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         for version in registry.versions(_merged_name(adapter)):
-            if version.manifest.content_key == key:
+            if version.manifest.content_key == key and registry.status(version.digest).state != RETIRED:
                 return version
         # what a killed merge left
         shutil.rmtree(folder, ignore_errors=True)

@@ -46,7 +46,7 @@ def append(connection: Any, *, at: str, actor: str, action: str, subject: str, p
         connection: The store's connection, holding the write lock.
         at: The transaction's time.
         actor: Who did it.
-        action: register, run, evaluate, promote, rollback or refuse.
+        action: register, run, evaluate, promote, rollback, demote, refuse, deprecate, restore, retire or collect.
         subject: What it was done to, as people write it.
         payload: What was done, plain JSON.
 

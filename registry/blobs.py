@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from registry.errors import BlobCorrupted, FileRefused, RegistryPathError
+from registry.names import is_digest
 
 __all__ = ["BlobStore"]
 
@@ -227,9 +228,39 @@ class BlobStore:
                 continue
         return removed
 
+    def stored(self) -> Iterator[tuple[str, int]]:
+        """Yield every stored blob's sha256 and length; other files that lie there are passed over."""
+        self._files.invalidate_cache()  # others write, too
+        for path, entry in self._files.find(f"{self._root}/sha256", detail=True).items():
+            sha256 = path.rsplit("/", 1)[-1]
+            if is_digest(sha256):
+                yield sha256, int(entry["size"])
+
+    def written_at(self, sha256: str) -> float | None:
+        """Return when a blob was written, in seconds since 1970, or None if it isn't there."""
+        try:
+            return float(self._files.modified(self.path(sha256)).timestamp())
+        except FileNotFoundError:
+            return None
+
+    def remove(self, sha256: str) -> bool:
+        """Remove a blob; False if it isn't there. For collections only, which know what needs it."""
+        try:
+            self._files.rm_file(self.path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
+
     def open(self, sha256: str) -> Any:
-        """Open a stored blob for seeking about in it, not verified; for looking at headers only."""
-        return self._files.open(self.path(sha256), "rb")
+        """Open a stored blob for seeking about in it, not verified; for looking at headers only.
+
+        Raises:
+            BlobCorrupted: The blob is gone.
+        """
+        try:
+            return self._files.open(self.path(sha256), "rb")
+        except FileNotFoundError as error:
+            raise BlobCorrupted(f"blob {sha256} is gone from {self._root}", next_step=_REPAIR) from error
 
 
 def _unwritable(sha256: str, root: str, error: OSError) -> RegistryPathError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from registry.gate import GateResult
     from registry.manifest import Manifest
 
-__all__ = ["AliasChange", "AliasState", "AuditEntry", "Evaluation", "OutboxEvent", "Version"]
+__all__ = ["AliasChange", "AliasState", "AuditEntry", "Evaluation", "OutboxEvent", "Version", "VersionChange"]
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class AliasChange:
     alias: str
     action: str
     revision: int
-    version: int
-    digest: str
+    version: int | None  # None: the alias was taken away
+    digest: str | None
     previous_version: int | None
     previous_digest: str | None
     actor: str
@@ -117,9 +117,9 @@ class AliasChange:
     dry_run: bool = False
 
     @property
-    def current(self) -> str:
-        """What the alias points at after the change, as `name:vN`."""
-        return f"{self.name}:v{self.version}"
+    def current(self) -> str | None:
+        """What the alias points at after the change, as `name:vN`, or None."""
+        return None if self.version is None else f"{self.name}:v{self.version}"
 
     @property
     def previous(self) -> str | None:
@@ -144,6 +144,30 @@ class AliasChange:
             "dry_run": self.dry_run,
             "gate": None if self.gate is None else self.gate.to_dict(),
         }
+
+
+@dataclass(frozen=True)
+class VersionChange:
+    """A step in a version's life: deprecate, restore or retire."""
+
+    name: str
+    version: int
+    digest: str
+    action: str
+    state: str
+    previous_state: str
+    actor: str
+    reason: str
+    at: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was written; False if the version was in this state already."""
+        return self.state != self.previous_state
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the step as plain JSON."""
+        return {**asdict(self), "changed": self.changed}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ RegistryError (exit 1)
 │   ├── TokenInvalid          the server asks for a token, and the one that was sent is none of its tokens
 │   ├── RoleInsufficient      the token's role doesn't include this act
 │   ├── WebhookRefused        a webhook's URL, events or host can't be used
+│   ├── ReasonMissing         an act that somebody has to answer for came without a reason
 │   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
 ├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
 ├── SignatureRefused (exit 3) a version is not signed by the key that was given, or not as it is
@@ -43,6 +44,9 @@ RegistryError (exit 1)
     ├── UploadConflict        an upload isn't where the caller thinks; names the offset to go on at
     ├── ContentKeyTaken       a version with this content key holds other files
     ├── DigestTaken           the same manifest is registered under another name
+    ├── VersionDeprecated     no alias takes a deprecated version
+    ├── VersionRetired        a retired version can't be used; its bytes may be gone
+    ├── VersionHeld           an alias, its history or another version needs what was to be retired
     └── RegistryBusy          another process held the write lock too long
 """
 
@@ -80,6 +84,7 @@ __all__ = [
     "NameTaken",
     "ParentNotFound",
     "PolicyInvalid",
+    "ReasonMissing",
     "ReferenceInvalid",
     "RegistryBusy",
     "RegistryError",
@@ -96,7 +101,10 @@ __all__ = [
     "TokenInvalid",
     "TokenNotFound",
     "UploadConflict",
+    "VersionDeprecated",
+    "VersionHeld",
     "VersionNotFound",
+    "VersionRetired",
     "WebhookNotFound",
     "WebhookRefused",
     "WrongDatabase",
@@ -224,6 +232,10 @@ class WebhookRefused(RegistryInputError):
     """A webhook's URL, events or host can't be used."""
 
 
+class ReasonMissing(RegistryInputError):
+    """An act that somebody has to answer for came without a reason."""
+
+
 class RollbackRefused(RegistryInputError):
     """A roll-back's target or reason can't be used."""
 
@@ -348,6 +360,18 @@ class ContentKeyTaken(ClashError):
 
 class DigestTaken(ClashError):
     """The same manifest is registered under another name."""
+
+
+class VersionDeprecated(ClashError):
+    """No alias takes a deprecated version."""
+
+
+class VersionRetired(ClashError):
+    """A retired version can't be used; its bytes may be gone."""
+
+
+class VersionHeld(ClashError):
+    """An alias, its history or another version needs what was to be retired."""
 
 
 class RegistryBusy(ClashError):

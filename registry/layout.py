@@ -5,18 +5,29 @@
 <registry>/blobs/sha256/ab/abcdef...       file contents, each named by its sha256
 <registry>/checkouts/<version digest>/...  verified folders of a version's files, made on demand
 <registry>/signatures/<version digest>/... envelopes by key id, kept as they were written
+<registry>/leases/<id>                     what a writer is about to need, so that a collection leaves it alone
 """
 
 from __future__ import annotations
 
-__all__ = ["BINDING", "BLOBS", "CHECKOUTS", "DATABASE", "READABLE_REVISIONS", "SCHEMA_REVISION", "SIGNATURES"]
+__all__ = [
+    "BINDING",
+    "BLOBS",
+    "CHECKOUTS",
+    "DATABASE",
+    "LEASES",
+    "READABLE_REVISIONS",
+    "SCHEMA_REVISION",
+    "SIGNATURES",
+]
 
 DATABASE = "registry.db"
 BINDING = "database.json"
 BLOBS = "blobs"
 CHECKOUTS = "checkouts"
+LEASES = "leases"
 SIGNATURES = "signatures"
 # The newest revision in migrations/versions; a test holds the two together.
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 # Those whose tables a look-up can read; what writes brings a registry to the newest.
-READABLE_REVISIONS = ("0001", "0002", SCHEMA_REVISION)
+READABLE_REVISIONS = ("0001", "0002", "0003", SCHEMA_REVISION)

@@ -12,6 +12,7 @@ from registry.lookup import Query, query_aliases
 from registry.manifest import WHOLE_KINDS
 from registry.runs import Run, query_runs
 from registry.search import search_versions
+from registry.status import Status, query_statuses
 
 __all__ = ["DIRECTIONS", "Edge", "Lineage", "Node", "trace", "trained_on"]
 
@@ -27,7 +28,7 @@ _WALK = """WITH RECURSIVE reached(id) AS (
 class Node:
     """A version, a run of a sweep, or a data file that one was trained on.
 
-    `decision_override` says why a version was trained all the same.
+    `decision_override` says why a version was trained all the same; `state` is a version's: active or not.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Node:
     direction: str = "self"
     aliases: tuple[str, ...] = ()
     decision_override: str | None = None
+    state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def trace(query: Query, version: Version) -> Lineage:
     aliases: dict[str, list[str]] = {}
     for state in query_aliases(query):
         aliases.setdefault(state.digest, []).append(state.alias)
+    statuses = query_statuses(query)
     nodes = [
         Node(
             v.digest,
@@ -114,6 +117,7 @@ def trace(query: Query, version: Version) -> Lineage:
             direction[v.id],
             tuple(aliases.get(v.digest, ())),
             _text_or_none(v.manifest.metadata.get("decision_override")),
+            statuses.get(v.id, Status()).state,
         )
         for v in found
     ]

@@ -31,6 +31,7 @@ __all__ = [
     "query_alias",
     "query_aliases",
     "query_numbered",
+    "query_revision",
     "query_versions",
     "resolve_digest",
     "resolve_reference",
@@ -165,8 +166,14 @@ def query_numbered(query: Query, name: str, number: int) -> Version:
 
 
 def query_alias(query: Query, name: str, alias: str) -> AliasState | None:
-    """Return where an alias points now, or None if it isn't there."""
+    """Return where an alias points now, or None if it isn't there, or was taken away."""
     return next((AliasState(*row) for row in query(_ALIAS, (name, alias) * 2)), None)
+
+
+def query_revision(query: Query, name: str, alias: str) -> int:
+    """Return an alias's newest revision, 0 where it never was; one that was taken away has a revision, too."""
+    rows = query("SELECT coalesce(max(revision), 0) FROM alias_events WHERE name = ? AND alias = ?", (name, alias))
+    return int(rows[0][0])
 
 
 def query_aliases(query: Query, name: str | None = None) -> list[AliasState]:

@@ -14,8 +14,9 @@ from registry.database import query_on
 from registry.entities import AliasChange, AliasState, Evaluation, Version
 from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
 from registry.gate import Champion, GateResult, Policy, check, recorded_policy
-from registry.lookup import Query, query_alias, query_aliases, query_numbered, resolve_digest
+from registry.lookup import Query, query_alias, query_aliases, query_numbered, query_revision, resolve_digest
 from registry.schema import alias_events, outbox
+from registry.status import require_promotable, require_usable
 
 __all__ = [
     "Ruling",
@@ -24,6 +25,7 @@ __all__ = [
     "evaluations_of",
     "judge",
     "newest_evaluation",
+    "plan_demotion",
     "plan_promotion",
     "plan_rollback",
     "write_change",
@@ -120,13 +122,40 @@ def plan_promotion(
         The change, with the gate's verdict in it (passed or not), and the ruling.
 
     Raises:
+        VersionRetired, VersionDeprecated: No alias takes the version.
         AliasConflict: The alias isn't at the revision that the caller expects.
         PolicyInvalid: The report's policy can't be used.
     """
     state = query_alias(query, version.name, alias)
-    _compare(version.name, alias, state, expected_revision)
+    revision = _compare(query, version.name, alias, state, expected_revision)
+    require_promotable(query, version)
     ruling = judge(query, version, state, policy)
-    return _change("promote", version, alias, state, ruling.verdict), ruling
+    return _change("promote", (version.name, alias), revision, version, state, ruling.verdict), ruling
+
+
+def plan_demotion(query: Query, name: str, alias: str, expected_revision: int | None) -> AliasChange:
+    """Work out what taking an alias away would do, without writing.
+
+    Raises:
+        AliasNotFound: There is no such alias.
+        AliasConflict: The alias isn't at the revision that the caller expects.
+    """
+    state = _held(query, name, alias)
+    revision = _compare(query, name, alias, state, expected_revision)
+    return _change("demote", (name, alias), revision, None, state, None)
+
+
+def _held(query: Query, name: str, alias: str) -> AliasState:
+    state = query_alias(query, name, alias)
+    if state is not None:
+        return state
+    existing = [s.alias for s in query_aliases(query, name)]
+    was = query_revision(query, name, alias)
+    raise AliasNotFound(
+        f"{name!r} has no alias {alias!r}" + (f": it was taken away at revision {was}" if was else ""),
+        allowed=", ".join(existing) or ("none" if was else "none yet"),
+        next_step=f"tunewright registry promote {name} --alias {alias}",
+    )
 
 
 def plan_rollback(query: Query, name: str, alias: str, to: int | None, expected_revision: int | None) -> AliasChange:
@@ -140,15 +169,8 @@ def plan_rollback(query: Query, name: str, alias: str, to: int | None, expected_
         AliasConflict: The alias isn't at the revision that the caller expects.
         RollbackRefused: The target never held this alias or holds it now, or there is nothing to go back to.
     """
-    state = query_alias(query, name, alias)
-    if state is None:
-        existing = [s.alias for s in query_aliases(query, name)]
-        raise AliasNotFound(
-            f"{name!r} has no alias {alias!r}",
-            allowed=", ".join(existing) or "none yet",
-            next_step=f"tunewright registry promote {name} --alias {alias}",
-        )
-    _compare(name, alias, state, expected_revision)
+    state = _held(query, name, alias)
+    revision = _compare(query, name, alias, state, expected_revision)
     held, stack = _fold(query, name, alias)
     if to is None:
         if len(stack) < 2:
@@ -158,7 +180,9 @@ def plan_rollback(query: Query, name: str, alias: str, to: int | None, expected_
         _refuse_rollback(f"{name}@{alias} points at v{to} already", held, state)
     if to not in held:
         _refuse_rollback(f"{name}@{alias} has never held v{to}", held, state)
-    return _change("rollback", query_numbered(query, name, to), alias, state, None)
+    target = query_numbered(query, name, to)
+    require_usable(query, target, "rolled back to")
+    return _change("rollback", (name, alias), revision, target, state, None)
 
 
 def _refuse_rollback(problem: str, held: Sequence[int], state: AliasState) -> NoReturn:
@@ -171,15 +195,21 @@ def _refuse_rollback(problem: str, held: Sequence[int], state: AliasState) -> No
 
 
 def _fold(query: Query, name: str, alias: str) -> tuple[list[int], list[int]]:
-    """Fold an alias's history into every version that held it, and the stack that roll-backs pop."""
+    """Fold an alias's history into every version that held it, and the stack that roll-backs pop.
+
+    What was held before the alias was taken away is gone back to only by name: somebody took it away.
+    """
     rows = query(
-        "SELECT v.number, e.action FROM alias_events e JOIN versions v ON v.id = e.version_id "
+        "SELECT v.number, e.action FROM alias_events e LEFT JOIN versions v ON v.id = e.version_id "
         "WHERE e.name = ? AND e.alias = ? ORDER BY e.revision",
         (name, alias),
     )
     held: list[int] = []
     stack: list[int] = []
     for number, action in rows:
+        if number is None:
+            stack.clear()
+            continue
         held.append(number)
         if action == "rollback" and number in stack:
             del stack[len(stack) - stack[::-1].index(number) :]
@@ -188,8 +218,9 @@ def _fold(query: Query, name: str, alias: str) -> tuple[list[int], list[int]]:
     return held, stack
 
 
-def _compare(name: str, alias: str, state: AliasState | None, expected_revision: int | None) -> None:
-    revision = 0 if state is None else state.revision
+def _compare(query: Query, name: str, alias: str, state: AliasState | None, expected_revision: int | None) -> int:
+    """Return the alias's revision, if it is the expected one."""
+    revision = query_revision(query, name, alias) if state is None else state.revision
     if expected_revision is not None and expected_revision != revision:
         holds = "points at nothing" if state is None else f"points at v{state.version} since {state.changed_at}"
         raise AliasConflict(
@@ -198,20 +229,25 @@ def _compare(name: str, alias: str, state: AliasState | None, expected_revision:
             allowed=f"--expected-revision {revision}",
             next_step=f"look at `tunewright registry show {name}`, decide again, then name revision {revision}",
         )
+    return revision
 
 
 def _change(
-    action: str, version: Version, alias: str, state: AliasState | None, gate: GateResult | None
+    action: str,
+    named: tuple[str, str],
+    revision: int,
+    version: Version | None,
+    state: AliasState | None,
+    gate: GateResult | None,
 ) -> AliasChange:
-    unmoved = state is not None and state.digest == version.digest
-    revision = 0 if state is None else state.revision
+    unmoved = state is not None and version is not None and state.digest == version.digest
     return AliasChange(
-        name=version.name,
-        alias=alias,
+        name=named[0],
+        alias=named[1],
         action=action,
         revision=revision if unmoved else revision + 1,
-        version=version.version,
-        digest=version.digest,
+        version=None if version is None else version.version,
+        digest=None if version is None else version.digest,
         previous_version=None if state is None else state.version,
         previous_digest=None if state is None else state.digest,
         actor="",
@@ -230,17 +266,17 @@ def write_change(
     reason: str | None,
     ruling: Ruling | None,
 ) -> AliasChange:
-    """Write a planned change: the alias event, its audit row and its outbox row. A roll-back has no ruling."""
+    """Write a planned change: the alias event, its audit row and its outbox row. Only a promotion has a ruling."""
     change = replace(change, actor=actor, reason=reason, at=audit.now())
     gate = None if ruling is None else ruling.to_dict()
     evaluation = None if ruling is None else ruling.evaluation
-    version = query_numbered(query_on(connection), change.name, change.version)
+    version = None if change.version is None else query_numbered(query_on(connection), change.name, change.version)
     connection.execute(
         alias_events.insert().values(
             name=change.name,
             alias=change.alias,
             revision=change.revision,
-            version_id=version.id,
+            version_id=None if version is None else version.id,
             action=change.action,
             actor=actor,
             reason=reason,

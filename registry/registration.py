@@ -18,11 +18,13 @@ from registry.errors import (
     ParentNotFound,
     VersionNotFound,
 )
+from registry.lifecycle import change_state
 from registry.lookup import Query, resolve_digest
 from registry.manifest import BOUND_KINDS, WHOLE_KINDS, Manifest
 from registry.promotion import emit
 from registry.scan import scan
 from registry.schema import version_parents, versions
+from registry.status import RETIRED, query_status, require_usable
 
 __all__ = ["check_stored", "find_existing", "find_parents", "insert_version"]
 
@@ -67,7 +69,7 @@ def _compare_files(registered: Version, manifest: Manifest) -> None:
 
 
 def find_parents(query: Query, manifest: Manifest) -> list[Version]:
-    """Return the parents in the manifest's order, if they exist and an adapter's base is the one that it names."""
+    """Return the parents in the manifest's order, if they can be used and an adapter's base is the one it names."""
     found = []
     for parent in manifest.parents:
         try:
@@ -78,6 +80,7 @@ def find_parents(query: Query, manifest: Manifest) -> list[Version]:
                 allowed="digests of registered versions",
                 next_step="register the parent first; `tunewright registry ls` shows what is there",
             ) from error
+        require_usable(query, found[-1], "a parent")
     if manifest.kind in BOUND_KINDS or (manifest.kind == "prompt" and manifest.base_fingerprint is not None):
         bases = [v for v, p in zip(found, manifest.parents, strict=True) if p.role == "base"]
         if not any(v.kind in WHOLE_KINDS and v.base_fingerprint == manifest.base_fingerprint for v in bases):
@@ -141,6 +144,8 @@ def check_stored(blobs: BlobStore, manifest: Manifest) -> None:
 def insert_version(connection: Connection, name: str, manifest: Manifest, actor: str) -> Version:
     """Write a version's row with its parents and its audit row, or return the version that is there already.
 
+    One that was retired is restored: its bytes are back, and whoever registers it wants it.
+
     Args:
         connection: Within a writing transaction.
         name: The model's name.
@@ -153,6 +158,8 @@ def insert_version(connection: Connection, name: str, manifest: Manifest, actor:
     query = query_on(connection)
     existing = find_existing(query, name, manifest)
     if existing is not None:
+        if query_status(query, existing).state == RETIRED:
+            change_state(connection, existing, "restore", actor=actor, reason="registered again")
         return existing
     parents = find_parents(query, manifest)
     number = 1 + query("SELECT coalesce(max(number), 0) FROM versions WHERE name = ?", (name,))[0][0]

@@ -1,7 +1,7 @@
 """The tables as the store uses them. The database's own rules (insert-only triggers) are in the migrations.
 
-State is folded from events: an alias is its newest event, a version's evaluation its newest report. Every table is
-insert-only, so nothing is ever in two states.
+State is folded from events: an alias is its newest event, so is a version's state, its evaluation its newest report.
+Every table is insert-only, so nothing is ever in two states.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "metadata",
     "outbox",
     "runs",
+    "version_events",
     "version_parents",
     "versions",
 ]
@@ -149,4 +150,18 @@ identity = Table(
     Column("registry", String(32), nullable=False),
     Column("created_at", String(32), nullable=False),
     CheckConstraint("id = 1", name="ck_identity_one_row"),
+)
+
+version_events = Table(
+    "version_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version_id", ForeignKey("versions.id"), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    CheckConstraint("action IN ('deprecate', 'restore', 'retire')", name="ck_version_events_action"),
+    Index("ix_version_events_version", "version_id", "id"),
+    sqlite_autoincrement=True,
 )

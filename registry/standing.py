@@ -12,6 +12,7 @@ from typing import Any
 from registry.entities import Version
 from registry.lookup import Query, query_aliases
 from registry.promotion import judge
+from registry.status import RETIRED, query_status
 
 __all__ = ["Standing", "standing_of"]
 
@@ -22,7 +23,7 @@ class Standing:
 
     Attributes:
         proven: An alias points at it, or its newest report satisfies the policy that it was recorded with, or nothing
-            was trained into it.
+            was trained into it. Never one that is retired.
         basis: What that rests on: `alias champion`, `gate`, `base`, or "" where it is not proven.
         reasons: Why it is not proven; empty where it is.
     """
@@ -45,6 +46,9 @@ def standing_of(query: Query, version: Version) -> Standing:
     Raises:
         PolicyInvalid: The policy in the newest report can't be used.
     """
+    status = query_status(query, version)
+    if status.state == RETIRED:
+        return Standing(False, "", (str(status.warning(version.label)),))
     held = [state.alias for state in query_aliases(query, version.name) if state.digest == version.digest]
     if held:
         return Standing(True, f"alias {held[0]}", ())

@@ -1,4 +1,4 @@
-"""The registry's one door: register, evaluate, promote, roll back, look up, check out, verify.
+"""The registry's one door: register, evaluate, promote, roll back, look up, check out, verify; and `upkeep.py`.
 
 Bytes go first and rows second, so that a crash never leaves a version without its bytes; every row of one act is in
 one transaction, so that a crash never leaves half an act.
@@ -23,13 +23,16 @@ from registry.database import open_engine, query_on, writing
 from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
 from registry.errors import (
     BlobCorrupted,
+    BlobsMissing,
     EvaluationMismatch,
     GateRefused,
+    RegistryBusy,
     ReportInvalid,
     RollbackRefused,
 )
 from registry.gate import GateResult, Policy
-from registry.layout import BLOBS, CHECKOUTS
+from registry.layout import BLOBS, CHECKOUTS, LEASES
+from registry.leases import Leases
 from registry.lineage import Lineage, trace, trained_on
 from registry.lookup import Lookup, Query, query_alias, resolve_digest, resolve_reference
 from registry.manifest import Manifest, open_regular, require_files
@@ -40,17 +43,23 @@ from registry.scan import scan
 from registry.schema import evaluations
 from registry.search import Model, query_models, search_versions
 from registry.standing import Standing, standing_of
+from registry.status import RETIRED, query_status, require_usable
+from registry.upkeep import Upkeep
 from registry.verification import Verification, verify
 
 __all__ = ["Registry"]
 
+# With a lease none is lost between storing and the row, unless a collection can't see the lease.
+STORE_ATTEMPTS = 3
 
-class Registry:
+
+class Registry(Upkeep):
     """The source of truth for models in one folder. Safe to share between threads and between processes."""
 
     def __init__(self, folder: Path, engine: Engine, database: str | None = None) -> None:
         self.folder = folder
         self.blobs = BlobStore(folder / BLOBS)
+        self.leases = Leases(folder / LEASES)
         self._engine = engine
         self._lookup = Lookup(folder, database)
 
@@ -101,30 +110,43 @@ class Registry:
 
         Returns:
             The new version, or the one that is there with this content key or this digest: nothing is stored twice,
-            and what was damaged or lost of its files is put back.
+            and what was damaged or lost of its files is put back. One that was retired is active again.
 
         Raises:
             ReferenceInvalid, ManifestInvalid, FileRefused, BaseMismatch: What was given can't be used.
-            ParentNotFound: A parent isn't registered.
+            ParentNotFound, VersionRetired: A parent isn't registered, or is retired.
             DigestTaken: The same manifest is registered under another name.
             ContentKeyTaken: The version with this content key holds other files.
             RegistryPathError: The store can't be written.
+            RegistryBusy: The write lock was held for too long, or its files were removed again and again.
         """
         check_name(name)
         check_text("actor", actor, 128)
         check_text("content_key", manifest.content_key, 256)
         require_files(manifest, files)
         existing = find_existing(self._lookup.query, name, manifest)
-        if existing is not None:
+        if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
             self._store_files(manifest, files)  # the same files: puts back what was damaged or lost
             return existing
         find_parents(self._lookup.query, manifest)
         for path in manifest.files:
             with open_regular(path, Path(files[path])) as stream:
                 scan(path, stream, os.fstat(stream.fileno()).st_size)
-        self._store_files(manifest, files)
-        with writing(self._engine) as connection:
-            return insert_version(connection, name, manifest, actor or audit.login_name())
+        with self.leases.hold(manifest.file_digests.values()):
+            for _ in range(STORE_ATTEMPTS):
+                try:
+                    self._store_files(manifest, files)
+                except BlobCorrupted:  # collected just after it was stored
+                    continue
+                with writing(self._engine) as connection:
+                    # under the lock, so that a collection has taken what it takes, or will see the row
+                    if all(self.blobs.size(entry.sha256) == entry.size for entry in manifest.files.values()):
+                        return insert_version(connection, name, manifest, actor or audit.login_name())
+        raise RegistryBusy(
+            f"files of {name!r} were removed {STORE_ATTEMPTS} times while they were registered",
+            allowed="collections that heed leases, of this release or a newer one",
+            next_step="find out who removes files from the registry's folder, then run the command again",
+        )
 
     def register_stored(self, name: str, manifest: Manifest, *, actor: str | None = None) -> Version:
         """Register a version whose contents are in the blob store already, as a server's callers sent them.
@@ -147,11 +169,20 @@ class Registry:
         existing = find_existing(self._lookup.query, name, manifest)
         if existing is None:
             find_parents(self._lookup.query, manifest)
-        check_stored(self.blobs, manifest)
-        if existing is not None:
-            return existing
-        with writing(self._engine) as connection:
-            return insert_version(connection, name, manifest, actor or audit.login_name())
+        with self.leases.hold(manifest.file_digests.values()):
+            check_stored(self.blobs, manifest)
+            if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
+                return existing
+            with writing(self._engine) as connection:
+                # under the lock, so that a collection has taken what it takes, or will see the row
+                gone = {e.sha256 for e in manifest.files.values() if self.blobs.size(e.sha256) != e.size}
+                if gone:
+                    raise BlobsMissing(
+                        f"contents that the manifest names were collected: {len(gone)} of {len(manifest.files)}",
+                        missing=sorted(gone),
+                        next_step="send them, then register again",
+                    )
+                return insert_version(connection, name, manifest, actor or audit.login_name())
 
     def _store_files(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         self.blobs.sweep_incoming()
@@ -285,6 +316,7 @@ class Registry:
 
         Raises:
             GateRefused: The policy isn't satisfied; lists every reason. The refusal is audited.
+            VersionDeprecated, VersionRetired: No alias takes the version.
             PolicyInvalid: The policy in the evaluation can't be used.
             AliasConflict: The alias moved; names the current revision.
             BlobCorrupted: A file of the version is gone.
@@ -296,8 +328,8 @@ class Registry:
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_reference(query, ref)
-            self._check_presence(version)
             change, ruling = promotion.plan_promotion(query, version, alias, policy, expected_revision)
+            self._check_presence(version)
             verdict = ruling.verdict
             if dry_run:
                 return replace(change, actor=actor, reason=reason, at=audit.now(), dry_run=True)
@@ -359,19 +391,8 @@ class Registry:
             resolve_reference(query, name)  # an unknown model is told before its missing alias
             target = None if to is None else _target_number(query, name, to)
             change = promotion.plan_rollback(query, name, alias, target, expected_revision)
-            self._check_presence(resolve_digest(query, change.digest))
+            self._check_presence(resolve_digest(query, str(change.digest)))
             return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
-
-    def _check_presence(self, version: Version) -> None:
-        """Refuse to let an alias point at missing bytes; the content itself is verified at each load."""
-        for path, entry in version.manifest.files.items():
-            size = self.blobs.size(entry.sha256)
-            if size != entry.size:
-                raise BlobCorrupted(
-                    f"{version.label}: blob {entry.sha256} of {path!r} "
-                    + ("is gone" if size is None else f"has {size} bytes instead of {entry.size}"),
-                    next_step="restore the blob from a copy, or register the same files again",
-                )
 
     # Looking up
 
@@ -422,7 +443,7 @@ class Registry:
         """Return an alias's steps, oldest first."""
         rows = self._lookup.query(
             "SELECT e.action, e.revision, v.number, v.digest, e.actor, e.reason, e.created_at FROM alias_events e "
-            "JOIN versions v ON v.id = e.version_id WHERE e.name = ? AND e.alias = ? ORDER BY e.revision",
+            "LEFT JOIN versions v ON v.id = e.version_id WHERE e.name = ? AND e.alias = ? ORDER BY e.revision",
             (name, alias),
         )
         steps: list[AliasChange] = []
@@ -446,9 +467,9 @@ class Registry:
         return steps
 
     def rolled_back_from(self, name: str, alias: str, digest: str) -> bool:
-        """Say whether the alias's newest step is a roll-back away from the version with this whole digest."""
+        """Say whether the alias's newest step is a roll-back or a demotion of the version with this whole digest."""
         steps = self.history(name, alias)
-        return bool(steps) and steps[-1].action == "rollback" and steps[-1].previous_digest == digest
+        return bool(steps) and steps[-1].action in ("rollback", "demote") and steps[-1].previous_digest == digest
 
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
@@ -527,12 +548,17 @@ class Registry:
 
         Raises:
             BlobCorrupted: A file is gone or damaged; nothing is left behind.
+            VersionRetired: It is retired.
             RegistryPathError: The folder holds other files, or can't be written.
         """
         version = self.resolve(ref)
-        if dest is None:
-            return check_out(self.blobs, version.manifest, self.folder / CHECKOUTS / version.digest, replace=True)
-        return check_out(self.blobs, version.manifest, Path(dest))
+        require_usable(self._lookup.query, version, "checked out")
+        own = self.folder / CHECKOUTS / version.digest
+        try:
+            return check_out(self.blobs, version.manifest, own if dest is None else Path(dest), replace=dest is None)
+        except BlobCorrupted:
+            require_usable(self._lookup.query, version, "checked out")  # it may have been retired meanwhile
+            raise
 
     def verify(self, ref: str | None = None) -> Verification:
         """Read every byte of one version, or of all, and hold every row against the audit chain.

@@ -16,6 +16,7 @@ from registry.errors import AuditBroken, BlobCorrupted, RegistryError
 from registry.lookup import Query
 from registry.manifest import Manifest
 from registry.runs import has_runs, query_runs
+from registry.status import RETIRED, STATES, has_events, query_status
 
 __all__ = ["Problem", "Verification", "verify"]
 
@@ -55,6 +56,8 @@ def verify(
 ) -> Verification:
     """Read every blob of the versions, and hold every row against its digest and the audit chain.
 
+    A retired version's blobs may be gone: they may have been collected.
+
     Args:
         query: The look-ups' query function.
         snapshot: Lets every query inside see one state, so that what is written meanwhile isn't taken for damage.
@@ -69,12 +72,14 @@ def verify(
     files = 0
     for version in versions:
         manifest = _check_row(query, version, problems)
-        for path, entry in {} if manifest is None else manifest.files.items():
+        entries = {} if manifest is None or query_status(query, version).state == RETIRED else manifest.files
+        for path, entry in entries.items():
             files += 1
             if entry.sha256 not in checked:
                 checked[entry.sha256] = _check_blob(blobs, entry.sha256)
             wrong = checked[entry.sha256][1]
-            if wrong is not None:
+            # looked at again, since it may have been retired, and collected, meanwhile
+            if wrong is not None and query_status(query, version).state != RETIRED:
                 problems.append(Problem(version.label, path, wrong))
     for run in query_runs(query):
         if sha256_text(run.document_json) != run.digest:
@@ -129,8 +134,8 @@ def _check_row(query: Query, version: Version, problems: list[Problem]) -> Manif
 
 
 def _check_against_audit(query: Query, problems: list[Problem]) -> None:
-    """Every version, evaluation and alias step has one audit row that says the same, and the other way round."""
-    told: dict[str, list[str]] = {"register": [], "evaluate": [], "alias": [], "run": []}
+    """Every version, evaluation, alias step and version step has one audit row that says the same, and the reverse."""
+    told: dict[str, list[str]] = {"register": [], "evaluate": [], "alias": [], "run": [], "state": []}
     for entry in read_chain(query):
         try:
             p = json.loads(entry.payload_json)
@@ -140,8 +145,12 @@ def _check_against_audit(query: Query, problems: list[Problem]) -> None:
                 told["evaluate"].append(f"{p['digest']} {p['evaluation']}")
             elif entry.action == "run":
                 told["run"].append(f"{p['name']} {p['sweep']} {p['number']} {p['digest']}")
-            elif entry.action in ("promote", "rollback"):
-                told["alias"].append(f"{p['name']}@{p['alias']} {p['revision']} {p['digest']} {entry.action}")
+            elif entry.action in ("promote", "rollback", "demote"):
+                told["alias"].append(
+                    f"{p['name']}@{p['alias']} {p['revision']} {p['digest'] or 'nothing'} {entry.action}"
+                )
+            elif entry.action in STATES:
+                told["state"].append(f"{p['name']}:v{p['version']} {p['digest']} {entry.action} {entry.at}")
         except (ValueError, KeyError, TypeError):
             problems.append(Problem("audit", None, f"row {entry.sequence} can't be read"))
     held = {
@@ -150,12 +159,20 @@ def _check_against_audit(query: Query, problems: list[Problem]) -> None:
             "SELECT v.digest || ' ' || e.digest FROM evaluations e JOIN versions v ON v.id = e.version_id", ()
         ),
         "alias": query(
-            "SELECT e.name || '@' || e.alias || ' ' || e.revision || ' ' || v.digest || ' ' || e.action "
-            "FROM alias_events e JOIN versions v ON v.id = e.version_id",
+            "SELECT e.name || '@' || e.alias || ' ' || e.revision || ' ' || coalesce(v.digest, 'nothing') || ' ' "
+            "|| e.action FROM alias_events e LEFT JOIN versions v ON v.id = e.version_id",
             (),
         ),
         "run": query("SELECT name || ' ' || sweep || ' ' || number || ' ' || digest FROM runs", ())
         if has_runs(query)
+        else [],
+        # with its time, by which the order is held, too
+        "state": query(
+            "SELECT v.name || ':v' || v.number || ' ' || v.digest || ' ' || e.action || ' ' || e.created_at "
+            "FROM version_events e JOIN versions v ON v.id = e.version_id",
+            (),
+        )
+        if has_events(query)
         else [],
     }
     for table, rows in held.items():

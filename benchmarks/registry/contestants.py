@@ -35,7 +35,7 @@ REPORT = {
 
 
 class Contestant(Protocol):
-    """What both are asked for. A model of ten versions is there beside those that fill the tables."""
+    """What both are asked for, lineage apart. A model of ten versions is there beside those that fill the tables."""
 
     name: str
 
@@ -50,9 +50,6 @@ class Contestant(Protocol):
 
     def list(self) -> object:
         """Read all versions of a model of `VERSIONS_A_MODEL`."""
-
-    def lineage(self) -> object:
-        """Find what a version was made from, and what was made from it."""
 
 
 def weights_file(path: Path, values: bytes) -> Path:
@@ -173,10 +170,6 @@ class MLflow:
     def list(self) -> Any:
         """Search for the versions of a model."""
         return self._store.search_model_versions("name='filler-0'", max_results=VERSIONS_A_MODEL)
-
-    def lineage(self) -> Any:
-        """Have nothing to say."""
-        raise NotImplementedError
 
 
 def _in_bulk(versions: int) -> Iterator[list[tuple[str, int]]]:

@@ -38,6 +38,8 @@ def command(ref: str, home: Path, unproven: bool, as_json: bool) -> None:
 
     with Registry.open(home / "registry", create=False) as registry:
         files = version_files(registry, ref, proven=not unproven)
+    if files.warning:
+        note(f"warning: {files.warning}")
     note(f"bundling {files.label}")
     bundle = build_bundle(stage_model(files, out_home=home), out_home=home)
     document = {

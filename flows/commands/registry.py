@@ -14,26 +14,19 @@ from flows.commands import (
     registry_serve,
     registry_signing,
     registry_token,
+    registry_upkeep,
     registry_webhook,
 )
 from flows.commands.group import VerbGroup
 from flows.commands.option_types import WORDS
-from flows.commands.output import emit, json_option
-from flows.commands.registry_options import actor_option, home_option
-from flows.commands.version_text import gate_notes, render_version
+from flows.commands.output import emit, json_option, note
+from flows.commands.registry_options import actor_option, home_option, open_registry, reason_option, revision_option
+from flows.commands.version_text import render_change, render_version
 
 if TYPE_CHECKING:
     from registry.gate import Policy
-    from registry.store import Registry
 
 __all__ = ["command"]
-
-revision_option = click.option(
-    "--expected-revision",
-    type=click.IntRange(min=0),
-    default=None,
-    help="Refuse if the alias moved from this revision (0: not there yet).",
-)
 
 
 @click.group(cls=VerbGroup)
@@ -55,17 +48,13 @@ for verb in (
     registry_serve.serve_command,
     registry_token.token_group,
     registry_webhook.webhook_group,
+    registry_upkeep.deprecate_command,
+    registry_upkeep.restore_command,
+    registry_upkeep.retire_command,
+    registry_upkeep.demote_command,
+    registry_upkeep.collect_command,
 ):
     command.add_command(verb)
-
-
-def _open(home: Path) -> Registry:
-    """Open an existing registry for a command that needs more than a look-up."""
-    from registry.lookup import Lookup
-    from registry.store import Registry
-
-    Lookup(home / "registry").close()  # says what to do where there is none, and makes nothing
-    return Registry.open(home / "registry", create=False)
 
 
 @command.command("ls")
@@ -75,6 +64,7 @@ def _open(home: Path) -> Registry:
 def list_versions(ref: str | None, home: Path, as_json: bool) -> None:
     """List versions with their aliases: all, those of one model by its name, or the one that REF names."""
     from registry.lookup import Lookup
+    from registry.status import Status, query_statuses
 
     aliases: dict[str, list[str]] = {}
     with Lookup(home / "registry") as lookup:
@@ -84,7 +74,11 @@ def list_versions(ref: str | None, home: Path, as_json: bool) -> None:
         for state in lookup.aliases(name):
             aliases.setdefault(state.digest, []).append(state.alias)
         versions = [named] if named is not None and ref != name else lookup.versions(name)
-    rows = [{**v.to_dict(), "aliases": aliases.get(v.digest, [])} for v in versions]
+        statuses = query_statuses(lookup.query, name)
+    rows = [
+        {**v.to_dict(), "state": statuses.get(v.id, Status()).state, "aliases": aliases.get(v.digest, [])}
+        for v in versions
+    ]
     emit({"versions": rows}, as_json, _render_versions)
 
 
@@ -96,14 +90,19 @@ def list_versions(ref: str | None, home: Path, as_json: bool) -> None:
 def resolve(ref: str, checkout: bool, home: Path, as_json: bool) -> None:
     """Say which version REF names, and where its files are checked out."""
     from registry.lookup import Lookup
+    from registry.status import RETIRED, query_status
 
     with Lookup(home / "registry") as lookup:
         version = lookup.resolve(ref)
+        status = query_status(lookup.query, version)
     if checkout:
-        with _open(home) as registry:
+        with open_registry(home) as registry:
             registry.checkout(version.digest)
-    path = lookup.checkout_path(version)
-    emit({**version.to_dict(), "path": None if path is None else str(path)}, as_json, _render_resolved)
+    path = None if status.state == RETIRED else lookup.checkout_path(version)
+    if warning := status.warning(version.label):
+        note(f"warning: {warning}")
+    document = {**version.to_dict(), "state": status.state, "path": None if path is None else str(path)}
+    emit(document, as_json, _render_resolved)
 
 
 @command.command("show")
@@ -117,18 +116,23 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
     """Show REF's manifest, aliases, evaluations, and what the gate says of it."""
     from registry.gate import Policy, recorded_policy
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(ref)
         reports = registry.evaluations(version.digest)
         policy = recorded_policy(reports[0].report if reports else None) or Policy()
+        status = registry.status(version.digest)
         document = {
             **version.to_dict(),
+            "state": status.state,
+            "status": status.to_dict(),
             "aliases": [a.to_dict() for a in registry.aliases(version.name) if a.digest == version.digest],
             "manifest": version.manifest.to_dict(),
             "evaluations": [e.to_dict() for e in reports],
             "policy": policy.to_dict(),
             "gate": registry.check_gate(version.digest, policy, alias).to_dict(),
         }
+    if warning := status.warning(version.label):
+        note(f"warning: {warning}")
     emit(document, as_json, render_version)
 
 
@@ -161,7 +165,7 @@ def promote(
     """Let an alias point at REF, if its newest evaluation satisfies the policy and holds against what is there."""
     from registry.audit import login_name
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         change = registry.promote(
             ref,
             alias,
@@ -171,7 +175,7 @@ def promote(
             expected_revision=expected_revision,
             dry_run=dry_run,
         )
-    emit(change.to_dict(), as_json, _render_change)
+    emit(change.to_dict(), as_json, render_change)
     if change.gate is not None and not change.gate.passed:
         sys.exit(3)
 
@@ -180,7 +184,7 @@ def promote(
 @click.argument("name")
 @click.option("--alias", default="champion", show_default=True, help="The alias to move back.")
 @click.option("--to", default=None, help="vN or a REF that held the alias.  [default: the one before]")
-@click.option("--reason", type=WORDS, required=True, help="Why, for the audit trail.")
+@reason_option
 @revision_option
 @actor_option
 @home_option
@@ -198,11 +202,11 @@ def rollback(
     """Move NAME's alias back to a version that held it before; nothing is evaluated again."""
     from registry.audit import login_name
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         change = registry.rollback(
             name, alias, to=to, actor=actor or login_name(), reason=reason, expected_revision=expected_revision
         )
-    emit(change.to_dict(), as_json, _render_change)
+    emit(change.to_dict(), as_json, render_change)
 
 
 @command.command("lineage")
@@ -248,7 +252,7 @@ def runs(name: str | None, home: Path, as_json: bool) -> None:
 @json_option
 def verify(ref: str | None, home: Path, as_json: bool) -> None:
     """Read every byte of REF, or of every version, and the whole audit chain. Exit status 3 if anything is damaged."""
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         found = registry.verify(ref)
     emit(found.to_dict(), as_json, _render_verification)
     if not found.intact:
@@ -290,31 +294,19 @@ def _table(rows: list[list[str]]) -> str:
 def _render_versions(document: dict[str, Any]) -> str:
     if not document["versions"]:
         return "no versions yet"
-    rows = [["version", "kind", "digest", "base", "created", "aliases"]]
+    rows = [["version", "kind", "digest", "base", "created", "state", "aliases"]]
     for v in document["versions"]:
         label = f"{v['name']}:v{v['version']}"
         base = (v["base"] or "-")[:12]
-        rows.append([label, v["kind"], v["digest"][:12], base, v["created_at"][:19], ", ".join(v["aliases"]) or "-"])
+        marks = ", ".join(v["aliases"]) or "-"
+        rows.append([label, v["kind"], v["digest"][:12], base, v["created_at"][:19], v["state"], marks])
     return _table(rows)
 
 
 def _render_resolved(document: dict[str, Any]) -> str:
-    path = document["path"] or "not checked out; add --checkout"
-    rows = [[key, str(document[key])] for key in ("name", "version", "digest", "kind", "base")]
+    path = document["path"] or ("none" if document["state"] == "retired" else "not checked out; add --checkout")
+    rows = [[key, str(document[key])] for key in ("name", "version", "digest", "kind", "base", "state")]
     return _table([*rows, ["path", path]])
-
-
-def _render_change(document: dict[str, Any]) -> str:
-    subject = f"{document['name']}@{document['alias']}"
-    gate = document["gate"]
-    if gate is not None and not gate["passed"]:
-        return "\n".join([f"{subject} would be refused {document['current']}:", *(f"  - {r}" for r in gate["reasons"])])
-    if not document["changed"]:
-        return f"{subject} points at {document['current']} already (revision {document['revision']})"
-    verb = "would point" if document["dry_run"] else "points"
-    before = f", before {document['previous']}" if document["previous"] else ""
-    line = f"{subject} {verb} at {document['current']} (revision {document['revision']}{before})"
-    return "\n".join([line, *(f"  {note}" for note in gate_notes(gate))])
 
 
 def _render_lineage(document: dict[str, Any]) -> str:
@@ -323,6 +315,8 @@ def _render_lineage(document: dict[str, Any]) -> str:
     for node in document["nodes"]:
         marks = " ".join(f"@{alias}" for alias in node["aliases"])
         where = {"self": "*", "up": "^", "down": "v"}[node["direction"]]
+        if node["state"] not in (None, "active"):
+            marks = f"{marks} ({node['state']})".strip()
         lines.append(f"{where} {node['label']}  {node['kind'] or 'data'}  {node['id'][:12]}  {marks}".rstrip())
         if node["decision_override"]:
             lines.append(f"    trained against the verdict: {node['decision_override']}")

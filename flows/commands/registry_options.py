@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from components.paths import home as default_home
 from flows.commands.option_types import WORDS
 
-__all__ = ["actor_option", "home_option"]
+if TYPE_CHECKING:
+    from registry.store import Registry
+
+__all__ = ["actor_option", "home_option", "open_registry", "reason_option", "revision_option"]
 
 home_option = click.option(
     "--home",
@@ -21,3 +25,19 @@ home_option = click.option(
 actor_option = click.option(
     "--actor", type=WORDS, default=None, help="Who does it, for the audit trail.  [default: login name]"
 )
+reason_option = click.option("--reason", type=WORDS, required=True, help="Why, for the audit trail.")
+revision_option = click.option(
+    "--expected-revision",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Refuse if the alias moved from this revision (0: not there yet).",
+)
+
+
+def open_registry(home: Path) -> Registry:
+    """Open an existing registry for a command that needs more than a look-up."""
+    from registry.lookup import Lookup
+    from registry.store import Registry
+
+    Lookup(home / "registry").close()  # says what to do where there is none, and makes nothing
+    return Registry.open(home / "registry", create=False)

@@ -94,6 +94,8 @@ def command(
     host, port = check_address(host, port, token)
     with Registry.open(home / "registry", create=False) as registry:
         files = version_files(registry, ref, proven=not unproven, public_key=public_key)
+    if files.warning:
+        note(f"warning: {files.warning}")
     note(f"loading {files.label} ({files.digest[:12]})")
 
     def ready(url: str, canary: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What `registry show` tells a person of a version: where it came from, what was measured, what the gate says of it."""
+"""What a person is told of a version (where it came from, what was measured, what the gate says) and of an alias."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from components.evaluation.formatting import interval, percent, points
 
-__all__ = ["gate_notes", "render_version"]
+__all__ = ["gate_notes", "render_change", "render_version"]
 
 # checks whose value is a number of rows or suites, and the one whose value is a score; the others gain or lose points
 COUNTED = ("task_rows", "suites")
@@ -22,6 +22,9 @@ def render_version(document: dict[str, Any]) -> str:
     """
     manifest = document["manifest"]
     lines = [f"{document['name']}:v{document['version']}  {document['kind']}  {document['digest']}"]
+    if document["state"] != "active":
+        status = document["status"]
+        lines.append(f"  {status['state']} since {status['changed_at'][:19]} by {status['actor']}: {status['reason']}")
     lines += [f"  @{a['alias']} since {a['changed_at'][:19]} (revision {a['revision']})" for a in document["aliases"]]
     lines += [f"  parent  {p['role']:8} {p['digest'][:12]}" for p in manifest["parents"]]
     lines += [f"  data    {digest[:12]}  {path}" for path, digest in manifest["data_digests"].items()]
@@ -39,6 +42,26 @@ def render_version(document: dict[str, Any]) -> str:
     lines += [f"    {_check(check)}" for check in document["gate"]["checks"]]
     lines += [f"    {note}" for note in gate_notes(document["gate"])]
     return "\n".join(lines)
+
+
+def render_change(document: dict[str, Any]) -> str:
+    """Return the text of an alias's step.
+
+    Args:
+        document: What `registry promote --json` prints.
+    """
+    subject = f"{document['name']}@{document['alias']}"
+    gate = document["gate"]
+    if gate is not None and not gate["passed"]:
+        return "\n".join([f"{subject} would be refused {document['current']}:", *(f"  - {r}" for r in gate["reasons"])])
+    if not document["changed"]:
+        return f"{subject} points at {document['current']} already (revision {document['revision']})"
+    if document["current"] is None:
+        return f"{subject} points at nothing (revision {document['revision']}, before {document['previous']})"
+    verb = "would point" if document["dry_run"] else "points"
+    before = f", before {document['previous']}" if document["previous"] else ""
+    line = f"{subject} {verb} at {document['current']} (revision {document['revision']}{before})"
+    return "\n".join([line, *(f"  {note}" for note in gate_notes(gate))])
 
 
 def gate_notes(gate: Mapping[str, Any] | None) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 from components.errors import InputError, VerdictError
 from deploy.from_registry import version_files
 from registry.entities import Version
+from registry.errors import VersionRetired
 from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
 
@@ -98,3 +99,17 @@ def test_kind_without_weights_of_its_own_can_not_be_served(registry: Registry, b
     register(registry, "prompt", "prompt", "prompt", Parent(base.digest, "base"))
     with pytest.raises(InputError, match="'prompt' and can't be served"):
         version_files(registry, "prompt")
+
+
+def test_deprecated_version_comes_with_a_warning_and_a_retired_one_not_at_all(
+    registry: Registry, adapter: Version
+) -> None:
+    assert version_files(registry, "tiny").warning is None
+    registry.deprecate("tiny", actor="ada", reason="older data")
+    told = version_files(registry, "tiny").warning
+    assert told is not None
+    assert "tiny:v1 is deprecated" in told
+    assert "by ada: older data" in told
+    registry.retire("tiny", actor="ada", reason="nobody uses it")
+    with pytest.raises(VersionRetired, match="can't be served"):
+        version_files(registry, "tiny")

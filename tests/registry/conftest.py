@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import sqlite3
 import struct
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -237,3 +240,55 @@ def add_adapter(
         return registry.register(name, Manifest(**{**values, **changes}), files)
 
     return add
+
+
+FILE_ACTS = {"open", "os.rename", "os.chmod", "os.mkdir", "os.link", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+
+@pytest.fixture
+def run_and_die() -> Callable[..., bool]:
+    """Kill a process at the n-th thing that it does to files and database."""
+    return _run_and_die
+
+
+def _run_and_die(act: Callable[[], object], folder: Path, deadly: int, *, statements: bool = True) -> bool:
+    """Fork, do the act, and die at the deadly-th step. Returns whether the child died before its end.
+
+    The child counts what it does through Python's audit hooks and SQLAlchemy's events; without `statements` it counts
+    what it does to files, and commits.
+    """
+    child = os.fork()
+    if child == 0:
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+            if steps == deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def on_audit(name: str, arguments: tuple[Any, ...]) -> None:
+            # what is removed with a folder is named inside that folder, which is given as a descriptor
+            inside = name in ("os.remove", "os.rmdir") and arguments[-1] not in (-1, None)
+            if inside or (name in FILE_ACTS and str(folder) in str(arguments[0])):
+                step()
+
+        from sqlalchemy import event
+        from sqlalchemy.engine import Engine
+
+        if statements:
+            event.listen(Engine, "before_cursor_execute", lambda *_: step())
+            event.listen(Engine, "after_cursor_execute", lambda *_: step())
+        event.listen(Engine, "commit", lambda *_: step())
+        sys.addaudithook(on_audit)
+        try:
+            act()
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the child failed by itself"
+    return os.WIFSIGNALED(status)

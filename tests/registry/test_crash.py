@@ -1,61 +1,19 @@
-"""Killed with SIGKILL at file operations and SQL statements: no half version, no second one, no lost promotion.
-
-The child counts what it does through Python's audit hooks and SQLAlchemy's events, and kills itself at the n-th act.
-"""
+"""Killed with SIGKILL at file operations and SQL statements: no half version, no second one, no lost promotion."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from registry.gate import Policy
 from registry.manifest import Manifest, describe_files
 from registry.store import Registry
 
 Write = Callable[..., dict[str, Path]]
-FILE_ACTS = {"open", "os.rename", "os.chmod", "os.mkdir", "os.link", "os.remove"}
-
-
-def _run_and_die(act: Callable[[], object], folder: Path, deadly: int) -> bool:
-    """Fork, do the act, and die at the deadly-th step. Returns whether the child died before its end."""
-    child = os.fork()
-    if child == 0:
-        steps = 0
-
-        def step() -> None:
-            nonlocal steps
-            steps += 1
-            if steps == deadly:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def on_audit(name: str, arguments: tuple[Any, ...]) -> None:
-            if name in FILE_ACTS and str(folder) in str(arguments[0]):
-                step()
-
-        from sqlalchemy.engine import Engine
-
-        event.listen(Engine, "before_cursor_execute", lambda *_: step())
-        event.listen(Engine, "after_cursor_execute", lambda *_: step())
-        event.listen(Engine, "commit", lambda *_: step())
-        sys.addaudithook(on_audit)
-        try:
-            act()
-            os._exit(0)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the child failed by itself"
-    return os.WIFSIGNALED(status)
+RunAndDie = Callable[..., bool]
 
 
 def _register(folder: Path, files: dict[str, Path], fingerprint: str, database: str | None) -> str:
@@ -66,7 +24,12 @@ def _register(folder: Path, files: dict[str, Path], fingerprint: str, database: 
 
 @pytest.mark.parametrize("where", ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def test_killed_while_making_and_registering_the_second_run_finishes_the_first(
-    where: str, request: pytest.FixtureRequest, tmp_path: Path, write_files: Write, fingerprints: tuple[str, str]
+    where: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    write_files: Write,
+    fingerprints: tuple[str, str],
+    run_and_die: RunAndDie,
 ) -> None:
     files = write_files()
     # imported before the forks, so that children don't pay for it
@@ -81,7 +44,7 @@ def test_killed_while_making_and_registering_the_second_run_finishes_the_first(
         def act(folder: Path = folder, database: str | None = database) -> str:
             return _register(folder, files, fingerprints[0], database)
 
-        died = _run_and_die(act, folder, deadly)
+        died = run_and_die(act, folder, deadly)
         digest = act()  # the second run finishes what the first began
         with Registry.open(folder) as registry:
             assert [v.digest for v in registry.versions()] == [digest]
@@ -96,7 +59,7 @@ def test_killed_while_making_and_registering_the_second_run_finishes_the_first(
 
 
 def test_killed_at_any_step_of_registering_never_leaves_a_version_without_its_bytes(
-    registry: Registry, write_files: Write, fingerprints: tuple[str, str]
+    registry: Registry, write_files: Write, fingerprints: tuple[str, str], run_and_die: RunAndDie
 ) -> None:
     registry.close()
     folder = registry.folder
@@ -109,7 +72,7 @@ def test_killed_at_any_step_of_registering_never_leaves_a_version_without_its_by
             with Registry.open(folder) as mine:
                 mine.register("m", manifest, files)
 
-        died = _run_and_die(act, folder, deadly)
+        died = run_and_die(act, folder, deadly)
         with Registry.open(folder) as after:
             there = any(v.digest == manifest.digest for v in after.versions())
             seen_absent, seen_present = seen_absent + (not there), seen_present + there
@@ -122,7 +85,7 @@ def test_killed_at_any_step_of_registering_never_leaves_a_version_without_its_by
 
 
 def test_killed_at_any_step_of_a_promotion_leaves_all_of_it_or_nothing(
-    registry: Registry, passing: Callable[[str], Any], policy: Policy
+    registry: Registry, passing: Callable[[str], Any], policy: Policy, run_and_die: RunAndDie
 ) -> None:
     passing("one"), passing("two")
     registry.close()
@@ -136,7 +99,7 @@ def test_killed_at_any_step_of_a_promotion_leaves_all_of_it_or_nothing(
             with Registry.open(folder) as mine:
                 mine.promote(ref, "champion", policy=policy, actor="ada")
 
-        died = _run_and_die(act, folder, deadly)
+        died = run_and_die(act, folder, deadly)
         with Registry.open(folder) as after:
             steps = after.history("text2sql", "champion")
             assert len(steps) in (revision, revision + 1)

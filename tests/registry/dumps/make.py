@@ -36,7 +36,7 @@ def files(folder: Path, what: str) -> dict[str, Path]:
 
 
 def fill(registry: Registry, folder: Path) -> None:
-    """Register, evaluate, promote, roll back and be refused; again, on what is there, it only puts blobs back."""
+    """Do everything that leaves a row; again, on what is there, put blobs back, and with them what was retired."""
     base_files = files(folder, "base")
     whole = Manifest(kind="base", files=describe_files(base_files), base_fingerprint=FINGERPRINT)
     base = registry.register("tiny", whole, base_files, actor="ada")
@@ -69,6 +69,12 @@ def fill(registry: Registry, folder: Path) -> None:
         registry.record_run(
             "text2sql", "sweep", 0, base_fingerprint=FINGERPRINT, content_key="key-1", document=document, actor="ada"
         )
+    if hasattr(registry, "retire"):
+        registry.promote("text2sql:v2", "shadow", policy=POLICY, actor="ada")
+        registry.demote("text2sql", "shadow", actor="bob", reason="never used – 没用")
+        registry.deprecate("text2sql:v3", actor="bob", reason="loses – 差")
+        registry.restore("text2sql:v3", actor="ada", reason="a second look")
+        registry.retire("text2sql:v3", actor="bob", reason="no use")
 
 
 def dump_sqlite(file: Path) -> str:

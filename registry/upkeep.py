@@ -1,0 +1,204 @@
+"""The part of the registry's door for what comes after a registration: deprecate, restore, retire, demote, collect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry import lifecycle, promotion
+from registry.audit import login_name
+from registry.collection import GRACE_SECONDS, Collection, collect
+from registry.database import query_on, writing
+from registry.entities import AliasChange, Version, VersionChange
+from registry.errors import BlobCorrupted, VersionRetired
+from registry.layout import CHECKOUTS
+from registry.lookup import Lookup, query_revision, resolve_reference
+from registry.names import check_alias, check_name, check_text
+from registry.status import RETIRED, Status, query_status, query_statuses, require_usable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from registry.blobs import BlobStore
+    from registry.leases import Leases
+
+__all__ = ["Upkeep"]
+
+
+class Upkeep:
+    """What `registry.store.Registry` has for the life of a version and of an alias."""
+
+    folder: Path
+    blobs: BlobStore
+    leases: Leases
+    _engine: Engine
+    _lookup: Lookup
+
+    def deprecate(self, ref: str, *, actor: str, reason: str) -> VersionChange:
+        """Advise against a version: it works as before, with a warning, and no alias takes it from now on.
+
+        An alias that points at it stays there, and a roll-back to it is allowed.
+
+        Args:
+            ref: The version.
+            actor: Who does it.
+            reason: Why; required, and told with every warning.
+
+        Returns:
+            The step; `changed` is False if it is deprecated already.
+
+        Raises:
+            ReasonMissing: No reason.
+            VersionRetired: It is retired.
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
+        """
+        return self._change_state(ref, "deprecate", actor, reason)
+
+    def restore(self, ref: str, *, actor: str, reason: str) -> VersionChange:
+        """Make a deprecated or retired version active again; of a retired one every file must still be there.
+
+        Args:
+            ref: The version.
+            actor: Who does it.
+            reason: Why; required.
+
+        Raises:
+            VersionRetired: Its bytes were collected (registering the same files again brings it back), or a parent
+                of it is retired.
+            ReasonMissing, ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `deprecate`.
+        """
+        return self._change_state(ref, "restore", actor, reason)
+
+    def retire(self, ref: str, *, actor: str, reason: str) -> VersionChange:
+        """Take a version out of use for good: what people call deleting it.
+
+        Its row, manifest, reports and history stay. Its bytes may be collected after the grace period.
+
+        Args:
+            ref: The version.
+            actor: Who does it.
+            reason: Why; required.
+
+        Raises:
+            VersionHeld: An alias points at it or ever did, or a version that isn't retired was made from it.
+            ReasonMissing, ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `deprecate`.
+        """
+        return self._change_state(ref, "retire", actor, reason)
+
+    def _change_state(self, ref: str, action: str, actor: str, reason: str) -> VersionChange:
+        lifecycle.check_reason(f"to {action} {ref}", reason)
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            version = resolve_reference(query, ref)
+            if action == "restore" and query_status(query, version).state == RETIRED:
+                self._check_restorable(version)
+            return lifecycle.change_state(connection, version, action, actor=actor, reason=reason)
+
+    def _check_restorable(self, version: Version) -> None:
+        # under the write lock, which a collection holds while it removes
+        try:
+            self._check_presence(version)
+        except BlobCorrupted as error:
+            raise VersionRetired(
+                f"{version.label} is retired, and its files are not all there any more: {error.problem}",
+                allowed="a retired version whose files were not collected yet",
+                next_step="register the same files again: that brings it back under its own number",
+            ) from error
+
+    def demote(
+        self, name: str, alias: str, *, actor: str, reason: str, expected_revision: int | None = None
+    ) -> AliasChange:
+        """Take an alias away: look-ups don't find it from now on, its history stays.
+
+        A later promotion goes on with the next revision. A roll-back after that one doesn't go back behind the
+        demotion by itself, only to a version that is named.
+
+        Args:
+            name: The model.
+            alias: The alias.
+            actor: Who does it.
+            reason: Why; required.
+            expected_revision: As in `promote`.
+
+        Raises:
+            ReasonMissing: No reason.
+            AliasNotFound, AliasConflict, VersionNotFound: As `promote`.
+        """
+        check_name(name)
+        check_alias(alias)
+        lifecycle.check_reason(f"to demote {name}@{alias}", reason)
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            resolve_reference(query, name)  # an unknown model is told before its missing alias
+            change = promotion.plan_demotion(query, name, alias, expected_revision)
+            return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+
+    def collect(
+        self, *, actor: str | None = None, grace_seconds: float = GRACE_SECONDS, dry_run: bool = False
+    ) -> Collection:
+        """Remove blobs that no version needs any more, and checkouts of retired versions.
+
+        Never a blob of a version that isn't retired, or that an alias's history reaches, or that a lease names. Safe
+        beside anything else that is done with the registry, and after a crash at any point.
+
+        Args:
+            actor: Who collects, for the audit trail; the login name by default.
+            grace_seconds: How long ago it must have been written, and its version retired; a week by default.
+            dry_run: Only say what would be removed.
+
+        Returns:
+            What was freed.
+
+        Raises:
+            AuditBroken: A manifest was changed from outside, so that what it needs can't be told.
+            RegistryPathError: A lease can't be read.
+            RegistryBusy: The write lock was held for too long.
+        """
+        check_text("actor", actor, 128)
+        return collect(
+            self._engine,
+            self._lookup.query,
+            self._lookup.snapshot,
+            self.blobs,
+            self.leases,
+            self.folder / CHECKOUTS,
+            grace_seconds=grace_seconds,
+            actor=actor or login_name(),
+            dry_run=dry_run,
+        )
+
+    def _check_presence(self, version: Version) -> None:
+        """Refuse to let an alias point at missing bytes; the content itself is verified at each load."""
+        for path, entry in version.manifest.files.items():
+            size = self.blobs.size(entry.sha256)
+            if size != entry.size:
+                raise BlobCorrupted(
+                    f"{version.label}: blob {entry.sha256} of {path!r} "
+                    + ("is gone" if size is None else f"has {size} bytes instead of {entry.size}"),
+                    next_step="restore the blob from a copy, or register the same files again",
+                )
+
+    def status(self, ref: str) -> Status:
+        """Return a version's state, with who made it so and why; errors as `resolve`."""
+        return query_status(self._lookup.query, self._lookup.resolve(ref))
+
+    def require_usable(self, version: Version, act: str) -> Status:
+        """Return a version's status, if it may be used; `act` says what for: `exported`.
+
+        Raises:
+            VersionRetired: It is retired.
+        """
+        return require_usable(self._lookup.query, version, act)
+
+    def statuses(self, name: str | None = None) -> dict[str, Status]:
+        """Return the status of every version of one model, or of all, by its digest."""
+        found = query_statuses(self._lookup.query, name)
+        return {version.digest: found.get(version.id, Status()) for version in self._lookup.versions(name)}
+
+    def alias_revision(self, name: str, alias: str) -> int:
+        """Return what `expected_revision` has to be now: 0 for an alias that never was; one taken away has one, too."""
+        return query_revision(self._lookup.query, name, alias)
