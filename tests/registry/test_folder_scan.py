@@ -109,10 +109,8 @@ def capitals(folder: Path) -> None:
 
 
 def nested_folders(folder: Path) -> None:
-    for _ in range(990):  # name by name: a path of all of them is longer than the system takes
-        os.mkdir("a", dir_fd=(opened := os.open(folder, os.O_RDONLY)))
-        os.close(opened)
-        folder = folder / "a"
+    # a few more than may be: what removes temporary folders goes by recursion, too
+    folder.joinpath(*"abcdefghijkl").mkdir(parents=True)
 
 
 def grown(folder: Path) -> None:
@@ -170,7 +168,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         "template 'rag'",
     ),
     "template in a folder below": (put("additional_chat_templates/a.jinja", "{% if %}"), "not valid Jinja"),
-    "folders without end": (nested_folders, "lies deeper"),
+    "folders without end": (nested_folders, "'a/b/c/d/e/f/g/h' lies deeper"),
     "a template of megabytes": (
         put("chat_template.jinja", "{% " + "a" * 1_100_000 + " %}"), "chat_template.jinja.*1100006 bytes"
     ),
