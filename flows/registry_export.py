@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError, TunewrightError
+from components.files import existing_part
 from components.models.adapters import MERGED_TYPES
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ FORMATS = ("hf", "peft", "vllm", "oci", "gguf")
 # llama.cpp's own converter. Its mapping of architectures is not ours to own, and it is in no package.
 CONVERTER = "convert_hf_to_gguf.py"
 CONVERTER_SECONDS = 3600
+# It reads what others made; passwords are no business of it.
+SECRETS = ("TUNEWRIGHT_", "PGPASSWORD", "PGPASSFILE")
 
 
 def export_version(
@@ -54,7 +60,7 @@ def export_version(
     version = registry.resolve(ref)
     registry.require_usable(version, "exported")
     check_destination(destination)
-    with tempfile.TemporaryDirectory(prefix="tunewright-export-") as temporary:
+    with _beside(destination) as temporary:
         layout, merged = _layout(registry, version, form, base_name, Path(temporary))
         size = write_folder(registry.blobs, layout.files, destination)
     return {
@@ -68,6 +74,24 @@ def export_version(
         "command": layout.command,
         "notes": list(layout.notes),
     }
+
+
+@contextlib.contextmanager
+def _beside(destination: Path) -> Iterator[str]:
+    """Make a folder for merged and converted weights where they go: the system's own may be small, or in memory."""
+    from registry.errors import RegistryPathError
+
+    place = existing_part(destination.absolute().parent)
+    try:
+        made = tempfile.TemporaryDirectory(dir=place, prefix=f".{destination.name}.")
+    except OSError as error:
+        raise RegistryPathError(
+            f"{destination} can't be written: {error.strerror}: {place}",
+            allowed="a new or empty folder where this user may write",
+            next_step="choose another folder",
+        ) from error
+    with made as temporary:
+        yield temporary
 
 
 def card_of(registry: Registry, version: Version) -> str:
@@ -185,6 +209,7 @@ def _gguf(registry: Registry, version: Version, layout: Layout, converter: str, 
     try:
         done = subprocess.run(
             [sys.executable, converter, str(source), "--outfile", str(target)],
+            env={name: value for name, value in os.environ.items() if not name.startswith(SECRETS)},
             capture_output=True,
             text=True,
             timeout=CONVERTER_SECONDS,

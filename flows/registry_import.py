@@ -9,27 +9,22 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import ConflictError, InputError
 from components.files import digest_of
-from components.models.adapter_shapes import check_fits
-from components.models.adapters import KNOWN_TYPES
 from components.models.bottleneck_layers import CONFIG_FILE, WEIGHTS_FILE
 from components.models.fingerprint import (
     BINDING_FILE,
     Fingerprint,
     base_files,
+    belongs_to_base,
     file_digest,
     fingerprint,
-    read_binding,
-    read_rope_scaling,
-    write_binding,
 )
 from components.models.safety import check_base
-from components.models.sources import HUB_ID
+from flows.adapter_import import prepare_adapter
 from flows.base_manifest import base_manifest, weights_key
 
 if TYPE_CHECKING:
@@ -43,14 +38,10 @@ __all__ = ["IMPORT_KINDS", "import_folder"]
 IMPORT_KINDS = ("base", "full", "adapter", "merged")
 ORIGIN = "imported folder"
 MAX_LICENCE = 200  # characters of a licence's name
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """What is to be registered: a manifest, and where each of its files lies."""
-
-    manifest: Manifest
-    files: Mapping[str, Path]
+MAX_FRONT_MATTER = 64 * 1024  # bytes of a card's; what is longer states nothing
+CARD_FILE, MODEL_FILE = "README.md", "config.json"
+# Kinds of whole weights into which something was trained: none of them is a point of reference.
+MADE_KINDS = ("full", "merged", "quantized")
 
 
 def import_folder(
@@ -83,8 +74,9 @@ def import_folder(
 
     Raises:
         InputError: A folder that is neither, a kind that doesn't fit, an adapter that doesn't fit its base, weights
-            that are quantized.
-        ConflictError: A file changed while it was imported.
+            that are quantized, or weights as a base that were made from one.
+        ConflictError: A file changed while it was imported; the same bytes are there with another licence than
+            `licence`.
         Registry errors: FileRefused for what may not enter; unknown or ambiguous REF; as `Registry.register`.
     """
     from registry.folder_scan import scan_folder
@@ -92,15 +84,22 @@ def import_folder(
     if kind is not None and kind not in IMPORT_KINDS:
         raise InputError(f"unknown kind {kind!r}", allowed=", ".join(IMPORT_KINDS))
     named = None if base is None else registry.resolve(base)
-    scanned = scan_folder(folder)
-    is_adapter = _is_adapter(folder, kind)
-    licence = licence or _stated_licence(folder) or "unknown"
+    scanned = scan_folder(folder, keep=(MODEL_FILE, CONFIG_FILE, BINDING_FILE, CARD_FILE))
+    is_adapter = _is_adapter(folder, scanned, kind)
+    card = _front_matter(scanned.kept.get(CARD_FILE, b""))
+    chosen = licence or _stated_licence(card) or "unknown"
     with tempfile.TemporaryDirectory(prefix="tunewright-import-") as temporary:
         if is_adapter:
-            prepared = _adapter(registry, folder, scanned, named, licence, Path(temporary))
+            manifest, files = prepare_adapter(
+                registry, folder, scanned, named, licence=chosen, origin=ORIGIN, staged=Path(temporary)
+            )
         else:
-            prepared = _weights(folder, scanned, kind or ("base" if named is None else "full"), named, licence)
-        version = registry.register(name, prepared.manifest, prepared.files, actor=actor)
+            kind = kind or ("base" if named is None else "full")
+            manifest, files = _weights(folder, scanned, kind, named, chosen)
+            if kind == "base":
+                _check_nothing_made(registry, folder, manifest, card)
+        version = registry.register(name, manifest, files, actor=actor)
+    _check_licence(version, licence)
     standing = registry.standing(version.digest)
     stored = version.manifest.files
     return {
@@ -118,14 +117,14 @@ def import_folder(
     }
 
 
-def _is_adapter(folder: Path, kind: str | None) -> bool:
+def _is_adapter(folder: Path, scanned: ScannedFolder, kind: str | None) -> bool:
     """Tell an adapter's folder from one of whole weights.
 
     Raises:
         InputError: It is neither, both, or not what `kind` says.
     """
-    adapter, whole = ((folder / name).is_file() for name in (CONFIG_FILE, "config.json"))
-    weights = [path.name for path in folder.glob("*.safetensors") if path.name != WEIGHTS_FILE]
+    adapter, whole = (name in scanned.files for name in (CONFIG_FILE, MODEL_FILE))
+    weights = [name for name in scanned.tensors if "/" not in name and name != WEIGHTS_FILE]
     if adapter and weights:
         raise InputError(
             f"{folder} holds an adapter and {weights[0]}: it could be either",
@@ -148,7 +147,9 @@ def _is_adapter(folder: Path, kind: str | None) -> bool:
     return adapter
 
 
-def _weights(folder: Path, scanned: ScannedFolder, kind: str, base: Version | None, licence: str) -> _Prepared:
+def _weights(
+    folder: Path, scanned: ScannedFolder, kind: str, base: Version | None, licence: str
+) -> tuple[Manifest, dict[str, Path]]:
     from registry.manifest import Manifest, Parent
 
     if (kind == "base") != (base is None):
@@ -158,7 +159,7 @@ def _weights(folder: Path, scanned: ScannedFolder, kind: str, base: Version | No
             next_step="give --base REF, or leave --kind out" if base is None else "leave one of the two out",
         )
     binding = _fingerprint(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads(scanned.kept[MODEL_FILE])
     if recipe := config.get("quantization_config"):
         method = recipe.get("quant_method") if isinstance(recipe, dict) else recipe
         raise InputError(
@@ -166,17 +167,17 @@ def _weights(folder: Path, scanned: ScannedFolder, kind: str, base: Version | No
             allowed="weights in float32, bfloat16 or float16",
             next_step="import the weights that they were made from, and quantize those: tunewright quantize",
         )
-    files = base_files(folder)
+    files = {name: folder / name for name in sorted(scanned.files) if "/" not in name and belongs_to_base(name)}
     entries = {name: scanned.files[name] for name in files}
-    _check_unchanged(files, scanned)
+    _check_unchanged(folder, files, scanned)
     metadata = {
         "origin": ORIGIN,
         "architectures": config.get("architectures"),
         "parameters": scanned.parameters,
-        "dtypes": _dtypes(scanned),
+        "dtypes": scanned.dtypes,
     }
     if base is None:
-        return _Prepared(base_manifest(binding, entries, licence, metadata), files)
+        return base_manifest(binding, entries, licence, metadata), files
     manifest = Manifest(
         kind=kind,
         files=entries,
@@ -188,7 +189,7 @@ def _weights(folder: Path, scanned: ScannedFolder, kind: str, base: Version | No
         licence=licence,
         metadata=metadata,
     )
-    return _Prepared(manifest, files)
+    return manifest, files
 
 
 def _fingerprint(folder: Path) -> Fingerprint:
@@ -200,7 +201,9 @@ def _fingerprint(folder: Path) -> Fingerprint:
     try:
         check_base(folder)
         return fingerprint(folder)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except FileNotFoundError as error:
+        raise _changed(str(error.filename)) from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"the settings in {folder} can't be understood: {type(error).__name__}: {error}",
             allowed="config.json, generation_config.json and tokenizer_config.json as transformers writes them",
@@ -208,157 +211,88 @@ def _fingerprint(folder: Path) -> Fingerprint:
         ) from error
 
 
-def _adapter(
-    registry: Registry, folder: Path, scanned: ScannedFolder, named: Version | None, licence: str, staged: Path
-) -> _Prepared:
-    """Bind an adapter to its base; its config loses the path of its base, which is no name for one."""
-    from registry.manifest import Manifest, Parent, describe_files
-
-    if WEIGHTS_FILE not in scanned.files:
-        raise InputError(
-            f"{folder} has no {WEIGHTS_FILE}",
-            allowed=f"{CONFIG_FILE} with {WEIGHTS_FILE}",
-            next_step="save the adapter again with save_pretrained",
-        )
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    if config.get("peft_type") not in KNOWN_TYPES:
-        raise InputError(
-            f"the adapter in {folder} has the peft_type {config.get('peft_type')!r}", allowed=", ".join(KNOWN_TYPES)
-        )
-    recorded = read_binding(folder) if (folder / BINDING_FILE).is_file() else None
-    base = _base_of(registry, folder, recorded, named)
-    made = base.manifest
-    binding = Fingerprint(str(base.base_fingerprint), str(made.tokenizer_digest), str(made.template_digest))
-    held = check_fits(
-        {name: tensor.shape for name, tensor in scanned.tensors[WEIGHTS_FILE].items()}, _shapes(registry, base)
-    )
-    scaling = read_rope_scaling(folder) if recorded else None
-    trained_on, config["base_model_name_or_path"] = config.get("base_model_name_or_path"), None
-    write_binding(staged, binding, scaling)
-    (staged / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    _check_unchanged({CONFIG_FILE: folder / CONFIG_FILE}, scanned)
-    written = {name: staged / name for name in (CONFIG_FILE, BINDING_FILE)}
-    # the weights are stored from where they lie, and held against the digest of what was judged
-    files = {**written, WEIGHTS_FILE: folder / WEIGHTS_FILE}
-    entries = {**describe_files(written), WEIGHTS_FILE: scanned.files[WEIGHTS_FILE]}
-    manifest = Manifest(
-        kind="adapter",
-        files=entries,
-        base_fingerprint=binding.base,
-        tokenizer_digest=binding.tokenizer,
-        template_digest=binding.template,
-        peft_config=config,
-        parents=(Parent(base.digest, "base"),),
-        content_key=digest_of({"base": base.digest, "files": {name: entry.sha256 for name, entry in entries.items()}}),
-        licence=licence,
-        metadata={
-            "origin": ORIGIN,
-            "bound_by": "its own record" if recorded else "whoever imported it",
-            # a path of somebody's machine says nothing here
-            "trained_on_name": trained_on if HUB_ID.fullmatch(str(trained_on)) else None,
-            "layers_held_against_base": held,
-            "parameters": scanned.parameters,
-            "dtypes": _dtypes(scanned),
-            "rope_scaling": scaling.to_record() if scaling is not None else None,
-        },
-    )
-    return _Prepared(manifest, files)
-
-
-def _base_of(registry: Registry, folder: Path, recorded: Fingerprint | None, named: Version | None) -> Version:
-    """Return the registered base of an adapter, as it records it or as it was named.
+def _check_nothing_made(registry: Registry, folder: Path, manifest: Manifest, card: Mapping[str, Any]) -> None:
+    """Refuse weights as a base that somebody made from one: a base may be served without an evaluation.
 
     Raises:
-        InputError: Neither, or the two differ, or what was named has no weights to bind to.
+        InputError: A registered version of another kind has this fingerprint or exactly these weights, or the
+            folder's card, which every export has, says that it was one.
     """
-    from registry.manifest import WHOLE_KINDS
-    from registry.status import RETIRED
+    weights = _weights_of(manifest)
+    for version in registry.versions():
+        same = version.base_fingerprint == manifest.base_fingerprint or _weights_of(version.manifest) == weights
+        if version.kind in MADE_KINDS and same:
+            raise InputError(
+                f"{folder} holds the weights of {version.label}, which is of kind {version.kind} and no base",
+                allowed="as a base, weights that nothing is known to have been trained into",
+                next_step="tunewright registry import FOLDER --name NAME --base REF, REF being what they were made "
+                f"from; tunewright registry lineage {version.label} shows it",
+            )
+    found = card.get("tags")
+    tags = found if isinstance(found, list) and "tunewright" in found else []
+    stated = [kind for kind in ("adapter", *MADE_KINDS) if kind in tags]
+    if stated:
+        raise InputError(
+            f"{folder} was exported from a version of kind {stated[0]}, as its {CARD_FILE} says: it is no base",
+            allowed="as a base, weights that nothing is known to have been trained into",
+            next_step="tunewright registry import FOLDER --name NAME --base REF, REF being what they were made from",
+        )
 
-    if named is not None and (named.kind not in WHOLE_KINDS or named.kind == "quantized"):
-        raise InputError(
-            f"{named.label} is of kind {named.kind!r} and can't be an adapter's base",
-            allowed="versions with whole weights in floating point",
-            next_step="tunewright registry ls shows the versions and their kinds",
+
+def _weights_of(manifest: Manifest) -> list[str]:
+    return sorted(entry.sha256 for name, entry in manifest.files.items() if name.endswith(".safetensors"))
+
+
+def _check_licence(version: Version, licence: str | None) -> None:
+    """Refuse to drop a licence that was given, where these bytes are there with another one."""
+    stored = version.manifest.licence
+    if licence is not None and licence.casefold() != str(stored).casefold():
+        raise ConflictError(
+            f"these bytes are {version.label} already, with the licence {stored!r}, and {licence!r} was given",
+            allowed="the licence that is stored; what a version is can't be changed",
+            next_step="leave --licence out",
         )
-    if named is not None:
-        made = named.manifest
-        present = (named.base_fingerprint, made.tokenizer_digest, made.template_digest)
-        if None in present:
-            raise InputError(
-                f"{named.label} doesn't say which tokenizer and chat template it has",
-                allowed="a base that a run or an import registered",
-                next_step="import the base again",
-            )
-        if recorded is not None and present != (recorded.base, recorded.tokenizer, recorded.template):
-            raise InputError(
-                f"the adapter in {folder} was trained on another base than {named.label}: it records "
-                f"{recorded.base[:12]}, that is {str(named.base_fingerprint)[:12]}",
-                allowed="exactly the base, tokenizer and chat template that the adapter was trained with",
-                next_step="leave --base out, or name the base that it was trained on",
-            )
-        return named
-    if recorded is None:
-        raise InputError(
-            f"the adapter in {folder} doesn't record which base it was trained on",
-            allowed="--base REF, a registered version with whole weights",
-            next_step="tunewright registry import FOLDER-OF-THE-BASE --name NAME, then this again with --base NAME",
-        )
-    statuses = registry.statuses()
-    for version in reversed(registry.versions()):
-        if statuses[version.digest].state == RETIRED:
-            continue
-        made = version.manifest
-        found = (version.base_fingerprint, made.tokenizer_digest, made.template_digest)
-        if version.kind in WHOLE_KINDS and found == (recorded.base, recorded.tokenizer, recorded.template):
-            return version
-    raise InputError(
-        f"the adapter in {folder} was trained on base {recorded.base[:12]}, and no registered version is that",
-        allowed="an adapter whose base is registered",
-        next_step="tunewright registry import FOLDER-OF-THE-BASE --name NAME, then this again",
+
+
+def _check_unchanged(folder: Path, files: Mapping[str, Path], scanned: ScannedFolder) -> None:
+    """Refuse files that are no longer those that were judged; what is stored is held against the manifest later."""
+    if odd := sorted(base_files(folder).keys() ^ files.keys()):
+        raise _changed(odd[0])
+    for name, path in files.items():
+        try:
+            digest = file_digest(path)
+        except FileNotFoundError as error:
+            raise _changed(name) from error
+        if digest != scanned.files[name].sha256:
+            raise _changed(name)
+
+
+def _changed(name: str) -> ConflictError:
+    return ConflictError(
+        f"file {name} changed while it was imported", next_step="import a folder that nothing writes to"
     )
 
 
-def _shapes(registry: Registry, base: Version) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of a base's tensors from the headers of its stored files."""
-    from registry.tensors import read_header
-
-    found: dict[str, tuple[int, ...]] = {}
-    for name, entry in base.manifest.files.items():
-        if name.endswith(".safetensors"):
-            with registry.blobs.open(entry.sha256) as stream:
-                found |= {tensor: held.shape for tensor, held in read_header(name, stream, entry.size).items()}
-    return found
-
-
-def _check_unchanged(files: Mapping[str, Path], scanned: ScannedFolder) -> None:
-    """Refuse files that are no longer those that were judged; what is stored is held against the manifest later."""
-    for name, path in files.items():
-        if file_digest(path) != scanned.files[name].sha256:
-            raise ConflictError(
-                f"file {name} changed while it was imported", next_step="import a folder that nothing writes to"
-            )
-
-
-def _dtypes(scanned: ScannedFolder) -> list[str]:
-    return sorted({tensor.dtype for tensors in scanned.tensors.values() for tensor in tensors.values()})
-
-
-def _stated_licence(folder: Path) -> str | None:
-    """Return the licence in the front matter of a folder's README.md, where it states one."""
+def _front_matter(card: bytes) -> dict[str, Any]:
+    """Return the front matter of a folder's README.md; a card is for people, and what can't be read states nothing."""
     import yaml
 
-    path = folder / "README.md"
-    if not path.is_file():
-        return None
-    text = path.read_text(encoding="utf-8")
+    text = card[:MAX_FRONT_MATTER].decode(errors="replace")
     if not text.startswith("---\n") or "\n---" not in text[4:]:
-        return None
+        return {}
+    front = text[4 : text.index("\n---", 4)]
     try:
-        front = yaml.safe_load(text[4 : text.index("\n---", 4)])
+        # an alias stands for what may be far larger than the text
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(front, Loader=yaml.SafeLoader)):
+            return {}
+        found = yaml.safe_load(front)
     except (yaml.YAMLError, ValueError, RecursionError):
-        return None  # a card is for people; what can't be read states nothing
-    if not isinstance(front, dict):
-        return None
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _stated_licence(front: Mapping[str, Any]) -> str | None:
+    """Return the licence that a card's front matter states."""
     stated = front.get("license_name") if front.get("license") == "other" else front.get("license")
     if not isinstance(stated, str) or not stated.isprintable() or not 0 < len(stated.strip()) <= MAX_LICENCE:
         return None

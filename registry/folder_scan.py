@@ -11,7 +11,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -21,13 +21,15 @@ from registry.errors import FileRefused, RegistryPathError
 from registry.manifest import FileEntry, check_path, open_regular
 from registry.scan import scan
 from registry.template_sandbox import check_templates, templates_in
-from registry.tensors import TensorEntry, check_finite, read_header
+from registry.tensors import MAX_TENSORS, TensorEntry, check_finite, read_header
 
 __all__ = ["ScannedFolder", "scan_folder"]
 
 # What downloading and version control leave beside a model; no loader reads it, and it is never stored.
 SKIPPED_FOLDERS = frozenset({".git", ".cache"})
 MAX_FILES = 10_000
+MAX_SEGMENTS = 8  # as `check_path` takes them
+MAX_HEADER_BYTES = 128 * 2**20  # of all safetensors headers together; 250,000 tensors take about 40 MB
 SHOWN_PROBLEMS = 8
 
 
@@ -39,11 +41,18 @@ class ScannedFolder:
         files: Path inside the folder -> size and sha256 of what was judged.
         tensors: Path of each safetensors file -> its tensors by name.
         templates: Labels of the chat templates that were rendered.
+        kept: Path -> content of the files that were asked for, as they were judged.
     """
 
     files: Mapping[str, FileEntry]
     tensors: Mapping[str, Mapping[str, TensorEntry]]
     templates: tuple[str, ...]
+    kept: Mapping[str, bytes]
+
+    @property
+    def dtypes(self) -> list[str]:
+        """The types of the tensors, as safetensors names them."""
+        return sorted({tensor.dtype for tensors in self.tensors.values() for tensor in tensors.values()})
 
     @property
     def parameters(self) -> int:
@@ -58,11 +67,12 @@ class ScannedFolder:
         return total
 
 
-def scan_folder(folder: Path) -> ScannedFolder:
+def scan_folder(folder: Path, keep: Collection[str] = ()) -> ScannedFolder:
     """Judge everything in a model's or adapter's folder; nothing of it is imported, unpickled or executed.
 
     Args:
         folder: The folder itself, no link to it. Hidden files are left out, as are `.git` and `.cache`.
+        keep: Paths of text files whose contents are wanted: read again by path, they could be others.
 
     Returns:
         What is in it.
@@ -85,15 +95,29 @@ def scan_folder(folder: Path) -> ScannedFolder:
     tensors: dict[str, Mapping[str, TensorEntry]] = {}
     templates: dict[str, str] = {}
     indexes: dict[str, Any] = {}
+    kept: dict[str, bytes] = {}
+    count = header_bytes = 0
     try:
         for name, path in _walk(folder, folder, problems):
             if len(files) + len(problems) >= MAX_FILES:
                 problems.append(f"there are more than {MAX_FILES} files")
                 break
             try:
-                files[name] = _judge(name, path, tensors, templates, indexes)
+                files[name], content = _judge(name, path, tensors, templates, indexes)
             except FileRefused as error:
                 problems.append(error.problem)
+                continue
+            if name in keep:
+                kept[name] = content
+            if held := tensors.get(name):
+                count += len(held)
+                header_bytes += files[name].size - max(tensor.stop for tensor in held.values())
+            if count > MAX_TENSORS or header_bytes > MAX_HEADER_BYTES:
+                problems.append(
+                    f"the safetensors headers up to {name!r} have {count} tensors in {header_bytes} bytes; the limits "
+                    f"are {MAX_TENSORS} and {MAX_HEADER_BYTES}"
+                )
+                break
     except OSError as error:
         raise RegistryPathError(f"{folder} can't be read: {error.strerror}: {error.filename}") from error
     if not problems:
@@ -106,7 +130,7 @@ def scan_folder(folder: Path) -> ScannedFolder:
             problems.append(error.problem)
     if problems:
         _raise(folder, problems)
-    return ScannedFolder(files, tensors, tuple(templates))
+    return ScannedFolder(files, tensors, tuple(templates), kept)
 
 
 def _raise(folder: Path, problems: list[str]) -> None:
@@ -128,7 +152,11 @@ def _walk(folder: Path, root: Path, problems: list[str]) -> Iterator[tuple[str, 
             if stat.S_ISLNK(mode):
                 problems.append(f"file {name!r} is a link; copy what it points to in its place")
             elif stat.S_ISDIR(mode):
-                if entry.name not in SKIPPED_FOLDERS:
+                if entry.name in SKIPPED_FOLDERS:
+                    continue
+                if name.count("/") + 1 == MAX_SEGMENTS:
+                    problems.append(f"folder {name!r} lies deeper than any file may: {MAX_SEGMENTS} parts of a path")
+                else:
                     yield from _walk(path, root, problems)
             elif not stat.S_ISREG(mode):
                 problems.append(f"file {name!r} is neither a file nor a folder")
@@ -142,7 +170,8 @@ def _judge(
     tensors: dict[str, Mapping[str, TensorEntry]],
     templates: dict[str, str],
     indexes: dict[str, Any],
-) -> FileEntry:
+) -> tuple[FileEntry, bytes]:
+    """Return what a file is, and its content where it is text."""
     check_path(name)
     with open_regular(name, path) as opened:
         size = os.fstat(opened.fileno()).st_size
@@ -155,7 +184,7 @@ def _judge(
             check_finite(name, stream, tensors[name])
             if opened.read(1):
                 refuse(name, "became longer while it was read")
-            return FileEntry(stream.length, stream.hasher.hexdigest())
+            return FileEntry(stream.length, stream.hasher.hexdigest()), b""
         if size > MAX_TEXT_BYTES:
             refuse(name, f"has {size} bytes and is no safetensors file; the limit is {MAX_TEXT_BYTES}")
         content = opened.read(MAX_TEXT_BYTES + 1)
@@ -165,7 +194,7 @@ def _judge(
         templates.update(templates_in(name, text))
         if name.endswith(".safetensors.index.json"):
             indexes[name] = json.loads(text)
-    return FileEntry(len(content), hashlib.sha256(content).hexdigest())
+    return FileEntry(len(content), hashlib.sha256(content).hexdigest()), content
 
 
 class _Hashed:

@@ -1,7 +1,8 @@
 """The child process of `template_sandbox.py`: render chat templates under limits, and say what became of each.
 
-Run as a script, with a JSON document on standard input: `templates` {label: text}, `cpu_seconds`, `memory_bytes`,
-`output_characters`. Answers {label: {"refused": reason} or {"rendered": number, "errors": [...]}} on standard output.
+Run as a script: its arguments are the limits (seconds of processor time, bytes of memory, characters of output), its
+standard input the templates as JSON, {label: text}.
+Answers {label: {"refused": reason} or {"rendered": number, "errors": [...]}} on standard output.
 jinja2's sandbox keeps a template from Python's attributes; what it doesn't limit, time, memory and output, the
 operating system and the count below do. Environment and names are those that transformers gives a chat template.
 """
@@ -28,6 +29,7 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
     },
 }
+MESSAGE_CHARACTERS = 200
 # messages, whether the assistant is asked to go on, and tools
 CONVERSATIONS: tuple[tuple[list[dict[str, str]], bool, list[dict[str, Any]] | None], ...] = (
     ([USER], True, None),
@@ -56,7 +58,7 @@ class Raised(Exception):  # noqa: N818  (a template's own refusal is no error of
 
 def raise_exception(message: object) -> None:
     """Refuse a conversation, as templates do where a role has no place."""
-    raise Raised(str(message)[:200])
+    raise Raised(shown(message))
 
 
 def environment() -> ImmutableSandboxedEnvironment:
@@ -68,6 +70,11 @@ def environment() -> ImmutableSandboxedEnvironment:
     made.globals["raise_exception"] = raise_exception
     made.globals["strftime_now"] = lambda form: f"<{form}>"
     return made
+
+
+def shown(message: object) -> str:
+    """Return a message as it may be shown: not longer than a few lines, without what moves a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(message)[:MESSAGE_CHARACTERS])
 
 
 def judge(text: str, limit: int) -> dict[str, Any]:
@@ -83,7 +90,7 @@ def judge(text: str, limit: int) -> dict[str, Any]:
     try:
         template = environment().from_string(text)
     except jinja2.TemplateSyntaxError as error:
-        return {"refused": f"is not valid Jinja: {error.message} (line {error.lineno})"}
+        return {"refused": f"is not valid Jinja: {shown(error.message)} (line {error.lineno})"}
     except (RecursionError, MemoryError, OverflowError) as error:
         return {"refused": f"can't be read within the limits ({type(error).__name__})"}
     left, errors = limit, []
@@ -97,24 +104,23 @@ def judge(text: str, limit: int) -> dict[str, Any]:
                 if left < 0:
                     return {"refused": f"renders more than {limit} characters for a few short messages"}
         except SecurityError as error:
-            return {"refused": f"reaches out of its sandbox: {error}"}
+            return {"refused": f"reaches out of its sandbox: {shown(error)}"}
         except (RecursionError, MemoryError, OverflowError) as error:
-            return {"refused": f"takes more than it may ({type(error).__name__}: {error})"}
+            return {"refused": f"takes more than it may ({type(error).__name__}: {shown(error)})"}
         except Exception as error:  # a template may fail in any way for a conversation that it has no form for
-            errors.append(f"{type(error).__name__}: {error}"[:200])
+            errors.append(shown(f"{type(error).__name__}: {error}"))
     return {"rendered": len(CONVERSATIONS) - len(errors), "errors": errors}
 
 
 def main() -> None:
     """Set the limits, then read the templates and answer."""
-    asked = json.load(sys.stdin)
-    seconds, memory = asked["cpu_seconds"], asked["memory_bytes"]
+    seconds, memory, characters = map(int, sys.argv[1:])
     # jinja2 is loaded by now; from here on nothing has to be opened, started or written but the answer
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-    found = {label: judge(text, asked["output_characters"]) for label, text in asked["templates"].items()}
+    found = {label: judge(text, characters) for label, text in json.load(sys.stdin).items()}
     print(json.dumps(found))
 
 

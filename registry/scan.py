@@ -1,26 +1,32 @@
 """What one file of a version may hold: safetensors and allow-listed text, judged by content as well as by suffix.
 
-Nothing here imports or executes what it looks at; pickle's opcodes are walked with pickletools, never run. At every
+Nothing here imports or executes what it looks at; pickle's opcodes are walked (`pickles.py`), never run. At every
 registration; an import looks further (`folder_scan.py`). `components.models.scan` judges a base's files by the same
 rules before they come here; a test holds both against the same files.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import pickletools
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 from registry.allowed_files import ALLOWED_NAMES, ALLOWED_SUFFIXES, MAX_TEXT_BYTES, TEXT_SUFFIXES, refuse
 from registry.canonical import canonical_json, without_repeats
+from registry.pickles import runs_something
 from registry.tensors import read_header
 
 __all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "scan"]
 
 # Keys that make a loader import code named by the folder.
-CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
+CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code", "megatron_config"})
+# What peft writes into every config; it imports another module that is named there.
+MEGATRON_CORE = "megatron.core"
+# attn_implementation, _experts_implementation and others: an implementation with "/" in it is a hub's repository, whose
+# code transformers fetches and runs.
+IMPLEMENTATION = "_implementation"
+# Deeper than any loader's settings; whatever walks a document by recursion can take this.
+MAX_NESTING = 100
 # Any text may be a token, and no loader looks for code keys in a vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
 # Settings that loaders read by name.
@@ -77,13 +83,13 @@ def scan(path: str, stream: IO[bytes], size: int) -> None:
         refuse(path, "is a pickle")
     if head[257:262] == b"ustar":
         refuse(path, "is a tar archive (PyTorch's oldest format, with pickles in it)")
+    if size > MAX_TEXT_BYTES:
+        refuse(path, f"has {size} bytes and is no safetensors file; the limit is {MAX_TEXT_BYTES}")
+    content = stream.read()
+    if runs_something(content):
+        refuse(path, "is a pickle that imports something")
     if name.suffix.lower() == ".model":
         return
-    if size > MAX_TEXT_BYTES:
-        refuse(path, f"is text of {size} bytes; the limit is {MAX_TEXT_BYTES}")
-    content = stream.read()
-    if _is_text_pickle(content):
-        refuse(path, "is a pickle (protocol 0)")
     try:
         text = content.decode()
     except UnicodeDecodeError:
@@ -108,22 +114,6 @@ def _ends_as_zip(stream: IO[bytes], size: int) -> bool:
     return False
 
 
-def _is_text_pickle(content: bytes) -> bool:
-    """Say whether the bytes are a whole pickle that imports something; plain words end the walk after a few bytes."""
-    imports = False
-    try:
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
-            if opcode.name in {"GLOBAL", "INST"}:
-                module, _, name = str(argument).partition(" ")
-                imports = imports or all(part.isidentifier() for part in [*module.split("."), *name.split(".")])
-            imports = imports or opcode.name in {"STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
-            if opcode.name == "STOP":
-                return imports
-    except Exception:  # pickletools raises many kinds on what isn't a pickle, and each means just that
-        return False
-    return False
-
-
 def _check_json(path: str, text: str) -> None:
     name = PurePosixPath(path).name
     try:
@@ -133,19 +123,10 @@ def _check_json(path: str, text: str) -> None:
         refuse(path, f"is not JSON: {error}")
     if name in OBJECTS and not isinstance(document, dict):
         refuse(path, "is no JSON object, which every loader takes it for")
+    _check_nesting(path, document)
     if name not in VOCABULARIES:
         _check_has_digest(path, document)
-    pending: list[Any] = [] if name in VOCABULARIES else [document]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            for key in CODE_KEYS & value.keys():
-                if value[key]:
-                    refuse(path, f"has {key!r}, which makes a loader import code from the model's folder")
-            _check_auto_mapping(path, value.get("auto_mapping"))
-            pending.extend(v for v in value.values() if isinstance(v, dict | list))
-        elif isinstance(value, list):
-            pending.extend(v for v in value if isinstance(v, dict | list))
+        _check_keys(path, document)
     if name.endswith(".safetensors.index.json"):
         _check_index(path, document)
 
@@ -156,6 +137,42 @@ def _check_has_digest(path: str, document: Any) -> None:
         canonical_json(document).encode()
     except ValueError as error:
         refuse(path, f"holds what is no JSON: {str(error)[:120]}")
+
+
+def _check_nesting(path: str, document: Any) -> None:
+    level: list[Any] = [[document]]
+    for _ in range(MAX_NESTING + 1):
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+        if not level:
+            return
+    refuse(path, f"is nested more than {MAX_NESTING} deep")
+
+
+def _check_keys(path: str, document: Any) -> None:
+    """Refuse the keys by which a document has a loader import code."""
+    pending: list[Any] = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if key in CODE_KEYS and inner:
+                    refuse(path, f"has {key!r}, which makes a loader import code that the model brings or names")
+                if key == "megatron_core" and inner not in (None, MEGATRON_CORE):
+                    refuse(path, f"has {key!r}, which makes peft import the module that it names")
+                if str(key).endswith(IMPLEMENTATION) and _names_repository(inner):
+                    refuse(path, f"has {key!r}, which makes transformers fetch and run code from a hub's repository")
+            _check_auto_mapping(path, value.get("auto_mapping"))
+            pending.extend(v for v in value.values() if isinstance(v, dict | list))
+        elif isinstance(value, list):
+            pending.extend(v for v in value if isinstance(v, dict | list))
+
+
+def _names_repository(implementation: Any) -> bool:
+    """Say whether an implementation, or the one of any part of the model, has "/" in its name."""
+    if isinstance(implementation, dict):
+        return any(_names_repository(inner) for inner in implementation.values())
+    return isinstance(implementation, str) and "/" in implementation
 
 
 def _check_auto_mapping(path: str, mapping: Any) -> None:

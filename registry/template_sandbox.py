@@ -7,6 +7,7 @@ Python's objects, and nothing keeps it from looping, from building a text of gig
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,10 @@ CPU_SECONDS = 3
 WALL_SECONDS = 60
 MEMORY_BYTES = 512 * 2**20
 OUTPUT_CHARACTERS = 200_000
+# The longest that are known have some 20 kB; what is read, and the answer, are bounded with them.
+MAX_TEMPLATE_BYTES, MAX_TEMPLATES, MAX_BYTES_TOGETHER = 1 << 20, 100, 4 << 20
+# What Python itself may need to start; nothing else of the environment, with its passwords, goes to the child.
+PYTHON_NEEDS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 CHILD = Path(__file__).with_name("render_templates.py")
 # JSON files that loaders read a template from.
 CARRIERS = ("tokenizer_config.json", "chat_template.json", "processor_config.json")
@@ -52,7 +57,12 @@ def templates_in(path: str, content: str) -> dict[str, str]:
         named = dict(found)
     elif isinstance(found, list):  # an older form: several named templates
         named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-    return {f"{path}, template {key!r}": text for key, text in named.items() if isinstance(text, str)}
+    texts = [(str(key)[:80], text) for key, text in named.items() if isinstance(text, str)]
+    numbered = len({key for key, _ in texts}) < len(texts)  # what is cut may be the same
+    return {
+        f"{path}, template {key!r}" + (f" ({number})" if numbered else ""): text
+        for number, (key, text) in enumerate(texts, start=1)
+    }
 
 
 def check_templates(templates: Mapping[str, str]) -> None:
@@ -68,20 +78,17 @@ def check_templates(templates: Mapping[str, str]) -> None:
     """
     if not templates:
         return
-    request = {
-        "templates": dict(templates),
-        "cpu_seconds": CPU_SECONDS,
-        "memory_bytes": MEMORY_BYTES,
-        "output_characters": OUTPUT_CHARACTERS,
-    }
+    _check_sizes(templates)
+    limits = [str(limit) for limit in (CPU_SECONDS, MEMORY_BYTES, OUTPUT_CHARACTERS)]
     some = next(iter(templates)) if len(templates) == 1 else f"{next(iter(templates))} and {len(templates) - 1} more"
     # files, not pipes: their size is limited in the child, so that it can't fill this process's memory
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
         try:
             done = subprocess.run(
                 # isolated: neither the environment nor the folder that the template came from is searched for modules
-                [sys.executable, "-I", str(CHILD)],
-                input=json.dumps(request).encode(),
+                [sys.executable, "-I", str(CHILD), *limits],
+                env={name: os.environ[name] for name in PYTHON_NEEDS if name in os.environ},
+                input=json.dumps(dict(templates)).encode(),
                 stdout=output,
                 stderr=complaints,
                 timeout=WALL_SECONDS,
@@ -106,3 +113,16 @@ def check_templates(templates: Mapping[str, str]) -> None:
             refuse(label, f"holds a chat template that {verdict['refused']}")
         if not verdict["rendered"]:
             refuse(label, f"holds a chat template that renders no conversation: {verdict['errors'][0]}")
+
+
+def _check_sizes(templates: Mapping[str, str]) -> None:
+    together = 0
+    for number, (label, text) in enumerate(templates.items(), start=1):
+        size = len(text.encode())
+        together += size
+        if number > MAX_TEMPLATES:
+            refuse(label, f"holds one chat template more than {MAX_TEMPLATES}, the most that a folder may have")
+        if size > MAX_TEMPLATE_BYTES:
+            refuse(label, f"holds a chat template of {size} bytes; the limit is {MAX_TEMPLATE_BYTES}")
+        if together > MAX_BYTES_TOGETHER:
+            refuse(label, f"brings all chat templates together to {together} bytes; the limit is {MAX_BYTES_TOGETHER}")

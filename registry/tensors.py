@@ -16,9 +16,11 @@ from typing import Any, NamedTuple, Protocol
 from registry.allowed_files import refuse
 from registry.canonical import without_repeats
 
-__all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "Readable", "TensorEntry", "check_finite", "read_header"]
+__all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "MAX_TENSORS", "Readable", "TensorEntry", "check_finite", "read_header"]
 
 MAX_HEADER_BYTES = 100_000_000  # the limit that safetensors' own reader has
+# Every value of a header but the first stands behind a comma: counted before it is parsed into far more memory.
+MAX_TENSORS, HEADER_COMMAS = 250_000, 12
 # A tensor of more bits than this is in no file; products stop here, so that a shape can't cost time by itself.
 MAX_TENSOR_BITS = 2**66
 PIECE_BYTES = 1 << 20  # a multiple of every item's size
@@ -90,6 +92,8 @@ def read_header(path: str, stream: Readable, size: int) -> dict[str, TensorEntry
     if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
         refuse(path, f"says that its safetensors header has {length} bytes, in a file of {size}")
     raw = stream.read(length)
+    if raw.count(b",") > MAX_TENSORS * HEADER_COMMAS:
+        refuse(path, f"has a safetensors header with more in it than {MAX_TENSORS} tensors need")
     try:
         if raw[:1] != b"{":
             raise ValueError("it doesn't begin with '{'")
@@ -157,6 +161,8 @@ def _check_metadata(metadata: Any) -> None:
 
 
 def _entry(name: str, entry: Any) -> TensorEntry:
+    if isinstance(entry, dict) and (more := sorted(entry.keys() - {"dtype", "shape", "data_offsets"})):
+        raise ValueError(f"tensor {name[:80]!r} has {more[0][:80]!r}, which no tensor has")
     dtype, shape = entry["dtype"], entry["shape"]
     begin, stop = entry["data_offsets"]
     bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None

@@ -29,7 +29,7 @@ def check_fits(adapter: Mapping[str, Shape], base: Mapping[str, Shape]) -> int:
 
     Raises:
         InputError: A factor without its other, factors of different ranks, a product that hasn't the weight's shape,
-            or no weight of the base that any of them could change.
+            or a layer that the base doesn't have.
     """
     pairs: dict[str, tuple[Shape, Shape]] = {}
     for name, first in adapter.items():
@@ -50,8 +50,14 @@ def check_fits(adapter: Mapping[str, Shape], base: Mapping[str, Shape]) -> int:
         if weight is None and module.endswith("lm_head"):
             # a head that is tied to the embedding is not stored
             weight = next((shape for name, shape in base.items() if name.endswith("embed_tokens.weight")), None)
+        if weight is None and not any(name.startswith(f"{module.replace('.base_layer', '')}.") for name in base):
+            raise InputError(
+                f"the adapter changes {module}, which the base doesn't have, and {len(pairs) - 1} more layers",
+                allowed="the base that the adapter was trained on",
+                next_step="name that base with --base, after importing it where it isn't registered",
+            )
         if weight is None:
-            continue
+            continue  # a layer whose weights are stored under other names, as experts are
         held += 1
         # some classes keep a layer's weight transposed
         if sorted(weight) != sorted((second[0], first[1])):
@@ -61,10 +67,4 @@ def check_fits(adapter: Mapping[str, Shape], base: Mapping[str, Shape]) -> int:
                 allowed="the base that the adapter was trained on",
                 next_step="name that base with --base, after importing it where it isn't registered",
             )
-    if pairs and not held:
-        raise InputError(
-            f"the adapter changes {next(iter(pairs))} and {len(pairs) - 1} more layers, none of which the base has",
-            allowed="the base that the adapter was trained on",
-            next_step="name that base with --base, after importing it where it isn't registered",
-        )
     return held

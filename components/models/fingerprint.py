@@ -21,9 +21,11 @@ __all__ = [
     "BINDING_FILE",
     "Fingerprint",
     "base_files",
+    "belongs_to_base",
     "check_binding",
     "file_digest",
     "fingerprint",
+    "parse_binding",
     "read_binding",
     "read_rope_scaling",
     "write_binding",
@@ -123,17 +125,16 @@ def base_files(folder: Path) -> dict[str, Path]:
     Returns:
         File name -> file, sorted by name; weights, configs, tokenizer, templates and licence.
     """
-    return {
-        path.name: path
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-        and not path.name.startswith(".")
-        and (
-            path.suffix.lower() in BASE_SUFFIXES
-            or path.name in TOKENIZER_FILES
-            or path.name.split(".")[0].lower() in LICENCE_STEMS
-        )
-    }
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and belongs_to_base(path.name)}
+
+
+def belongs_to_base(name: str) -> bool:
+    """Say whether a file directly in a base's folder is part of the base, by its name."""
+    return not name.startswith(".") and (
+        Path(name).suffix.lower() in BASE_SUFFIXES
+        or name in TOKENIZER_FILES
+        or name.split(".")[0].lower() in LICENCE_STEMS
+    )
 
 
 def write_binding(adapter: Path, base: Fingerprint, rope_scaling: RopeScaling | None = None) -> Path:
@@ -179,15 +180,33 @@ def read_rope_scaling(adapter: Path) -> RopeScaling | None:
     return RopeScaling.from_record(_binding(adapter)[1].get("rope_scaling"))
 
 
+def parse_binding(content: bytes, adapter: Path) -> tuple[Fingerprint, RopeScaling | None]:
+    """Read both from a record that has been read already.
+
+    Args:
+        content: What `BINDING_FILE` holds.
+        adapter: Where it was found, for errors.
+
+    Raises:
+        InputError: As `read_binding` and `read_rope_scaling`.
+    """
+    binding, record = _parsed(content, adapter)
+    return binding, RopeScaling.from_record(record.get("rope_scaling"))
+
+
 def _binding(adapter: Path) -> tuple[Fingerprint, dict[str, Any]]:
     path = adapter / BINDING_FILE
+    return _parsed(path.read_bytes() if path.is_file() else b"", adapter)
+
+
+def _parsed(content: bytes, adapter: Path) -> tuple[Fingerprint, dict[str, Any]]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(content.decode())
         digests = [record[key] for key in ("base_fingerprint", "tokenizer_digest", "template_digest")]
         if not all(isinstance(digest, str) for digest in digests):
             raise TypeError("a digest that is no text")
         return Fingerprint(*digests), record
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"the adapter in {adapter} doesn't say which base it was trained on",
             allowed=f"{BINDING_FILE} with base_fingerprint, tokenizer_digest and template_digest",

@@ -26,6 +26,8 @@ __all__ = [
 
 # What downloading and version control leave beside a model; no loader reads it.
 SKIPPED_FOLDERS = frozenset({".git", ".cache"})
+MAX_SEGMENTS = 8  # of a file's path inside the folder, as the registry takes it
+MAX_TEMPLATE_BYTES = 1 << 20
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -33,7 +35,7 @@ def check_folder(folder: Path) -> None:
     """Refuse a model or adapter folder that could run code or reach outside itself.
 
     Args:
-        folder: The folder to judge. Nothing of it is imported or executed.
+        folder: The folder to judge. Nothing of it is imported or executed. Hidden files are left out.
 
     Raises:
         InputError: A link, a pickle (by its bytes or its name), code, a file that isn't on the allow list, a
@@ -61,6 +63,8 @@ def check_chat_template(folder: Path) -> None:
             allowed="chat_template.jinja, or `chat_template` in tokenizer_config.json",
             next_step="choose an instruction-tuned base, or add a chat template to its folder",
         )
+    if len(text.encode()) > MAX_TEMPLATE_BYTES:
+        raise InputError(f"the chat template of {folder} has more than {MAX_TEMPLATE_BYTES} bytes")
     from jinja2 import TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -71,9 +75,11 @@ def check_chat_template(folder: Path) -> None:
         )
     except TemplateSyntaxError as error:
         raise InputError(
-            f"the chat template of {folder} is not valid Jinja: {error.message} (line {error.lineno})",
+            f"the chat template of {folder} is not valid Jinja: {str(error.message)[:200]} (line {error.lineno})",
             next_step="correct chat_template.jinja in the base's folder",
         ) from error
+    except RecursionError as error:
+        raise InputError(f"the chat template of {folder} is nested too deeply") from error
 
 
 def check_is_base(folder: Path) -> None:
@@ -144,8 +150,8 @@ def chat_template(folder: Path) -> str | None:
     return found if isinstance(found, str) and found.strip() else None
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder without following links; links and special files are refused."""
+def _files(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """Yield every file below a folder without following links, hidden ones left out; what is no file is refused."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda item: item.name):
             path = Path(entry.path)
@@ -153,9 +159,14 @@ def _files(folder: Path) -> Iterator[Path]:
             if stat.S_ISLNK(mode):
                 raise InputError(f"{path} is a link", allowed=ALLOWED_TEXT, next_step="copy the file it points to")
             if stat.S_ISDIR(mode):
-                if entry.name not in SKIPPED_FOLDERS:
-                    yield from _files(path)
+                if entry.name in SKIPPED_FOLDERS:
+                    continue
+                if depth == MAX_SEGMENTS - 1:
+                    raise InputError(f"{path} lies deeper than any file of a model", allowed=ALLOWED_TEXT)
+                yield from _files(path, depth + 1)
             elif stat.S_ISREG(mode):
-                yield path
+                # what a desktop or version control leaves beside a model; no loader reads it, and it is never stored
+                if not entry.name.startswith("."):
+                    yield path
             else:
                 raise InputError(f"{path} is neither a file nor a folder", allowed=ALLOWED_TEXT)

@@ -5,24 +5,30 @@
 
 from __future__ import annotations
 
-import io
 import json
-import pickletools
 import struct
 from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
 from components.files import canonical_json
+from components.models.pickles import runs_something
 
 __all__ = ["ALLOWED_SUFFIXES", "ALLOWED_TEXT", "check_file"]
 
 # `.model` is a sentencepiece vocabulary (protobuf); names without a suffix are LICENSE, NOTICE and the like.
 TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".jinja", ".txt", ".md", ".yaml", ".yml"})
 ALLOWED_SUFFIXES = frozenset({".safetensors", ".model"}) | TEXT_SUFFIXES
-TEXT_NAMES = frozenset({"license", "licence", "notice", "readme", "use_policy", ".gitattributes", ".gitignore"})
+TEXT_NAMES = frozenset({"license", "licence", "notice", "readme", "use_policy"})
 # Keys that make a loader import code named by the folder.
-CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
+CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code", "megatron_config"})
+# What peft writes into every config; it imports another module that is named there.
+MEGATRON_CORE = "megatron.core"
+# attn_implementation, _experts_implementation and others: an implementation with "/" in it is a hub's repository, whose
+# code transformers fetches and runs.
+IMPLEMENTATION = "_implementation"
+# Deeper than any loader's settings; whatever walks a document by recursion can take this.
+MAX_NESTING = 100
 MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive, as torch.save writes it around a pickle"),
     (b"PK\x05\x06", "a zip archive"),
@@ -42,6 +48,8 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
 ZIP_END, ZIP_END_BYTES = b"PK\x05\x06", 22
 MAX_TEXT_BYTES = 256 * 2**20
 MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit that safetensors' own reader has
+# Every value of a header but the first stands behind a comma: counted before it is parsed into far more memory.
+MAX_TENSORS, HEADER_COMMAS = 250_000, 12
 # A tensor of more bits than this is in no file; products stop here, so that a shape can't cost time by itself.
 MAX_TENSOR_BITS = 2**66
 DTYPE_BITS = {
@@ -94,8 +102,8 @@ def _check_kind(path: Path) -> None:
     text = suffix in TEXT_SUFFIXES or path.name.lower() in TEXT_NAMES
     if not text and suffix not in ALLOWED_SUFFIXES:
         raise _refusal(path, f"is of a kind that is not allowed ({path.suffix or path.name})")
-    if text:
-        _check_text(path)
+    if suffix != ".safetensors":
+        _check_content(path, text)
 
 
 def _ends_as_zip(path: Path) -> bool:
@@ -113,36 +121,21 @@ def _ends_as_zip(path: Path) -> bool:
     return False
 
 
-def _check_text(path: Path) -> None:
+def _check_content(path: Path, text: bool) -> None:
     size = path.stat().st_size
     if size > MAX_TEXT_BYTES:
-        raise _refusal(path, f"is text of {size} bytes; the limit is {MAX_TEXT_BYTES}")
+        raise _refusal(path, f"has {size} bytes and is no safetensors file; the limit is {MAX_TEXT_BYTES}")
     content = path.read_bytes()
-    if _is_text_pickle(content):
-        raise _refusal(path, "is a pickle (protocol 0), which can run any code when it is read")
+    if runs_something(content):
+        raise _refusal(path, "is a pickle that imports something, which can run any code when it is read")
+    if not text:
+        return
     try:
-        text = content.decode("utf-8")
+        decoded = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _refusal(path, "is named as text, but is not UTF-8") from error
-    if "\0" in text:
+    if "\0" in decoded:
         raise _refusal(path, "is named as text, but holds zero bytes")
-
-
-def _is_text_pickle(content: bytes) -> bool:
-    """Say whether the bytes are a whole pickle that imports something; plain words end the walk after a few bytes."""
-    imports = False
-    try:
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
-            if opcode.name in {"GLOBAL", "INST"}:
-                module, _, attribute = str(argument).partition(" ")
-                named = [*module.split("."), *attribute.split(".")]
-                imports = imports or all(part.isidentifier() for part in named)
-            imports = imports or opcode.name in {"STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
-            if opcode.name == "STOP":
-                return imports
-    except Exception:  # pickletools raises many kinds on what isn't a pickle, and each means just that
-        return False
-    return False
 
 
 def _check_json(path: Path) -> None:
@@ -154,6 +147,8 @@ def _check_json(path: Path) -> None:
         raise InputError(f"{path} is not valid JSON: {error}", next_step="fetch the model again") from error
     if path.name in OBJECTS and not isinstance(document, dict):
         raise InputError(f"{path} is no JSON object", next_step="fetch the model again")
+    if _is_nested_deeper(document, MAX_NESTING):
+        raise InputError(f"{path} is nested more than {MAX_NESTING} deep", next_step="fetch the model again")
     if path.name not in VOCABULARIES:
         try:
             # json reads NaN, infinity and halves of characters, of which no digest can be taken
@@ -184,6 +179,11 @@ def _code_key(document: Any) -> str | None:
             for key, inner in value.items():
                 if key in CODE_KEYS and inner:
                     return str(key)
+                # peft imports the module that this names
+                if key == "megatron_core" and inner not in (None, MEGATRON_CORE):
+                    return str(key)
+                if str(key).endswith(IMPLEMENTATION) and _names_repository(inner):
+                    return str(key)
                 # peft imports the library that this names
                 if key == "auto_mapping" and isinstance(inner, dict):
                     library = str(inner.get("parent_library") or "transformers")
@@ -195,6 +195,23 @@ def _code_key(document: Any) -> str | None:
     return None
 
 
+def _names_repository(implementation: Any) -> bool:
+    """Say whether an implementation, or the one of any part of the model, has "/" in its name."""
+    if isinstance(implementation, dict):
+        return any(_names_repository(inner) for inner in implementation.values())
+    return isinstance(implementation, str) and "/" in implementation
+
+
+def _is_nested_deeper(document: Any, most: int) -> bool:
+    level: list[Any] = [[document]]
+    for _ in range(most + 1):
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 def _check_safetensors(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -203,6 +220,8 @@ def _check_safetensors(path: Path) -> None:
         if not 2 <= length <= min(MAX_SAFETENSORS_HEADER_BYTES, size - 8):
             raise _refusal(path, "is not safetensors (its header's length doesn't fit)")
         raw = stream.read(length)
+    if raw.count(b",") > MAX_TENSORS * HEADER_COMMAS:
+        raise _refusal(path, f"has a safetensors header with more in it than {MAX_TENSORS} tensors need")
     try:
         if raw[:1] != b"{":
             raise ValueError("no object")
@@ -229,6 +248,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _extent(entry: dict[str, Any]) -> tuple[int, int, int]:
     """Return where a tensor's bytes begin and end, and how many bits its type and shape need."""
+    if entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError("keys")
     bits = DTYPE_BITS[entry["dtype"]]
     for extent in entry["shape"]:
         if type(extent) is not int or extent < 0:

@@ -256,8 +256,10 @@ def test_gguf_without_a_converter_says_where_one_is_and_what_it_takes(
 
 # Not llama.cpp's: it has its command line, checks that it is given what it takes, and writes with the gguf package.
 CONVERTER_TEXT = """
-import sys, json, pathlib, gguf, numpy
+import os, sys, json, pathlib, gguf, numpy
 folder, flag, target = sys.argv[1:]
+assert not [name for name in os.environ if name.startswith(("TUNEWRIGHT_", "PGPASS"))], "a password"
+assert pathlib.Path(folder).parent.parent == pathlib.Path.cwd(), "a folder elsewhere"
 assert flag == "--outfile"
 config = json.loads((pathlib.Path(folder) / "config.json").read_text())
 assert (pathlib.Path(folder) / "model.safetensors").is_file()
@@ -278,9 +280,14 @@ def test_gguf_is_made_by_the_converter_on_the_path(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_converter(tmp_path / "llama.cpp", CONVERTER_TEXT, monkeypatch)
+    monkeypatch.setenv("TUNEWRIGHT_REGISTRY_DATABASE", "postgresql://me:secret@host/x")
+    monkeypatch.setenv("TUNEWRIGHT_KEY_PASSWORD", "secret")
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    monkeypatch.chdir(tmp_path)
     found = export_version(registry, "tiny", tmp_path / "out", "gguf")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "tiny-v1.gguf"]
     assert found["command"] == "llama-server --model tiny-v1.gguf"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
     import gguf
 
     assert gguf.GGUFReader(tmp_path / "out" / "tiny-v1.gguf").get_field("general.architecture").contents() == "llama"

@@ -16,7 +16,9 @@ from components.models.fingerprint import fingerprint, write_binding
 from components.models.tiny import make_tiny
 from deploy.from_registry import version_files
 from flows import registry_import
+from flows.registry_export import export_version
 from flows.registry_import import import_folder
+from registry import folder_scan
 from registry.errors import FileRefused, GateRefused, VersionNotFound
 from registry.store import Registry
 from tests.flows.conftest import call_command
@@ -94,12 +96,42 @@ def test_weights_made_from_a_base_are_not_proven(registry: Registry, base: Path,
     assert import_folder(registry, tuned, name="mixed", base="tiny", kind="merged")["kind"] == "merged"
 
 
+def test_what_was_made_from_a_base_does_not_come_back_as_one(registry: Registry, base: Path, tmp_path: Path) -> None:
+    import_folder(registry, base, name="tiny")
+    import_folder(registry, make_tiny(tmp_path / "tuned", seed=1), name="tuned", base="tiny")
+    out = tmp_path / "out"
+    export_version(registry, "tuned", out, "hf")
+    (out / "README.md").unlink()
+    with pytest.raises(InputError, match=r"holds the weights of tuned:v1, which is of kind full and no base"):
+        import_folder(registry, out, name="laundered")
+    # the same weights under settings that make another fingerprint
+    set_in(out / "config.json", rope_theta=10_001.0)
+    with pytest.raises(InputError, match=r"holds the weights of tuned:v1"):
+        import_folder(registry, out, name="laundered")
+    assert [version.label for version in registry.versions()] == ["tiny:v1", "tuned:v1"]
+    export_version(registry, "tiny", tmp_path / "base-out", "hf")
+    assert import_folder(registry, tmp_path / "base-out", name="tiny")["version"] == "tiny:v1"
+
+
+def test_an_export_is_no_base_where_its_version_is_unknown_either(
+    registry: Registry, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    import_folder(registry, base, name="tiny")
+    import_folder(registry, adapter, name="sql", base="tiny")
+    export_version(registry, "sql", tmp_path / "merged", "hf")
+    with pytest.raises(InputError, match=r"was exported from a version of kind adapter, as its README.md says"):
+        import_folder(registry, tmp_path / "merged", name="laundered")
+    found = import_folder(registry, tmp_path / "merged", name="sql-merged", base="tiny", kind="merged")
+    assert not found["standing"]["proven"]
+
+
 def test_an_adapter_of_another_tool_is_bound_to_the_base_that_is_named(
     registry: Registry, base: Path, adapter: Path
 ) -> None:
     from components.models.load import load_as_served
 
-    set_in(adapter / "adapter_config.json", base_model_name_or_path="someone/tiny")
+    machine = "/home/someone/models/tiny"
+    set_in(adapter / "adapter_config.json", base_model_name_or_path="someone/tiny", tokenizer_name_or_path=machine)
     import_folder(registry, base, name="tiny")
     found = import_folder(registry, adapter, name="sql", base="tiny")
     assert (found["kind"], found["base"], found["licence"]) == ("adapter", fingerprint(base).base, "mit")
@@ -108,6 +140,8 @@ def test_an_adapter_of_another_tool_is_bound_to_the_base_that_is_named(
     made = registry.resolve("sql").manifest
     assert made.peft_config is not None
     assert made.peft_config["base_model_name_or_path"] is None
+    assert made.peft_config["tokenizer_name_or_path"] is None
+    assert machine not in (registry.checkout("sql") / "adapter_config.json").read_text()
     assert made.metadata["trained_on_name"] == "someone/tiny"
     assert made.metadata["layers_held_against_base"] == 4
     assert made.metadata["bound_by"] == "whoever imported it"
@@ -151,6 +185,35 @@ def test_an_adapter_that_does_not_fit_or_names_no_base_is_refused(
     with pytest.raises(InputError, match="peft_type 'IA3'"):
         import_folder(registry, adapter, name="sql", base="wide")
     assert [version.label for version in registry.versions()] == ["wide:v1"]
+
+
+def test_an_adapter_of_a_deeper_base_is_refused_and_the_layer_named(
+    registry: Registry, base: Path, adapter: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = adapter / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    layers = {name: tensor.clone() for name, tensor in tensors.items() if ".layers.0." in name}
+    save_file(tensors | {n.replace(".layers.0.", ".layers.47."): t for n, t in layers.items()}, weights)
+    import_folder(registry, base, name="tiny")
+    with pytest.raises(InputError, match=r"changes model\.layers\.47\..*, which the base doesn't have"):
+        import_folder(registry, adapter, name="sql", base="tiny")
+
+
+def test_hidden_files_beside_a_model_are_left_where_they_are(registry: Registry, base: Path) -> None:
+    for name, content in ((".DS_Store", b"\0\1"), (".gitkeep", b""), (".gitattributes", b"*.bin lfs")):
+        (base / name).write_bytes(content)
+    found = import_folder(registry, base, name="tiny")
+    assert not [name for name in registry.resolve("tiny").manifest.files if name.startswith(".")]
+    assert found["left_out"] == []
+
+
+def test_a_licence_that_is_given_is_never_dropped(registry: Registry, base: Path) -> None:
+    import_folder(registry, base, name="tiny", licence="MIT")
+    with pytest.raises(ConflictError, match=r"tiny:v1 already, with the licence 'MIT', and 'Apache-2.0' was given"):
+        import_folder(registry, base, name="tiny", licence="Apache-2.0")
+    assert import_folder(registry, base, name="tiny", licence="mit")["licence"] == "MIT"
 
 
 Change = Callable[[Path], object]
@@ -243,6 +306,42 @@ def test_a_file_that_changes_while_it_is_imported_is_found(
 
 
 @pytest.mark.parametrize(
+    "change", [lambda f: (f / "late.json").write_text("{}"), lambda f: (f / "generation_config.json").unlink()]
+)
+def test_a_file_that_comes_or_goes_meanwhile_is_a_conflict(
+    registry: Registry, base: Path, monkeypatch: pytest.MonkeyPatch, change: Change
+) -> None:
+    measured = registry_import.fingerprint
+
+    def measure_then_change(folder: Path) -> Any:
+        found = measured(folder)
+        change(folder)
+        return found
+
+    monkeypatch.setattr(registry_import, "fingerprint", measure_then_change)
+    with pytest.raises(ConflictError, match=r"(late|generation_config).json changed while it was imported"):
+        import_folder(registry, base, name="tiny")
+    assert registry.versions() == []
+
+
+def test_settings_are_those_that_were_judged(
+    registry: Registry, base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_folder(registry, base, name="tiny")
+    found = folder_scan.scan_folder
+
+    def scan_then_change(folder: Path, **options: Any) -> Any:
+        judged = found(folder, **options)
+        (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "auto_mapping": {"parent_library": "evil"}}')
+        return judged
+
+    monkeypatch.setattr(folder_scan, "scan_folder", scan_then_change)
+    import_folder(registry, adapter, name="sql", base="tiny")
+    stored = json.loads((registry.checkout("sql") / "adapter_config.json").read_text())
+    assert (stored["r"], stored["auto_mapping"]) == (4, None)
+
+
+@pytest.mark.parametrize(
     ("card", "licence"),
     [
         ("---\nlicense: apache-2.0\n---\n", "apache-2.0"),
@@ -251,6 +350,8 @@ def test_a_file_that_changes_while_it_is_imported_is_found(
         ("---\nlicense: [a\n---\n", "unknown"),
         ("---\nlicense: 3\n---\n", "unknown"),
         ("---\n- a\n---\n", "unknown"),
+        ("---\nlicense: mit\nmore: " + "x" * 70_000 + "\n---\n", "unknown"),
+        ("---\nlicense: &a mit\nmore: [*a, *a]\n---\n", "unknown"),
     ],
 )
 def test_the_licence_is_the_one_that_the_card_states(registry: Registry, base: Path, card: str, licence: str) -> None:

@@ -103,6 +103,16 @@ def pipe(folder: Path) -> None:
     os.mkfifo(folder / "config.yaml")
 
 
+def capitals(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "CONFIG.JSON").write_text('{"auto_map": {"x": "y"}}')
+
+
+def nested_folders(folder: Path) -> None:
+    # a few more than may be: what removes temporary folders goes by recursion, too
+    folder.joinpath(*"abcdefghijkl").mkdir(parents=True)
+
+
 def grown(folder: Path) -> None:
     with (folder / "model-1.safetensors").open("ab") as stream:
         stream.write(b"\0" * 8)
@@ -126,7 +136,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "code": (put("modeling_evil.py", "import os"), "modeling_evil.py"),
     "auto_map": (put("config.json", '{"auto_map": {"AutoModel": "modeling.Evil"}}'), "'auto_map'"),
     "auto_map of another file": (put("processor_config.json", '{"a": [{"auto_map": {"x": "y"}}]}'), "'auto_map'"),
-    "auto_map in capitals of the name": (put("CONFIG.JSON", '{"auto_map": {"x": "y"}}'), "auto_map|one file"),
+    "auto_map in capitals of the name": (capitals, "CONFIG.JSON.*'auto_map'"),
     "auto_map by an escape": (put("config.json", '{"auto\\u005fmap": {"x": "y"}}'), "'auto_map'"),
     "trust_remote_code": (put("adapter_config.json", '{"trust_remote_code": true}'), "'trust_remote_code'"),
     "custom pipelines": (put("config.json", '{"custom_pipelines": {"x": {"impl": "a.B"}}}'), "'custom_pipelines'"),
@@ -158,6 +168,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         "template 'rag'",
     ),
     "template in a folder below": (put("additional_chat_templates/a.jinja", "{% if %}"), "not valid Jinja"),
+    "folders without end": (nested_folders, "'a/b/c/d/e/f/g/h' lies deeper"),
+    "a template of megabytes": (
+        put("chat_template.jinja", "{% " + "a" * 1_100_000 + " %}"), "chat_template.jinja.*1100006 bytes"
+    ),
+    "JSON deeper than settings are": (put("a.json", "[" * 500 + "]" * 500), "nested more than 100"),
     "JSON without an end": (put("config.json", "[" * 100_000), "config.json"),
 }  # fmt: skip
 
@@ -199,3 +214,19 @@ def test_what_version_control_and_downloads_leave_is_no_part_of_it(sound: Path) 
     put(".git/hooks/pre-commit.py", "import os")(sound)
     put(".cache/huggingface/x.lock", "")(sound)
     assert not [name for name in scan_folder(sound).files if name.startswith(".")]
+
+
+def test_headers_of_many_tensors_are_not_all_read(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_scan, "MAX_TENSORS", 2)
+    with pytest.raises(FileRefused, match="have 3 tensors in"):
+        scan_folder(sound)
+    monkeypatch.undo()
+    monkeypatch.setattr(folder_scan, "MAX_HEADER_BYTES", 100)
+    with pytest.raises(FileRefused, match=r"model-2.safetensors' have 3 tensors in .* the limits are 250000 and 100"):
+        scan_folder(sound)
+
+
+def test_what_is_asked_for_is_returned_as_it_was_judged(sound: Path) -> None:
+    found = scan_folder(sound, keep=("config.json", "README.md"))
+    assert found.kept == {"config.json": (sound / "config.json").read_bytes()}
+    assert found.dtypes == ["BF16", "F32"]

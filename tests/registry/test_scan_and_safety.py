@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import components.models.pickles
 import components.models.scan as safety
 import registry.allowed_files as allowed
+import registry.pickles
 import registry.scan as scanning
 import registry.tensors as tensor_rules
 from components.errors import InputError
@@ -102,6 +104,28 @@ REFUSED = {
     "pickle": ("spiece.model", pickle.dumps(_Evil(), 4)),
     "pickle of protocol 0 as text": ("notes.txt", pickle.dumps(_Evil(), 0)),
     "pickle of protocol 1 as text": ("notes.txt", pickle.dumps(_Evil(), 1)),
+    "pickle of protocol 0 as a vocabulary": ("tokenizer.model", pickle.dumps(_Evil(), 0)),
+    "pickle without its end": ("notes.txt", pickle.dumps(_Evil(), 0)[:-1]),
+    "pickle without its end as a vocabulary": ("tokenizer.model", pickle.dumps(_Evil(), 1)[:-1]),
+    "pickle behind another": ("notes.txt", b"I1\n." + pickle.dumps(_Evil(), 0)),
+    "pickle behind others as a vocabulary": ("tokenizer.model", b"N.K\1.}." + pickle.dumps(_Evil(), 0)),
+    "pickle behind a number that pickletools can't read": ("notes.txt", b"I0x10\n0" + pickle.dumps(_Evil(), 0)),
+    "pickle that makes an object at once": ("notes.txt", b"(S'id'\nios\nsystem\n"),
+    "pickle that makes an object": ("notes.txt", b"(cos\nsystem\nS'id'\no"),
+    "pickle that sets a state": ("notes.txt", b"ccollections\nOrderedDict\nNb"),
+    "pickle that never ends": ("tokenizer.model", b"N0" * 600_000),
+    "attention from a hub's repository": ("config.json", b'{"attn_implementation": "evil/kernel"}'),
+    "attention under its other name": ("config.json", b'{"_attn_implementation": "paged|evil/kernel@v1:f"}'),
+    "attention of a part": ("config.json", b'{"attn_implementation": {"text_config": "evil/kernel"}}'),
+    "experts from a hub's repository": ("config.json", b'{"a": {"experts_implementation": "evil/kernel"}}'),
+    "module for peft": ("adapter_config.json", b'{"megatron_core": "evil"}'),
+    "settings of that module": ("adapter_config.json", b'{"megatron_config": {"a": 1}}'),
+    "JSON that is deep": ("notes.json", b"[" * 200 + b"]" * 200),
+    "tensor with another key": ("a.safetensors", tensors({**ONE, "x": [[], []]})),
+    "header with more than tensors need": (
+        "a.safetensors",
+        raw_header(b'{"__metadata__": {"a": "' + b"," * 3_000_001 + b'"}, ' + ENTRY + b"}"),
+    ),
     "byte order mark": ("config.json", b"\xef\xbb\xbf{}"),
     "broken JSON": ("config.json", b"{"),
     "endless JSON": ("config.json", b"[" * 100_000),
@@ -130,6 +154,13 @@ LET_IN = {
     "licence": ("LICENCE", b"text"),
     "policy": ("USE_POLICY", b"text"),
     "license in small letters": ("license", b"text"),
+    "vocabulary that begins like a pickle": ("vocab.txt", b"cat\ndog\nRed\nbird\n"),
+    "words that begin like a pickle with text in it": ("vocab.txt", b"cat\ndog\nIt is\nRed\n(tR\n"),
+    "vocabulary with an argument in it": ("vocab.txt", b"cat\ndog\nVery\nRed\n"),
+    "marks": ("vocab.txt", b"(\n)\nin\nos\n"),
+    "attention that transformers has": ("config.json", b'{"attn_implementation": {"": "sdpa", "text_config": null}}'),
+    "module that peft writes": ("adapter_config.json", b'{"megatron_core": "megatron.core", "megatron_config": null}'),
+    "JSON that is nested": ("notes.json", b"[" * 90 + b"]" * 90),
     "sentencepiece": ("spiece.model", b"\x0a\x0e\x0a\x05<unk>"),
 }
 
@@ -152,13 +183,36 @@ def test_what_one_side_lets_in_the_other_lets_in(tmp_path: Path, name: str, cont
 
 def test_both_sides_have_the_same_lists() -> None:
     assert set(allowed.ALLOWED_SUFFIXES) == safety.ALLOWED_SUFFIXES
-    hidden = {name for name in safety.TEXT_NAMES if name.startswith(".")}  # no part of a version
-    assert {name.lower() for name in allowed.ALLOWED_NAMES} == safety.TEXT_NAMES - hidden
+    assert {name.lower() for name in allowed.ALLOWED_NAMES} == safety.TEXT_NAMES
     assert scanning._MAGIC.keys() == {magic for magic, _ in safety.MAGIC}
     assert tensor_rules.DTYPE_BITS == safety.DTYPE_BITS
     assert scanning.CODE_KEYS == safety.CODE_KEYS
+    assert scanning.MEGATRON_CORE == safety.MEGATRON_CORE
+    assert scanning.IMPLEMENTATION == safety.IMPLEMENTATION
+    assert scanning.MAX_NESTING == safety.MAX_NESTING
     assert scanning.OBJECTS == safety.OBJECTS
     assert scanning.VOCABULARIES == safety.VOCABULARIES
     assert allowed.MAX_TEXT_BYTES == safety.MAX_TEXT_BYTES
     assert tensor_rules.MAX_TENSOR_BITS == safety.MAX_TENSOR_BITS
+    assert tensor_rules.MAX_TENSORS == safety.MAX_TENSORS
+    assert tensor_rules.HEADER_COMMAS == safety.HEADER_COMMAS
     assert tensor_rules.MAX_HEADER_BYTES == safety.MAX_SAFETENSORS_HEADER_BYTES
+
+
+def test_both_sides_walk_pickles_by_one_text() -> None:
+    texts = {Path(str(module.__file__)).read_text() for module in (registry.pickles, components.models.pickles)}
+    assert len(texts) == 1
+
+
+def test_hidden_files_and_folders_of_tools_are_left_out_and_depth_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_bytes(b"\0\1")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "hook.py").write_text("import os")
+    check_folder(tmp_path)
+    deep = tmp_path.joinpath(*"abcdefg")
+    deep.mkdir(parents=True)
+    (deep / "x.json").write_text("{}")
+    check_folder(tmp_path)
+    (deep / "h").mkdir()
+    with pytest.raises(InputError, match="deeper"):
+        check_folder(tmp_path)

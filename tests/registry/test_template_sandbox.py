@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from registry import template_sandbox
-from registry.errors import FileRefused
+from registry import render_templates, template_sandbox
+from registry.errors import FileRefused, RegistryError
 from registry.template_sandbox import check_templates, templates_in
 
 CHATML = (
@@ -31,7 +34,7 @@ SOUND = {
 HOSTILE = {
     "attributes": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "reaches out of its sandbox"),
     "globals": ("{{ cycler.__init__.__globals__.os.popen('id').read() }}", "reaches out of its sandbox"),
-    "attributes by filter": ("{{ (messages | attr('__class__')).mro() }}", "sandbox|renders no conversation"),
+    "attributes by filter": ("{{ (messages | attr('__class__')).mro() }}", "reaches out of its sandbox.*__class__"),
     "changes the conversation": ("{{ messages.append({'role': 'user', 'content': 'x'}) }}", "reaches out"),
     "long text": ("{{ 'x' * 300000 }}", "more than 200000 characters"),
     "long text in pieces": ("{% for i in range(9999) %}{{ 'x' * 100 }}{% endfor %}", "more than 200000 characters"),
@@ -90,3 +93,48 @@ def test_every_place_of_a_template_is_looked_at() -> None:
     assert templates_in("chat_template.json", json.dumps({"chat_template": {"a": "one"}})).popitem()[1] == "one"
     assert templates_in("config.json", json.dumps({"chat_template": "one"})) == {}
     assert templates_in("tokenizer_config.json", "[]") == {}
+
+
+def test_a_message_is_short_and_moves_no_cursor() -> None:
+    with pytest.raises(FileRefused, match="is not valid Jinja") as caught:
+        check_templates({"chat_template.jinja": "{% " + "a" * 900_000 + " %}"})
+    assert len(caught.value.problem) < 400
+    with pytest.raises(FileRefused, match=r"\?\]0;x") as caught:
+        check_templates({"chat_template.jinja": "{{ raise_exception('\x1b]0;x') }}"})
+    assert caught.value.problem.isprintable()
+
+
+def test_templates_have_bounds_by_themselves_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_sandbox, "MAX_TEMPLATES", 2)
+    with pytest.raises(FileRefused, match="one chat template more than 2"):
+        check_templates(dict.fromkeys("abc", CHATML))
+    monkeypatch.setattr(template_sandbox, "MAX_BYTES_TOGETHER", len(CHATML) + 1)
+    with pytest.raises(FileRefused, match="'b' brings all chat templates together"):
+        check_templates(dict.fromkeys("ab", CHATML))
+    names = ["x" * 90 + "1", "x" * 90 + "2"]
+    named = [{"name": name, "template": name} for name in names]
+    found = templates_in("tokenizer_config.json", json.dumps({"chat_template": named}))
+    assert list(found.values()) == names
+    assert max(map(len, found)) < 130
+
+
+def test_the_child_has_limits_before_it_reads_and_none_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spy = tmp_path / "spy.py"
+    spy.write_text("import json, os, sys; sys.exit(json.dumps([sys.argv[1:], dict(os.environ)]))")
+    monkeypatch.setattr(template_sandbox, "CHILD", spy)
+    monkeypatch.setenv("TUNEWRIGHT_KEY_PASSWORD", "hunter2")
+    monkeypatch.setenv("TUNEWRIGHT_REGISTRY_DATABASE", "postgresql://me:hunter2@host/x")
+    with pytest.raises(RegistryError, match=r'\["3", "536870912", "200000"\]') as caught:
+        check_templates({"chat_template.jinja": CHATML})
+    assert "hunter2" not in str(caught.value)
+    # more than the memory that it may take: refused while it is read
+    done = subprocess.run(
+        [sys.executable, "-I", str(render_templates.__file__), "3", str(80 << 20), "1000"],
+        input=b'{"a": "' + b"x" * (100 << 20) + b'"}',
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert b"MemoryError" in done.stderr

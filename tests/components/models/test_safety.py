@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import InputError
+from components.models.pickles import runs_something
 from components.models.safety import chat_template, check_base, check_chat_template, check_folder, weight_files
 from components.models.tiny import make_tiny
 
@@ -190,3 +191,12 @@ def test_a_shard_that_the_index_names_must_be_there(base: Path) -> None:
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match=r"other\.safetensors"):
         weight_files(base)
+
+
+def test_vocabularies_as_they_are_trained_are_no_pickles(base: Path) -> None:
+    """A real vocabulary as a list of words, each of its tokens in front once: some begin as a pickle's opcodes do."""
+    words = list(json.loads((base / "tokenizer.json").read_text())["model"]["vocab"])
+    for first in range(len(words)):
+        content = "\n".join(words[first:] + words[:first]).encode()
+        assert not runs_something(content), words[first]
+    assert runs_something(b"cos\nsystem\n(S'id'\ntR" + content)
