@@ -111,7 +111,7 @@ class Registry:
             RegistryPathError: The store can't be written.
         """
         check_name(name)
-        check_text("actor", actor, 128)
+        actor = audit.acting(actor)
         check_text("content_key", manifest.content_key, 256)
         if set(files) != set(manifest.files):
             odd = sorted(set(files) ^ set(manifest.files))
@@ -126,7 +126,7 @@ class Registry:
                 scan(path, stream, os.fstat(stream.fileno()).st_size)
         self._store_files(manifest, files)
         with writing(self._engine) as connection:
-            return insert_version(connection, name, manifest, actor or audit.login_name())
+            return insert_version(connection, name, manifest, actor)
 
     def _store_files(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         self.blobs.sweep_incoming()
@@ -164,8 +164,9 @@ class Registry:
             ReportInvalid: The document is not plain JSON, or NaN is in it.
         """
         check_name(name)
-        check_text("actor", actor, 128)
+        actor = audit.acting(actor)
         check_text("sweep", sweep, 64)
+        check_text("base_fingerprint", base_fingerprint, 64)
         check_text("content_key", content_key, 256)
         with writing(self._engine) as connection:
             return insert_run(
@@ -177,7 +178,7 @@ class Registry:
                 base_fingerprint=base_fingerprint,
                 content_key=content_key,
                 document=document,
-                actor=actor or audit.login_name(),
+                actor=actor,
             )
 
     def record_evaluation(
@@ -201,7 +202,7 @@ class Registry:
             ReportInvalid: Not a mapping of plain JSON, or NaN in it.
             EvaluationMismatch: The report's `files` are not the version's.
         """
-        check_text("actor", actor, 128)
+        actor = audit.acting(actor)
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_digest(query, version_digest)
@@ -209,9 +210,9 @@ class Registry:
             try:
                 whole = {**newest.report, **report} if over_newest and newest is not None else dict(report)
                 text = canonical_json(whole)
+                digest = sha256_text(text)  # of no text with half of a surrogate pair in it
             except (TypeError, ValueError) as error:
                 raise ReportInvalid(f"evaluation report: {error}", allowed="plain JSON values, no NaN") from error
-            digest = sha256_text(text)
             if "files" in whole:
                 _check_measured(version, whole["files"])
             if newest is not None and newest.digest == digest:
@@ -221,8 +222,7 @@ class Registry:
                 evaluations.insert().values(version_id=version.id, digest=digest, report=text, created_at=at)
             )
             payload = {"digest": version.digest, "evaluation": digest}
-            who = actor or audit.login_name()
-            audit.append(connection, at=at, actor=who, action="evaluate", subject=version.label, payload=payload)
+            audit.append(connection, at=at, actor=actor, action="evaluate", subject=version.label, payload=payload)
             written = promotion.newest_evaluation(query, version)
             assert written is not None
             return written
