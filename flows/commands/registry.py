@@ -12,12 +12,11 @@ from flows.commands import registry_files, registry_signing
 from flows.commands.group import VerbGroup
 from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option
-from flows.commands.registry_options import actor_option, home_option
+from flows.commands.registry_options import actor_option, home_option, open_registry
 from flows.commands.version_text import gate_notes, render_version
 
 if TYPE_CHECKING:
     from registry.gate import Policy
-    from registry.store import Registry
 
 __all__ = ["command"]
 
@@ -45,15 +44,6 @@ for verb in (
     registry_signing.verify_signature_command,
 ):
     command.add_command(verb)
-
-
-def _open(home: Path) -> Registry:
-    """Open an existing registry for a command that needs more than a look-up."""
-    from registry.lookup import Lookup
-    from registry.store import Registry
-
-    Lookup(home / "registry").close()  # says what to do where there is none, and makes nothing
-    return Registry.open(home / "registry", create=False)
 
 
 @command.command("ls")
@@ -88,7 +78,7 @@ def resolve(ref: str, checkout: bool, home: Path, as_json: bool) -> None:
     with Lookup(home / "registry") as lookup:
         version = lookup.resolve(ref)
     if checkout:
-        with _open(home) as registry:
+        with open_registry(home) as registry:
             registry.checkout(version.digest)
     path = lookup.checkout_path(version)
     emit({**version.to_dict(), "path": None if path is None else str(path)}, as_json, _render_resolved)
@@ -105,7 +95,7 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
     """Show REF's manifest, aliases, evaluations, and what the gate says of it."""
     from registry.gate import Policy, recorded_policy
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(ref)
         reports = registry.evaluations(version.digest)
         policy = recorded_policy(reports[0].report if reports else None) or Policy()
@@ -149,7 +139,7 @@ def promote(
     """Let an alias point at REF, if its newest evaluation satisfies the policy and holds against what is there."""
     from registry.audit import login_name
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         change = registry.promote(
             ref,
             alias,
@@ -186,7 +176,7 @@ def rollback(
     """Move NAME's alias back to a version that held it before; nothing is evaluated again."""
     from registry.audit import login_name
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         change = registry.rollback(
             name, alias, to=to, actor=actor or login_name(), reason=reason, expected_revision=expected_revision
         )
@@ -236,7 +226,7 @@ def runs(name: str | None, home: Path, as_json: bool) -> None:
 @json_option
 def verify(ref: str | None, home: Path, as_json: bool) -> None:
     """Read every byte of REF, or of every version, and the whole audit chain. Exit status 3 if anything is damaged."""
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         found = registry.verify(ref)
     emit(found.to_dict(), as_json, _render_verification)
     if not found.intact:

@@ -1,15 +1,19 @@
-"""Options that the verbs of `tunewright registry` share."""
+"""What the verbs of `tunewright registry` share: options, and how they open one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from components.paths import home as default_home
 from flows.commands.option_types import WORDS
 
-__all__ = ["actor_option", "home_option"]
+if TYPE_CHECKING:
+    from registry.store import Registry
+
+__all__ = ["actor_option", "home_option", "open_registry"]
 
 home_option = click.option(
     "--home",
@@ -21,3 +25,16 @@ home_option = click.option(
 actor_option = click.option(
     "--actor", type=WORDS, default=None, help="Who does it, for the audit trail.  [default: login name]"
 )
+
+
+def open_registry(home: Path) -> Registry:
+    """Open the registry of a home for a command that needs more than a look-up.
+
+    Raises:
+        RegistryNotFound: There is none; says what to do, and makes nothing.
+    """
+    from registry.lookup import Lookup
+    from registry.store import Registry
+
+    Lookup(home / "registry").close()
+    return Registry.open(home / "registry", create=False)
