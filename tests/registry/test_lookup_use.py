@@ -101,16 +101,19 @@ def test_threads_come_and_go_while_it_is_closed(registry: Registry, add_base: Ad
 def test_forked_process_leaves_its_parents_snapshot_alone(registry: Registry, add_base: Add) -> None:
     version = add_base()
     with Lookup(registry.folder) as lookup:
-        with lookup.snapshot():
-            assert lookup.query(COUNT, ())[0][0] == 0
-            child = os.fork()
-            if child == 0:
-                status = 1
-                try:
+        child, status = -1, 1
+        try:
+            with lookup.snapshot():
+                assert lookup.query(COUNT, ())[0][0] == 0
+                child = os.fork()
+                if child == 0:
                     status = 0 if lookup.resolve("tiny-base") == version else 1
-                finally:
-                    os._exit(status)
-            assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 0
-            registry.record_evaluation(version.digest, {"note": "x"})
-            assert lookup.query(COUNT, ())[0][0] == 0
+                    # and leaves the block, whose snapshot is the parent's
+                else:
+                    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 0
+                    registry.record_evaluation(version.digest, {"note": "x"})
+                    assert lookup.query(COUNT, ())[0][0] == 0
+        finally:
+            if child == 0:
+                os._exit(status)
         assert lookup.query(COUNT, ())[0][0] == 1
