@@ -102,10 +102,16 @@ def build_bundle(model: ServedModel, *, out_home: Path) -> Bundle:
 def bento_environment(home: Path) -> dict[str, str]:
     """Return the environment of a BentoML process: its own home, no analytics, our code from the bento alone.
 
+    It has no use for the registry's password, nor for that of a private key.
+
     Args:
         home: BENTOML_HOME.
     """
-    dropped = ("PYTHONPATH", "BENTOML_CONFIG", "BENTOML_CONFIG_OPTIONS", "PROMETHEUS_MULTIPROC_DIR")
+    from registry.address import VARIABLE
+    from registry.envelope import PASSWORD_VARIABLE
+
+    dropped = {"PYTHONPATH", "BENTOML_CONFIG", "BENTOML_CONFIG_OPTIONS", "PROMETHEUS_MULTIPROC_DIR"}
+    dropped |= {VARIABLE, PASSWORD_VARIABLE, "PGPASSWORD"}
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     return {**kept, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "PYTHONDONTWRITEBYTECODE": "1"}
 

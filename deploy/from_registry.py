@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError, VerdictError
+from deploy.signature import longest_answer
 
 if TYPE_CHECKING:
     from registry.entities import Version
@@ -54,8 +55,7 @@ class VersionFiles:
     @property
     def max_new_tokens(self) -> int | None:
         """The longest answer that its evaluation allowed, or None where its manifest doesn't say."""
-        found = self.manifest.get("metadata", {}).get("max_new_tokens")
-        return found if type(found) is int and found > 0 else None
+        return longest_answer(self.manifest)
 
 
 def version_files(

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import TunewrightError, VerdictError
-from deploy.serving import check_address
+from deploy.serving import check_address, refusal
 
 if TYPE_CHECKING:
     from deploy.model import ServedModel
@@ -76,5 +75,4 @@ def serve_plain(
     watcher.join()
     status = engine.status()
     if status.state == "failed":
-        kind = VerdictError if status.canary else TunewrightError
-        raise kind(f"the server refused its model: {status.reason}")
+        raise refusal(status.reason, status.exit_status)

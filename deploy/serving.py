@@ -25,7 +25,7 @@ from deploy.bundle import bento_environment
 from deploy.lifeline import FOLLOW_VARIABLE
 from deploy.signature import KEY_VARIABLE
 
-__all__ = ["RunningServer", "bento_command", "check_address", "serve_bundle"]
+__all__ = ["RunningServer", "bento_command", "check_address", "refusal", "serve_bundle"]
 
 STOP_SECONDS = 15
 LOG_LINES = 20
@@ -207,13 +207,25 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, tim
             if answer["status"] == "ready":
                 return answer
             if answer["status"] == "failed":
-                kind = VerdictError if answer.get("canary") else ConflictError
-                raise kind(f"the server refused its model: {answer.get('reason')}")
+                raise refusal(answer.get("reason"), answer.get("exit_status"), bool(answer.get("canary")))
         time.sleep(0.1)
     raise TunewrightError(
         f"the server was not ready after {timeout_seconds:.0f} s:\n{_end(log)}",
         next_step="give it more time, or look at the log for what it waits for",
     )
+
+
+def refusal(reason: object, status: object, canary: bool = False) -> TunewrightError:
+    """Return the error of a server that refused its model.
+
+    Args:
+        reason: Why.
+        status: The exit status of the error that it failed with; a bundle of an earlier release doesn't say.
+        canary: Whether it had come to the canary, which is all that such a bundle says.
+    """
+    if not isinstance(status, int):
+        status = 3 if canary else 4
+    return BY_STATUS.get(status, TunewrightError)(f"the server refused its model: {reason}")
 
 
 def _ask(url: str) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ __all__ = [
     "SIGNATURES_FILE",
     "check_signature",
     "keep_signatures",
+    "longest_answer",
     "required_key",
     "signatures_digest",
 ]
@@ -60,6 +61,12 @@ def signatures_digest(folder: Path) -> str | None:
     return digest_of(_read(path)) if path.is_file() else None
 
 
+def longest_answer(manifest: Mapping[str, Any]) -> int | None:
+    """Return the longest answer that a version's evaluation allowed, or None where its manifest doesn't say."""
+    found = manifest.get("metadata", {}).get("max_new_tokens")
+    return found if type(found) is int and found > 0 else None
+
+
 def check_signature(model: ServedModel, public_key: Path) -> None:
     """Refuse a staged model that the key has not signed, file by file.
 
@@ -73,16 +80,20 @@ def check_signature(model: ServedModel, public_key: Path) -> None:
         VerdictError: No signature of this key, or a description, a base or a file other than what was signed.
         KeyUnusable: No ed25519 public key in the file.
     """
+    from deploy.model import ADAPTER, BASE, DTYPE
     from registry.canonical import sha256_text
     from registry.envelope import check_signs, load_public_key, signed_manifest
     from registry.errors import SignatureRefused
 
-    key = load_public_key(public_key)
     carried = _read(model.folder / SIGNATURES_FILE)
     envelopes = carried.get("envelopes") if isinstance(carried, Mapping) else None
     problem = "it carries no signature"
+    if not isinstance(envelopes, list) or not envelopes:
+        # before the key: a bundle that nobody signed doesn't bring what reads one
+        raise _refused(model, public_key, problem)
+    key = load_public_key(public_key)
     manifest: dict[str, Any] | None = None
-    for envelope in envelopes if isinstance(envelopes, list) else []:
+    for envelope in envelopes:
         try:
             text = signed_manifest(envelope, key)
             check_signs(text, model.digest)
@@ -93,7 +104,10 @@ def check_signature(model: ServedModel, public_key: Path) -> None:
         break
     if manifest is None:
         raise _refused(model, public_key, problem)
-    own, other = ("adapter", "base") if model.adapter is not None else ("base", None)
+    own, other = (ADAPTER, BASE) if model.adapter is not None else (BASE, None)
+    parts = {own, other}
+    if outside := sorted(path for path in model.files if path.partition("/")[0] not in parts):
+        raise _refused(model, public_key, f"file {outside[0]} is not what was signed")
     if difference := _difference(model, own, manifest):
         raise _refused(model, public_key, difference)
     signed = tuple(manifest[key] for key in ("base_fingerprint", "tokenizer_digest", "template_digest"))
@@ -101,6 +115,10 @@ def check_signature(model: ServedModel, public_key: Path) -> None:
     recipe = manifest["quantization"] or {}
     if signed != described or recipe.get("method") != model.quantization:
         raise _refused(model, public_key, "its description names another base or quantization than was signed")
+    if model.dtype != DTYPE:
+        raise _refused(model, public_key, f"its description asks for {model.dtype}, versions are served in {DTYPE}")
+    if (model.max_new_tokens, type(model.max_new_tokens)) != ((limit := longest_answer(manifest)), type(limit)):
+        raise _refused(model, public_key, f"its description allows {model.max_new_tokens} tokens, {limit} were signed")
     if other is None:
         return
     base_text = carried.get("base_manifest")

@@ -18,16 +18,13 @@ from components.models.rope import RopeScaling
 from components.models.safety import check_chat_template, check_folder
 from deploy.canary import PROBES, QUANTIZED_TIE_MARGIN, TIE_MARGIN, Canary, record_canary
 from deploy.engines.threads import one_thread, wait_politely
-from deploy.model import ADAPTER, BASE, DESCRIPTION_FILE, FORMAT, ServedModel, check_base
+from deploy.model import ADAPTER, BASE, DESCRIPTION_FILE, DTYPE, FORMAT, ServedModel, check_base
 from deploy.signature import keep_signatures
 
 if TYPE_CHECKING:
     from deploy.from_registry import VersionFiles
 
 __all__ = ["link_tree", "stage_model"]
-
-# What versions are measured in, and served in.
-DTYPE = "float32"
 
 
 def stage_model(files: VersionFiles, *, out_home: Path) -> ServedModel:

@@ -15,7 +15,8 @@ __all__ = ["EXAMPLE", "VARIABLE", "Address", "import_driver", "parse_address"]
 VARIABLE = "TUNEWRIGHT_REGISTRY_DATABASE"
 EXAMPLE = "postgresql://user@host:5432/database"
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
-_SECRETS = ("password", "sslpassword")
+# Besides what libpq marks as secret: who has the keys of SCRAM needs no password, and libpq doesn't mark them.
+_SECRETS = frozenset({"password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"})
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Address:
     """A PostgreSQL database.
 
     Attributes:
-        url: The address without a password.
+        url: The address without a password, and without whatever else is secret in it.
         secret: The address as it was given, for the driver alone; kept out of `repr`.
-        has_password: Whether a password was given.
+        has_password: Whether a password, or something else that is secret, was given.
     """
 
     url: str
@@ -63,14 +64,16 @@ def parse_address(text: str) -> Address:
         raise _invalid(known)
     driver = import_driver()
     secret = f"postgresql://{rest}"
-    url = f"postgresql://{_without_password(rest)}"
+    marked = {option.keyword.decode() for option in driver.pq.Conninfo.get_defaults() if option.dispchar == b"*"}
+    secrets = _SECRETS | marked
+    url = f"postgresql://{_without_secrets(rest, secrets)}"
     try:
         given = driver.conninfo.conninfo_to_dict(secret)
         shown = driver.conninfo.conninfo_to_dict(url)
     except driver.Error:
         # the driver's message quotes pieces of the address; neither it nor the address may be shown
         raise _invalid("libpq can't read it (special characters are written as %xx)") from None
-    same = shown == {key: value for key, value in given.items() if key not in _SECRETS}
+    same = shown == {key: value for key, value in given.items() if key not in secrets}
     ports = str(given.get("port", "0")).split(",")
     # a password with a bare '@' or '/' in it spills into what looks like host, port or database
     if (
@@ -80,7 +83,7 @@ def parse_address(text: str) -> Address:
         or not all(p.isdecimal() or not p for p in ports)
     ):
         raise _invalid("where its password begins and ends can't be told (write special characters as %xx)")
-    return Address(url, secret, any(given.get(key) for key in _SECRETS))
+    return Address(url, secret, any(given.get(key) for key in secrets))
 
 
 def _invalid(what: str) -> DatabaseAddressInvalid:
@@ -91,11 +94,11 @@ def _invalid(what: str) -> DatabaseAddressInvalid:
     )
 
 
-def _without_password(rest: str) -> str:
+def _without_secrets(rest: str, secrets: frozenset[str]) -> str:
     """Return what follows `://` without passwords: in front of the host, and among the parameters."""
     end = next((i for i, character in enumerate(rest) if character in "@/"), len(rest))
     if rest[end : end + 1] == "@":
         rest = rest[:end].partition(":")[0] + rest[end:]
     before, mark, parameters = rest.partition("?")
-    kept = [p for p in parameters.split("&") if p.partition("=")[0] not in _SECRETS]
+    kept = [p for p in parameters.split("&") if p.partition("=")[0] not in secrets]
     return before + mark + "&".join(kept) if any(kept) else before

@@ -15,8 +15,9 @@ from registry.canonical import canonical_json, sha256_text
 from registry.entities import AuditEntry
 from registry.errors import AuditBroken
 from registry.lookup import Query
+from registry.names import check_text
 
-__all__ = ["GENESIS", "append", "login_name", "now", "read_chain", "verify_chain"]
+__all__ = ["GENESIS", "acting", "append", "login_name", "now", "read_chain", "verify_chain"]
 
 GENESIS = "0" * 64
 _COLUMNS = "sequence, created_at, actor, action, subject, payload, previous_hash, hash"
@@ -33,6 +34,17 @@ def login_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return f"uid-{os.getuid()}"
+
+
+def acting(actor: str | None) -> str:
+    """Return who acts: the name that was given, or the login name, which is held to the same rules.
+
+    Raises:
+        ReferenceInvalid: Too long for the trail, or text that it can't keep.
+    """
+    who = actor or login_name()
+    check_text("actor", who, 128)
+    return who
 
 
 def _hash(sequence: int, at: str, actor: str, action: str, subject: str, payload: str, previous: str) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 from registry.address import EXAMPLE, VARIABLE, Address, parse_address
 from registry.errors import DatabaseAddressInvalid, RegistryPathError, WrongDatabase
 from registry.layout import BINDING, DATABASE
+from registry.whole_file import write_whole
 
-__all__ = ["Binding", "find_binding", "withdraw_binding", "write_binding"]
+__all__ = ["Binding", "find_binding", "put_back_binding", "remembered_binding", "write_binding"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def find_binding(folder: Path, database: str | None = None) -> Binding | None:
         RegistryPathError: What the folder remembers can't be read.
         DriverMissing: psycopg isn't there.
     """
-    remembered = _read(folder)
+    remembered = remembered_binding(folder)
     given = database or os.environ.get(VARIABLE) or None
     if (folder / DATABASE).is_file() and (given or remembered):
         other = "an address was given" if remembered is None else f"{BINDING} names another database"
@@ -76,7 +77,13 @@ def find_binding(folder: Path, database: str | None = None) -> Binding | None:
     return replace(remembered, address=address)
 
 
-def _read(folder: Path) -> Binding | None:
+def remembered_binding(folder: Path) -> Binding | None:
+    """Return the tie or the claim that is noted in the folder; None where there is none.
+
+    Raises:
+        RegistryPathError: It can't be read, or holds a password.
+        DatabaseAddressInvalid, DriverMissing: Its address can't be used.
+    """
     path = folder / BINDING
     try:
         content = json.loads(path.read_text())
@@ -109,20 +116,9 @@ def write_binding(folder: Path, binding: Binding) -> None:
         RegistryPathError: It can't be written.
     """
     content = {"database": binding.address.url, "registry": binding.registry, "made": binding.made}
-    aside = folder / f".{BINDING}.{os.urandom(16).hex()}"
     try:
-        with aside.open("x") as stream:
-            stream.write(json.dumps(content, indent=2) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, folder / BINDING)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_whole(folder / BINDING, (json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise RegistryPathError(
             f"{folder / BINDING} can't be written: {error.strerror or error}",
             allowed="a folder with room that this user may write",
@@ -130,6 +126,13 @@ def write_binding(folder: Path, binding: Binding) -> None:
         ) from error
 
 
-def withdraw_binding(folder: Path) -> None:
-    """Take back a claim on a database that turned out to hold another registry."""
-    (folder / BINDING).unlink(missing_ok=True)
+def put_back_binding(folder: Path, before: Binding | None) -> None:
+    """Take back a claim that came to nothing, in favour of what was noted before it.
+
+    Raises:
+        OSError, RegistryPathError: It can't be written.
+    """
+    if before is None:
+        (folder / BINDING).unlink(missing_ok=True)
+    else:
+        write_binding(folder, before)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from registry.address import Address
-from registry.binding import Binding, find_binding, withdraw_binding, write_binding
-from registry.errors import RegistryBusy, RegistryNotFound, RegistryPathError, WrongDatabase
+from registry.binding import Binding, find_binding, put_back_binding, remembered_binding, write_binding
+from registry.errors import RegistryBusy, RegistryPathError, WrongDatabase
 from registry.layout import DATABASE, SCHEMA_REVISION
+from registry.sqlite import no_registry
 
 __all__ = ["open_engine", "query_on", "writing"]
 
@@ -52,7 +53,7 @@ def open_engine(folder: Path, *, create: bool, database: str | None = None) -> E
     binding = find_binding(folder, database)
     there = (folder / DATABASE).is_file() if binding is None else binding.made
     if not create and not there:
-        raise RegistryNotFound(f"there is no registry at {folder}", next_step="tunewright run RECIPE registers a model")
+        raise no_registry(folder, binding)
     _make_writable(folder)
     if binding is None:
         return _open_sqlite(folder)
@@ -150,16 +151,27 @@ def _open_postgres(folder: Path, binding: Binding, database: str | None) -> Engi
     if binding.made and (state.revision, state.registry) == (SCHEMA_REVISION, binding.registry):
         return engine
     with _one_migration(folder):
+        before = remembered_binding(folder)
         binding = find_binding(folder, database) or binding  # another process may have made it meanwhile
-        if not binding.made:
-            if state.registry is not None and state.registry != binding.registry:
-                raise postgres.other(binding, state.registry)
-            write_binding(folder, binding)
+        commits = False
+
+        def commit_comes() -> None:
+            nonlocal commits
+            commits = True
+
         try:
-            _migrate(engine, address.url, binding.registry, binding)
-        except WrongDatabase:
             if not binding.made:
-                withdraw_binding(folder)
+                if state.registry is not None and state.registry != binding.registry:
+                    raise postgres.other(binding, state.registry)
+                write_binding(folder, binding)
+            _migrate(engine, address.url, binding.registry, binding, commit_comes)
+        except BaseException as error:
+            if not binding.made and not commits:
+                # nothing was committed, so nothing has to be finished; a claim from before stays for what it is on,
+                # unless that turned out to be somebody else's
+                void = isinstance(error, WrongDatabase) and before is not None and before.address == address
+                with suppress(OSError, RegistryPathError):  # a claim that stays is told where it is in the way
+                    put_back_binding(folder, None if void else before)
             raise
         if not binding.made:
             write_binding(folder, Binding(binding.address, binding.registry, made=True))
@@ -207,6 +219,9 @@ def _writing_on_postgres(engine: Engine) -> Iterator[Connection]:
             # acknowledged is on disk even where the server's own setting says otherwise
             connection.exec_driver_sql(
                 "SELECT set_config('lock_timeout', %s, true), "
+                # waiting for the lock, and migrating, take as long as they take; newer servers limit transactions, too
+                "(SELECT count(set_config(name, '0', true)) FROM pg_settings "
+                "WHERE name IN ('statement_timeout', 'transaction_timeout')), "
                 "set_config('idle_in_transaction_session_timeout', %s, true), set_config('synchronous_commit', "
                 "replace(current_setting('synchronous_commit'), 'off', 'on'), true)",
                 (f"{BUSY_TIMEOUT_SECONDS}s", f"{IDLE_TIMEOUT_SECONDS}s"),
@@ -233,8 +248,17 @@ def query_on(connection: Connection) -> Any:
     return query
 
 
-def _migrate(engine: Engine, what: str, registry: str, binding: Binding | None = None) -> None:
-    """Bring the tables to the newest schema and note the registry's id, in one transaction with the write lock."""
+def _migrate(
+    engine: Engine,
+    what: str,
+    registry: str,
+    binding: Binding | None = None,
+    commit_comes: Callable[[], None] = lambda: None,
+) -> None:
+    """Bring the tables to the newest schema and note the registry's id, in one transaction with the write lock.
+
+    `commit_comes` is called right before the commit: an error after that may leave it done.
+    """
     from alembic import command
     from alembic.config import Config
 
@@ -250,6 +274,7 @@ def _migrate(engine: Engine, what: str, registry: str, binding: Binding | None =
 
         if connection.execute(identity.select()).first() is None:
             connection.execute(identity.insert().values(id=1, registry=registry, created_at=now()))
+        commit_comes()
 
 
 def _check_migratable(connection: Connection, config: Any, what: str, binding: Binding | None) -> None:

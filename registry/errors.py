@@ -12,6 +12,7 @@ RegistryError (exit 1)
 │   ├── WrongDatabase         the database isn't the one that the folder belongs to, or holds something else
 │   ├── DatabaseUnreachable   the database server can't be reached, lets nobody in, or went away
 │   ├── DatabaseRefused       the database server refuses to do it: rights, room, read-only
+│   ├── RegistryClosed        a look-up after it, or its registry, was closed
 │   ├── ReferenceInvalid      a name, an alias or a REF doesn't follow the grammar
 │   ├── ManifestInvalid       a manifest contradicts itself
 │   ├── FileRefused           a file may not enter: its path, its suffix or its content
@@ -87,6 +88,7 @@ __all__ = [
     "ReasonMissing",
     "ReferenceInvalid",
     "RegistryBusy",
+    "RegistryClosed",
     "RegistryError",
     "RegistryInputError",
     "RegistryNotFound",
@@ -178,6 +180,16 @@ class DatabaseUnreachable(RegistryInputError):
 
 class DatabaseRefused(RegistryInputError):
     """The database server refuses to do what was asked."""
+
+
+class RegistryClosed(RegistryInputError):
+    """A look-up was asked after it, or its registry, was closed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the registry's look-up has been closed",
+            next_step="open the registry again, or close it after its last use",
+        )
 
 
 class ReferenceInvalid(RegistryInputError):

@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from registry.binding import find_binding
 from registry.entities import AliasState, Version
-from registry.errors import AliasNotFound, AmbiguousReference, VersionNotFound
+from registry.errors import AliasNotFound, AmbiguousReference, RegistryClosed, VersionNotFound
 from registry.layout import CHECKOUTS, DATABASE
 from registry.names import DIGEST_PREFIX_LENGTH, Reference, looks_like_digest, parse_reference
 from registry.sqlite import SqliteReader, no_registry
@@ -206,11 +206,16 @@ class Lookup:
         self._binding = find_binding(self.folder, database)
         self._local = threading.local()
         self._elsewhere: WeakSet[PostgresReader] = WeakSet()
+        self._elsewhere_lock = threading.Lock()
+        self._closed = False
         self._reader()
 
     def _reader(self) -> SqliteReader | PostgresReader:
         # a connection belongs to the thread that opened it, and doesn't survive a fork
         reader: SqliteReader | PostgresReader | None = getattr(self._local, "reader", None)
+        if self._closed:
+            self._close_own()
+            raise RegistryClosed
         if reader is None or reader.process != os.getpid():
             reader = self._local.reader = self._open()
         return reader
@@ -219,12 +224,16 @@ class Lookup:
         if self._binding is None:
             return SqliteReader(self.folder)
         if not self._binding.made:
-            raise no_registry(self.folder)
+            raise no_registry(self.folder, self._binding)
         from registry.postgres import PostgresReader  # a registry on SQLite never loads it
 
         reader = PostgresReader(self._binding)
-        self._elsewhere.add(reader)
-        return reader
+        with self._elsewhere_lock:
+            if not self._closed:
+                self._elsewhere.add(reader)
+                return reader
+        reader.close()
+        raise RegistryClosed
 
     @property
     def database(self) -> str:
@@ -232,12 +241,17 @@ class Lookup:
         return str(self.folder / DATABASE) if self._binding is None else self._binding.address.url
 
     def query(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        """Run one SELECT and return its rows."""
+        """Run one SELECT and return its rows.
+
+        Raises:
+            RegistryClosed: It has been closed, by whichever thread.
+            DatabaseUnreachable, DatabaseRefused: PostgreSQL's server went away, or refuses.
+        """
         return self._reader().query(sql, parameters)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let every query of this thread inside see one state of the database."""
+        """Let every query of this thread inside see one state of the database; one inside another is part of it."""
         with self._reader().snapshot():
             yield
 
@@ -259,12 +273,21 @@ class Lookup:
         return path if path.is_dir() else None
 
     def close(self) -> None:
-        """Close this thread's connection, and on PostgreSQL those of other threads."""
+        """Close this thread's connection, and on PostgreSQL those of other threads; nothing is looked up after it.
+
+        On SQLite another thread's connection is closed when that thread asks again, or ends.
+        """
+        with self._elsewhere_lock:
+            self._closed = True
+            others = list(self._elsewhere)
+        self._close_own()
+        for other in others:
+            other.close()
+
+    def _close_own(self) -> None:
         reader: SqliteReader | PostgresReader | None = getattr(self._local, "reader", None)
         if reader is not None and reader.process == os.getpid():
             reader.close()
-        for other in list(self._elsewhere):
-            other.close()
         self._local.reader = None
 
     def __enter__(self) -> Lookup:

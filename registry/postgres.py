@@ -17,6 +17,7 @@ from registry.errors import (
     DatabaseRefused,
     DatabaseUnreachable,
     RegistryBusy,
+    RegistryClosed,
     RegistryError,
     SchemaUnsupported,
     WrongDatabase,
@@ -46,7 +47,8 @@ _DEFAULTS = {
     "fallback_application_name": "tunewright",
 }
 _LOST = {"25P03", "25P04"}  # the server ended a session that was idle or busy for too long
-_REFUSED = {"42501", "25006", "3F000", "57014", "22P05"}  # rights, read-only, no schema, cancelled, encoding
+_REFUSED = {"42501", "25006", "3F000", "22P05"}  # rights, read-only, no schema, encoding
+_CANCELLED = "57014"
 
 
 def to_driver(sql: str) -> str:
@@ -105,6 +107,12 @@ def explain(error: Exception | None, address: Address, ended: str | None = None)
             f"the registry's write lock was held for too long by another process: {_first_line(error)}",
             next_step="run the command again",
         )
+    if state == _CANCELLED:
+        return DatabaseRefused(
+            f"the registry's database {address.url} broke off what was asked: {_first_line(error)}",
+            allowed="a server that gives a look-up time; statement_timeout may limit it, by database or role",
+            next_step="run the command again; ALTER ROLE ... SET statement_timeout gives more, if that was it",
+        )
     if state in _REFUSED or (state[:2] == "53" and state != "53300"):
         return DatabaseRefused(
             f"the registry's database {address.url} refuses: {_first_line(error)}",
@@ -135,7 +143,7 @@ class PostgresReader:
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
         self._driver = import_driver()
-        self._in_snapshot = False
+        self._in_snapshot = self._closed = False
         self.process = os.getpid()
         self._connection = self._connect()
 
@@ -153,6 +161,7 @@ class PostgresReader:
 
         Raises:
             DatabaseUnreachable, DatabaseRefused: The server went away, or refuses.
+            RegistryClosed: It has been closed, perhaps by another thread.
         """
         rows: Sequence[Sequence[Any]] = self._run(to_driver(sql), parameters).fetchall()
         return rows
@@ -162,29 +171,38 @@ class PostgresReader:
             try:
                 return self._connection.execute(statement, parameters)
             except self._driver.Error as error:
+                if self._closed:
+                    raise RegistryClosed from error
                 explained = explain(error, self._binding.address)
                 if explained is None:
                     raise
                 if attempt == 2 or self._in_snapshot or not self._connection.closed:
                     raise explained from error
             self._connection = self._connect()
+            if self._closed:  # meanwhile, and with the one that was lost
+                self._connection.close()
         raise AssertionError("the second attempt returns or raises")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let every query inside see one state of the database."""
+        """Let every query inside see one state of the database; one inside another is part of it."""
+        if self._in_snapshot:
+            yield
+            return
         self._run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
         self._in_snapshot = True
         try:
             yield
         finally:
             self._in_snapshot = False
-            with suppress(self._driver.Error):  # nothing was written, so that nothing depends on it
-                self._connection.execute("COMMIT")
+            if self.process == os.getpid():
+                with suppress(self._driver.Error):  # nothing was written, so that nothing depends on it
+                    self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close the connection, unless it belongs to the process that this one was forked from."""
         if self.process == os.getpid():
+            self._closed = True
             self._connection.close()
 
     def __del__(self) -> None:

@@ -120,12 +120,13 @@ def insert_run(
         return found[0]
     try:
         text = canonical_json({**document, "name": name, "sweep": sweep, "number": number})
+        digest = sha256_text(text)  # of no text with half of a surrogate pair in it
     except (TypeError, ValueError) as error:
         raise ReportInvalid(f"run document: {error}", allowed="plain JSON values, no NaN") from error
     data = document.get("data", {})
     if not isinstance(data, Mapping) or not all(is_digest(digest) for digest in data.values()):
         raise ReportInvalid("run document: data", allowed="a mapping of data file -> hex sha256, which lineage shows")
-    at, digest = audit.now(), sha256_text(text)
+    at = audit.now()
     connection.execute(
         runs.insert().values(
             name=name, sweep=sweep, number=number, digest=digest, base_fingerprint=base_fingerprint,

@@ -1,16 +1,13 @@
 """Where signatures of versions are kept, and what one has to be for a version to count as signed.
 
-<registry>/signatures/<version digest>/<key id>.json, one a key: written aside, then linked into place, which never
-replaces one that is there. Beside the database, not in it: a signature proves itself, so nothing has to vouch for its
-row, and copying the folder copies the proof.
+<registry>/signatures/<version digest>/<key id>.json, one a key: written aside, then linked into place. One that is
+there is replaced only where it proves nothing. Beside the database, not in it: a signature proves itself, so nothing
+has to vouch for its row, and copying the folder copies the proof.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +16,14 @@ from registry.entities import Version
 from registry.envelope import check_signs, key_id, load_public_key, sign_manifest, signed_manifest
 from registry.errors import RegistryPathError, SignatureRefused
 from registry.layout import SIGNATURES
+from registry.whole_file import flush_folder, write_whole
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     from registry.store import Registry
 
-__all__ = ["carried_signatures", "require_signature", "sign_version", "verify_signature"]
+__all__ = ["base_of", "carried_signatures", "require_signature", "sign_version", "verify_signature"]
 
 MAX_ENVELOPE_BYTES = 64 * 2**20
 
@@ -49,32 +47,34 @@ def sign_version(registry: Registry, version: Version, key: Ed25519PrivateKey) -
     envelope = sign_manifest(version.manifest_json, key)
     public = key.public_key()
     final = registry.folder / SIGNATURES / version.digest / f"{key_id(public)}.json"
-    text = json.dumps(envelope, indent=2) + "\n"
-    aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
+    content = (json.dumps(envelope, indent=2) + "\n").encode()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("x") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(aside, final)
-            return final, True
-        except FileExistsError:
-            if final.read_text() == text:  # ed25519 gives the same signature again
-                return final, False
-            # damaged: what proves nothing gives way to what proves
-            os.replace(aside, final)
-            return final, True
+        for folder in (registry.folder, final.parent.parent):
+            flush_folder(folder)
+        new = write_whole(final, content, replace=False)
+        if not new and not _proves(final, version, public):
+            new = write_whole(final, content)
+        return final, new
     except OSError as error:
         raise RegistryPathError(
             f"the signature can't be written to {final}: {error.strerror}",
             allowed="a registry's folder that this user may write",
             next_step="change its owner or mode",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # where it couldn't be written it isn't there
-            aside.unlink()
+
+
+def _proves(path: Path, version: Version, key: Ed25519PublicKey) -> bool:
+    """Tell whether an envelope that is there holds, however it is laid out: such a one never gives way."""
+    try:
+        return signed_manifest(_read_envelope(path), key) == version.manifest_json
+    except (ValueError, RecursionError, SignatureRefused):
+        return False
+
+
+def _read_envelope(path: Path) -> Any:
+    with path.open("rb") as stream:
+        return json.loads(stream.read(MAX_ENVELOPE_BYTES).decode())
 
 
 def envelopes_of(folder: Path, digest: str) -> list[dict[str, Any]]:
@@ -82,8 +82,7 @@ def envelopes_of(folder: Path, digest: str) -> list[dict[str, Any]]:
     found = []
     for path in sorted((folder / SIGNATURES / digest).glob("[0-9a-f]*.json")):
         try:
-            with path.open() as stream:
-                found.append(json.loads(stream.read(MAX_ENVELOPE_BYTES)))
+            found.append(_read_envelope(path))
         except (OSError, ValueError, RecursionError):
             continue  # no proof; whoever asks for one is refused
     return found
@@ -148,11 +147,12 @@ def carried_signatures(registry: Registry, version: Version) -> dict[str, Any] |
     envelopes = envelopes_of(registry.folder, version.digest)
     if not envelopes:
         return None
-    base = _base(registry, version)
+    base = base_of(registry, version)
     return {"envelopes": envelopes, "base_manifest": None if base is None else base.manifest_json}
 
 
-def _base(registry: Registry, version: Version) -> Version | None:
+def base_of(registry: Registry, version: Version) -> Version | None:
+    """Return the base that an adapter or a head is signed with, or None where the version is whole by itself."""
     from registry.manifest import BOUND_KINDS
 
     if version.kind not in BOUND_KINDS:
@@ -161,7 +161,7 @@ def _base(registry: Registry, version: Version) -> Version | None:
 
 
 def _check_base(registry: Registry, version: Version) -> None:
-    base = _base(registry, version)
+    base = base_of(registry, version)
     if base is not None and sha256_text(base.manifest_json) != base.digest:
         raise SignatureRefused(
             f"the base {base.label} of {version.label} is not the one that was signed with it",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import RegistryNotFound, RegistryPathError, SchemaUnsupported
-from registry.layout import DATABASE, READABLE_REVISIONS, SCHEMA_REVISION
+from registry.layout import BINDING, DATABASE, READABLE_REVISIONS, SCHEMA_REVISION
+
+if TYPE_CHECKING:
+    from registry.binding import Binding
 
 __all__ = ["SqliteReader", "no_registry"]
 
@@ -29,6 +32,7 @@ class SqliteReader:
 
     def __init__(self, folder: Path) -> None:
         self._connection = _connect(folder)
+        self._in_snapshot = False
         self.process = os.getpid()
 
     def query(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
@@ -37,20 +41,38 @@ class SqliteReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let every query inside see one state of the database."""
+        """Let every query inside see one state of the database; one inside another is part of it."""
+        if self._in_snapshot:
+            yield
+            return
         self._connection.execute("BEGIN")
+        self._in_snapshot = True
         try:
             yield
         finally:
-            self._connection.execute("COMMIT")
+            self._in_snapshot = False
+            if self.process == os.getpid():
+                with suppress(sqlite3.Error):  # closed inside; nothing was written, so that nothing depends on it
+                    self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
 
-def no_registry(folder: Path) -> RegistryNotFound:
-    """Return the error that says that a folder holds no registry."""
+def no_registry(folder: Path, claim: Binding | None = None) -> RegistryNotFound:
+    """Return the error that says that a folder holds no registry.
+
+    Args:
+        folder: The folder.
+        claim: What it remembers of a database that no registry was made in.
+    """
+    if claim is not None and (folder / BINDING).exists():
+        return RegistryNotFound(
+            f"there is no registry at {folder}: making one in {claim.address.url} was begun and not finished",
+            allowed=f"a finished one; {folder / BINDING} is the claim on that database",
+            next_step="tunewright run RECIPE, or an import, finishes it; to use another database, remove that file",
+        )
     return RegistryNotFound(
         f"there is no registry at {folder}",
         allowed="a home where `tunewright run` has registered a model",

@@ -121,7 +121,7 @@ class Registry(Upkeep):
             RegistryBusy: The write lock was held for too long, or its files were removed again and again.
         """
         check_name(name)
-        check_text("actor", actor, 128)
+        actor = audit.acting(actor)
         check_text("content_key", manifest.content_key, 256)
         require_files(manifest, files)
         existing = find_existing(self._lookup.query, name, manifest)
@@ -141,7 +141,7 @@ class Registry(Upkeep):
                 with writing(self._engine) as connection:
                     # under the lock, so that a collection has taken what it takes, or will see the row
                     if all(self.blobs.size(entry.sha256) == entry.size for entry in manifest.files.values()):
-                        return insert_version(connection, name, manifest, actor or audit.login_name())
+                        return insert_version(connection, name, manifest, actor)
         raise RegistryBusy(
             f"files of {name!r} were removed {STORE_ATTEMPTS} times while they were registered",
             allowed="collections that heed leases, of this release or a newer one",
@@ -164,7 +164,7 @@ class Registry(Upkeep):
             As `register` otherwise.
         """
         check_name(name)
-        check_text("actor", actor, 128)
+        actor = audit.acting(actor)
         check_text("content_key", manifest.content_key, 256)
         existing = find_existing(self._lookup.query, name, manifest)
         if existing is None:
@@ -182,7 +182,7 @@ class Registry(Upkeep):
                         missing=sorted(gone),
                         next_step="send them, then register again",
                     )
-                return insert_version(connection, name, manifest, actor or audit.login_name())
+                return insert_version(connection, name, manifest, actor)
 
     def _store_files(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         self.blobs.sweep_incoming()
@@ -220,8 +220,9 @@ class Registry(Upkeep):
             ReportInvalid: The document is not plain JSON, or NaN is in it.
         """
         check_name(name)
-        check_text("actor", actor, 128)
+        actor = audit.acting(actor)
         check_text("sweep", sweep, 64)
+        check_text("base_fingerprint", base_fingerprint, 64)
         check_text("content_key", content_key, 256)
         with writing(self._engine) as connection:
             return insert_run(
@@ -233,7 +234,7 @@ class Registry(Upkeep):
                 base_fingerprint=base_fingerprint,
                 content_key=content_key,
                 document=document,
-                actor=actor or audit.login_name(),
+                actor=actor,
             )
 
     def record_evaluation(
@@ -257,7 +258,7 @@ class Registry(Upkeep):
             ReportInvalid: Not a mapping of plain JSON, or NaN in it.
             EvaluationMismatch: The report's `files` are not the version's.
         """
-        check_text("actor", actor, 128)
+        actor = audit.acting(actor)
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_digest(query, version_digest)
@@ -265,9 +266,9 @@ class Registry(Upkeep):
             try:
                 whole = {**newest.report, **report} if over_newest and newest is not None else dict(report)
                 text = canonical_json(whole)
+                digest = sha256_text(text)  # of no text with half of a surrogate pair in it
             except (TypeError, ValueError) as error:
                 raise ReportInvalid(f"evaluation report: {error}", allowed="plain JSON values, no NaN") from error
-            digest = sha256_text(text)
             if "files" in whole:
                 _check_measured(version, whole["files"])
             if newest is not None and newest.digest == digest:
@@ -277,8 +278,7 @@ class Registry(Upkeep):
                 evaluations.insert().values(version_id=version.id, digest=digest, report=text, created_at=at)
             )
             payload = {"digest": version.digest, "evaluation": digest}
-            who = actor or audit.login_name()
-            audit.append(connection, at=at, actor=who, action="evaluate", subject=version.label, payload=payload)
+            audit.append(connection, at=at, actor=actor, action="evaluate", subject=version.label, payload=payload)
             written = promotion.newest_evaluation(query, version)
             assert written is not None
             return written

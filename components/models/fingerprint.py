@@ -7,6 +7,7 @@ that another base with the same shapes is refused.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -83,13 +84,14 @@ class Fingerprint:
     template: str
 
 
-def fingerprint(folder: Path) -> Fingerprint:
+def fingerprint(folder: Path, digest: Callable[[Path], str] | None = None) -> Fingerprint:
     """Compute the digests of a base folder.
 
     Weight files are read in full, once in a process for each state (size and time) of the files.
 
     Args:
         folder: A folder with config.json and safetensors.
+        digest: Gives a file's hex sha256; by default `file_digest`, which trusts the file's size and time.
 
     Returns:
         The three digests. They don't depend on where the folder lies or what it is called.
@@ -101,11 +103,10 @@ def fingerprint(folder: Path) -> Fingerprint:
     if not config_file.is_file():
         raise InputError(f"{folder} has no config.json, so it has no base fingerprint")
     config = json.loads(config_file.read_text(encoding="utf-8"))
-    weights = sorted(file_digest(path) for path in weight_files(folder))
+    digest = digest or file_digest
+    weights = sorted(digest(path) for path in weight_files(folder))
     architecture = _without(config, NOT_ARCHITECTURE)
-    vocabulary: dict[str, Any] = {
-        name: file_digest(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()
-    }
+    vocabulary: dict[str, Any] = {name: digest(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
     settings_file = folder / "tokenizer_config.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
     vocabulary["settings"] = _without(settings, NOT_TOKENIZER)

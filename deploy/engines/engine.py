@@ -83,6 +83,7 @@ class EngineStatus:
         canary: What the acceptance check found, as plain JSON.
         running: Requests being generated.
         waiting: Requests accepted and not begun.
+        exit_status: Where it failed, what a command that was to serve it ends with.
     """
 
     state: Literal["loading", "ready", "failed", "closed"]
@@ -90,6 +91,7 @@ class EngineStatus:
     canary: Mapping[str, Any] = field(default_factory=dict)
     running: int = 0
     waiting: int = 0
+    exit_status: int = 0
 
 
 class Answer(Protocol):

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from components.data.rows import Message
@@ -157,7 +158,7 @@ class TorchEngine:
     def status(self) -> EngineStatus:
         """Return the present state."""
         base = self._status
-        return EngineStatus(base.state, base.reason, base.canary, len(self._begun()), len(self._waiting))
+        return replace(base, running=len(self._begun()), waiting=len(self._waiting))
 
     def context_tokens(self) -> int:
         """Return how many tokens prompt and answer may have together."""
@@ -231,7 +232,8 @@ class TorchEngine:
                 found = self._accept(self) if self._accept else {}
             except Exception as error:
                 logger.error("the model was refused: %s", error)
-                self._end(EngineStatus("failed", str(error), getattr(error, "details", {})), str(error))
+                details, status = getattr(error, "details", {}), getattr(error, "exit_status", 1)
+                self._end(EngineStatus("failed", str(error), details, exit_status=status), str(error))
                 self._loaded.set()
                 return
             self._status = EngineStatus("ready", canary=found)
@@ -242,7 +244,7 @@ class TorchEngine:
                 # what can't be pinned on one request may have left the slots in any state
                 logger.exception("the engine broke down")
                 reason = f"the engine broke down: {type(error).__name__}"
-                self._end(EngineStatus("failed", f"{reason}; restart the server"), reason)
+                self._end(EngineStatus("failed", f"{reason}; restart the server", exit_status=1), reason)
             else:
                 self._end(EngineStatus("closed", "the engine has been closed"), "the server is stopping")
 

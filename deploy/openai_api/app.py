@@ -94,6 +94,8 @@ def create_app(
             document["reason"] = status.reason
         if status.canary:
             document["canary"] = dict(status.canary)
+        if status.exit_status:
+            document["exit_status"] = status.exit_status
         return JSONResponse(document, status_code=200 if status.state == "ready" else 503)
 
     @app.get("/metrics")

@@ -9,7 +9,7 @@ import click
 
 from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option
-from flows.commands.registry_options import actor_option, home_option
+from flows.commands.registry_options import actor_option, home_option, open_registry
 
 __all__ = ["card_command", "export_command", "import_command"]
 
@@ -78,11 +78,8 @@ def export_command(ref: str, destination: Path, form: str, base_name: str | None
     merged into its base for hf, and for vllm where vLLM can't serve it beside its base.
     """
     from flows.registry_export import export_version
-    from registry.lookup import Lookup
-    from registry.store import Registry
 
-    Lookup(home / "registry").close()  # says what to do where there is no registry, and makes none
-    with Registry.open(home / "registry", create=False) as registry:
+    with open_registry(home) as registry:
         document = export_version(registry, ref, destination, form, base_name=base_name)
     emit(document, as_json, _render_export)
 
@@ -94,11 +91,8 @@ def export_command(ref: str, destination: Path, form: str, base_name: str | None
 def card_command(ref: str, home: Path, as_json: bool) -> None:
     """Print REF's model card: README.md in Hugging Face's form, from its manifest and its newest evaluation."""
     from flows.registry_export import card_of
-    from registry.lookup import Lookup
-    from registry.store import Registry
 
-    Lookup(home / "registry").close()
-    with Registry.open(home / "registry", create=False) as registry:
+    with open_registry(home) as registry:
         version = registry.resolve(ref)
         document = {"version": version.label, "digest": version.digest, "card": card_of(registry, version)}
     emit(document, as_json, lambda found: str(found["card"]).rstrip())

@@ -1,4 +1,4 @@
-"""Options that the verbs of `tunewright registry` share."""
+"""What the verbs of `tunewright registry` share: options, and how they open one."""
 
 from __future__ import annotations
 
@@ -35,9 +35,13 @@ revision_option = click.option(
 
 
 def open_registry(home: Path) -> Registry:
-    """Open an existing registry for a command that needs more than a look-up."""
+    """Open the registry of a home for a command that needs more than a look-up.
+
+    Raises:
+        RegistryNotFound: There is none; says what to do, and makes nothing.
+    """
     from registry.lookup import Lookup
     from registry.store import Registry
 
-    Lookup(home / "registry").close()  # says what to do where there is none, and makes nothing
+    Lookup(home / "registry").close()
     return Registry.open(home / "registry", create=False)

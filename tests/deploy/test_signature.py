@@ -17,10 +17,10 @@ from components.errors import ConflictError, VerdictError
 from components.files import sha256_file
 from components.models.fingerprint import base_files, fingerprint, write_binding
 from deploy.application import make_engine
-from deploy.bundle import REGISTRY_FILES, build_bundle
+from deploy.bundle import REGISTRY_FILES, bento_environment, build_bundle
 from deploy.from_registry import VersionFiles, version_files
 from deploy.model import DESCRIPTION_FILE, ServedModel
-from deploy.serving import bento_command, serve_bundle
+from deploy.serving import bento_command, refusal, serve_bundle
 from deploy.signature import KEY_VARIABLE, SIGNATURES_FILE, required_key
 from deploy.staging import stage_model
 from registry.entities import Version
@@ -63,6 +63,7 @@ def register(registry: Registry, name: str, kind: str, files: dict[str, Path], b
         tokenizer_digest=prints.tokenizer,
         template_digest=prints.template,
         parents=parents,
+        metadata={"max_new_tokens": 48},
     )
     return registry.register(name, manifest, files)
 
@@ -143,6 +144,7 @@ def rewrite(model: ServedModel, **changes: Any) -> ServedModel:
 def replace_file(model: ServedModel, name: str, content: bytes) -> ServedModel:
     path = model.folder / name
     path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     return rewrite(model, files={**model.files, name: sha256_file(path)})
 
@@ -177,6 +179,16 @@ FORGED: dict[str, tuple[Change, str]] = {
     ),
     "file beside the base": (with_code_of_its_own, "tokenizer_extra.json is not"),
     "quantization": (lambda m: rewrite(m, quantization="nf4"), "another base or quantization"),
+    "dtype": (lambda m: rewrite(m, dtype="bfloat16"), "asks for bfloat16"),
+    "longest answer": (lambda m: rewrite(m, max_new_tokens=1), "allows 1 tokens, 48 were signed"),
+    "no longest answer": (lambda m: rewrite(m, max_new_tokens=None), "allows None tokens"),
+    "file outside base and adapter": (lambda m: replace_file(m, "more.json", b"{}"), "more.json is not"),
+    "weights that no index names": (
+        lambda m: replace_file(m, "base/more.safetensors", b"{}"), "more.safetensors is not what was signed"
+    ),
+    "weights in a folder below": (
+        lambda m: replace_file(m, "base/more/model.safetensors", b"{}"), "more/model.safetensors is not"
+    ),
     "fingerprint": (
         lambda m: rewrite(m, fingerprint=dict.fromkeys(("base", "tokenizer", "template"), "0" * 64)), "another base"
     ),
@@ -208,6 +220,111 @@ def test_a_file_that_was_changed_without_its_description_is_found_as_before(
         staged.verify(key)
 
 
+def change_in_place(path: Path, at: int) -> None:
+    """Overwrite four bytes and set the file's times back, in a file of its own: staged ones are links."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[at : at + 4 or None] = bytes(b ^ 0x15 for b in content[at : at + 4 or None])
+    with path.open("r+b") as stream:
+        stream.write(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("name", ["base/model.safetensors", "adapter/adapter_model.safetensors", "base/tokenizer.json"])
+def test_bytes_that_were_changed_in_place_are_found_though_the_process_has_read_them(
+    registry: Registry, adapter: Version, key: Path, tmp_path: Path, name: str
+) -> None:
+    sign_version(registry, adapter, KEY)
+    staged = stage(registry, adapter, tmp_path)
+    path = staged.folder / name
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    staged.verify()
+    staged.verify(key)
+    change_in_place(path, -4)
+    with pytest.raises(ConflictError, match=f"{name} is not what was bundled"):
+        staged.verify(key)
+
+
+def test_weights_that_the_shard_index_does_not_name_are_read_too(
+    registry: Registry, tiny_folder: Path, key: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    from safetensors import safe_open
+
+    source = tmp_path / "sharded"
+    shutil.copytree(tiny_folder, source)
+    (source / "model.safetensors").rename(source / "model-00001-of-00001.safetensors")
+    with safe_open(source / "model-00001-of-00001.safetensors", "pt") as opened:
+        names = list(opened.keys())
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    shutil.copy(tiny_folder / "model.safetensors", source / "more.safetensors")
+    version = register(registry, "sharded", "base", base_files(source), source)
+    sign_version(registry, version, KEY)
+    staged = stage(registry, version, tmp_path)
+    for asked in (key, None):
+        path = staged.folder / "base" / "more.safetensors"
+        staged.verify(asked)
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(ConflictError, match=r"more\.safetensors is not what was bundled"):
+            staged.verify(asked)
+        path.write_bytes(content)
+
+
+def test_a_link_to_a_folder_is_something_that_was_added(
+    registry: Registry, adapter: Version, key: Path, tmp_path: Path
+) -> None:
+    sign_version(registry, adapter, KEY)
+    staged = stage(registry, adapter, tmp_path)
+    (staged.folder / "base" / "original").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(ConflictError, match="base/original was added"):
+        staged.verify(key)
+
+
+def test_a_folder_without_signatures_is_told_as_that_where_nothing_could_read_one(
+    registry: Registry, adapter: Version, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = stage(registry, adapter, tmp_path)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(VerdictError, match="it carries no signature") as caught:
+        staged.verify(key)
+    assert caught.value.exit_status == 3
+
+
+def test_a_signature_that_is_gone_at_the_load_ends_both_servers_alike(
+    registry: Registry, adapter: Version, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastapi.testclient import TestClient
+
+    from deploy.application import make_app
+    from deploy.plain import serve_plain
+
+    sign_version(registry, adapter, KEY)
+    staged = stage(registry, adapter, tmp_path)
+    made: list[Any] = []
+
+    def take_away(model: ServedModel, public_key: Path | None) -> Any:
+        (model.folder / SIGNATURES_FILE).unlink()
+        made.append(make_engine(model, public_key))
+        return made[0]
+
+    monkeypatch.setattr("deploy.application.make_engine", take_away)
+    with pytest.raises(VerdictError, match="it carries no signature"):
+        serve_plain(staged, host="127.0.0.1", port=0, token=None, on_ready=lambda *_: None, public_key=key)
+    # what the bundle's server tells whoever waits for it
+    told = TestClient(make_app(staged, "token", made[0])).get("/readyz").json()
+    assert told["status"] == "failed"
+    error = refusal(told["reason"], told["exit_status"], bool(told.get("canary")))
+    assert isinstance(error, VerdictError)
+    assert (refusal("r", None).exit_status, refusal("r", None, canary=True).exit_status) == (4, 3)
+
+
 def test_the_engine_loads_nothing_that_is_not_signed(
     registry: Registry, adapter: Version, key: Path, other_key: Path, tmp_path: Path
 ) -> None:
@@ -229,6 +346,15 @@ def test_the_key_of_the_environment_is_asked_for(monkeypatch: pytest.MonkeyPatch
     # a run tries its own bundle before anybody can have signed it: only who asks for a key hands it on
     _, environment = bento_command(tmp_path / "bentos" / "tiny" / "v1", "127.0.0.1", 3000)
     assert KEY_VARIABLE not in environment
+
+
+def test_no_password_goes_to_a_process_of_bentoml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secrets = ("TUNEWRIGHT_REGISTRY_DATABASE", "TUNEWRIGHT_KEY_PASSWORD", "PGPASSWORD")
+    for variable in secrets:
+        monkeypatch.setenv(variable, "postgresql://ada:s3cr3t@db/models")
+    environment = bento_environment(tmp_path)
+    assert not {*secrets} & {*environment}
+    assert "s3cr3t" not in "".join(environment.values())
 
 
 def test_what_a_bundle_has_of_the_registry_is_enough_to_check_a_signature(tmp_path: Path) -> None:

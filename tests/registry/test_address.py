@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from registry.address import VARIABLE, parse_address
-from registry.binding import find_binding
-from registry.errors import DatabaseAddressInvalid, DriverMissing, RegistryPathError, WrongDatabase
+from registry.binding import Binding, find_binding, write_binding
+from registry.entities import Version
+from registry.errors import DatabaseAddressInvalid, DriverMissing, RegistryError, RegistryPathError, WrongDatabase
 from registry.layout import BINDING
 from registry.lookup import Lookup
 from registry.store import Registry
@@ -40,6 +42,38 @@ def test_password_goes_to_the_driver_alone(given: str, shown: str) -> None:
     assert address.has_password == (SECRET in given)
     assert (SECRET in address.secret) == (SECRET in given)
     assert SECRET not in repr(address) + str(address)
+
+
+def _marked_as_secret() -> list[str]:
+    import psycopg
+
+    options = psycopg.pq.Conninfo.get_defaults()
+    # 'D' hides an option from users; of those only SCRAM's keys are as good as a password
+    return [o.keyword.decode() for o in options if o.dispchar == b"*" or o.keyword.startswith(b"scram_")]
+
+
+@pytest.mark.parametrize("keyword", _marked_as_secret())
+def test_nothing_that_the_driver_marks_as_secret_is_shown_or_noted_down(
+    keyword: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = f"postgresql://ada@127.0.0.1:1/models?{keyword}={SECRET}&sslmode=disable"
+    address = parse_address(given)
+    assert address.url == "postgresql://ada@127.0.0.1:1/models?sslmode=disable"
+    assert address.has_password
+    assert SECRET in address.secret
+    with pytest.raises(DatabaseAddressInvalid, match="with a password") as caught:
+        Registry.open(tmp_path / "registry", database=given)
+    assert SECRET not in str(caught.value)
+    monkeypatch.setenv(VARIABLE, given)
+    with pytest.raises(RegistryError) as failed:
+        Registry.open(tmp_path / "registry")
+    assert SECRET not in str(failed.value) + str(failed.value.__cause__)
+    write_binding(tmp_path, Binding(address, "a", made=True))
+    assert SECRET not in (tmp_path / BINDING).read_text()
+
+
+def test_the_driver_marks_secrets_as_it_did() -> None:
+    assert {"password", "sslpassword"} <= {*_marked_as_secret()}
 
 
 @pytest.mark.parametrize(
@@ -130,3 +164,24 @@ def test_text_that_a_database_would_not_keep_is_refused_by_both(registry: Regist
 
     with pytest.raises(ReferenceInvalid, match="actor"):
         registry.promote("text2sql", "champion", actor=text)
+
+
+@pytest.mark.parametrize("name", ["u" * 200, "half \udc80"])
+def test_login_name_is_held_to_the_rules_of_a_given_actor(
+    registry: Registry, add_base: Callable[..., Version], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from registry.errors import ReferenceInvalid
+
+    version = add_base()
+    monkeypatch.setattr("getpass.getuser", lambda: name)
+    acts: list[Callable[[], object]] = [
+        lambda: add_base("other", content="other"),
+        lambda: registry.record_evaluation(version.digest, {"note": "x"}),
+        lambda: registry.record_run("m", "s", 0, base_fingerprint="0" * 64, content_key=None, document={}),
+    ]
+    for act in acts:
+        with pytest.raises(ReferenceInvalid, match="actor"):
+            act()
+    with pytest.raises(ReferenceInvalid, match="base_fingerprint"):
+        registry.record_run("m", "s", 0, base_fingerprint="0" * 65, content_key=None, document={}, actor="ada")
+    assert len(registry.audit()) == 1

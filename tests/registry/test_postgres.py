@@ -244,6 +244,23 @@ def test_user_without_rights_is_told(tmp_path: Path, make_database: Any, server:
             Registry.open(tmp_path / "r", database=guest)
         assert "GRANT" in str(caught.value)
         assert caught.value.exit_status == 2
+        # nothing was committed, so the folder is as free as before
+        assert not (tmp_path / "r" / BINDING).exists()
+        with Registry.open(tmp_path / "r") as registry:
+            assert registry.verify().intact
+        # a claim of another making, which may have come to its end, is not this call's to withdraw
+        claim = json.dumps({"database": address, "registry": "b" * 32, "made": False})
+        (tmp_path / "claimed").mkdir()
+        (tmp_path / "claimed" / BINDING).write_text(claim)
+        with pytest.raises(DatabaseRefused, match="permission denied"):
+            Registry.open(tmp_path / "claimed", database=guest)
+        assert json.loads((tmp_path / "claimed" / BINDING).read_text()) == json.loads(claim)
+        with pytest.raises(RegistryNotFound, match="begun and not finished") as unfinished:
+            Lookup(tmp_path / "claimed")
+        assert _name(address) in str(unfinished.value)
+        assert BINDING in str(unfinished.value)
+        with pytest.raises(RegistryNotFound, match="begun and not finished"):
+            Registry.open(tmp_path / "claimed", create=False)
     finally:
         server.execute(f"DROP ROLE {role}")
 
@@ -278,7 +295,9 @@ def test_servers_own_settings_weaken_nothing(
     registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any
 ) -> None:
     name = _name(json.loads((registry.folder / BINDING).read_text())["database"])
-    for setting in ("default_transaction_isolation = 'serializable'", "synchronous_commit = off", "lock_timeout = 1"):
+    settings = ["default_transaction_isolation = 'serializable'", "synchronous_commit = off", "lock_timeout = 1"]
+    limits = ["statement_timeout"] + ["transaction_timeout"] * (server.info.server_version >= 170000)
+    for setting in settings + [f"{limit} = '2s'" for limit in limits]:
         server.execute(f"ALTER DATABASE {name} SET {setting}")
     for number in range(4):
         passing(str(number))
@@ -286,15 +305,36 @@ def test_servers_own_settings_weaken_nothing(
     with writing(engine) as connection:
         shown = [
             connection.exec_driver_sql(f"SHOW {setting}").scalar()
-            for setting in ("transaction_isolation", "synchronous_commit", "lock_timeout")
+            for setting in ("transaction_isolation", "synchronous_commit", "lock_timeout", *limits)
         ]
-    assert shown == ["read committed", "on", f"{database.BUSY_TIMEOUT_SECONDS}s"]
+    assert shown == ["read committed", "on", f"{database.BUSY_TIMEOUT_SECONDS}s"] + ["0"] * len(limits)
     engine.dispose()
     with ThreadPoolExecutor(4) as pool:
         act = lambda n: registry.promote(f"text2sql:v{n}", "champion", policy=policy, actor="ada")  # noqa: E731
         changes = list(pool.map(act, range(1, 5)))
     assert sorted(change.revision for change in changes) == [1, 2, 3, 4]
     assert registry.verify().intact
+
+
+def test_waiting_for_the_write_lock_is_no_statement_that_took_too_long(
+    registry: Registry, add_base: Any, backend: Any, server: Any
+) -> None:
+    name = _name(json.loads((registry.folder / BINDING).read_text())["database"])
+    holder = backend.connect(registry.folder)
+    holder.execute("SELECT pg_advisory_lock(?)", (database._WRITE_LOCK,))
+    server.execute(f"ALTER DATABASE {name} SET statement_timeout = '500ms'")
+    with Registry.open(registry.folder) as limited, ThreadPoolExecutor(1) as pool:
+        writing_one = pool.submit(
+            limited.record_run, "m", "s", 0, base_fingerprint="0" * 64, content_key=None, document={}
+        )
+        time.sleep(1.5)
+        assert not writing_one.done()
+        holder.execute("SELECT pg_advisory_unlock(?)", (database._WRITE_LOCK,))
+        assert writing_one.result().number == 0
+        with pytest.raises(DatabaseRefused, match="broke off what was asked") as caught:
+            limited._lookup.query("SELECT pg_sleep(2)", ())
+    assert "statement_timeout" in str(caught.value)
+    assert "GRANT" not in str(caught.value)
 
 
 def test_write_lock_held_too_long_is_told(
@@ -471,7 +511,21 @@ def test_names_are_sorted_as_on_sqlite_whatever_the_servers_locale(
     assert [tuple(row) for row in raw_collations] == [("C",)]
 
 
-def test_server_that_goes_away_while_a_registry_is_made_leaves_a_claim_that_the_next_finishes(
+def test_claim_stays_where_the_commit_may_have_been_done_and_the_next_finishes_it(
+    tmp_path: Path, make_database: Any, server: Any
+) -> None:
+    address = make_database()
+    with _lost_at(None, server):
+        error = _error_of(lambda: Registry.open(tmp_path / "r", database=address).close())
+    assert "can't be told" in str(error)
+    claim = json.loads((tmp_path / "r" / BINDING).read_text())
+    assert not claim["made"]
+    with Registry.open(tmp_path / "r") as registry:
+        assert registry.versions() == []
+    assert json.loads((tmp_path / "r" / BINDING).read_text()) == {**claim, "made": True}
+
+
+def test_server_that_goes_away_while_a_registry_is_made_leaves_nothing_in_the_way(
     tmp_path: Path, make_database: Any, server: Any
 ) -> None:
     address = make_database()
@@ -483,7 +537,7 @@ def test_server_that_goes_away_while_a_registry_is_made_leaves_a_claim_that_the_
             break
         assert isinstance(error, DatabaseUnreachable)
         failures += 1
-        assert not json.loads((tmp_path / "r" / BINDING).read_text())["made"]
+        assert not (tmp_path / "r" / BINDING).exists()
         with pytest.raises(RegistryNotFound):
             Lookup(tmp_path / "r")
     assert failures > 3

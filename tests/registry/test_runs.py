@@ -33,6 +33,17 @@ def test_a_run_is_recorded_once_and_can_be_listed(registry: Registry, fingerprin
     assert registry.verify().intact
 
 
+def test_half_of_a_surrogate_pair_is_no_document_and_no_report(
+    registry: Registry, fingerprints: tuple[str, str], add_base: Add
+) -> None:
+    with pytest.raises(ReportInvalid, match="run document"):
+        record(registry, fingerprints[0], 0, "key", note="\ud800")
+    with pytest.raises(ReportInvalid, match="evaluation report"):
+        registry.record_evaluation(add_base().digest, {"note": "\ud800"})
+    assert registry.runs() == []
+    assert registry.evaluations("tiny-base") == []
+
+
 def test_a_document_that_is_no_json_is_refused(registry: Registry, fingerprints: tuple[str, str]) -> None:
     with pytest.raises(ReportInvalid, match="run document"):
         record(registry, fingerprints[0], 0, "key", loss=float("nan"))

@@ -43,13 +43,24 @@ def test_a_signature_is_kept_once_by_digest_and_key(registry: Registry, add_adap
 def test_a_damaged_signature_proves_nothing_and_signing_again_mends_it(registry: Registry, add_base: Add) -> None:
     version = add_base()
     path, _ = sign_version(registry, version, KEY)
-    for content in ("", "{", "[]", '{"payload": ""}'):
-        path.write_text(content)
+    another = json.dumps(sign_manifest(version.manifest_json, OTHER)).encode()
+    for content in (b"", b"{", b"[]", b'{"payload": ""}', b"\xff\xfe\x00", b"\0" * 64, b"[" * 100_000, another):
+        path.write_bytes(content)
         with pytest.raises(SignatureRefused):
             verify_signature(registry, version, KEY.public_key())
-    assert sign_version(registry, version, KEY) == (path, True)
-    verify_signature(registry, version, KEY.public_key())
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+        assert sign_version(registry, version, KEY) == (path, True)
+        verify_signature(registry, version, KEY.public_key())
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_signature_that_holds_is_never_replaced_however_it_is_laid_out(registry: Registry, add_base: Add) -> None:
+    version = add_base()
+    path, _ = sign_version(registry, version, KEY)
+    other_layout = json.dumps(json.loads(path.read_bytes()))
+    assert other_layout != path.read_text()
+    path.write_text(other_layout)
+    assert sign_version(registry, version, KEY) == (path, False)
+    assert path.read_text() == other_layout
 
 
 def test_the_signature_of_another_version_is_refused(registry: Registry, add_adapter: Add) -> None:

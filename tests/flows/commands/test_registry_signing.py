@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.manifest import Manifest, describe_files
+from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
 from tests.flows.conftest import call_command
 
@@ -84,9 +84,40 @@ def test_damaged_bytes_are_neither_signed_nor_verified(
     assert call("registry", "sign", "tiny", "--key", private)[0] == 0
     registered.chmod(0o644)
     registered.write_text("[]")
+    _assert_damage_is_found(call, "tiny", private, public)
+
+
+def _assert_damage_is_found(call: Call, ref: str, private: str, public: str) -> None:
+    status, out, _ = call("registry", "sign", ref, "--key", private, "--json")
+    assert (status, json.loads(out)["error"]["type"]) == (1, "BlobCorrupted")
+    status, out, err = call("registry", "verify-signature", ref, "--public-key", public, "--json")
+    assert (status, json.loads(out)["error"]["type"]) == (3, "SignatureRefused")
+    assert "is not what was signed any more" in err
+
+
+def test_the_bytes_of_an_adapters_base_are_read_with_it(
+    call: Call, registered: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    private, public = (str(path) for path in keys)
+    monkeypatch.setenv("TUNEWRIGHT_KEY_PASSWORD", "secret")
+    source = tmp_path / "adapter_config.json"
+    source.write_text("{ }")
+    files = {"adapter_config.json": source}
+    with Registry.open(tmp_path / "home" / "registry") as registry:
+        parents = (Parent(registry.resolve("tiny").digest, "base"),)
+        manifest = Manifest(kind="adapter", files=describe_files(files), base_fingerprint="a" * 64, parents=parents)
+        registry.register("sql", manifest, files)
+    base = {"version": "tiny:v1", "files": 1, "bytes": 2}
     for verb, option, key in (("sign", "--key", private), ("verify-signature", "--public-key", public)):
-        status, out, _ = call("registry", verb, "tiny", option, key, "--json")
-        assert (status, json.loads(out)["error"]["type"]) == (1, "BlobCorrupted")
+        status, out, err = call("registry", verb, "sql", option, key, "--json")
+        assert status == 0, err
+        assert json.loads(out) == {**json.loads(out), "files": 1, "bytes": 3, "base": base}
+        assert "1 files, 3 bytes, and 1 of tiny:v1, 2 bytes" in call("registry", verb, "sql", option, key)[1]
+    registered.chmod(0o644)
+    registered.write_text("[]")
+    _assert_damage_is_found(call, "sql", private, public)
+    registered.unlink()
+    _assert_damage_is_found(call, "sql", private, public)
 
 
 def test_serve_refuses_what_is_not_signed_before_anything_is_loaded(

@@ -1,0 +1,56 @@
+"""Writing a file that is there whole or not at all, and stays when the power goes: aside, flushed, put into place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+__all__ = ["flush_folder", "write_whole"]
+
+
+def write_whole(path: Path, content: bytes, *, replace: bool = True) -> bool:
+    """Write a file beside its place and put it there once its bytes are on disk; its folder is flushed, too.
+
+    Args:
+        path: Where it belongs; the folder is there.
+        content: Its bytes.
+        replace: Whether it takes the place of one that is there.
+
+    Returns:
+        Whether it was written: False where there is one that may not be replaced.
+
+    Raises:
+        OSError: It can't be written; what was at the path is there as before.
+    """
+    aside = path.with_name(f".{path.name}.{os.urandom(16).hex()}")
+    try:
+        with aside.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            os.replace(aside, path)
+        else:
+            try:
+                os.link(aside, path)
+            except FileExistsError:
+                return False
+    finally:
+        with contextlib.suppress(OSError):  # where it couldn't be written it isn't there
+            aside.unlink()
+    flush_folder(path.parent)
+    return True
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring a folder's entries to disk: a file's own flush doesn't.
+
+    Raises:
+        OSError: It can't be opened or flushed.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
