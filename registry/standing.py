@@ -23,7 +23,8 @@ class Standing:
 
     Attributes:
         proven: An alias points at it, or its newest report satisfies the policy that it was recorded with, or nothing
-            was trained into it. Never one that is retired.
+            was trained into it: a base whose weights were not registered before as something made from one. Never one that
+            is retired.
         basis: What that rests on: `alias champion`, `gate`, `base`, or "" where it is not proven.
         reasons: Why it is not proven; empty where it is.
     """
@@ -52,7 +53,20 @@ def standing_of(query: Query, version: Version) -> Standing:
     held = [state.alias for state in query_aliases(query, version.name) if state.digest == version.digest]
     if held:
         return Standing(True, f"alias {held[0]}", ())
-    if version.kind == "base":
+    made = _made_before(query, version) if version.kind == "base" else ()
+    if version.kind == "base" and not made:
         return Standing(True, "base", ())
     verdict = judge(query, version, None, None).verdict
-    return Standing(verdict.passed, "gate" if verdict.passed else "", verdict.reasons)
+    if verdict.passed:
+        return Standing(True, "gate", ())
+    return Standing(False, "", (*made, *verdict.reasons))
+
+
+def _made_before(query: Query, base: Version) -> tuple[str, ...]:
+    """Say what a base's weights were registered as before they came as a base, where that was made by training."""
+    found = query(
+        "SELECT name, number, kind FROM versions WHERE base_fingerprint = ? AND id < ? "
+        "AND kind IN ('full', 'merged', 'quantized') ORDER BY id LIMIT 1",
+        (base.base_fingerprint, base.id),
+    )
+    return tuple(f"its weights are those of {name}:v{number}, of kind {kind}" for name, number, kind in found)

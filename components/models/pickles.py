@@ -39,6 +39,8 @@ TO_MARK = frozenset({"APPENDS", "SETITEMS", "ADDITEMS", "POP_MARK", "TUPLE", "LI
 CALLS = {"REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "BUILD": 2}
 IMPORTS = {"STACK_GLOBAL": 2, "EXT1": 0, "EXT2": 0, "EXT4": 0}
 TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 CHANGES = {"APPEND": 1, "SETITEM": 2}  # taken from above the list or mapping that they change
 
 
@@ -56,6 +58,7 @@ def runs_something(content: bytes) -> bool:
         Whether a loader that takes it for a pickle could be made to run code by it.
     """
     at = opcodes = 0
+    memo = False  # whether anything was put where GET finds it
     try:
         while at < len(content):
             stack: list[str] = []
@@ -75,6 +78,9 @@ def runs_something(content: bytes) -> bool:
                     if not stack:
                         return False
                     break
+                if opcode.name in GETS and not memo:
+                    return False
+                memo = memo or opcode.name in PUTS
                 if opcode.name == "GLOBAL" and not _is_name(content[begin:at]):
                     return False
                 if _calls(opcode.name, content[begin:at], stack, imported):
@@ -169,9 +175,9 @@ def _step(opcode: pickletools.OpcodeInfo, stack: list[str]) -> None:
     elif name in TUPLES:
         _take(stack, TUPLES[name])
         stack.append(TUPLE)
-    elif name in {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "READONLY_BUFFER"}:
+    elif name in PUTS or name == "READONLY_BUFFER":
         _look(stack)
-    elif name in {"GET", "BINGET", "LONG_BINGET", "PERSID"}:
+    elif name in GETS or name == "PERSID":
         stack.append(UNKNOWN)
     elif name == "BINPERSID":
         _take(stack, 1)

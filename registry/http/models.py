@@ -123,6 +123,7 @@ class NodeModel(Answer):
     direction: str
     aliases: list[str]
     decision_override: str | None
+    state: str | None
 
 
 class EdgeModel(Answer):

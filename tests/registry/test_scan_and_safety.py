@@ -157,6 +157,7 @@ LET_IN = {
     "vocabulary that begins like a pickle": ("vocab.txt", b"cat\ndog\nRed\nbird\n"),
     "words that begin like a pickle with text in it": ("vocab.txt", b"cat\ndog\nIt is\nRed\n(tR\n"),
     "vocabulary with an argument in it": ("vocab.txt", b"cat\ndog\nVery\nRed\n"),
+    "vocabulary with a look-up in it": ("vocab.txt", b"constructive\ndescendants\nhobart\nand\n"),
     "marks": ("vocab.txt", b"(\n)\nin\nos\n"),
     "attention that transformers has": ("config.json", b'{"attn_implementation": {"": "sdpa", "text_config": null}}'),
     "module that peft writes": ("adapter_config.json", b'{"megatron_core": "megatron.core", "megatron_config": null}'),

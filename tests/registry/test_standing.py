@@ -22,6 +22,25 @@ def test_a_base_needs_no_proof(registry: Registry, add_base: Add) -> None:
     assert registry.standing(add_base().digest).to_dict() == {"proven": True, "basis": "base", "reasons": []}
 
 
+def test_weights_that_were_made_from_a_base_are_none_by_another_name(
+    registry: Registry,
+    add_base: Add,
+    add_adapter: Add,
+    fingerprints: tuple[str, str],
+    make_report: Callable[..., dict[str, Any]],
+    policy: Policy,
+) -> None:
+    base = add_base()
+    full = add_adapter(kind="full", base_fingerprint=fingerprints[1])
+    laundered = add_base("laundered", fingerprints[1], "other")
+    standing = registry.standing(laundered.digest)
+    assert not standing.proven
+    assert standing.reasons[0] == f"its weights are those of {full.label}, of kind full"
+    assert registry.standing(base.digest).basis == "base"
+    registry.record_evaluation(laundered.digest, make_report() | {"policy": policy.to_dict()})
+    assert registry.standing(laundered.digest).basis == "gate"
+
+
 def test_the_newest_report_is_held_against_its_own_policy(
     registry: Registry, add_adapter: Add, make_report: Callable[..., dict[str, Any]], policy: Policy
 ) -> None:
