@@ -201,6 +201,22 @@ def test_an_adapter_of_a_deeper_base_is_refused_and_the_layer_named(
         import_folder(registry, adapter, name="sql", base="tiny")
 
 
+def test_a_prompt_that_began_as_text_keeps_a_name_that_peft_asks_for(
+    registry: Registry, base: Path, adapter: Path
+) -> None:
+    from peft import PromptTuningConfig
+
+    import_folder(registry, base, name="tiny")
+    config = PromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=4, prompt_tuning_init="TEXT", prompt_tuning_init_text="a",
+        tokenizer_name_or_path="/home/someone/tiny",
+    )  # fmt: skip
+    config.save_pretrained(str(adapter))
+    import_folder(registry, adapter, name="prompt", base="tiny")
+    read = PromptTuningConfig.from_pretrained(str(registry.checkout("prompt")))
+    assert read.tokenizer_name_or_path == "tiny"
+
+
 def test_hidden_files_beside_a_model_are_left_where_they_are(registry: Registry, base: Path) -> None:
     for name, content in ((".DS_Store", b"\0\1"), (".gitkeep", b""), (".gitattributes", b"*.bin lfs")):
         (base / name).write_bytes(content)
