@@ -185,11 +185,14 @@ class DatabaseRefused(RegistryInputError):
 class RegistryClosed(RegistryInputError):
     """A look-up was asked after it, or its registry, was closed."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "the registry's look-up has been closed",
-            next_step="open the registry again, or close it after its last use",
-        )
+    def __init__(
+        self,
+        problem: str = "the registry's look-up has been closed",
+        *,
+        allowed: str | None = None,
+        next_step: str | None = "open the registry again, or close it after its last use",
+    ) -> None:
+        super().__init__(problem, allowed=allowed, next_step=next_step)
 
 
 class ReferenceInvalid(RegistryInputError):

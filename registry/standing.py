@@ -23,8 +23,8 @@ class Standing:
 
     Attributes:
         proven: An alias points at it, or its newest report satisfies the policy that it was recorded with, or nothing
-            was trained into it: a base whose weights were not registered before as something made from one. Never one that
-            is retired.
+            was trained into it: a base whose weights were not registered before as something made from one. A retired
+            version is not.
         basis: What that rests on: `alias champion`, `gate`, `base`, or "" where it is not proven.
         reasons: Why it is not proven; empty where it is.
     """
