@@ -47,7 +47,7 @@ def test_a_version_teaches_another_base(project: Project, tmp_path: Path) -> Non
         ({"teacher": "tiny", "temperature": 0}, "finetune.temperature"),
         ({"teacher": "tiny", "distillation_weight": 1.5}, "finetune.distillation_weight"),
         ({"teacher": "tiny", "method": "features"}, "teacher is for methods that train through the base"),
-        ({"teacher": "nowhere"}, "unknown base 'nowhere'"),
+        ({"teacher": "nowhere"}, "unknown teacher 'nowhere'"),
         ({"teacher": "version:nobody@champion"}, "there is no registry"),
     ],
 )

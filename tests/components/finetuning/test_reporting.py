@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,8 @@ def test_the_curves_of_a_killed_run_go_on_where_it_goes_on(base: Path, tmp_path:
     child = subprocess.run([sys.executable, "-c", script, str(base), str(folder), here], timeout=300)
     assert child.returncode == -signal.SIGKILL
     events = len(list((folder / "tensorboard").iterdir()))
+    # TensorBoard orders files by the whole second in their names
+    time.sleep(1.1)
     result = run(base, folder, "tensorboard")
     assert result.resumed_from == 4
     assert len(list((folder / "tensorboard").iterdir())) == events + 1
