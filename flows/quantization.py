@@ -22,7 +22,7 @@ from flows import measure_steps, steps
 from flows.job import Job
 from flows.method_comparison import score_with_interval
 from flows.observer import Observer
-from flows.release_steps import compare, gate_policy, held_alias
+from flows.release_steps import compare, gate_policy, gate_report, held_alias
 from flows.step_store import Step, library_versions, source_digest, torchao_version
 from flows.version_measure import MEASURABLE_KINDS, MeasuredVersion, check_measurable, check_of_base, measure_version
 
@@ -203,13 +203,8 @@ def _register(
     with Registry.open(job.home / "registry") as registry:
         version = registry.register(name, manifest, files)
         policy = gate_policy(job)
-        report = {
-            **compared,
-            "against_parent": {"version": parent.label, "digest": parent.digest, **cost},
-            "policy": policy.to_dict(),
-            "seed": job.recipe.seed,
-            "files": version.manifest.file_digests,
-        }
+        against = {"version": parent.label, "digest": parent.digest, **cost}
+        report = gate_report(job, {**compared, "against_parent": against}, version.manifest.file_digests)
         registry.record_evaluation(version.digest, report)
         held = held_alias(registry, job) if name == job.recipe.name else None
         verdict = registry.check_gate(version.digest, policy, held.alias if held else None)

@@ -34,6 +34,7 @@ __all__ = [
     "compare",
     "compare_task_scores",
     "gate_policy",
+    "gate_report",
     "held_alias",
     "promote",
     "register",
@@ -242,8 +243,7 @@ def register(
         )
         version = registry.register(recipe.name, manifest, files)
         measured = manifest.file_digests
-        report = {**comparison, "policy": gate_policy(job).to_dict(), "seed": recipe.seed, "files": measured}
-        registry.record_evaluation(version.digest, report)
+        registry.record_evaluation(version.digest, gate_report(job, comparison, measured))
         return {"version": version.label, "digest": version.digest, "base": base.digest, "files": len(files)}
 
 
@@ -418,6 +418,11 @@ def _check_chosen(job: Job, files: Mapping[str, Path]) -> None:
             allowed="a base with weights, tokenizer and chat template in its folder, unchanged since the run began",
             next_step="run again; if it stays, name the base's files as transformers does",
         )
+
+
+def gate_report(job: Job, compared: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is recorded of a measurement, for the gate: with the recipe's policy, and which files it was of."""
+    return {**compared, "policy": gate_policy(job).to_dict(), "seed": job.recipe.seed, "files": dict(files)}
 
 
 def gate_policy(job: Job) -> Policy:

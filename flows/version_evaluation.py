@@ -7,7 +7,7 @@ from typing import Any
 from flows import measure_steps, steps
 from flows.job import Job
 from flows.observer import Observer
-from flows.release_steps import compare, gate_policy
+from flows.release_steps import compare, gate_policy, gate_report
 from flows.version_measure import check_measurable, check_of_base, measure_version
 
 __all__ = ["evaluate_version"]
@@ -44,12 +44,7 @@ def evaluate_version(job: Job, ref: str, observer: Observer) -> dict[str, Any]:
     base = measure_steps.measure_base(job, data, decision, observer).document
     measured = measure_version(job, data, version, files, observer).document
     compared, policy = compare(job, base, measured), gate_policy(job)
-    report = {
-        **compared,
-        "policy": policy.to_dict(),
-        "seed": job.recipe.seed,
-        "files": version.manifest.file_digests,
-    }
+    report = gate_report(job, compared, version.manifest.file_digests)
     with Registry.open(job.home / "registry") as registry:
         registry.record_evaluation(version.digest, report)
         verdict = registry.check_gate(version.digest, policy, None)

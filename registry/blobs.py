@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from registry.errors import BlobCorrupted, FileRefused, RegistryPathError
 from registry.names import is_digest
+from registry.whole_file import flush_folder
 
 __all__ = ["BlobStore"]
 
@@ -149,11 +150,7 @@ class BlobStore:
         # Checkouts are hard links to blobs: without write permission an editor can't change both by accident.
         os.chmod(incoming, 0o444)
         os.replace(incoming, self.path(sha256))
-        folder = os.open(Path(self.path(sha256)).parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush_folder(Path(self.path(sha256)).parent)
 
     def _is_intact(self, sha256: str) -> bool:
         if self.size(sha256) is None:

@@ -25,6 +25,7 @@ from registry.blobs import BlobStore
 from registry.entities import Version
 from registry.errors import ExportRefused, RegistryPathError
 from registry.manifest import WHOLE_KINDS, FileEntry
+from registry.whole_file import flush_folder
 
 __all__ = [
     "CARD_FILE",
@@ -117,7 +118,7 @@ def write_folder(blobs: BlobStore, files: Mapping[str, Source], destination: Pat
                 os.fsync(stream.fileno())
                 total += stream.tell()
         for folder in {incoming, *((incoming / path).parent for path in files)}:
-            _flush(folder)
+            flush_folder(folder)
         # an empty folder gives way; one that has been filled meanwhile does not
         os.replace(incoming, destination)
     except OSError as error:
@@ -128,17 +129,8 @@ def write_folder(blobs: BlobStore, files: Mapping[str, Source], destination: Pat
         ) from error
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
-    _flush(destination.parent)
+    flush_folder(destination.parent)
     return total
-
-
-def _flush(folder: Path) -> None:
-    """Flush a folder's entries, so that they survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def hf_layout(version: Version, card: str) -> Layout:

@@ -140,7 +140,7 @@ class Registry(Upkeep):
                     continue
                 with writing(self._engine) as connection:
                     # under the lock, so that a collection has taken what it takes, or will see the row
-                    if all(self.blobs.size(entry.sha256) == entry.size for entry in manifest.files.values()):
+                    if not self._gone(manifest):
                         return insert_version(connection, name, manifest, actor)
         raise RegistryBusy(
             f"files of {name!r} were removed {STORE_ATTEMPTS} times while they were registered",
@@ -175,7 +175,7 @@ class Registry(Upkeep):
                 return existing
             with writing(self._engine) as connection:
                 # under the lock, so that a collection has taken what it takes, or will see the row
-                gone = {e.sha256 for e in manifest.files.values() if self.blobs.size(e.sha256) != e.size}
+                gone = self._gone(manifest)
                 if gone:
                     raise BlobsMissing(
                         f"contents that the manifest names were collected: {len(gone)} of {len(manifest.files)}",
@@ -183,6 +183,10 @@ class Registry(Upkeep):
                         next_step="send them, then register again",
                     )
                 return insert_version(connection, name, manifest, actor)
+
+    def _gone(self, manifest: Manifest) -> set[str]:
+        """Return the contents that were there and aren't; under the write lock no collection takes one."""
+        return {entry.sha256 for entry in manifest.files.values() if self.blobs.size(entry.sha256) != entry.size}
 
     def _store_files(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         self.blobs.sweep_incoming()

@@ -9,13 +9,14 @@ from pathlib import Path
 __all__ = ["flush_folder", "write_whole"]
 
 
-def write_whole(path: Path, content: bytes, *, replace: bool = True) -> bool:
+def write_whole(path: Path, content: bytes, *, replace: bool = True, mode: int = 0o666) -> bool:
     """Write a file beside its place and put it there once its bytes are on disk; its folder is flushed, too.
 
     Args:
         path: Where it belongs; the folder is there.
         content: Its bytes.
         replace: Whether it takes the place of one that is there.
+        mode: Its permissions, less those that the process masks; it never has others, not for a moment.
 
     Returns:
         Whether it was written: False where there is one that may not be replaced.
@@ -25,7 +26,8 @@ def write_whole(path: Path, content: bytes, *, replace: bool = True) -> bool:
     """
     aside = path.with_name(f".{path.name}.{os.urandom(16).hex()}")
     try:
-        with aside.open("xb") as stream:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

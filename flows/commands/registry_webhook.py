@@ -10,10 +10,10 @@ import click
 
 from flows.commands.group import VerbGroup
 from flows.commands.output import emit, json_option
-from flows.commands.registry_options import home_option
+from flows.commands.registry_options import home_option, open_registry
 
 if TYPE_CHECKING:
-    from registry.store import Registry
+    pass
 
 __all__ = ["webhook_group"]
 
@@ -26,14 +26,6 @@ def webhook_group() -> None:
     webhook-hosts.txt: a host, or host:port, a line, with the word private behind it where its addresses are not on the
     open internet.
     """
-
-
-def _open(home: Path) -> Registry:
-    from registry.lookup import Lookup
-    from registry.store import Registry
-
-    Lookup(home / "registry").close()  # says what to do where there is no registry, and makes nothing
-    return Registry.open(home / "registry", create=False)
 
 
 @webhook_group.command("add")
@@ -51,7 +43,7 @@ def add(url: str, events: str, from_start: bool, home: Path, as_json: bool) -> N
     """Tell URL of events from now on, and print the secret that signs them, once."""
     from registry.http.webhooks import Webhooks
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         patterns = [word for word in (part.strip() for part in events.split(",")) if word]
         position = 0 if from_start else registry.outbox_head()
         hook = Webhooks(registry.folder).add(url, patterns, position=position)
@@ -66,7 +58,7 @@ def list_webhooks(home: Path, as_json: bool) -> None:
     """List the webhooks, how far each has been told, and why one fails."""
     from registry.http.webhooks import Webhooks
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         head, rows = registry.outbox_head(), Webhooks(registry.folder).describe()
     emit({"head": head, "webhooks": rows}, as_json, _render)
 
@@ -79,7 +71,7 @@ def remove(webhook_id: str, home: Path, as_json: bool) -> None:
     """Remove a webhook."""
     from registry.http.webhooks import Webhooks
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         gone = Webhooks(registry.folder).remove(webhook_id)
     emit({"id": gone.id, "url": gone.url}, as_json, lambda d: f"webhook {d['id']} ({d['url']}) is removed")
 
@@ -92,7 +84,7 @@ def revive(webhook_id: str, home: Path, as_json: bool) -> None:
     """Try a webhook again that failed too often, from the event where it failed."""
     from registry.http.webhooks import Webhooks
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         place = Webhooks(registry.folder).revive(webhook_id)
     document = {"id": webhook_id, "position": place.position}
     emit(document, as_json, lambda d: f"webhook {d['id']} is tried again, behind event {d['position']}")
@@ -112,7 +104,7 @@ def deliver_command(home: Path, as_json: bool) -> None:
     """Deliver what is there now, failed tries included. Exit status 3 if one of them failed or is dead."""
     from registry.http.delivery import deliver
 
-    with _open(home) as registry:
+    with open_registry(home) as registry:
         rounds = [found.to_dict() for found in deliver(registry, again=True, most=None)]
     emit({"rounds": rounds}, as_json, _render_rounds)
     if any(found["error"] for found in rounds):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from registry.errors import RegistryBusy, RegistryPathError
+from registry.whole_file import write_whole
 
 __all__ = ["changing", "read_private", "write_private"]
 
@@ -52,18 +51,9 @@ def write_private(path: Path, document: Any) -> None:
     Raises:
         RegistryPathError: The folder can't be written.
     """
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump(document, stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_whole(path, json.dumps(document, indent=1).encode(), mode=0o600)
     except OSError as error:
         raise RegistryPathError(
             f"{path} can't be written: {error.strerror}", allowed="a folder with room that this user may write"

@@ -11,7 +11,12 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-__all__ = ["insert_only", "insert_rule", "prepare_rules", "string"]
+__all__ = ["insert_only", "insert_rule", "only_forward", "prepare_rules", "string"]
+
+
+def only_forward() -> None:
+    """Refuse to go back: what every migration has as its `downgrade`."""
+    raise NotImplementedError("a registry's schema only goes forward; restore a copy of the folder instead")
 
 
 def string(length: int) -> sa.types.TypeEngine[str]:

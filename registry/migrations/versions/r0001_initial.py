@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from registry.migrations.rules import insert_only, insert_rule, prepare_rules, string
+from registry.migrations.rules import insert_only, insert_rule, only_forward, prepare_rules, string
 
 revision = "0001"
 down_revision = None
@@ -136,6 +136,4 @@ def _create_tables() -> None:
     )
 
 
-def downgrade() -> None:
-    """Refuse: a registry only goes forward."""
-    raise NotImplementedError("a registry's schema only goes forward; restore a copy of the folder instead")
+downgrade = only_forward

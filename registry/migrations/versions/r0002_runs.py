@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from registry.migrations.rules import insert_only, string
+from registry.migrations.rules import insert_only, only_forward, string
 
 revision = "0002"
 down_revision = "0001"
@@ -38,6 +38,4 @@ def upgrade() -> None:
     )
 
 
-def downgrade() -> None:
-    """Refuse: a registry only goes forward."""
-    raise NotImplementedError("a registry's schema only goes forward; restore a copy of the folder instead")
+downgrade = only_forward

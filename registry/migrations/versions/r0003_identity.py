@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from registry.migrations.rules import insert_only, string
+from registry.migrations.rules import insert_only, only_forward, string
 
 revision = "0003"
 down_revision = "0002"
@@ -25,6 +25,4 @@ def upgrade() -> None:
     insert_only("identity", "id = NEW.id")
 
 
-def downgrade() -> None:
-    """Refuse: a registry only goes forward."""
-    raise NotImplementedError("a registry's schema only goes forward; restore a copy of the folder instead")
+downgrade = only_forward

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from registry.migrations.rules import insert_only, insert_rule, string
+from registry.migrations.rules import insert_only, insert_rule, only_forward, string
 
 revision = "0004"
 down_revision = "0003"
@@ -76,6 +76,4 @@ def upgrade() -> None:
     )
 
 
-def downgrade() -> None:
-    """Refuse: a registry only goes forward."""
-    raise NotImplementedError("a registry's schema only goes forward; restore a copy of the folder instead")
+downgrade = only_forward
