@@ -11,7 +11,7 @@ import click
 from components.runtime import quiet_libraries
 from flows.commands.group import VerbGroup
 from flows.commands.output import begin, emit_error
-from flows.interruption import Terminated, interruption, raise_on_sigterm, take_no_more_signals
+from flows.interruption import Terminated, interruption, raise_on_sigterm, stop_behind, take_no_more_signals
 
 __all__ = ["main"]
 
@@ -82,20 +82,21 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         status, raised = 2, error
-    except (click.Abort, KeyboardInterrupt, Terminated) as stop:
-        take_no_more_signals()
-        raised = interruption(isinstance(stop, Terminated), arguments)
-        click.echo(str(raised), err=True)
-        status = raised.exit_status
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        status, raised = _tell(error), error
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        if ended := stop_behind(error):
+            take_no_more_signals()
+            raised = interruption(isinstance(ended, Terminated), arguments)
+            click.echo(str(raised), err=True)
+            status = raised.exit_status
+        else:
+            if debug:
+                traceback.print_exc()
+            status, raised = _tell(error), error
     emit_error(raised, status, arguments)
     sys.exit(status)
 
 
-def _tell(error: Exception) -> int:
+def _tell(error: BaseException) -> int:
     """Say on standard error what went wrong, and return the exit status."""
     # registry and components have error trees of their own; both carry an exit_status
     status = getattr(error, "exit_status", None)

@@ -13,9 +13,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+import click
+
 from components.errors import TunewrightError
 
-__all__ = ["Interrupted", "Terminated", "interruption", "raise_on_sigterm", "sigterm_asked", "take_no_more_signals"]
+__all__ = [
+    "Interrupted",
+    "Terminated",
+    "interruption",
+    "raise_on_sigterm",
+    "sigterm_asked",
+    "stop_behind",
+    "take_no_more_signals",
+]
 
 # the steps that they finished are kept by content, and training has checkpoints
 RESUMING = ("run", "finetune", "compare-methods", "sweep")
@@ -65,6 +75,25 @@ def sigterm_asked() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
     if came:  # too late for the block to have been asked: what it made is there, and nothing more is begun
         raise Terminated
+
+
+def stop_behind(error: BaseException) -> BaseException | None:
+    """Return what ended the command from outside, where `error` is that or came up while it was handled, else None.
+
+    A library that meets the stop at a bad moment raises an error of its own over it: Prefect's task engine does, where
+    a task's run was not made yet.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        link = waiting.pop()
+        if link is None or id(link) in seen:
+            continue
+        if isinstance(link, KeyboardInterrupt | Terminated | click.Abort):
+            return link
+        seen.add(id(link))
+        waiting += (link.__cause__, link.__context__)
+    return None
 
 
 def take_no_more_signals() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from components.data import check
 from flows.cli import main
+from flows.interruption import Terminated
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -126,3 +127,35 @@ def test_a_signal_ends_a_command_with_its_own_status_and_a_document(
     assert ("goes on where it stopped" in error["next_step"]) is goes_on
     assert error["next_step"] in ended.stderr
     assert "--debug" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("stop", "word", "number"), [(Terminated, "terminated", 15), (KeyboardInterrupt, "interrupted", 2)]
+)
+def test_an_error_that_came_up_over_a_stop_is_the_stop(
+    stop: type[BaseException],
+    word: str,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Prefect's task engine fails so where a stop comes before the task's run was made."""
+
+    def stopped(**_settings: object) -> None:
+        try:
+            raise stop
+        except BaseException as met:
+            error = ValueError("Task run is not set")
+            error.__context__ = met
+            raise error from RuntimeError("and something else")
+
+    before = [(each, signal.getsignal(each)) for each in (signal.SIGTERM, signal.SIGINT)]
+    monkeypatch.setattr("flows.cli.cli.main", stopped)
+    try:
+        status, out, err = run(monkeypatch, capsys, "run", "recipe.yaml", "--json")
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
+    assert status == 128 + number
+    assert json.loads(out)["error"]["message"] == word
+    assert "Task run" not in err
