@@ -20,10 +20,13 @@ from components.models.blocks import decoder_blocks
 
 __all__ = ["BlockRate", "StepSpeed", "measure_step_speed"]
 
-# About how long one timing may take; a block of a large model takes longer in a single pass.
-TIMING_SECONDS = 0.25
+# About how long blocks are timed, and each smaller part; a block of a large model takes longer in a single pass. On a
+# shared machine the same pass takes half as long again a second later, so that blocks are timed for a while.
+BLOCKS_SECONDS = 4.0
+PART_SECONDS = 0.25
 LONGEST_PASS_SECONDS = 0.15
-REPETITIONS = (2, 9)
+# Rounds, at least, and as many as are enough once they took as long as a part.
+ROUNDS = (2, 24)
 SHORTEST_TOKENS = 32
 # Time of the output layer is in proportion to the tokens that go through it.
 OUTPUT_TOKENS = 64
@@ -42,10 +45,10 @@ class BlockRate:
     Attributes:
         sequences: Sequences at once.
         tokens: Tokens of each.
-        seconds: Median time.
-        forward_seconds: Median time of the forward pass without gradients.
+        seconds: Mean time: a run pays for its slow passes too, which a median would leave out.
+        forward_seconds: Mean time of the forward pass without gradients.
         flops: Operations of the pass, recomputation included.
-        spread: Half the distance between the fastest and the slowest pass, against the median.
+        spread: Standard deviation of the passes against their mean.
     """
 
     sequences: int
@@ -124,20 +127,21 @@ def measure_step_speed(
     dtype = getattr(torch, settings.dtype)
     product = _product_rate(config.hidden_size, dtype, device)
     weights = _block_weights(blocks[0])
-    rates: dict[tuple[int, int], BlockRate] = {}
+    shapes: list[tuple[int, int]] = []
     for length in lengths:
         # forward, backward to the input and, where weights are trained, to them; more when blocks are computed again
         passes = (3 if settings.method == "full" else 2) + gradient_checkpointing
         most = max(SHORTEST_TOKENS, int(LONGEST_PASS_SECONDS * product / (2 * passes * weights)))
         rows = max(1, min(sequences, most // length))
         shape = rows, min(length, most)
-        if shape not in rates:
-            rates[shape] = _block_rate(model, list(blocks), *shape, dtype, device, settings.attention)
+        if shape not in shapes:
+            shapes.append(shape)
+    rates = _block_rates(model, list(blocks), shapes, dtype, device, settings.attention)
     output = _output_seconds(config.hidden_size, vocabulary, min(max(1, labelled), OUTPUT_TOKENS), dtype, device)
     return StepSpeed(
         device=device,
         dtype=settings.dtype,
-        rates=tuple(rates.values()),
+        rates=rates,
         output_seconds=output * config.vocab_size / vocabulary,
         optimizer_seconds=_optimizer_seconds(blocks[0], model, device),
         product_flops_per_second=product,
@@ -210,12 +214,45 @@ def _block_weights(block: Any) -> int:
     return sum(p.numel() * (2 if type(p).__name__ == "Params4bit" else 1) for p in block.parameters() if p.dim() > 1)
 
 
-def _block_rate(
+def _block_rates(
+    model: Any, blocks: list[Any], shapes: list[tuple[int, int]], dtype: Any, device: str, attention: str
+) -> tuple[BlockRate, ...]:
+    """Time the blocks at each shape in turn: lengths follow each other as in training, and share what comes between."""
+    from components.memory.storages import StorageLog, tracking
+
+    work: list[Callable[[], None]] = []
+    flops: list[int] = []
+    for sequences, tokens in shapes:
+        both, forward = _passes(model, blocks, sequences, tokens, dtype, device, attention)
+        log = StorageLog()
+        with tracking(log):
+            both()  # the first pass also pays for set-up
+        work += (both, forward)
+        flops.append(log.flops // len(blocks))
+    times = _times_in_turn(work, device, BLOCKS_SECONDS)
+    rates = []
+    for index, (sequences, tokens) in enumerate(shapes):
+        whole, forward_alone = times[2 * index], times[2 * index + 1]
+        mean = statistics.fmean(whole)
+        rates.append(
+            BlockRate(
+                sequences,
+                tokens,
+                mean / len(blocks),
+                statistics.fmean(forward_alone) / len(blocks),
+                flops[index],
+                statistics.stdev(whole) / mean,
+            )
+        )
+    return tuple(rates)
+
+
+def _passes(
     model: Any, blocks: list[Any], sequences: int, tokens: int, dtype: Any, device: str, attention: str
-) -> BlockRate:
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return what runs the blocks at a shape: forward and backward, and forward without gradients."""
     import torch
 
-    from components.memory.storages import StorageLog, tracking
     from components.models.forward import hidden_states
     from components.models.soft_prompt import soft_prompt_of
 
@@ -256,14 +293,7 @@ def _block_rate(
         with torch.no_grad():
             forward()
 
-    log = StorageLog()
-    with tracking(log):
-        both()  # the first pass also pays for set-up
-    times = _times(both, device)
-    median, deep = statistics.median(times), len(blocks)
-    forward_seconds = statistics.median(_times(without_gradients, device))
-    spread = (max(times) - min(times)) / 2 / median
-    return BlockRate(sequences, tokens, median / deep, forward_seconds / deep, log.flops // deep, spread)
+    return both, without_gradients
 
 
 def _output_seconds(hidden_size: int, vocabulary: int, labelled: int, dtype: Any, device: str) -> float:
@@ -285,7 +315,7 @@ def _output_seconds(hidden_size: int, vocabulary: int, labelled: int, dtype: Any
         loss.backward()  # type: ignore[no-untyped-call]
 
     both()
-    return statistics.median(_times(both, device)) / labelled
+    return statistics.fmean(_times(both, device)) / labelled
 
 
 def _optimizer_seconds(block: Any, model: Any, device: str) -> float:
@@ -303,7 +333,7 @@ def _optimizer_seconds(block: Any, model: Any, device: str) -> float:
         optimizer.step()
 
     step()
-    return statistics.median(_times(step, device)) / sum(parameter.numel() for parameter in trained)
+    return statistics.fmean(_times(step, device)) / sum(parameter.numel() for parameter in trained)
 
 
 def _product_rate(hidden_size: int, dtype: Any, device: str) -> float:
@@ -317,19 +347,28 @@ def _product_rate(hidden_size: int, dtype: Any, device: str) -> float:
         torch.mm(states, layer)
 
     product()
-    return 2 * PRODUCT_TOKENS * hidden_size**2 / statistics.median(_times(product, device, TIMING_SECONDS / 4))
+    return 2 * PRODUCT_TOKENS * hidden_size**2 / statistics.median(_times(product, device, PART_SECONDS / 4))
 
 
-def _times(work: Callable[[], None], device: str, seconds: float = TIMING_SECONDS) -> list[float]:
+def _times(work: Callable[[], None], device: str, seconds: float = PART_SECONDS) -> list[float]:
     """Time some passes: at least a few, more while there is time."""
+    return _times_in_turn([work], device, seconds)[0]
+
+
+def _times_in_turn(work: list[Callable[[], None]], device: str, seconds: float) -> list[list[float]]:
+    """Time each of several, round after round: at least a few rounds, more while there is time."""
     import torch
 
-    fewest, most = REPETITIONS
-    times: list[float] = []
-    while len(times) < fewest or (sum(times) < seconds and len(times) < most):
-        started = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return times
+    fewest, enough = ROUNDS
+    times: list[list[float]] = [[] for _ in work]
+    began = time.perf_counter()
+    while True:
+        for each, taken in zip(work, times, strict=True):
+            started = time.perf_counter()
+            each()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - started)
+        rounds, passed = len(times[0]), time.perf_counter() - began
+        if rounds >= fewest and (passed >= seconds or (rounds >= enough and passed >= PART_SECONDS)):
+            return times

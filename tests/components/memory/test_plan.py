@@ -227,7 +227,9 @@ def test_a_plan_for_this_device_has_a_measured_time(ample: Any) -> None:
 def test_a_teacher_takes_memory_and_time(base: Path, ample: Any) -> None:
     document, alone = plan(base, teacher=base).to_dict(), ample.to_dict()
     assert document["breakdown"]["weights"] > 1.5 * alone["breakdown"]["weights"]
-    assert 0 < document["time"]["parts"]["teacher"] < document["time"]["parts"]["blocks"]
+    parts = document["time"]["parts"]
+    assert parts["teacher"] > 0
+    assert document["time"]["seconds"] == pytest.approx(sum(parts.values()), abs=0.01)
 
 
 def test_one_sequence_a_step_leaves_one_micro_batch(base: Path) -> None:
