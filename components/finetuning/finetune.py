@@ -226,7 +226,7 @@ def _finetune(
             identity=identity,
             optimizer=settings.optimizer,
             learning_rate=settings.learning_rate,
-            scheduler={"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
+            scheduler=settings.schedule,
             warmup_fraction=settings.warmup_fraction,
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,

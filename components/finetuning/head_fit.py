@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from components.errors import TunewrightError
+from components.finetuning.learning_rate import rate_schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +107,6 @@ def fit(
         TunewrightError: A loss that isn't finite.
     """
     import torch
-    from transformers import get_scheduler
 
     features, targets = train
     rows = features.shape[0]
@@ -114,9 +114,8 @@ def fit(
     epochs = max(1, math.ceil(settings.epochs))
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     total = epochs * per_epoch
-    scheduler = get_scheduler(
-        settings.schedule, optimizer, num_warmup_steps=round(settings.warmup_fraction * total), num_training_steps=total
-    )
+    warmup_steps = round(settings.warmup_fraction * total)
+    scheduler = rate_schedule(settings.schedule, optimizer, warmup_steps=warmup_steps, steps=total)
     loss_of = _loss(settings, targets)
     generator = torch.Generator().manual_seed(settings.seed)
     started = time.perf_counter()

@@ -36,7 +36,6 @@ OUTPUT_TOLERANCE = 1e-5
 LEAST_CHANGE = 1e-6
 # A feature that varies less than this is constant, and standardised to nothing.
 LEAST_SCALE = 1e-6
-SCHEDULES = {"constant": "constant_with_warmup"}
 
 
 def feature_workload(base_folder: Path, rows: Sequence[Row], dev_rows: Sequence[Row], max_tokens: int) -> Workload:
@@ -310,7 +309,7 @@ def _fit(
         FitSettings(
             classes=len(config.labels),
             learning_rate=settings.learning_rate,
-            schedule=SCHEDULES.get(settings.schedule, settings.schedule),
+            schedule=settings.schedule,
             warmup_fraction=settings.warmup_fraction,
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_utils import SchedulerType
 
 from components.data.packing import Layout, PackedSequence
 from components.errors import TunewrightError
@@ -28,6 +29,7 @@ from components.finetuning import checkpoint, guards, shards
 from components.finetuning.best import ANSWERING_SECONDS, DEV_LOSS, DEV_SCORE, BestWeights
 from components.finetuning.checkpoint import Checkpoint, load_tensors
 from components.finetuning.distill import Teacher
+from components.finetuning.learning_rate import rate_schedule
 from components.finetuning.loss import forward_loss
 from components.finetuning.out_of_memory import EffectiveBatch, Split, told_clearly
 from components.finetuning.processes import (
@@ -96,6 +98,7 @@ class ScheduledTrainer(Trainer):
         arguments: What `transformers.Trainer` takes.
     """
 
+    lr_scheduler: Any
     # what compute_loss returns is divided by the effective batch's sum of weights already
     loss_is_scaled_for_ga = True
 
@@ -145,6 +148,17 @@ class ScheduledTrainer(Trainer):
         if self.processes.count == 1:
             return super().get_train_dataloader()
         return torch.utils.data.DataLoader(self.train_dataset, batch_size=1, collate_fn=self.data_collator)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.lr_scheduler is None:
+            self.lr_scheduler = rate_schedule(
+                SchedulerType(self.args.lr_scheduler_type).value,
+                optimizer or self.optimizer,
+                warmup_steps=self.args.get_warmup_steps(num_training_steps),
+                steps=num_training_steps,
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         # accelerate would copy more than training takes, and refuses what is parted already
