@@ -24,7 +24,7 @@ from flows.job import Job
 from flows.observer import Observer, step_detail
 from flows.open_job import open_job
 from flows.release_steps import compare
-from flows.run_settings import processes, run_settings
+from flows.run_settings import processes, run_settings, sent_dtype
 from flows.step_store import source_digest
 
 __all__ = ["multitask", "task_jobs"]
@@ -206,6 +206,7 @@ def _train(
     reads = {
         **identity,
         "settings": what_decides(settings),
+        "sent": sent_dtype(job, settings),
         "dev": [digest_of([row.to_dict() for row in dev]), section.dev_passes],
         "code": source_digest(("components/finetuning", "components/data", "components/models")),
     }

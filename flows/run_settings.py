@@ -28,6 +28,7 @@ __all__ = [
     "rope_scaling",
     "rows_of_a_sequence",
     "run_settings",
+    "sent_dtype",
     "shared_work",
 ]
 
@@ -165,6 +166,14 @@ def shared_work(job: Job) -> dict[str, Any]:
         return {}
     way = {"ddp": "data-parallel", "fsdp": "fsdp"}[job.recipe.finetune.parallel]
     return {"devices": count, "sharding": way, "together": True}
+
+
+def sent_dtype(job: Job, settings: FinetuneSettings) -> str | None:
+    """Return what whole weights are rounded to before processes send them to each other; None: nothing is."""
+    from components.finetuning.shards import gathered_dtype
+
+    parted = job.recipe.finetune.parallel == "fsdp" and processes(job) > 1
+    return gathered_dtype(settings) if parted else None
 
 
 def rope_scaling(job: Job) -> RopeScaling | None:

@@ -36,6 +36,7 @@ from flows.run_settings import (
     rope_scaling,
     rows_of_a_sequence,
     run_settings,
+    sent_dtype,
     shared_work,
 )
 from flows.step_reads import model_reads, prompting_reads, split_digest, task_reads
@@ -337,8 +338,9 @@ def _training_reads(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> dic
     return {
         **_identity(job, data),
         **model_reads(job),
-        # how many processes share it, and how, decides nothing
+        # how many processes share it decides nothing, nor how, but for what they round before it is sent
         "settings": what_decides(run_settings(job, plan)),
+        "sent": sent_dtype(job, run_settings(job, plan)),
         "dev": every_dev_row or what_dev_decides(dev_settings(job), job.dev_loss_rows, dev_task(job)),
         "dev metric": _dev_metric_reads(job, data),
         "torchao": torchao_version() if job.recipe.finetune.quantization_aware else None,

@@ -21,6 +21,7 @@ __all__ = ["REPORTERS", "Reporting", "check_reporting", "continued_curves", "rep
 
 # reporter -> the module that it needs
 REPORTERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
+MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 PASSWORD = re.compile(r"://[^/@\s]+@")
 
 
@@ -118,7 +119,10 @@ def _mlflow_run(reporting: Reporting, folder: Path) -> Iterator[None]:
             mlflow.set_tracking_uri(None)
 
     with _ended(end):
-        with _told("MLflow", mlflow.exceptions.MlflowException, "check MLFLOW_TRACKING_URI, or leave it unset"):
+        with (
+            _few_retries(),
+            _told("MLflow", mlflow.exceptions.MlflowException, "check MLFLOW_TRACKING_URI, or leave it unset"),
+        ):
             if own_store:
                 mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
                 if mlflow.get_experiment_by_name(project) is None:
@@ -128,6 +132,19 @@ def _mlflow_run(reporting: Reporting, folder: Path) -> Iterator[None]:
             if "MLFLOW_RUN_ID" not in os.environ:
                 mlflow.start_run(run_name=reporting.run)
         yield
+
+
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """Have MLflow try an address once more, where nobody says otherwise: by itself it goes on for minutes."""
+    if MLFLOW_RETRIES in os.environ:
+        yield
+        return
+    os.environ[MLFLOW_RETRIES] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[MLFLOW_RETRIES]
 
 
 @contextmanager

@@ -30,7 +30,9 @@ def job(project: Project, *overrides: str) -> Job:
     return open_job(load_recipe(project(), None, overrides), home())
 
 
-def test_number_way_and_cut_are_not_in_the_key_of_a_training(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_way_and_cut_are_in_the_key_of_a_training_only_where_they_round(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("flows.steps.split_digest", lambda job, data, split: split)
     alone = {"method": "lora", "dtype": "float32", "optimizer": "adamw", "devices": 1}
     one = {**alone, "micro_batch_size": 2, "gradient_accumulation_steps": 1, "gradient_checkpointing": True}
@@ -38,6 +40,10 @@ def test_number_way_and_cut_are_not_in_the_key_of_a_training(project: Project, m
     plain, shared = job(project), job(project, *TWO)
     assert training_key(plain, {}, one) == training_key(shared, {}, two)
     assert training_key(plain, {}, one) != training_key(plain, {}, {**one, "dtype": "bfloat16"})
+    # whole weights in 16 bits are rounded before they are sent, which a single process doesn't do
+    whole = {"method": "full", "dtype": "bfloat16"}
+    assert training_key(plain, {}, {**one, **whole}) != training_key(shared, {}, {**two, **whole})
+    assert training_key(plain, {}, {**one, "method": "full"}) == training_key(shared, {}, {**two, "method": "full"})
     # a step's sequences are the same, whoever takes them
     assert run_settings(shared, two).gradient_accumulation_steps == 2
 

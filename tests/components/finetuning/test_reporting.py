@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from components.errors import InputError
 from components.finetuning import reporting
@@ -21,6 +22,8 @@ from components.finetuning.finetune import DevSettings, FinetuneResult, StoppedE
 from components.finetuning.reporting import Reporting, check_reporting, reported
 from components.models.tiny import make_tiny
 from tests.components.finetuning.conftest import rows, settings
+
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +141,28 @@ def test_a_run_that_is_stopped_is_closed_with_mlflow(base: Path, tmp_path: Path)
     (kept,) = client.search_runs([client.get_experiment_by_name("sql").experiment_id])
     assert kept.info.status == "FAILED"
     assert mlflow.active_run() is None
+
+
+def test_an_mlflow_server_that_is_not_there_is_told_after_one_retry(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv(RETRIES, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
+    asked: list[str | None] = []
+    send = requests.Session.request
+
+    def spy(self: Any, *arguments: Any, **named: Any) -> Any:
+        asked.append(os.environ.get(RETRIES))
+        return send(self, *arguments, **named)
+
+    monkeypatch.setattr(requests.Session, "request", spy)
+    with pytest.raises(InputError, match="MLflow can't be told") as refused:
+        run(base, tmp_path / "run", "mlflow")
+    assert "secret" not in str(refused.value)
+    assert asked
+    assert set(asked) == {"1"}
+    assert RETRIES not in os.environ
 
 
 def test_wandb_keeps_the_run_below_its_folder_when_it_is_offline(
