@@ -25,7 +25,7 @@ __all__ = ["BlockRate", "StepSpeed", "measure_step_speed"]
 BLOCKS_SECONDS = 4.0
 PART_SECONDS = 0.25
 LONGEST_PASS_SECONDS = 0.15
-# Rounds, at least, and as many as are enough once they took as long as a part.
+# Rounds, at least and at most.
 ROUNDS = (2, 24)
 SHORTEST_TOKENS = 32
 # Time of the output layer is in proportion to the tokens that go through it.
@@ -370,5 +370,5 @@ def _times_in_turn(work: list[Callable[[], None]], device: str, seconds: float) 
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - started)
         rounds, passed = len(times[0]), time.perf_counter() - began
-        if rounds >= fewest and (passed >= seconds or (rounds >= enough and passed >= PART_SECONDS)):
+        if rounds >= fewest and (passed >= seconds or rounds >= enough):
             return times
