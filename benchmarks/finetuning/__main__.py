@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--workload", choices=tuple(WORKLOADS), default="mixed")
     parser.add_argument("--steps", type=int, default=3, help="of 8 rows each")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="contestants whose name holds this text")
+    parser.add_argument("--only", action="append", default=[], help="contestants whose name holds this; repeatable")
     parser.add_argument("--rows", type=Path, default=Path("data/text2sql/train.jsonl"))
     parser.add_argument("--json", type=Path, help="write the rows here as well")
     arguments = parser.parse_args()
@@ -64,7 +64,9 @@ def main() -> None:
         given, ordered = Path(scratch) / "given.jsonl", Path(scratch) / "ordered.jsonl"
         for file, those in ((given, rows), (ordered, _in_our_order(tokenizer, rows))):
             file.write_text("".join(json.dumps(_document(row)) + "\n" for row in those))
-        for name in (name for name in CONTESTANTS if arguments.only in name):
+        for name in (
+            name for name in CONTESTANTS if not arguments.only or any(text in name for text in arguments.only)
+        ):
             # ours puts them into its own order, in which the others get them
             file = given if name.startswith("Tunewright") else ordered
             spec = Spec(name, arguments.method, arguments.dtype, str(folder), str(file), arguments.threads)
@@ -106,7 +108,7 @@ def _measured(spec: Spec) -> dict[str, Any]:
 def _line(row: dict[str, Any], first: dict[str, Any]) -> str:
     losses = " ".join(f"{loss:.4f}" for loss in row["losses"])
     return (
-        f"{row['name']:<32} {row['tokens_per_second']:6.0f} tokens/s  "
+        f"{row['name']:<34} {row['tokens_per_second']:6.0f} tokens/s  "
         f"{row['tokens_per_second'] / first['tokens_per_second']:5.2f} x  "
         f"{row['peak_bytes'] / 2**20:7,.0f} MiB  {row['peak_bytes'] / first['peak_bytes']:4.2f} x  losses {losses}"
     )

@@ -233,6 +233,7 @@ CONTESTANTS: dict[str, Run] = {
     ),
     "transformers and peft": plain,
     "Tunewright, one row a sequence": lambda spec, rows: ours(spec, rows, 1),
+    "Tunewright, half a step a sequence": lambda spec, rows: ours(spec, rows, ROWS_PER_STEP // 2),
     "Tunewright": lambda spec, rows: ours(spec, rows, ROWS_PER_STEP),
 }
 # as it comes it has no settings of the process either
