@@ -181,13 +181,15 @@ def _finetune(
                 # a device need not hold all of what it will hold a part of
                 device="cpu" if processes.sharded else None,
             )
+        probe = schedule.steps[0][0][0]
+        plain = saving.probed(base, probe) if saving.takes_weights(settings.attachment) else None
         model = method.attach(base, settings.attachment)
         untrained = saving.keep_untrained(model, settings.attachment, run_folder, write=processes.first)
         guards.check_before(model, tokenizer, encoded, schedule.positions)
         trainable, total = guards.trainable_counts(model)
-        probe = schedule.steps[0][0][0]
         # before a checkpoint is loaded: what training changes is told from here
         start = saving.probed(model, probe)
+        rounded = 0.0 if plain is None else float((start - plain).abs().max())
         watch = ProgressWatch(schedule, progress, memory.so_far)
         best = BestWeights(run_folder, dev, say)
         layout = batch_layout(model, settings.kernels)
@@ -286,7 +288,7 @@ def _finetune(
         def check(trained: Any) -> float:
             return saving.check_saved(
                 trained, method, base_folder, weights, probe, start, dtype, fresh=untrained is not None,
-                rope_scaling=settings.rope_scaling, device="cpu" if processes.sharded else None,
+                rounded=rounded, rope_scaling=settings.rope_scaling, device="cpu" if processes.sharded else None,
             )  # fmt: skip
 
         def save(trained: Any) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from components.finetuning.settings import FinetuneSettings
     from components.models.rope import RopeScaling
 
-__all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "kind_of", "probed", "rebuild", "save"]
+__all__ = ["LOGIT_TOLERANCE", "check_saved", "keep_untrained", "kind_of", "probed", "rebuild", "save", "takes_weights"]
 
 # reloaded float32 weights are the same bits; kernels may sum in another order
 LOGIT_TOLERANCE = 1e-4
@@ -40,6 +40,11 @@ def kind_of(method: Method, settings: MethodSettings) -> str:
     return "quantized" if isinstance(settings, FullSettings) and settings.quantization_aware else method.kind
 
 
+def takes_weights(settings: MethodSettings) -> bool:
+    """Tell whether what is attached takes a part of the base's weights with it (PiSSA)."""
+    return isinstance(settings, LoraSettings) and settings.start == "pissa"
+
+
 def keep_untrained(model: Any, settings: MethodSettings, run_folder: Path, *, write: bool = True) -> Path | None:
     """Write the adapter down as it begins, where it took a part of the base's weights with it (PiSSA).
 
@@ -52,7 +57,7 @@ def keep_untrained(model: Any, settings: MethodSettings, run_folder: Path, *, wr
     Returns:
         Its folder, or None where the base is untouched.
     """
-    if not (isinstance(settings, LoraSettings) and settings.start == "pissa"):
+    if not takes_weights(settings):
         return None
     from components.models.adapters import save_adapter
 
@@ -181,6 +186,7 @@ def check_saved(
     dtype: str,
     *,
     fresh: bool = False,
+    rounded: float = 0.0,
     rope_scaling: RopeScaling | None = None,
     device: str | None = None,
 ) -> float:
@@ -196,6 +202,8 @@ def check_saved(
         start: What the model said of it before the first step, as `probed` gave it.
         dtype: Of the weights that were not trained.
         fresh: Load an adapter on a base of its own: the one in memory isn't the base that it is bound to.
+        rounded: How far a logit moved when a part of the base's weights was taken out and put beside them, which is
+            nothing but rounding what is left: the base as it is doesn't have that.
         rope_scaling: How the base's positions were scaled.
         device: Where another whole model is loaded; None for the accelerator where there is one.
 
@@ -231,7 +239,7 @@ def check_saved(
     else:
         with adapter_in_its_place(model, folder) as replaced:
             saved = probed(replaced, probe)
-    _compare(in_memory, saved, dtype, "the saved weights", "the trained ones")
+    _compare(in_memory, saved, dtype, "the saved weights", "the trained ones", rounded)
     change = float((in_memory - start.to(in_memory.device)).abs().max())
     if change < LEAST_CHANGE:
         raise TunewrightError(
@@ -241,14 +249,14 @@ def check_saved(
     return change
 
 
-def _compare(expected: Tensor, found: Tensor, dtype: str, what: str, with_what: str) -> None:
+def _compare(expected: Tensor, found: Tensor, dtype: str, what: str, with_what: str, rounded: float = 0.0) -> None:
     """Hold two models' logits against each other.
 
     Raises:
         TunewrightError: They differ by more than kernels do.
     """
     # bfloat16 keeps 8 bits: two kernels may differ in the last of them
-    tolerance = LOGIT_TOLERANCE if dtype == "float32" else 2**-6 * float(expected.abs().max())
+    tolerance = rounded + (LOGIT_TOLERANCE if dtype == "float32" else 2**-6 * float(expected.abs().max()))
     difference = float((found - expected).abs().max())
     if not difference <= tolerance:
         raise TunewrightError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from components.data.packing import collate, pack_rows
 from components.data.rows import Message
 from components.errors import InputError, TunewrightError
 from components.evaluation.generation import generate
+from components.finetuning import saving
 from components.finetuning.bottleneck import BottleneckSettings
 from components.finetuning.finetune import FinetuneResult, finetune
 from components.finetuning.full import FullSettings
@@ -278,3 +280,28 @@ def test_what_contradicts_itself_is_refused_before_training(
     with pytest.raises(InputError, match=problem):
         finetune(base, rows(), [], chosen, run_folder=tmp_path, identity={"data": "d"})
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("case", ["pissa", "lora"])
+def test_what_a_start_rounds_of_the_base_is_allowed_for(
+    case: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In 16 bits PiSSA's start moves logits by more than kernels do, and what is saved is for the base as it is."""
+    allowed: list[float] = []
+    compare = saving._compare
+
+    def spy(*arguments: Any) -> None:
+        allowed.append(arguments[5])
+        compare(*arguments)
+
+    monkeypatch.setattr(saving, "_compare", spy)
+    train(base, tmp_path, case, dtype="bfloat16")
+    method, attachment, _ = CASES[case]
+    plain = load_model(base, dtype="bfloat16")
+    probe = pack_rows([encode(load_tokenizer(base), row.messages, prompt_loss_weight=0.0) for row in rows(2)])
+    before = saving.probed(plain, probe)
+    moved = float((saving.probed(METHODS[method].attach(plain, attachment), probe) - before).abs().max())
+    # another sequence than the run's own, of the same size
+    assert (moved > 0) == (allowed[0] > 0) == (case == "pissa")
+    assert len(allowed) == 1
+    assert allowed[0] <= 10 * moved
