@@ -436,6 +436,7 @@ def gate_policy(job: Job) -> Policy:
         max_suite_drop=section.max_suite_drop,
         min_rows=section.min_rows,
         min_suites=len(job.recipe.evaluation.suites),
+        required_approvals=section.required_approvals,
     )
 
 

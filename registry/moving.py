@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from registry import audit, lifecycle, promotion
+from registry.approvals import consent_to_demotion, consent_to_rollback
+from registry.approving import missing, refuse
 from registry.database import query_on, writing
 from registry.entities import AliasChange
-from registry.errors import GateRefused, RollbackRefused
+from registry.errors import ApprovalsMissing, GateRefused, RollbackRefused
 from registry.gate import Policy
 from registry.lookup import Query, resolve_digest, resolve_reference
 from registry.names import check_alias, check_name, check_text
@@ -52,6 +54,7 @@ class Moving(Opened):
 
         Raises:
             GateRefused: The policy isn't satisfied; lists every reason. The refusal is audited.
+            ApprovalsMissing: Nothing but approvals is missing, which the alias or the policy asks for.
             VersionDeprecated, VersionRetired: No alias takes the version.
             PolicyInvalid: The policy in the evaluation can't be used.
             AliasConflict: The alias moved; names the current revision.
@@ -84,8 +87,14 @@ class Moving(Opened):
             audit.append(
                 connection, at=audit.now(), actor=actor, action="refuse", subject=version.label, payload=payload
             )
+        problem = f"{version.label} may not become {version.name}@{alias}"
+        consent = ruling.consent
+        if consent is not None and consent.missing and len(verdict.reasons) == 1:
+            raise ApprovalsMissing(
+                problem, reasons=verdict.reasons, gate=verdict, allowed=consent.allowed, next_step=consent.next_step
+            )
         raise GateRefused(
-            f"{version.label} may not become {version.name}@{alias}",
+            problem,
             reasons=verdict.reasons,
             gate=verdict,
             allowed="versions whose newest evaluation satisfies the policy",
@@ -114,6 +123,7 @@ class Moving(Opened):
 
         Raises:
             RollbackRefused: No reason, or a target that never held the alias or holds it now.
+            ApprovalsMissing: The alias is protected, and asks for more approvals.
             AliasNotFound, AliasConflict, VersionNotFound: As `promote`.
         """
         check_name(name)
@@ -127,8 +137,14 @@ class Moving(Opened):
             resolve_reference(query, name)  # an unknown model is told before its missing alias
             target = None if to is None else _target_number(query, name, to)
             change = promotion.plan_rollback(query, name, alias, target, expected_revision)
-            self._check_presence(resolve_digest(query, str(change.digest)))
-            return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+            version = resolve_digest(query, str(change.digest))
+            self._check_presence(version)
+            consent = consent_to_rollback(query, version, alias)
+            if consent is None or not consent.missing:
+                change = replace(change, approvals=consent)
+                return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+            refuse(connection, consent, actor)
+        raise missing(f"{name}@{alias} may not go back to {version.label}", consent)
 
     def demote(
         self, name: str, alias: str, *, actor: str, reason: str, expected_revision: int | None = None
@@ -147,6 +163,7 @@ class Moving(Opened):
 
         Raises:
             ReasonMissing: No reason.
+            ApprovalsMissing: The alias is protected, and asks for more approvals.
             AliasNotFound, AliasConflict, VersionNotFound: As `promote`.
         """
         check_name(name)
@@ -158,7 +175,13 @@ class Moving(Opened):
             query = query_on(connection)
             resolve_reference(query, name)  # an unknown model is told before its missing alias
             change = promotion.plan_demotion(query, name, alias, expected_revision)
-            return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+            version = resolve_digest(query, str(change.previous_digest))
+            consent = consent_to_demotion(query, version, alias)
+            if consent is None or not consent.missing:
+                change = replace(change, approvals=consent)
+                return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+            refuse(connection, consent, actor)
+        raise missing(f"{name}@{alias} may not be taken away from {version.label}", consent)
 
 
 def _target_number(query: Query, name: str, to: str | int) -> int:

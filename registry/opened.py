@@ -1,7 +1,7 @@
 """A registry that is opened: its folder, its bytes and its database. The parts of its door stand on this.
 
-`recording.py` writes what was made and measured, `moving.py` moves aliases, `upkeep.py` is what comes afterwards,
-`reading.py` looks up; `store.py` makes one class of them.
+`recording.py` writes what was made and measured, `moving.py` moves aliases, `approving.py` is for those that several
+people answer for, `upkeep.py` is what comes afterwards, `reading.py` looks up; `store.py` makes one class of them.
 """
 
 from __future__ import annotations

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 
-from registry import audit, promotion
+from registry import audit
 from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
 from registry.gate import GateResult, Policy
 from registry.lineage import Lineage, trace, trained_on
 from registry.lookup import query_alias, query_revision
 from registry.names import check_alias
 from registry.opened import Opened
+from registry.promotion import judge
+from registry.reports import evaluations_of
 from registry.runs import EVERY, Run, query_runs
 from registry.search import Model, query_models, search_versions
 from registry.standing import Standing, standing_of
@@ -120,7 +122,7 @@ class Reading(Opened):
 
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
-        return promotion.evaluations_of(self._lookup.query, self.resolve(ref))
+        return evaluations_of(self._lookup.query, self.resolve(ref))
 
     def check_gate(self, ref: str, policy: Policy | None = None, alias: str | None = None) -> GateResult:
         """Return the verdict that a promotion would come to now; nothing is written.
@@ -128,8 +130,8 @@ class Reading(Opened):
         Args:
             ref: The version.
             policy: As in `promote`.
-            alias: Hold the version against what this alias holds, too; None, or an alias that isn't there, compares
-                with nothing.
+            alias: Hold the version against what this alias holds, and ask for the approvals that it needs there; None
+                compares with nothing and asks for none.
 
         Raises:
             PolicyInvalid: The policy in the evaluation can't be used.
@@ -138,7 +140,7 @@ class Reading(Opened):
         version = self.resolve(ref)
         query = self._lookup.query
         state = None if alias is None else query_alias(query, version.name, check_alias(alias))
-        return promotion.judge(query, version, state, policy).verdict
+        return judge(query, version, state, policy, alias).verdict
 
     def standing(self, ref: str) -> Standing:
         """Say whether a version is proven: by an alias that points at it, or by its newest report.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import audit, promotion
+from registry import audit
 from registry.canonical import canonical_json, sha256_text
 from registry.database import query_on, writing
 from registry.entities import Evaluation, Version
@@ -21,6 +21,7 @@ from registry.manifest import Manifest, open_regular, require_files
 from registry.names import check_name, check_text
 from registry.opened import Opened
 from registry.registration import check_stored, find_existing, find_parents, insert_version
+from registry.reports import newest_evaluation
 from registry.runs import Run, insert_run
 from registry.scan import scan
 from registry.schema import evaluations
@@ -204,7 +205,7 @@ class Recording(Opened):
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_digest(query, version_digest)
-            newest = promotion.newest_evaluation(query, version)
+            newest = newest_evaluation(query, version)
             try:
                 whole = {**newest.report, **report} if over_newest and newest is not None else dict(report)
                 text = canonical_json(whole)
@@ -221,7 +222,7 @@ class Recording(Opened):
             )
             payload = {"digest": version.digest, "evaluation": digest}
             audit.append(connection, at=at, actor=actor, action="evaluate", subject=version.label, payload=payload)
-            written = promotion.newest_evaluation(query, version)
+            written = newest_evaluation(query, version)
             assert written is not None
             return written
 

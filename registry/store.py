@@ -1,9 +1,10 @@
-"""The registry's one door, made of its parts: recording, moving, upkeep, reading; and the bytes on their way out."""
+"""The registry's one door, made of its parts (`opened.py` lists them); and the bytes on their way out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from registry.approving import Approving
 from registry.checkout import check_out
 from registry.errors import BlobCorrupted
 from registry.layout import CHECKOUTS
@@ -17,7 +18,7 @@ from registry.verification import Verification, verify
 __all__ = ["Registry"]
 
 
-class Registry(Recording, Moving, Upkeep, Reading):
+class Registry(Recording, Moving, Approving, Upkeep, Reading):
     """The source of truth for models in one folder. Safe to share between threads and between processes."""
 
     def checkout(self, ref: str, dest: Path | str | None = None) -> Path:
