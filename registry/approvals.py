@@ -26,6 +26,7 @@ __all__ = [
     "Approval",
     "Approvals",
     "Matter",
+    "asked_for_promotion",
     "consent_to_demotion",
     "consent_to_promotion",
     "consent_to_rollback",
@@ -261,6 +262,15 @@ def consent_to_promotion(
 
     A caller's own policy takes nothing away from what the version was recorded with.
     """
+    required, self_approval = asked_for_promotion(query, version, alias, policy, evaluation)
+    matter = promotion_matter(query, version, alias, policy, evaluation)
+    return weigh(query, matter, required, self_approval=self_approval)
+
+
+def asked_for_promotion(
+    query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
+) -> tuple[int, bool]:
+    """Return how many approvals a promotion needs, and whether that of whoever registered the version counts."""
     protection = query_protection(query, version.name, alias)
     recorded = None if evaluation is None else evaluation.report.get("policy")
     asked = recorded.get("required_approvals") if isinstance(recorded, dict) else None
@@ -269,8 +279,7 @@ def consent_to_promotion(
         policy.required_approvals,
         asked if type(asked) is int else 0,
     )
-    matter = promotion_matter(query, version, alias, policy, evaluation)
-    return weigh(query, matter, required, self_approval=protection is not None and protection.self_approval)
+    return required, protection is not None and protection.self_approval
 
 
 def consent_to_rollback(query: Query, version: Version, alias: str) -> Approvals | None:

@@ -90,8 +90,14 @@ class Moving(Opened):
         problem = f"{version.label} may not become {version.name}@{alias}"
         consent = ruling.consent
         if consent is not None and consent.missing and len(verdict.reasons) == 1:
+            recorded = None if ruling.evaluation is None else ruling.evaluation.report.get("policy")
+            own = policy is not None and policy.to_dict() != recorded
             raise ApprovalsMissing(
-                problem, reasons=verdict.reasons, gate=verdict, allowed=consent.allowed, next_step=consent.next_step
+                problem,
+                reasons=verdict.reasons,
+                gate=verdict,
+                allowed=consent.allowed + (" under this very policy" if own else ""),
+                next_step=consent.next_step + (", with --policy, as here" if own else ""),
             )
         raise GateRefused(
             problem,

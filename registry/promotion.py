@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection
 
 from registry import audit
-from registry.approvals import Approvals, consent_to_promotion
+from registry.approvals import Approvals, asked_for_promotion, consent_to_promotion
 from registry.canonical import canonical_json
 from registry.database import query_on
 from registry.entities import AliasChange, AliasState, Evaluation, Version
@@ -40,7 +40,7 @@ class Ruling:
     policy_from: str  # "caller", "evaluation" (the policy recorded in the judged report) or "defaults"
     evaluation: Evaluation | None
     champion_evaluation: Evaluation | None  # of the other version that the alias holds, if that was evaluated
-    consent: Approvals | None = None  # where the version would come to an alias
+    consent: Approvals | None = None  # where the alias or the policy asks for approvals
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ruling as plain JSON; reports are named by their digests."""
@@ -85,10 +85,9 @@ def judge(
         against = comparable_evaluation(query, holder, report)
         champion = Champion(holder.label, None if against is None else against.report)
     verdict = check(policy, report, champion)
-    if alias is not None and moves:
+    if alias is not None and moves and asked_for_promotion(query, version, alias, policy, evaluation)[0]:
         consent = consent_to_promotion(query, version, alias, policy, evaluation)
-        if consent.required:
-            verdict = verdict.with_check(consent.check())
+        verdict = verdict.with_check(consent.check())
     return Ruling(verdict, policy, policy_from, evaluation, against, consent)
 
 
@@ -279,7 +278,7 @@ def write_change(
         "evaluation": None if evaluation is None else evaluation.digest,
         "gate": gate,
     }
-    if change.approvals is not None and change.approvals.required:
+    if change.approvals is not None:
         payload["approvals"] = [asdict(one) for one in change.approvals.approvals if one.counts]
     subject = f"{change.name}@{change.alias}"
     audit.append(connection, at=change.at, actor=actor, action=change.action, subject=subject, payload=payload)

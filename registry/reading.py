@@ -124,7 +124,9 @@ class Reading(Opened):
         """Return the reports recorded for a version, newest first."""
         return evaluations_of(self._lookup.query, self.resolve(ref))
 
-    def check_gate(self, ref: str, policy: Policy | None = None, alias: str | None = None) -> GateResult:
+    def check_gate(
+        self, ref: str, policy: Policy | None = None, alias: str | None = None, *, approvals: bool = True
+    ) -> GateResult:
         """Return the verdict that a promotion would come to now; nothing is written.
 
         Args:
@@ -132,6 +134,7 @@ class Reading(Opened):
             policy: As in `promote`.
             alias: Hold the version against what this alias holds, and ask for the approvals that it needs there; None
                 compares with nothing and asks for none.
+            approvals: False asks for none there, either: what is measured alone.
 
         Raises:
             PolicyInvalid: The policy in the evaluation can't be used.
@@ -140,7 +143,7 @@ class Reading(Opened):
         version = self.resolve(ref)
         query = self._lookup.query
         state = None if alias is None else query_alias(query, version.name, check_alias(alias))
-        return judge(query, version, state, policy, alias).verdict
+        return judge(query, version, state, policy, alias if approvals else None).verdict
 
     def standing(self, ref: str) -> Standing:
         """Say whether a version is proven: by an alias that points at it, or by its newest report.

@@ -182,7 +182,7 @@ def _render_approvals(document: dict[str, Any]) -> str:
         "unprotect": f"a weaker protection of {target}",
     }[document["act"]]
     missing = f", {document['missing']} missing" if document["missing"] else ""
-    lines = [f"{what}: {len(document['given'])} approvals of {document['required']} that are asked for{missing}"]
+    lines = [f"{what}: {len(document['given'])} of {document['required']} approvals{missing}"]
     for one in document["approvals"]:
         said = "" if one["counts"] else f"  (counts not: {one['why_not']})"
         reason = f": {one['reason']}" if one["reason"] else ""

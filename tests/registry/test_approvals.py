@@ -105,6 +105,8 @@ def test_approval_is_of_exactly_one_matter(
         assert said == {"given for an evaluation that is not the newest"}
     elif what == "policy":
         how["policy"] = Policy(min_task_delta=0.0, min_rows=10)
+        with pytest.raises(ApprovalsMissing, match="with --policy, as here"):
+            _promote(registry, **how)
         said = {one.why_not for one in registry.approvals("text2sql:v1", "champion", policy=how["policy"]).approvals}
         assert said == {"given for another policy"}
     elif what == "bytes":
@@ -209,6 +211,8 @@ def test_policy_asks_for_approvals_where_no_alias_does(
         with pytest.raises(ApprovalsMissing, match="0 of 1"):
             _promote(registry, policy=own)
     assert registry.standing("text2sql").proven  # an alias's business
+    assert registry.check_gate("text2sql", alias="champion", approvals=False).passed
+    assert not registry.check_gate("text2sql", alias="champion").passed
     _approve(registry, "ada")
     assert _promote(registry).changed
     with pytest.raises(PolicyInvalid, match="required_approvals"):

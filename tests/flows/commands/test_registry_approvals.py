@@ -66,7 +66,7 @@ def test_champion_moves_with_two_approvals_and_says_what_is_missing(run: Run) ->
     assert run("approve", "sql:v1", "--actor", "ada")[0] == 2
     status, out, _ = run("approve", "sql:v1", "--actor", "bob", "--reason", "looked at it")
     assert status == 0
-    assert out.startswith("sql:v1 as sql@champion: 1 approvals of 2 that are asked for, 1 missing\n  bob  ")
+    assert out.startswith("sql:v1 as sql@champion: 1 of 2 approvals, 1 missing\n  bob  ")
     assert "ada registered it" in out
     status, out, _ = run("promote", "sql:v1", "--alias", "champion", "--dry-run", "--json")
     assert status == 3
@@ -107,7 +107,7 @@ def test_protection_is_lifted_with_its_own_approvals(run: Run) -> None:
     assert status == 3
     assert json.loads(out)["error"]["type"] == "ApprovalsMissing"
     assert "approve sql --alias champion --for unprotect, by 1 more" in err
-    assert "a weaker protection of sql@champion: 1 app" in run("approve", "sql", "--for", "unprotect")[1]
+    assert "a weaker protection of sql@champion: 1 of 1" in run("approve", "sql", "--for", "unprotect")[1]
     status, out, _ = run("unprotect", "sql", "--reason", "a team of one")
     assert status == 0
     assert "sql@champion is not protected since" in out
