@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import InputError, TunewrightError
 from components.files import existing_part
 from components.models.adapters import MERGED_TYPES
+from flows.origin_mark import mark_folder
 
 if TYPE_CHECKING:
     from registry.entities import Version
@@ -169,6 +170,7 @@ def _merged(registry: Registry, version: Version, base: Version, form: str, card
     from registry.export import CARD_FILE, Layout
 
     merge(registry.checkout(base.digest), registry.checkout(version.digest), folder)
+    mark_folder(folder, version)
     note = f"merged for this export from {version.label} and its base {base.label}; its logits were held against both"
     command = (
         'AutoModelForCausalLM.from_pretrained(".")'

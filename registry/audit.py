@@ -58,7 +58,8 @@ def append(connection: Any, *, at: str, actor: str, action: str, subject: str, p
         connection: The store's connection, holding the write lock.
         at: The transaction's time.
         actor: Who did it.
-        action: register, run, evaluate, promote, rollback, demote, refuse, deprecate, restore, retire or collect.
+        action: register, run, evaluate, promote, rollback, demote, refuse, approve, withdraw, protect, unprotect,
+            deprecate, restore, retire or collect.
         subject: What it was done to, as people write it.
         payload: What was done, plain JSON.
 

@@ -26,15 +26,18 @@ RegistryError (exit 1)
 │   ├── TokenInvalid          the server asks for a token, and the one that was sent is none of its tokens
 │   ├── RoleInsufficient      the token's role doesn't include this act
 │   ├── WebhookRefused        a webhook's URL, events or host can't be used
+│   ├── ApprovalRefused       an approval that nothing could use: of one's own version, or of what isn't there
 │   ├── ReasonMissing         an act that somebody has to answer for came without a reason
 │   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
 ├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
+│   └── ApprovalsMissing      the alias, or the policy, asks for approvals of more people
 ├── SignatureRefused (exit 3) a version is not signed by the key that was given, or not as it is
 ├── MissingError (exit 4)
 │   ├── RegistryNotFound      there is no registry at this path
 │   ├── VersionNotFound       no version has this name, number or digest
 │   ├── AliasNotFound         this model has no such alias
 │   ├── BlobsMissing          a manifest names contents that aren't stored, or are damaged; lists them
+│   ├── ApprovalNotFound      nobody of this name has approved it
 │   ├── TokenNotFound         no token has this name
 │   ├── WebhookNotFound       no webhook has this id
 │   └── ParentNotFound        a manifest names a parent that isn't registered
@@ -61,56 +64,16 @@ if TYPE_CHECKING:
     from registry.gate import GateResult
 
 __all__ = [
-    "AliasConflict",
-    "AliasNotFound",
-    "AmbiguousReference",
-    "AuditBroken",
-    "BaseMismatch",
-    "BlobCorrupted",
-    "BlobsMissing",
-    "ClashError",
-    "ContentKeyTaken",
-    "DatabaseAddressInvalid",
-    "DatabaseRefused",
-    "DatabaseUnreachable",
-    "DigestTaken",
-    "DriverMissing",
-    "EvaluationMismatch",
-    "ExportRefused",
-    "FileRefused",
-    "GateRefused",
-    "KeyUnusable",
-    "ManifestInvalid",
-    "MissingError",
-    "NameTaken",
-    "ParentNotFound",
-    "PolicyInvalid",
-    "ReasonMissing",
-    "ReferenceInvalid",
-    "RegistryBusy",
-    "RegistryClosed",
-    "RegistryError",
-    "RegistryInputError",
-    "RegistryNotFound",
-    "RegistryPathError",
-    "ReportInvalid",
-    "RequestInvalid",
-    "RoleInsufficient",
-    "RollbackRefused",
-    "SchemaUnsupported",
-    "ServerUnavailable",
-    "SignatureRefused",
-    "TokenInvalid",
-    "TokenNotFound",
-    "UploadConflict",
-    "VersionDeprecated",
-    "VersionHeld",
-    "VersionNotFound",
-    "VersionRetired",
-    "WebhookNotFound",
-    "WebhookRefused",
-    "WrongDatabase",
-]
+    "AliasConflict", "AliasNotFound", "AmbiguousReference", "ApprovalNotFound", "ApprovalRefused", "ApprovalsMissing",
+    "AuditBroken", "BaseMismatch", "BlobCorrupted", "BlobsMissing", "ClashError", "ContentKeyTaken",
+    "DatabaseAddressInvalid", "DatabaseRefused", "DatabaseUnreachable", "DigestTaken", "DriverMissing",
+    "EvaluationMismatch", "ExportRefused", "FileRefused", "GateRefused", "KeyUnusable", "ManifestInvalid",
+    "MissingError", "NameTaken", "ParentNotFound", "PolicyInvalid", "ReasonMissing", "ReferenceInvalid",
+    "RegistryBusy", "RegistryClosed", "RegistryError", "RegistryInputError", "RegistryNotFound", "RegistryPathError",
+    "ReportInvalid", "RequestInvalid", "RoleInsufficient", "RollbackRefused", "SchemaUnsupported",
+    "ServerUnavailable", "SignatureRefused", "TokenInvalid", "TokenNotFound", "UploadConflict", "VersionDeprecated",
+    "VersionHeld", "VersionNotFound", "VersionRetired", "WebhookNotFound", "WebhookRefused", "WrongDatabase",
+]  # fmt: skip
 
 
 class RegistryError(Exception):
@@ -247,6 +210,10 @@ class WebhookRefused(RegistryInputError):
     """A webhook's URL, events or host can't be used."""
 
 
+class ApprovalRefused(RegistryInputError):
+    """An approval that nothing could use: of one's own version, or of what is not there."""
+
+
 class ReasonMissing(RegistryInputError):
     """An act that somebody has to answer for came without a reason."""
 
@@ -272,6 +239,10 @@ class GateRefused(RegistryError):
         self.reasons = tuple(reasons)
         self.gate = gate
         super().__init__("\n".join([problem, *(f"  - {r}" for r in reasons)]), allowed=allowed, next_step=next_step)
+
+
+class ApprovalsMissing(GateRefused):
+    """The alias, or the policy, asks for approvals of more people."""
 
 
 class SignatureRefused(RegistryError):
@@ -311,6 +282,10 @@ class BlobsMissing(MissingError):
     ) -> None:
         self.missing = tuple(missing)
         super().__init__(problem, allowed=allowed, next_step=next_step)
+
+
+class ApprovalNotFound(MissingError):
+    """Nobody of this name has approved it."""
 
 
 class TokenNotFound(MissingError):

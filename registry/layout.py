@@ -28,6 +28,6 @@ CHECKOUTS = "checkouts"
 LEASES = "leases"
 SIGNATURES = "signatures"
 # The newest revision in migrations/versions; a test holds the two together.
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 # Those whose tables a look-up can read; what writes brings a registry to the newest.
-READABLE_REVISIONS = ("0001", "0002", "0003", SCHEMA_REVISION)
+READABLE_REVISIONS = ("0001", "0002", "0003", "0004", SCHEMA_REVISION)

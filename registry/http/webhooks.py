@@ -34,7 +34,10 @@ __all__ = ["TOPICS", "Place", "Webhook", "Webhooks", "message_of", "signature_he
 WEBHOOKS_FILE = "webhooks.json"
 PLACES = "webhooks"
 # What the registry tells; a webhook's events are these, or patterns of them such as alias.*
-TOPICS = ("version.registered", "alias.promote", "alias.rollback")
+TOPICS = (
+    *(f"version.{what}" for what in ("registered", "deprecate", "restore", "retire")),
+    *(f"alias.{what}" for what in ("promote", "rollback", "demote", "approve", "withdraw", "protect", "unprotect")),
+)
 _PREFIX = "whsec_"
 TOLERANCE_SECONDS = 300
 
