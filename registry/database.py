@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from registry.address import Address
 from registry.binding import Binding, find_binding, put_back_binding, remembered_binding, write_binding
 from registry.errors import RegistryBusy, RegistryPathError, WrongDatabase
-from registry.layout import DATABASE, SCHEMA_REVISION
+from registry.layout import DATABASE, SCHEMA_REVISION, WRITERS
 from registry.sqlite import no_registry
+from registry.turns import Turns
 
 __all__ = ["open_engine", "query_on", "writing"]
 
@@ -76,7 +78,11 @@ def _make_writable(folder: Path) -> None:
 
 def _open_sqlite(folder: Path) -> Engine:
     path = folder / DATABASE
-    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
+        execution_options={"turns": Turns(folder / WRITERS)},
+    )
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
     try:
@@ -193,7 +199,15 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _writing_on_sqlite(engine: Engine) -> Iterator[Connection]:
-    with engine.connect().execution_options(write_lock=True) as connection:
+    until = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    turns: Turns | None = engine.get_execution_options().get("turns")
+    # in line before a connection is taken, so that many threads in it don't use them up
+    with (
+        nullcontext() if turns is None else turns.turn(BUSY_TIMEOUT_SECONDS),
+        engine.connect().execution_options(write_lock=True) as connection,
+    ):
+        left = max(until - time.monotonic(), BUSY_TIMEOUT_SECONDS / 10)
+        _driver(connection).execute(f"PRAGMA busy_timeout = {1000 * left:.0f}").close()
         try:
             transaction = connection.begin()
         except OperationalError as error:
@@ -236,16 +250,28 @@ def _writing_on_postgres(engine: Engine) -> Iterator[Connection]:
         raise explained from error
 
 
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
 def query_on(connection: Connection) -> Any:
     """Return the look-ups' query function on a store connection, so that they see its transaction."""
-    translate: Any = str
     if connection.dialect.name == "postgresql":
-        from registry.postgres import to_driver as translate
+        from registry.postgres import to_driver
 
-    def query(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        return [tuple(row) for row in connection.exec_driver_sql(translate(sql), tuple(parameters))]
+        def query(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+            return [tuple(row) for row in connection.exec_driver_sql(to_driver(sql), tuple(parameters))]
 
-    return query
+        return query
+
+    # the driver's own: a tenth of the time, which is time that all other writers wait
+    execute = _driver(connection).execute
+
+    def query_driver(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        found: Sequence[Sequence[Any]] = execute(sql, parameters).fetchall()
+        return found
+
+    return query_driver
 
 
 def _migrate(
