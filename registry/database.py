@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from registry.address import Address
 from registry.binding import Binding, find_binding, put_back_binding, remembered_binding, write_binding
-from registry.errors import RegistryBusy, RegistryPathError, WrongDatabase
+from registry.errors import RegistryBusy, RegistryError, RegistryPathError, WrongDatabase
 from registry.layout import DATABASE, SCHEMA_REVISION, WRITERS
 from registry.sqlite import no_registry
 from registry.turns import Turns
@@ -190,6 +190,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
     Raises:
         RegistryBusy: Another process held the lock for longer than the busy timeout.
+        RegistryPathError: SQLite's file can't be written: the disk is full, or fails.
         DatabaseUnreachable, DatabaseRefused: PostgreSQL's server can't be reached, went away, or refuses.
     """
     write = _writing_on_postgres if engine.dialect.name == "postgresql" else _writing_on_sqlite
@@ -201,24 +202,38 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def _writing_on_sqlite(engine: Engine) -> Iterator[Connection]:
     until = time.monotonic() + BUSY_TIMEOUT_SECONDS
     turns: Turns | None = engine.get_execution_options().get("turns")
-    # in line before a connection is taken, so that many threads in it don't use them up
-    with (
-        nullcontext() if turns is None else turns.turn(BUSY_TIMEOUT_SECONDS),
-        engine.connect().execution_options(write_lock=True) as connection,
-    ):
-        left = max(until - time.monotonic(), BUSY_TIMEOUT_SECONDS / 10)
-        _driver(connection).execute(f"PRAGMA busy_timeout = {1000 * left:.0f}").close()
-        try:
-            transaction = connection.begin()
-        except OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
-                raise
-            raise RegistryBusy(
-                f"the registry's write lock was held for {BUSY_TIMEOUT_SECONDS} s by another process",
-                next_step="run the command again",
-            ) from error
-        with transaction:
-            yield connection
+    try:
+        # in line before a connection is taken, so that many threads in it don't use them up
+        with (
+            nullcontext() if turns is None else turns.turn(BUSY_TIMEOUT_SECONDS),
+            engine.connect().execution_options(write_lock=True) as connection,
+        ):
+            left = max(until - time.monotonic(), BUSY_TIMEOUT_SECONDS / 10)
+            _driver(connection).execute(f"PRAGMA busy_timeout = {1000 * left:.0f}").close()
+            with connection.begin():
+                yield connection
+    except (DBAPIError, sqlite3.Error) as error:
+        explained = _explain_sqlite(error.orig if isinstance(error, DBAPIError) else error, engine)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explain_sqlite(error: BaseException | None, engine: Engine) -> RegistryError | None:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it says more closely where
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return RegistryBusy(
+            f"the registry's write lock was held for {BUSY_TIMEOUT_SECONDS} s by another process",
+            next_step="run the command again",
+        )
+    if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return None
+    ended = "whether it was written can't be told" if code == sqlite3.SQLITE_IOERR else "nothing was written"
+    return RegistryPathError(
+        f"{engine.url.database} can't be written: {error}; {ended}",
+        allowed="a disk with room that works, and a file that this user may write",
+        next_step="free space, then run the command again: what was written already isn't written twice",
+    )
 
 
 @contextmanager
