@@ -73,16 +73,17 @@ def append(connection: Any, *, at: str, actor: str, action: str, subject: str, p
     text = canonical_json(payload)
     digest = _hash(sequence, at, actor, action, subject, text, previous)
     connection.execute(
-        audit.insert().values(
-            sequence=sequence,
-            created_at=at,
-            actor=actor,
-            action=action,
-            subject=subject,
-            payload=text,
-            previous_hash=previous,
-            hash=digest,
-        )
+        audit.insert(),
+        {
+            "sequence": sequence,
+            "created_at": at,
+            "actor": actor,
+            "action": action,
+            "subject": subject,
+            "payload": text,
+            "previous_hash": previous,
+            "hash": digest,
+        },
     )
     return digest
 

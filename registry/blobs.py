@@ -122,8 +122,9 @@ class BlobStore:
                 self.put(stream, sha256, size)
                 source.unlink()
                 return True
-            os.fsync(stream.fileno())
         try:
+            with source.open("rb") as stream:
+                os.fsync(stream.fileno())
             self._files.makedirs(f"{self._root}/sha256/{sha256[:2]}", exist_ok=True)
             self._place(str(source), sha256)
         except OSError as error:

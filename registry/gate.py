@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from registry.errors import PolicyInvalid
@@ -97,7 +97,7 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the policy as plain JSON, defaults included."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class GateResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as plain JSON."""
-        return {"passed": self.passed, "reasons": list(self.reasons), "checks": [asdict(c) for c in self.checks]}
+        return {"passed": self.passed, "reasons": list(self.reasons), "checks": [dict(vars(c)) for c in self.checks]}
 
     def with_check(self, more: Check) -> GateResult:
         """Return the verdict with one more check."""

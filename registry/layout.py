@@ -5,6 +5,7 @@
 <registry>/blobs/sha256/ab/abcdef...       file contents, each named by its sha256
 <registry>/checkouts/<version digest>/...  verified folders of a version's files, made on demand
 <registry>/signatures/<version digest>/... envelopes by key id, kept as they were written
+<registry>/writers.lock                    the line of SQLite's writers: locks on an empty file
 <registry>/leases/<id>                     what a writer is about to need, so that a collection leaves it alone
 """
 
@@ -19,6 +20,7 @@ __all__ = [
     "READABLE_REVISIONS",
     "SCHEMA_REVISION",
     "SIGNATURES",
+    "WRITERS",
 ]
 
 DATABASE = "registry.db"
@@ -27,6 +29,7 @@ BLOBS = "blobs"
 CHECKOUTS = "checkouts"
 LEASES = "leases"
 SIGNATURES = "signatures"
+WRITERS = "writers.lock"
 # The newest revision in migrations/versions; a test holds the two together.
 SCHEMA_REVISION = "0005"
 # Those whose tables a look-up can read; what writes brings a registry to the newest.

@@ -254,18 +254,19 @@ def write_change(
     evaluation = None if ruling is None else ruling.evaluation
     version = None if change.version is None else query_numbered(query_on(connection), change.name, change.version)
     connection.execute(
-        alias_events.insert().values(
-            name=change.name,
-            alias=change.alias,
-            revision=change.revision,
-            version_id=None if version is None else version.id,
-            action=change.action,
-            actor=actor,
-            reason=reason,
-            evaluation_id=None if evaluation is None else evaluation.id,
-            gate=None if gate is None else canonical_json(gate),
-            created_at=change.at,
-        )
+        alias_events.insert(),
+        {
+            "name": change.name,
+            "alias": change.alias,
+            "revision": change.revision,
+            "version_id": None if version is None else version.id,
+            "action": change.action,
+            "actor": actor,
+            "reason": reason,
+            "evaluation_id": None if evaluation is None else evaluation.id,
+            "gate": None if gate is None else canonical_json(gate),
+            "created_at": change.at,
+        },
     )
     payload: dict[str, Any] = {
         "name": change.name,
@@ -288,4 +289,4 @@ def write_change(
 
 def emit(connection: Connection, at: str, topic: str, payload: dict[str, Any]) -> None:
     """Leave an outbox row in the caller's transaction, for whoever tells other systems."""
-    connection.execute(outbox.insert().values(created_at=at, topic=topic, payload=canonical_json(payload)))
+    connection.execute(outbox.insert(), {"created_at": at, "topic": topic, "payload": canonical_json(payload)})

@@ -218,7 +218,7 @@ class Recording(Opened):
                 return newest
             at = audit.now()
             connection.execute(
-                evaluations.insert().values(version_id=version.id, digest=digest, report=text, created_at=at)
+                evaluations.insert(), {"version_id": version.id, "digest": digest, "report": text, "created_at": at}
             )
             payload = {"digest": version.digest, "evaluation": digest}
             audit.append(connection, at=at, actor=actor, action="evaluate", subject=version.label, payload=payload)

@@ -115,8 +115,11 @@ class Uploads:
             FileRefused: It has another digest; the upload is forgotten.
             RegistryPathError: The store can't be written.
         """
-        stream.flush()
         path = Path(stream.name)
+        try:
+            stream.flush()
+        except OSError as error:
+            raise _unwritable(path, error) from error
         try:
             return self._blobs.adopt(path, sha256, path.stat().st_size)
         except FileRefused:
@@ -140,7 +143,7 @@ class Uploads:
             self._folder.mkdir(parents=True, exist_ok=True)
             stream = path.open("ab")
         except OSError as error:
-            raise RegistryPathError(f"{path} can't be written: {error.strerror}") from error
+            raise _unwritable(path, error) from error
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,3 +157,11 @@ class Uploads:
             if not path.exists() or path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
                 raise UploadConflict("this content's upload was finished just now", next_step="ask whether it is there")
             yield stream
+
+
+def _unwritable(path: Path, error: OSError) -> RegistryPathError:
+    return RegistryPathError(
+        f"{path} can't be written: {error.strerror or error}",
+        allowed="a folder with room that the server may write",
+        next_step="free space on the server, then ask for the offset and go on from there",
+    )
