@@ -283,6 +283,8 @@ class Registry(Upkeep):
             )
             payload = {"digest": version.digest, "evaluation": digest}
             audit.append(connection, at=at, actor=actor, action="evaluate", subject=version.label, payload=payload)
+            named = {"name": version.name, "version": version.version}
+            promotion.emit(connection, at, "version.evaluated", {**named, **payload})
             written = promotion.newest_evaluation(query, version)
             assert written is not None
             return written
