@@ -41,6 +41,10 @@ class BlobStore:
         """Return where a blob lies, inside the filesystem."""
         return f"{self._root}/sha256/{sha256[:2]}/{sha256}"
 
+    def uri(self, sha256: str) -> str:
+        """Return a blob's address for other tools: `file:///...`, `s3://...`; no credentials are in it."""
+        return str(self._files.unstrip_protocol(self.path(sha256)))
+
     def local_path(self, sha256: str) -> Path | None:
         """Return a blob's path on this machine's disk, or None where blobs lie elsewhere."""
         return Path(self.path(sha256)) if self._is_local else None

@@ -9,6 +9,7 @@ RegistryError (exit 1)
 │   ├── SchemaUnsupported     the database was written by another release
 │   ├── DatabaseAddressInvalid   no address of a PostgreSQL database, or a password where it may be noted down
 │   ├── DriverMissing         psycopg isn't installed
+│   ├── MlflowMissing         MLflow isn't installed
 │   ├── WrongDatabase         the database isn't the one that the folder belongs to, or holds something else
 │   ├── DatabaseUnreachable   the database server can't be reached, lets nobody in, or went away
 │   ├── DatabaseRefused       the database server refuses to do it: rights, room, read-only
@@ -41,6 +42,7 @@ RegistryError (exit 1)
 └── ClashError (exit 4)
     ├── AliasConflict         the alias moved since the caller looked; names the current revision
     ├── AmbiguousReference    a digest prefix fits several versions
+    ├── MirrorConflict        a mirror holds a model that others write, too
     ├── NameTaken             a token of this name is there already
     ├── UploadConflict        an upload isn't where the caller thinks; names the offset to go on at
     ├── ContentKeyTaken       a version with this content key holds other files
@@ -81,7 +83,9 @@ __all__ = [
     "GateRefused",
     "KeyUnusable",
     "ManifestInvalid",
+    "MirrorConflict",
     "MissingError",
+    "MlflowMissing",
     "NameTaken",
     "ParentNotFound",
     "PolicyInvalid",
@@ -168,6 +172,10 @@ class DatabaseAddressInvalid(RegistryInputError):
 
 class DriverMissing(RegistryInputError):
     """The library that speaks to PostgreSQL is not installed."""
+
+
+class MlflowMissing(RegistryInputError):
+    """The library that speaks to MLflow is not installed."""
 
 
 class WrongDatabase(RegistryInputError):
@@ -348,6 +356,10 @@ class AliasConflict(ClashError):
 
 class AmbiguousReference(ClashError):
     """A digest prefix fits several versions."""
+
+
+class MirrorConflict(ClashError):
+    """A mirror holds a model that others write, too."""
 
 
 class NameTaken(ClashError):

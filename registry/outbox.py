@@ -153,7 +153,7 @@ def tell(
     place = before = places.of(reader)
     told = 0
     while most is None or told < most:
-        events = registry.outbox(after=place.position, limit=BATCH)
+        events = registry.outbox(after=place.position, limit=BATCH if most is None else min(BATCH, most - told))
         for event in events:
             if stopped():
                 break

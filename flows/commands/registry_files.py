@@ -90,7 +90,7 @@ def export_command(ref: str, destination: Path, form: str, base_name: str | None
 @json_option
 def card_command(ref: str, home: Path, as_json: bool) -> None:
     """Print REF's model card: README.md in Hugging Face's form, from its manifest and its newest evaluation."""
-    from flows.registry_export import card_of
+    from registry.card import card_of
 
     with open_registry(home) as registry:
         version = registry.resolve(ref)

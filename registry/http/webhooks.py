@@ -94,7 +94,9 @@ class Webhooks:
         secret = _PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
         hook = Webhook(uuid.uuid4().hex[:12], url, tuple(dict.fromkeys(events)), secret, now())
         with changing(self._path):
-            self.places.note(hook.id, Place(position))  # before the hook, so that it is never told from the start by accident
+            self.places.note(
+                hook.id, Place(position)
+            )  # before the hook, so that it is never told from the start by accident
             self._write((*self.all(), hook))
         return hook
 
