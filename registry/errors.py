@@ -10,6 +10,8 @@ RegistryError (exit 1)
 │   ├── DatabaseAddressInvalid   no address of a PostgreSQL database, or a password where it may be noted down
 │   ├── DriverMissing         psycopg isn't installed
 │   ├── MlflowMissing         MLflow isn't installed
+│   ├── S3Missing             s3fs isn't installed
+│   ├── BlobsUnreachable      where the blobs are can't be reached, or refuses
 │   ├── WrongDatabase         the database isn't the one that the folder belongs to, or holds something else
 │   ├── DatabaseUnreachable   the database server can't be reached, lets nobody in, or went away
 │   ├── DatabaseRefused       the database server refuses to do it: rights, room, read-only
@@ -70,6 +72,7 @@ __all__ = [
     "BaseMismatch",
     "BlobCorrupted",
     "BlobsMissing",
+    "BlobsUnreachable",
     "ClashError",
     "ContentKeyTaken",
     "DatabaseAddressInvalid",
@@ -101,6 +104,7 @@ __all__ = [
     "RequestInvalid",
     "RoleInsufficient",
     "RollbackRefused",
+    "S3Missing",
     "SchemaUnsupported",
     "ServerUnavailable",
     "SignatureRefused",
@@ -176,6 +180,14 @@ class DriverMissing(RegistryInputError):
 
 class MlflowMissing(RegistryInputError):
     """The library that speaks to MLflow is not installed."""
+
+
+class S3Missing(RegistryInputError):
+    """The library that speaks to S3 is not installed."""
+
+
+class BlobsUnreachable(RegistryInputError):
+    """Where the blobs are can't be reached, or refuses."""
 
 
 class WrongDatabase(RegistryInputError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from registry import audit, promotion
-from registry.blobs import BlobStore
+from registry.blob_place import open_blobs
 from registry.canonical import canonical_json, sha256_text
 from registry.checkout import check_out
 from registry.database import open_engine, query_on, writing
@@ -31,7 +31,7 @@ from registry.errors import (
     RollbackRefused,
 )
 from registry.gate import GateResult, Policy
-from registry.layout import BLOBS, CHECKOUTS, LEASES
+from registry.layout import CHECKOUTS, LEASES
 from registry.leases import Leases
 from registry.lineage import Lineage, trace, trained_on
 from registry.lookup import Lookup, Query, query_alias, resolve_digest, resolve_reference
@@ -56,15 +56,17 @@ STORE_ATTEMPTS = 3
 class Registry(Upkeep):
     """The source of truth for models in one folder. Safe to share between threads and between processes."""
 
-    def __init__(self, folder: Path, engine: Engine, database: str | None = None) -> None:
+    def __init__(self, folder: Path, engine: Engine, database: str | None = None, blobs: str | None = None) -> None:
         self.folder = folder
-        self.blobs = BlobStore(folder / BLOBS)
+        self.blobs = open_blobs(folder, blobs)
         self.leases = Leases(folder / LEASES)
         self._engine = engine
         self._lookup = Lookup(folder, database)
 
     @classmethod
-    def open(cls, folder: Path | str, *, create: bool = True, database: str | None = None) -> Registry:
+    def open(
+        cls, folder: Path | str, *, create: bool = True, database: str | None = None, blobs: str | None = None
+    ) -> Registry:
         """Open the registry in a folder, making it or bringing its schema up to date where needed.
 
         Args:
@@ -73,6 +75,8 @@ class Registry(Upkeep):
             database: A PostgreSQL database by its URL, without a password, for a folder that is new; or another
                 address of the one that the folder remembers. By default $TUNEWRIGHT_REGISTRY_DATABASE (which may have
                 a password), what the folder remembers, or SQLite in the folder.
+            blobs: Where in S3 the contents of a registry that has none yet are to be: `s3://BUCKET/PREFIX`. By default
+                $TUNEWRIGHT_REGISTRY_BLOBS, what the folder remembers, or the folder. Credentials are AWS's own.
 
         Raises:
             RegistryNotFound: Nothing there, and `create` is False.
@@ -80,9 +84,10 @@ class Registry(Upkeep):
             SchemaUnsupported: A newer release wrote it.
             WrongDatabase: The database isn't the one that the folder belongs to, or holds something else.
             DatabaseAddressInvalid, DatabaseUnreachable, DatabaseRefused, DriverMissing: The database can't be used.
+            BlobsUnreachable, S3Missing: A new address of blobs can't be used.
         """
         folder = Path(folder).absolute()
-        return cls(folder, open_engine(folder, create=create, database=database), database)
+        return cls(folder, open_engine(folder, create=create, database=database), database, blobs)
 
     def close(self) -> None:
         """Close this thread's connections (and other threads' to PostgreSQL); it can't be used afterwards."""
@@ -98,7 +103,13 @@ class Registry(Upkeep):
     # Writing
 
     def register(
-        self, name: str, manifest: Manifest, files: Mapping[str, Path], *, actor: str | None = None
+        self,
+        name: str,
+        manifest: Manifest,
+        files: Mapping[str, Path],
+        *,
+        actor: str | None = None,
+        progress: Callable[[int, int], object] = lambda _done, _total: None,
     ) -> Version:
         """Store a version's files and then its row.
 
@@ -107,6 +118,7 @@ class Registry(Upkeep):
             manifest: What the version is; `files` in it are measured with `registry.manifest.describe_files`.
             files: Path inside the version -> file on disk, for the same paths.
             actor: Who registers, for the audit trail; the login name by default.
+            progress: Told the bytes that are stored, and how many there are. A call that was cut off is gone on with.
 
         Returns:
             The new version, or the one that is there with this content key or this digest: nothing is stored twice,
@@ -126,7 +138,7 @@ class Registry(Upkeep):
         require_files(manifest, files)
         existing = find_existing(self._lookup.query, name, manifest)
         if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
-            self._store_files(manifest, files)  # the same files: puts back what was damaged or lost
+            self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
         find_parents(self._lookup.query, manifest)
         for path in manifest.files:
@@ -135,7 +147,7 @@ class Registry(Upkeep):
         with self.leases.hold(manifest.file_digests.values()):
             for _ in range(STORE_ATTEMPTS):
                 try:
-                    self._store_files(manifest, files)
+                    self._store_files(manifest, files, progress)
                 except BlobCorrupted:  # collected just after it was stored
                     continue
                 with writing(self._engine) as connection:
@@ -188,11 +200,15 @@ class Registry(Upkeep):
         """Return the contents that were there and aren't; under the write lock no collection takes one."""
         return {entry.sha256 for entry in manifest.files.values() if self.blobs.size(entry.sha256) != entry.size}
 
-    def _store_files(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+    def _store_files(
+        self, manifest: Manifest, files: Mapping[str, Path], progress: Callable[[int, int], object]
+    ) -> None:
         self.blobs.sweep_incoming()
+        done, total = 0, sum(entry.size for entry in manifest.files.values())
         for path, entry in manifest.files.items():
             with open_regular(path, Path(files[path])) as stream:
-                self.blobs.put(stream, entry.sha256, entry.size)
+                self.blobs.put(stream, entry.sha256, entry.size, _behind(done, total, progress))
+            done += entry.size
             with self.blobs.open(entry.sha256) as stored:
                 # again, on the bytes that will be served: the source may have changed between the two
                 scan(path, stored, entry.size)
@@ -574,6 +590,10 @@ class Registry(Upkeep):
         """
         chosen = self.versions() if ref is None else [self.resolve(ref)]
         return verify(self._lookup.query, self._lookup.snapshot, self.blobs, chosen)
+
+
+def _behind(before: int, total: int, progress: Callable[[int, int], object]) -> Callable[[int], object]:
+    return lambda there: progress(before + there, total)
 
 
 def _check_measured(version: Version, measured: object) -> None:
