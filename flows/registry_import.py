@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,7 @@ def import_folder(
     base: str | None = None,
     licence: str | None = None,
     actor: str | None = None,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> dict[str, Any]:
     """Judge, measure and register a folder of whole weights or of an adapter.
 
@@ -68,6 +69,7 @@ def import_folder(
             whose folder records its base's fingerprints finds it by itself.
         licence: Licence of the weights; None takes the one that the folder's README.md states.
         actor: Who imports, for the audit trail.
+        progress: Told the bytes that are stored, and how many there are.
 
     Returns:
         `version`, `digest`, `kind`, `base`, `licence`, `files`, `bytes`, `parameters`, `templates`, `left_out`, and
@@ -99,7 +101,7 @@ def import_folder(
             manifest, files = _weights(folder, scanned, kind, named, chosen)
             if kind == "base":
                 _check_nothing_made(registry, folder, manifest, card, _origin_of(scanned))
-        version = registry.register(name, manifest, files, actor=actor)
+        version = registry.register(name, manifest, files, actor=actor, progress=progress)
     _check_licence(version, licence)
     standing = registry.standing(version.digest)
     stored = version.manifest.files

@@ -9,6 +9,9 @@ RegistryError (exit 1)
 │   ├── SchemaUnsupported     the database was written by another release
 │   ├── DatabaseAddressInvalid   no address of a PostgreSQL database, or a password where it may be noted down
 │   ├── DriverMissing         psycopg isn't installed
+│   ├── MlflowMissing         MLflow isn't installed
+│   ├── S3Missing             s3fs isn't installed
+│   ├── BlobsUnreachable      where the blobs are can't be reached, or refuses
 │   ├── WrongDatabase         the database isn't the one that the folder belongs to, or holds something else
 │   ├── DatabaseUnreachable   the database server can't be reached, lets nobody in, or went away
 │   ├── DatabaseRefused       the database server refuses to do it: rights, room, read-only
@@ -44,6 +47,7 @@ RegistryError (exit 1)
 └── ClashError (exit 4)
     ├── AliasConflict         the alias moved since the caller looked; names the current revision
     ├── AmbiguousReference    a digest prefix fits several versions
+    ├── MirrorConflict        a mirror holds a model that others write, too
     ├── NameTaken             a token of this name is there already
     ├── UploadConflict        an upload isn't where the caller thinks; names the offset to go on at
     ├── ContentKeyTaken       a version with this content key holds other files
@@ -65,14 +69,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AliasConflict", "AliasNotFound", "AmbiguousReference", "ApprovalNotFound", "ApprovalRefused", "ApprovalsMissing",
-    "AuditBroken", "BaseMismatch", "BlobCorrupted", "BlobsMissing", "ClashError", "ContentKeyTaken",
-    "DatabaseAddressInvalid", "DatabaseRefused", "DatabaseUnreachable", "DigestTaken", "DriverMissing",
-    "EvaluationMismatch", "ExportRefused", "FileRefused", "GateRefused", "KeyUnusable", "ManifestInvalid",
-    "MissingError", "NameTaken", "ParentNotFound", "PolicyInvalid", "ReasonMissing", "ReferenceInvalid",
-    "RegistryBusy", "RegistryClosed", "RegistryError", "RegistryInputError", "RegistryNotFound", "RegistryPathError",
-    "ReportInvalid", "RequestInvalid", "RoleInsufficient", "RollbackRefused", "SchemaUnsupported",
-    "ServerUnavailable", "SignatureRefused", "TokenInvalid", "TokenNotFound", "UploadConflict", "VersionDeprecated",
-    "VersionHeld", "VersionNotFound", "VersionRetired", "WebhookNotFound", "WebhookRefused", "WrongDatabase",
+    "AuditBroken", "BaseMismatch", "BlobCorrupted", "BlobsMissing", "BlobsUnreachable", "ClashError",
+    "ContentKeyTaken", "DatabaseAddressInvalid", "DatabaseRefused", "DatabaseUnreachable", "DigestTaken",
+    "DriverMissing", "EvaluationMismatch", "ExportRefused", "FileRefused", "GateRefused", "KeyUnusable",
+    "ManifestInvalid", "MirrorConflict", "MissingError", "MlflowMissing", "NameTaken", "ParentNotFound",
+    "PolicyInvalid", "ReasonMissing", "ReferenceInvalid", "RegistryBusy", "RegistryClosed", "RegistryError",
+    "RegistryInputError", "RegistryNotFound", "RegistryPathError", "ReportInvalid", "RequestInvalid",
+    "RoleInsufficient", "RollbackRefused", "S3Missing", "SchemaUnsupported", "ServerUnavailable", "SignatureRefused",
+    "TokenInvalid", "TokenNotFound", "UploadConflict", "VersionDeprecated", "VersionHeld", "VersionNotFound",
+    "VersionRetired", "WebhookNotFound", "WebhookRefused", "WrongDatabase",
 ]  # fmt: skip
 
 
@@ -131,6 +136,18 @@ class DatabaseAddressInvalid(RegistryInputError):
 
 class DriverMissing(RegistryInputError):
     """The library that speaks to PostgreSQL is not installed."""
+
+
+class MlflowMissing(RegistryInputError):
+    """The library that speaks to MLflow is not installed."""
+
+
+class S3Missing(RegistryInputError):
+    """The library that speaks to S3 is not installed."""
+
+
+class BlobsUnreachable(RegistryInputError):
+    """Where the blobs are can't be reached, or refuses."""
 
 
 class WrongDatabase(RegistryInputError):
@@ -323,6 +340,10 @@ class AliasConflict(ClashError):
 
 class AmbiguousReference(ClashError):
     """A digest prefix fits several versions."""
+
+
+class MirrorConflict(ClashError):
+    """A mirror holds a model that others write, too."""
 
 
 class NameTaken(ClashError):

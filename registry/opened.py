@@ -11,11 +11,11 @@ from typing import Self
 
 from sqlalchemy import Engine
 
-from registry.blobs import BlobStore
+from registry.blob_place import open_blobs
 from registry.database import open_engine
 from registry.entities import Version
 from registry.errors import BlobCorrupted
-from registry.layout import BLOBS, LEASES
+from registry.layout import LEASES
 from registry.leases import Leases
 from registry.lookup import Lookup
 
@@ -25,15 +25,17 @@ __all__ = ["Opened"]
 class Opened:
     """What every part of `registry.store.Registry` works on; see there."""
 
-    def __init__(self, folder: Path, engine: Engine, database: str | None = None) -> None:
+    def __init__(self, folder: Path, engine: Engine, database: str | None = None, blobs: str | None = None) -> None:
         self.folder = folder
-        self.blobs = BlobStore(folder / BLOBS)
+        self.blobs = open_blobs(folder, blobs)
         self.leases = Leases(folder / LEASES)
         self._engine = engine
         self._lookup = Lookup(folder, database)
 
     @classmethod
-    def open(cls, folder: Path | str, *, create: bool = True, database: str | None = None) -> Self:
+    def open(
+        cls, folder: Path | str, *, create: bool = True, database: str | None = None, blobs: str | None = None
+    ) -> Self:
         """Open the registry in a folder, making it or bringing its schema up to date where needed.
 
         Args:
@@ -42,6 +44,8 @@ class Opened:
             database: A PostgreSQL database by its URL, without a password, for a folder that is new; or another
                 address of the one that the folder remembers. By default $TUNEWRIGHT_REGISTRY_DATABASE (which may have
                 a password), what the folder remembers, or SQLite in the folder.
+            blobs: Where in S3 the contents of a registry that has none yet are to be: `s3://BUCKET/PREFIX`. By default
+                $TUNEWRIGHT_REGISTRY_BLOBS, what the folder remembers, or the folder. Credentials are AWS's own.
 
         Raises:
             RegistryNotFound: Nothing there, and `create` is False.
@@ -49,9 +53,10 @@ class Opened:
             SchemaUnsupported: A newer release wrote it.
             WrongDatabase: The database isn't the one that the folder belongs to, or holds something else.
             DatabaseAddressInvalid, DatabaseUnreachable, DatabaseRefused, DriverMissing: The database can't be used.
+            BlobsUnreachable, S3Missing: A new address of blobs can't be used.
         """
         folder = Path(folder).absolute()
-        return cls(folder, open_engine(folder, create=create, database=database), database)
+        return cls(folder, open_engine(folder, create=create, database=database), database, blobs)
 
     def close(self) -> None:
         """Close this thread's connections (and other threads' to PostgreSQL); it can't be used afterwards."""

@@ -7,7 +7,7 @@ one transaction, so that a crash never leaves half an act.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from registry.lookup import resolve_digest
 from registry.manifest import Manifest, open_regular, require_files
 from registry.names import check_name, check_text
 from registry.opened import Opened
+from registry.promotion import emit
 from registry.registration import check_stored, find_existing, find_parents, insert_version
 from registry.reports import newest_evaluation
 from registry.runs import Run, insert_run
@@ -37,7 +38,13 @@ class Recording(Opened):
     """What `registry.store.Registry` has for versions, runs and reports that come in."""
 
     def register(
-        self, name: str, manifest: Manifest, files: Mapping[str, Path], *, actor: str | None = None
+        self,
+        name: str,
+        manifest: Manifest,
+        files: Mapping[str, Path],
+        *,
+        actor: str | None = None,
+        progress: Callable[[int, int], object] = lambda _done, _total: None,
     ) -> Version:
         """Store a version's files and then its row.
 
@@ -46,6 +53,7 @@ class Recording(Opened):
             manifest: What the version is; `files` in it are measured with `registry.manifest.describe_files`.
             files: Path inside the version -> file on disk, for the same paths.
             actor: Who registers, for the audit trail; the login name by default.
+            progress: Told the bytes that are stored, and how many there are. A call that was cut off is gone on with.
 
         Returns:
             The new version, or the one that is there with this content key or this digest: nothing is stored twice,
@@ -65,7 +73,7 @@ class Recording(Opened):
         require_files(manifest, files)
         existing = find_existing(self._lookup.query, name, manifest)
         if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
-            self._store_files(manifest, files)  # the same files: puts back what was damaged or lost
+            self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
         find_parents(self._lookup.query, manifest)
         for path in manifest.files:
@@ -74,7 +82,7 @@ class Recording(Opened):
         with self.leases.hold(manifest.file_digests.values()):
             for _ in range(STORE_ATTEMPTS):
                 try:
-                    self._store_files(manifest, files)
+                    self._store_files(manifest, files, progress)
                 except BlobCorrupted:  # collected just after it was stored
                     continue
                 with writing(self._engine) as connection:
@@ -127,11 +135,15 @@ class Recording(Opened):
         """Return the contents that were there and aren't; under the write lock no collection takes one."""
         return {entry.sha256 for entry in manifest.files.values() if self.blobs.size(entry.sha256) != entry.size}
 
-    def _store_files(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+    def _store_files(
+        self, manifest: Manifest, files: Mapping[str, Path], progress: Callable[[int, int], object]
+    ) -> None:
         self.blobs.sweep_incoming()
+        done, total = 0, sum(entry.size for entry in manifest.files.values())
         for path, entry in manifest.files.items():
             with open_regular(path, Path(files[path])) as stream:
-                self.blobs.put(stream, entry.sha256, entry.size)
+                self.blobs.put(stream, entry.sha256, entry.size, _behind(done, total, progress))
+            done += entry.size
             with self.blobs.open(entry.sha256) as stored:
                 # again, on the bytes that will be served: the source may have changed between the two
                 scan(path, stored, entry.size)
@@ -222,9 +234,15 @@ class Recording(Opened):
             )
             payload = {"digest": version.digest, "evaluation": digest}
             audit.append(connection, at=at, actor=actor, action="evaluate", subject=version.label, payload=payload)
+            named = {"name": version.name, "version": version.version}
+            emit(connection, at, "version.evaluated", {**named, **payload})
             written = newest_evaluation(query, version)
             assert written is not None
             return written
+
+
+def _behind(before: int, total: int, progress: Callable[[int, int], object]) -> Callable[[int], object]:
+    return lambda there: progress(before + there, total)
 
 
 def _check_measured(version: Version, measured: object) -> None:

@@ -11,6 +11,7 @@ import click
 from flows.commands import (
     registry_approvals,
     registry_files,
+    registry_mirror,
     registry_search,
     registry_serve,
     registry_signing,
@@ -54,6 +55,7 @@ for verb in (
     registry_serve.serve_command,
     registry_token.token_group,
     registry_webhook.webhook_group,
+    registry_mirror.mirror_command,
     registry_upkeep.deprecate_command,
     registry_upkeep.restore_command,
     registry_upkeep.retire_command,

@@ -81,3 +81,46 @@ def test_half_written_leftovers_go_once_they_are_old(blobs: BlobStore) -> None:
     assert blobs.sweep_incoming() == 0
     assert blobs.sweep_incoming(older_than_seconds=-1) == 1
     assert blobs.read(DIGEST) == len(CONTENT)
+
+
+def test_what_was_cut_off_is_gone_on_with_and_never_trusted(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    content = os.urandom(5 << 20)
+    digest = hashlib.sha256(content).hexdigest()
+
+    def cut_off(done: int) -> None:
+        if done >= 3 << 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        blobs.put(io.BytesIO(content), digest, len(content), cut_off)
+    assert blobs.size(digest) is None
+    part = tmp_path / "incoming" / f"{digest}.part"
+    assert part.stat().st_size == 3 << 20
+    told: list[int] = []
+    assert blobs.put(io.BytesIO(content), digest, len(content), told.append)
+    assert told[0] == 3 << 20
+    assert told[-1] == blobs.read(digest) == len(content)
+    assert not part.exists()
+    blobs.remove(digest)
+    for left in (b"!" + content[1 : 2 << 20], content + b"more", b"!" * len(content)):
+        part.write_bytes(left)
+        told.clear()
+        assert blobs.put(io.BytesIO(content), digest, len(content), told.append)
+        assert (told[0], blobs.read(digest)) == (0, len(content))
+        blobs.remove(digest)
+
+
+def test_two_writers_of_one_content_do_each_other_no_harm(tmp_path: Path) -> None:
+    one, other = BlobStore(tmp_path), BlobStore(tmp_path)
+    stored: list[bool] = []
+
+    def meanwhile(done: int) -> None:
+        if not stored:
+            stored.append(False)
+            stored[0] = other.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+
+    assert one.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT), meanwhile)
+    assert stored == [True]
+    assert one.read(DIGEST) == len(CONTENT)
+    assert list((tmp_path / "incoming").iterdir()) == []
