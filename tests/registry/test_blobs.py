@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from registry.blobs import BlobStore
+from registry.checkout import check_out
 from registry.errors import BlobCorrupted, FileRefused, RegistryPathError
+from registry.manifest import FileEntry, Manifest
 
 CONTENT = b"some weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -124,3 +127,31 @@ def test_two_writers_of_one_content_do_each_other_no_harm(tmp_path: Path) -> Non
     assert stored == [True]
     assert one.read(DIGEST) == len(CONTENT)
     assert list((tmp_path / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize(("length", "bits"), [(200, None), (3 << 20, 40)])
+def test_no_flipped_bit_is_loaded(tmp_path: Path, length: int, bits: int | None) -> None:
+    """Every bit of a small file, and some of one that is read in several pieces."""
+    chance = random.Random(length)
+    content = chance.randbytes(length)
+    digest = hashlib.sha256(content).hexdigest()
+    blobs = BlobStore(tmp_path / "blobs")
+    blobs.put(io.BytesIO(content), digest, length)
+    manifest = Manifest(kind="base", files={"config.json": FileEntry(length, digest)}, base_fingerprint="1" * 64)
+    path = Path(blobs.path(digest))
+    path.chmod(0o644)
+    for bit in range(8 * length) if bits is None else chance.sample(range(8 * length), bits):
+        with path.open("r+b") as stream:
+            stream.seek(bit // 8)
+            stream.write(bytes([content[bit // 8] ^ 1 << bit % 8]))
+        seen: list[bytes] = []
+        with pytest.raises(BlobCorrupted, match="damaged"):
+            blobs.read(digest, seen.append)
+        assert sum(map(len, seen)) < length, "its end was given away"
+        with pytest.raises(BlobCorrupted, match="damaged"):
+            check_out(blobs, manifest, tmp_path / "out")
+        with path.open("r+b") as stream:
+            stream.seek(bit // 8)
+            stream.write(content[bit // 8 : bit // 8 + 1])
+    assert [one.name for one in tmp_path.iterdir()] == ["blobs"]
+    assert (check_out(blobs, manifest, tmp_path / "out") / "config.json").read_bytes() == content
