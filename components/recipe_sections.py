@@ -258,6 +258,9 @@ class GateSection(Section):
         30, ge=1, description="test rows behind the task score; no more than evaluation.test_rows draws"
     )
     subset: str | None = Field(None, description="the task score is that of this subset; the others are reported apart")
+    required_approvals: int = Field(
+        0, ge=0, le=100, description="people who have to approve that the alias takes the version; 0: none"
+    )
 
 
 class ReleaseSection(Section):

@@ -6,12 +6,14 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-__all__ = ["Observer", "TerminalObserver"]
+__all__ = ["Observer", "TerminalObserver", "stored_in_mib"]
 
 PLAIN_INTERVAL_SECONDS = 10.0
+# less is stored before anybody could read of it
+SHOWN_BYTES = 16 << 20
 
 
 class Observer(Protocol):
@@ -56,6 +58,19 @@ class TerminalObserver:
         if self._drawn:
             print("\r\033[2K", end="", file=sys.stderr)
             self._drawn = False
+
+
+def stored_in_mib(observer: Observer) -> Callable[[int, int], None]:
+    """Return what tells an observer of bytes that are stored, once a MiB: small files pass without a word."""
+    last = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if done >> 20 != last and total >= SHOWN_BYTES:
+            last = done >> 20
+            observer.progress("store: MiB", last, total >> 20)
+
+    return tell
 
 
 def step_detail(log: Mapping[str, float]) -> str:

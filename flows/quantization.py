@@ -207,7 +207,7 @@ def _register(
         report = gate_report(job, {**compared, "against_parent": against}, version.manifest.file_digests)
         registry.record_evaluation(version.digest, report)
         held = held_alias(registry, job) if name == job.recipe.name else None
-        verdict = registry.check_gate(version.digest, policy, held.alias if held else None)
+        verdict = registry.check_gate(version.digest, policy, held.alias if held else None, approvals=False)
     return version, verdict.to_dict()
 
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from components.errors import InputError, TunewrightError
 from components.files import existing_part
 from components.models.adapters import MERGED_TYPES
+from flows.origin_mark import mark_folder
 
 if TYPE_CHECKING:
     from registry.entities import Version
     from registry.export import Layout
     from registry.store import Registry
 
-__all__ = ["FORMATS", "card_of", "export_version"]
+__all__ = ["FORMATS", "export_version"]
 
 FORMATS = ("hf", "peft", "vllm", "oci", "gguf")
 # llama.cpp's own converter. Its mapping of architectures is not ours to own, and it is in no package.
@@ -94,30 +95,15 @@ def _beside(destination: Path) -> Iterator[str]:
         yield temporary
 
 
-def card_of(registry: Registry, version: Version) -> str:
-    """Return a version's model card."""
-    from registry.card import model_card
-
-    reports = registry.evaluations(version.digest)
-    return model_card(version, reports[0] if reports else None, _made_from(registry, version))
-
-
-def _made_from(registry: Registry, version: Version) -> Version | None:
-    """Return the parent that a version is told against: its base, else what it was made from."""
-    parents = {parent.role: parent.digest for parent in reversed(version.manifest.parents)}
-    found = parents.get("base") or parents.get("source") or next(iter(parents.values()), None)
-    return None if found is None else registry.resolve(found)
-
-
 def _layout(
     registry: Registry, version: Version, form: str, base_name: str | None, temporary: Path
 ) -> tuple[Layout, bool]:
     """Return the layout, and whether an adapter was merged for it."""
-    from registry.card import hub_id
+    from registry.card import card_of, hub_id, made_from
     from registry.export import hf_layout, peft_layout, unmerged_problem, vllm_adapter_layout, vllm_whole_layout
     from registry.oci import oci_layout
 
-    card, base = card_of(registry, version), _made_from(registry, version)
+    card, base = card_of(registry, version), made_from(registry, version)
     if form == "oci":
         return oci_layout(version, card), False
     if form == "peft":
@@ -169,6 +155,7 @@ def _merged(registry: Registry, version: Version, base: Version, form: str, card
     from registry.export import CARD_FILE, Layout
 
     merge(registry.checkout(base.digest), registry.checkout(version.digest), folder)
+    mark_folder(folder, version)
     note = f"merged for this export from {version.label} and its base {base.label}; its logits were held against both"
     command = (
         'AutoModelForCausalLM.from_pretrained(".")'

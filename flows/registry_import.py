@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from components.models.fingerprint import (
 from components.models.safety import check_base
 from flows.adapter_import import prepare_adapter
 from flows.base_manifest import base_manifest, weights_key
+from flows.origin_mark import stated_origin
 
 if TYPE_CHECKING:
     from registry.entities import Version
@@ -53,6 +54,7 @@ def import_folder(
     base: str | None = None,
     licence: str | None = None,
     actor: str | None = None,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> dict[str, Any]:
     """Judge, measure and register a folder of whole weights or of an adapter.
 
@@ -67,6 +69,7 @@ def import_folder(
             whose folder records its base's fingerprints finds it by itself.
         licence: Licence of the weights; None takes the one that the folder's README.md states.
         actor: Who imports, for the audit trail.
+        progress: Told the bytes that are stored, and how many there are.
 
     Returns:
         `version`, `digest`, `kind`, `base`, `licence`, `files`, `bytes`, `parameters`, `templates`, `left_out`, and
@@ -97,8 +100,8 @@ def import_folder(
             kind = kind or ("base" if named is None else "full")
             manifest, files = _weights(folder, scanned, kind, named, chosen)
             if kind == "base":
-                _check_nothing_made(registry, folder, manifest, card)
-        version = registry.register(name, manifest, files, actor=actor)
+                _check_nothing_made(registry, folder, manifest, card, _origin_of(scanned))
+        version = registry.register(name, manifest, files, actor=actor, progress=progress)
     _check_licence(version, licence)
     standing = registry.standing(version.digest)
     stored = version.manifest.files
@@ -211,12 +214,18 @@ def _fingerprint(folder: Path) -> Fingerprint:
         ) from error
 
 
-def _check_nothing_made(registry: Registry, folder: Path, manifest: Manifest, card: Mapping[str, Any]) -> None:
+def _origin_of(scanned: ScannedFolder) -> str | None:
+    return stated_origin(json.loads(scanned.kept[MODEL_FILE]), scanned.metadata)
+
+
+def _check_nothing_made(
+    registry: Registry, folder: Path, manifest: Manifest, card: Mapping[str, Any], origin: str | None
+) -> None:
     """Refuse weights as a base that somebody made from one: a base may be served without an evaluation.
 
     Raises:
-        InputError: A registered version of another kind has this fingerprint or exactly these weights, or the
-            folder's card, which every export has, says that it was one.
+        InputError: A registered version of another kind has this fingerprint or exactly these weights, the weights
+            say that they were merged for an export, or the folder's card, which every export has, says what it was.
     """
     weights = _weights_of(manifest)
     for version in registry.versions():
@@ -236,6 +245,12 @@ def _check_nothing_made(registry: Registry, folder: Path, manifest: Manifest, ca
             f"{folder} was exported from a version of kind {stated[0]}, as its {CARD_FILE} says: it is no base",
             allowed="as a base, weights that nothing is known to have been trained into",
             next_step="tunewright registry import FOLDER --name NAME --base REF, REF being what they were made from",
+        )
+    if origin is not None:
+        raise InputError(
+            f"the weights in {folder} say that they were made from {origin!r}: they are no base",
+            allowed="as a base, weights that nothing is known to have been trained into",
+            next_step="tunewright registry import FOLDER --name NAME --base REF, REF being what that was made from",
         )
 
 

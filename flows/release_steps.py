@@ -17,7 +17,8 @@ from components.models.head import HEAD_FILES
 from components.models.quantize import stored_quantization
 from flows.base_manifest import base_manifest
 from flows.job import Job
-from flows.observer import Observer
+from flows.observer import Observer, stored_in_mib
+from flows.origin_mark import folder_origin
 from flows.run_settings import rope_scaling
 from flows.step_store import Step, library_versions, source_digest
 from flows.task_measure import metric_digest
@@ -241,7 +242,7 @@ def register(
                 "time": training.document["time"],
             },
         )
-        version = registry.register(recipe.name, manifest, files)
+        version = registry.register(recipe.name, manifest, files, progress=stored_in_mib(observer))
         measured = manifest.file_digests
         registry.record_evaluation(version.digest, gate_report(job, comparison, measured))
         return {"version": version.label, "digest": version.digest, "base": base.digest, "files": len(files)}
@@ -400,8 +401,11 @@ def _register_base(registry: Any, job: Job, observer: Observer) -> Any:
     _check_chosen(job, files)
     # the files have just been read for the fingerprint, and storing them holds their bytes against these digests
     entries = {name: FileEntry(path.stat().st_size, file_digest(path)) for name, path in files.items()}
-    manifest = base_manifest(job.binding, entries, job.base.licence, {"origin": job.base.origin})
-    version = registry.register(job.base_name, manifest, files)
+    known = {"origin": job.base.origin}
+    if (made_from := folder_origin(job.base.folder)) is not None:
+        known["made_from"] = made_from  # so that it isn't served as a base that nothing was trained into
+    manifest = base_manifest(job.binding, entries, job.base.licence, known)
+    version = registry.register(job.base_name, manifest, files, progress=stored_in_mib(observer))
     observer.say(f"  base {version.label}")
     return version
 
@@ -436,6 +440,7 @@ def gate_policy(job: Job) -> Policy:
         max_suite_drop=section.max_suite_drop,
         min_rows=section.min_rows,
         min_suites=len(job.recipe.evaluation.suites),
+        required_approvals=section.required_approvals,
     )
 
 

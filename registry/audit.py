@@ -58,7 +58,8 @@ def append(connection: Any, *, at: str, actor: str, action: str, subject: str, p
         connection: The store's connection, holding the write lock.
         at: The transaction's time.
         actor: Who did it.
-        action: register, run, evaluate, promote, rollback, demote, refuse, deprecate, restore, retire or collect.
+        action: register, run, evaluate, promote, rollback, demote, refuse, approve, withdraw, protect, unprotect,
+            deprecate, restore, retire or collect.
         subject: What it was done to, as people write it.
         payload: What was done, plain JSON.
 
@@ -72,16 +73,17 @@ def append(connection: Any, *, at: str, actor: str, action: str, subject: str, p
     text = canonical_json(payload)
     digest = _hash(sequence, at, actor, action, subject, text, previous)
     connection.execute(
-        audit.insert().values(
-            sequence=sequence,
-            created_at=at,
-            actor=actor,
-            action=action,
-            subject=subject,
-            payload=text,
-            previous_hash=previous,
-            hash=digest,
-        )
+        audit.insert(),
+        {
+            "sequence": sequence,
+            "created_at": at,
+            "actor": actor,
+            "action": action,
+            "subject": subject,
+            "payload": text,
+            "previous_hash": previous,
+            "hash": digest,
+        },
     )
     return digest
 

@@ -1,25 +1,28 @@
 """File contents by their sha256, through fsspec: blobs/sha256/ab/abcdef..., readable and copyable without our code.
 
-Written to a temporary name, hashed on the way, flushed, renamed; hashed again on every read.
+Written to a temporary name, hashed on the way, flushed, renamed (in S3 an upload that shows nothing before it is
+complete); hashed again on every read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
-from registry.errors import BlobCorrupted, FileRefused, RegistryPathError
+from registry.errors import BlobCorrupted, BlobsUnreachable, FileRefused, RegistryPathError, UploadConflict
 from registry.names import is_digest
+from registry.parts import PIECE_BYTES, fill, held
+from registry.s3 import S3Uploads, changed_content, check_s3_url, open_s3, reaching
 from registry.whole_file import flush_folder
 
-__all__ = ["BlobStore"]
-
-PIECE_BYTES = 1 << 20
+__all__ = ["PIECE_BYTES", "BlobStore"]
 
 
 class BlobStore:
@@ -30,16 +33,40 @@ class BlobStore:
     """
 
     def __init__(self, url: str | Path) -> None:
+        self._files: Any
+        self._uploads: S3Uploads | None = None
+        if str(url).startswith("s3://"):
+            self._files, self._root = open_s3(check_s3_url(str(url)))
+            self._uploads = S3Uploads(self._files, self._root)
+            self._is_local = False
+            return
         from fsspec.core import url_to_fs  # fsspec takes 0.1 s to import; look-ups never come here
 
-        self._files: Any
         self._files, self._root = url_to_fs(str(url))
         protocol = self._files.protocol
         self._is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
+    def check_reachable(self) -> None:
+        """Look whether the place of the blobs is there.
+
+        Raises:
+            BlobsUnreachable: It isn't, or refuses.
+        """
+        if self._uploads is not None:
+            bucket = self._root.partition("/")[0]
+            try:
+                with reaching(self._root):
+                    self._files.call_s3("head_bucket", Bucket=bucket)
+            except FileNotFoundError as error:
+                raise BlobsUnreachable(f"there is no bucket {bucket!r}", next_step="make it first") from error
+
     def path(self, sha256: str) -> str:
         """Return where a blob lies, inside the filesystem."""
         return f"{self._root}/sha256/{sha256[:2]}/{sha256}"
+
+    def uri(self, sha256: str) -> str:
+        """Return a blob's address for other tools: `file:///...`, `s3://...`; no credentials are in it."""
+        return str(self._files.unstrip_protocol(self.path(sha256)))
 
     def local_path(self, sha256: str) -> Path | None:
         """Return a blob's path on this machine's disk, or None where blobs lie elsewhere."""
@@ -48,17 +75,22 @@ class BlobStore:
     def size(self, sha256: str) -> int | None:
         """Return a stored blob's length in bytes, or None if it isn't there. The content isn't read."""
         try:
-            return int(self._files.size(self.path(sha256)))
+            with self._reaching():
+                return int(self._files.size(self.path(sha256)))
         except FileNotFoundError:
             return None
 
-    def put(self, source: IO[bytes], sha256: str, size: int) -> bool:
+    def put(
+        self, source: IO[bytes], sha256: str, size: int, progress: Callable[[int], object] = lambda _: None
+    ) -> bool:
         """Store a content under its digest, or find it stored intact already.
 
         Args:
-            source: The content, read to its end.
+            source: The content from its start, seekable. What an earlier call that was cut off left of it is gone on
+                with, on this machine's disk and in S3.
             sha256: The hex digest that it must have.
             size: The length in bytes that it must have.
+            progress: Told how many bytes are there, as they grow.
 
         Returns:
             True if bytes were written, False if the blob was there and is intact.
@@ -66,28 +98,79 @@ class BlobStore:
         Raises:
             FileRefused: The content has another digest or length: the file changed since its manifest was made.
             RegistryPathError: The store can't be written.
+            BlobsUnreachable: The store can't be reached.
         """
         if self._is_intact(sha256):
+            progress(size)
             return False
-        incoming = f"{self._root}/incoming/{uuid.uuid4().hex}"
         try:
-            self._files.makedirs(f"{self._root}/incoming", exist_ok=True)
-            self._files.makedirs(f"{self._root}/sha256/{sha256[:2]}", exist_ok=True)
-            try:
-                found, length = self._copy_in(source, incoming)
-                if (found, length) != (sha256, size):
-                    raise FileRefused(
-                        f"a file has {length} bytes with sha256 {found}, its manifest says {size} with {sha256}",
-                        allowed="files that don't change while they are registered",
-                        next_step="make the manifest again and register again",
-                    )
-                self._place(incoming, sha256)
-            except BaseException:
-                if self._files.exists(incoming):
-                    self._files.rm_file(incoming)
-                raise
+            if self._is_local:
+                self._put_file(source, sha256, size, progress)
+            elif self._uploads is None:
+                self._put_aside(source, sha256, size, progress)
+            else:
+                return self._send(source, sha256, size, progress)
         except OSError as error:
             raise _unwritable(sha256, self._root, error) from error
+        return True
+
+    def _put_file(self, source: IO[bytes], sha256: str, size: int, progress: Callable[[int], object]) -> None:
+        incoming = Path(self._root) / "incoming"
+        with contextlib.ExitStack() as stack:
+            try:
+                part = stack.enter_context(held(incoming / f"{sha256}.part"))
+            except (
+                UploadConflict,
+                RegistryPathError,
+            ):  # somebody else is storing the same content, or was killed at it
+                part = stack.enter_context(held(incoming / f"{sha256}.{uuid.uuid4().hex}.part"))
+            try:
+                found, length = fill(part, source, progress)
+                if (found, length) != (sha256, size):
+                    raise changed_content(found, length, sha256, size)
+                Path(self.path(sha256)).parent.mkdir(parents=True, exist_ok=True)
+                self._place(part.name, sha256)
+            except (FileRefused, OSError):
+                Path(part.name).unlink(missing_ok=True)
+                raise
+
+    def _put_aside(self, source: IO[bytes], sha256: str, size: int, progress: Callable[[int], object]) -> None:
+        incoming = f"{self._root}/incoming/{uuid.uuid4().hex}"
+        self._files.makedirs(f"{self._root}/incoming", exist_ok=True)
+        self._files.makedirs(f"{self._root}/sha256/{sha256[:2]}", exist_ok=True)
+        try:
+            hasher, length = hashlib.sha256(), 0
+            with self._files.open(incoming, "wb") as target:
+                while piece := source.read(PIECE_BYTES):
+                    hasher.update(piece)
+                    length += len(piece)
+                    target.write(piece)
+                    progress(length)
+            if (hasher.hexdigest(), length) != (sha256, size):
+                raise changed_content(hasher.hexdigest(), length, sha256, size)
+            self._place(incoming, sha256)
+        except BaseException:
+            if self._files.exists(incoming):
+                self._files.rm_file(incoming)
+            raise
+
+    def _send(self, source: IO[bytes], sha256: str, size: int, progress: Callable[[int], object]) -> bool:
+        """Store a content in S3, and read it back: what isn't as it was sent is taken away again."""
+        assert self._uploads is not None
+        try:
+            with reaching(self._root):
+                self._uploads.send(self.path(sha256), source, sha256, size, progress)
+        except (FileNotFoundError, BlobsUnreachable):
+            if not self._is_intact(sha256):  # else another process completed the same upload
+                raise
+            return False
+        try:
+            self.read(sha256)
+        except BlobCorrupted as error:
+            self.remove(sha256)
+            raise RegistryPathError(
+                f"blob {sha256} was sent to {self._root}, and other bytes came back", next_step="run the command again"
+            ) from error
         return True
 
     def adopt(self, source: Path, sha256: str, size: int) -> bool:
@@ -122,26 +205,14 @@ class BlobStore:
                 self.put(stream, sha256, size)
                 source.unlink()
                 return True
-            os.fsync(stream.fileno())
         try:
+            with source.open("rb") as stream:
+                os.fsync(stream.fileno())
             self._files.makedirs(f"{self._root}/sha256/{sha256[:2]}", exist_ok=True)
             self._place(str(source), sha256)
         except OSError as error:
             raise _unwritable(sha256, self._root, error) from error
         return True
-
-    def _copy_in(self, source: IO[bytes], incoming: str) -> tuple[str, int]:
-        hasher = hashlib.sha256()
-        length = 0
-        with self._files.open(incoming, "wb") as target:
-            while piece := source.read(PIECE_BYTES):
-                hasher.update(piece)
-                length += len(piece)
-                target.write(piece)
-            if self._is_local:
-                target.flush()
-                os.fsync(target.fileno())
-        return hasher.hexdigest(), length
 
     def _place(self, incoming: str, sha256: str) -> None:
         if not self._is_local:
@@ -168,14 +239,14 @@ class BlobStore:
             BlobCorrupted: The blob is gone, or its bytes have another digest.
         """
         hasher = hashlib.sha256()
-        held = b""
+        kept = b""
         try:
-            with self._files.open(self.path(sha256), "rb") as stream:
+            with self._reaching(), self._files.open(self.path(sha256), "rb") as stream:
                 while piece := stream.read(PIECE_BYTES):
-                    if held:
-                        yield held
+                    if kept:
+                        yield kept
                     hasher.update(piece)
-                    held = piece
+                    kept = piece
         except FileNotFoundError as error:
             raise BlobCorrupted(f"blob {sha256} is gone from {self._root}", next_step=_REPAIR) from error
         if hasher.hexdigest() != sha256:
@@ -183,8 +254,8 @@ class BlobStore:
                 f"blob {sha256} at {self.path(sha256)} was damaged: its bytes have sha256 {hasher.hexdigest()}",
                 next_step=_REPAIR,
             )
-        if held:
-            yield held
+        if kept:
+            yield kept
 
     def read(self, sha256: str, write: Callable[[bytes], object] | None = None) -> int:
         """Stream a blob's content to a writer, hashing it on the way.
@@ -212,6 +283,9 @@ class BlobStore:
         Returns:
             How many files were removed.
         """
+        if self._uploads is not None:
+            with self._reaching():
+                return self._uploads.sweep(older_than_seconds)
         incoming = f"{self._root}/incoming"
         if not self._files.exists(incoming):
             return 0
@@ -228,7 +302,9 @@ class BlobStore:
     def stored(self) -> Iterator[tuple[str, int]]:
         """Yield every stored blob's sha256 and length; other files that lie there are passed over."""
         self._files.invalidate_cache()  # others write, too
-        for path, entry in self._files.find(f"{self._root}/sha256", detail=True).items():
+        with self._reaching():
+            found = self._files.find(f"{self._root}/sha256", detail=True)
+        for path, entry in found.items():
             sha256 = path.rsplit("/", 1)[-1]
             if is_digest(sha256):
                 yield sha256, int(entry["size"])
@@ -236,14 +312,18 @@ class BlobStore:
     def written_at(self, sha256: str) -> float | None:
         """Return when a blob was written, in seconds since 1970, or None if it isn't there."""
         try:
-            return float(self._files.modified(self.path(sha256)).timestamp())
+            with self._reaching():
+                return float(self._files.modified(self.path(sha256)).timestamp())
         except FileNotFoundError:
             return None
 
     def remove(self, sha256: str) -> bool:
         """Remove a blob; False if it isn't there. For collections only, which know what needs it."""
+        if self._uploads is not None and self.size(sha256) is None:
+            return False  # S3 says nothing of it
         try:
-            self._files.rm_file(self.path(sha256))
+            with self._reaching():
+                self._files.rm_file(self.path(sha256))
         except FileNotFoundError:
             return False
         return True
@@ -255,9 +335,13 @@ class BlobStore:
             BlobCorrupted: The blob is gone.
         """
         try:
-            return self._files.open(self.path(sha256), "rb")
+            with self._reaching():
+                return self._files.open(self.path(sha256), "rb")
         except FileNotFoundError as error:
             raise BlobCorrupted(f"blob {sha256} is gone from {self._root}", next_step=_REPAIR) from error
+
+    def _reaching(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._uploads is None else reaching(self._root)
 
 
 def _unwritable(sha256: str, root: str, error: OSError) -> RegistryPathError:

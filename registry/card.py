@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.entities import Evaluation, Version
 from registry.errors import PolicyInvalid
 from registry.gate import check, recorded_policy
 
-__all__ = ["HUB_LICENCES", "front_matter", "hub_id", "model_card"]
+if TYPE_CHECKING:
+    from registry.store import Registry
+
+__all__ = ["HUB_LICENCES", "card_of", "front_matter", "hub_id", "made_from", "model_card"]
 
 # How the hub calls what a version is to its base; a base has none.
 _RELATIONS = {"adapter": "adapter", "full": "finetune", "merged": "merge", "quantized": "quantized"}
@@ -41,6 +44,19 @@ def hub_id(base: Version | None) -> str | None:
     """Return the hub's id of a base that was fetched from there, or None."""
     found = None if base is None else _HUB_ORIGIN.fullmatch(str(base.manifest.metadata.get("origin")))
     return found[1] if found else None
+
+
+def card_of(registry: Registry, version: Version) -> str:
+    """Return a registered version's model card."""
+    reports = registry.evaluations(version.digest)
+    return model_card(version, reports[0] if reports else None, made_from(registry, version))
+
+
+def made_from(registry: Registry, version: Version) -> Version | None:
+    """Return the parent that a version is told against: its base, else what it was made from."""
+    parents = {parent.role: parent.digest for parent in reversed(version.manifest.parents)}
+    found = parents.get("base") or parents.get("source") or next(iter(parents.values()), None)
+    return None if found is None else registry.resolve(found)
 
 
 def front_matter(version: Version, evaluation: Evaluation | None, base: Version | None) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from registry.address import Address
 from registry.binding import Binding, find_binding, put_back_binding, remembered_binding, write_binding
-from registry.errors import RegistryBusy, RegistryPathError, WrongDatabase
-from registry.layout import DATABASE, SCHEMA_REVISION
+from registry.errors import RegistryBusy, RegistryError, RegistryPathError, WrongDatabase
+from registry.layout import DATABASE, SCHEMA_REVISION, WRITERS
 from registry.sqlite import no_registry
+from registry.turns import Turns
 
 __all__ = ["open_engine", "query_on", "writing"]
 
@@ -76,7 +78,11 @@ def _make_writable(folder: Path) -> None:
 
 def _open_sqlite(folder: Path) -> Engine:
     path = folder / DATABASE
-    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
+        execution_options={"turns": Turns(folder / WRITERS)},
+    )
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
     try:
@@ -184,6 +190,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
     Raises:
         RegistryBusy: Another process held the lock for longer than the busy timeout.
+        RegistryPathError: SQLite's file can't be written: the disk is full, or fails.
         DatabaseUnreachable, DatabaseRefused: PostgreSQL's server can't be reached, went away, or refuses.
     """
     write = _writing_on_postgres if engine.dialect.name == "postgresql" else _writing_on_sqlite
@@ -193,18 +200,40 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _writing_on_sqlite(engine: Engine) -> Iterator[Connection]:
-    with engine.connect().execution_options(write_lock=True) as connection:
-        try:
-            transaction = connection.begin()
-        except OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
-                raise
-            raise RegistryBusy(
-                f"the registry's write lock was held for {BUSY_TIMEOUT_SECONDS} s by another process",
-                next_step="run the command again",
-            ) from error
-        with transaction:
-            yield connection
+    until = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    turns: Turns | None = engine.get_execution_options().get("turns")
+    try:
+        # in line before a connection is taken, so that many threads in it don't use them up
+        with (
+            nullcontext() if turns is None else turns.turn(BUSY_TIMEOUT_SECONDS),
+            engine.connect().execution_options(write_lock=True) as connection,
+        ):
+            left = max(until - time.monotonic(), BUSY_TIMEOUT_SECONDS / 10)
+            _driver(connection).execute(f"PRAGMA busy_timeout = {1000 * left:.0f}").close()
+            with connection.begin():
+                yield connection
+    except (DBAPIError, sqlite3.Error) as error:
+        explained = _explain_sqlite(error.orig if isinstance(error, DBAPIError) else error, engine)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explain_sqlite(error: BaseException | None, engine: Engine) -> RegistryError | None:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it says more closely where
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return RegistryBusy(
+            f"the registry's write lock was held for {BUSY_TIMEOUT_SECONDS} s by another process",
+            next_step="run the command again",
+        )
+    if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return None
+    ended = "whether it was written can't be told" if code == sqlite3.SQLITE_IOERR else "nothing was written"
+    return RegistryPathError(
+        f"{engine.url.database} can't be written: {error}; {ended}",
+        allowed="a disk with room that works, and a file that this user may write",
+        next_step="free space, then run the command again: what was written already isn't written twice",
+    )
 
 
 @contextmanager
@@ -236,16 +265,28 @@ def _writing_on_postgres(engine: Engine) -> Iterator[Connection]:
         raise explained from error
 
 
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
 def query_on(connection: Connection) -> Any:
     """Return the look-ups' query function on a store connection, so that they see its transaction."""
-    translate: Any = str
     if connection.dialect.name == "postgresql":
-        from registry.postgres import to_driver as translate
+        from registry.postgres import to_driver
 
-    def query(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        return [tuple(row) for row in connection.exec_driver_sql(translate(sql), tuple(parameters))]
+        def query(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+            return [tuple(row) for row in connection.exec_driver_sql(to_driver(sql), tuple(parameters))]
 
-    return query
+        return query
+
+    # the driver's own: a tenth of the time, which is time that all other writers wait
+    execute = _driver(connection).execute
+
+    def query_driver(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        found: Sequence[Sequence[Any]] = execute(sql, parameters).fetchall()
+        return found
+
+    return query_driver
 
 
 def _migrate(

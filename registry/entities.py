@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from registry.approvals import Approvals
     from registry.gate import GateResult
     from registry.manifest import Manifest
 
@@ -113,6 +114,7 @@ class AliasChange:
     reason: str | None
     at: str
     gate: GateResult | None = None
+    approvals: Approvals | None = None  # where the act that made this step asked for some
     changed: bool = True
     dry_run: bool = False
 
@@ -143,6 +145,7 @@ class AliasChange:
             "changed": self.changed,
             "dry_run": self.dry_run,
             "gate": None if self.gate is None else self.gate.to_dict(),
+            "approvals": None if self.approvals is None else self.approvals.to_dict(),
         }
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "key_id",
     "load_private_key",
     "load_public_key",
+    "parse_public_key",
     "sign_manifest",
     "signed_manifest",
 ]
@@ -91,37 +92,46 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     Raises:
         KeyUnusable: No ed25519 key in PEM. A private key is refused, too: it has no place where signatures are checked.
     """
+    return parse_public_key(_read_key(path), str(path))
+
+
+def parse_public_key(content: bytes, what: str) -> Ed25519PublicKey:
+    """Read a public key from its PEM text, as `load_public_key`; `what` names it in errors."""
+    _require_library()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    content = _read_key(path)
     step = "openssl pkey -in key.pem -pubout -out key.pub.pem makes one of a private key"
     try:
         key = load_pem_public_key(content)
     except Exception:  # as above
         raise KeyUnusable(
-            f"{path} can't be read as a public key", allowed="an ed25519 public key in PEM", next_step=step
+            f"{what} can't be read as a public key", allowed="an ed25519 public key in PEM", next_step=step
         ) from None
     if not isinstance(key, Ed25519PublicKey):
         raise KeyUnusable(
-            f"the key in {path} is not an ed25519 key", allowed="an ed25519 public key in PEM", next_step=step
+            f"the key in {what} is not an ed25519 key", allowed="an ed25519 public key in PEM", next_step=step
         )
     return key
 
 
 def _read_key(path: Path) -> bytes:
+    _require_library()
     try:
-        import cryptography  # noqa: F401  (an optional dependency; the sentence that says so comes before its use)
-
         with path.open("rb") as stream:
             return stream.read(MAX_KEY_BYTES)
+    except OSError as error:
+        raise KeyUnusable(f"the key {path} can't be read: {error.strerror}", allowed="a PEM file") from error
+
+
+def _require_library() -> None:
+    try:
+        import cryptography  # noqa: F401  (an optional dependency; the sentence that says so comes before its use)
     except ModuleNotFoundError as error:
         raise KeyUnusable(
             "signatures need cryptography, which is not installed",
             next_step="install it with `pip install --constraint constraints.txt --editable '.[signing]'`",
         ) from error
-    except OSError as error:
-        raise KeyUnusable(f"the key {path} can't be read: {error.strerror}", allowed="a PEM file") from error
 
 
 def key_id(key: Ed25519PublicKey) -> str:

@@ -9,6 +9,9 @@ RegistryError (exit 1)
 │   ├── SchemaUnsupported     the database was written by another release
 │   ├── DatabaseAddressInvalid   no address of a PostgreSQL database, or a password where it may be noted down
 │   ├── DriverMissing         psycopg isn't installed
+│   ├── MlflowMissing         MLflow isn't installed
+│   ├── S3Missing             s3fs isn't installed
+│   ├── BlobsUnreachable      where the blobs are can't be reached, or refuses
 │   ├── WrongDatabase         the database isn't the one that the folder belongs to, or holds something else
 │   ├── DatabaseUnreachable   the database server can't be reached, lets nobody in, or went away
 │   ├── DatabaseRefused       the database server refuses to do it: rights, room, read-only
@@ -26,21 +29,25 @@ RegistryError (exit 1)
 │   ├── TokenInvalid          the server asks for a token, and the one that was sent is none of its tokens
 │   ├── RoleInsufficient      the token's role doesn't include this act
 │   ├── WebhookRefused        a webhook's URL, events or host can't be used
+│   ├── ApprovalRefused       an approval that nothing could use: of one's own version, or of what isn't there
 │   ├── ReasonMissing         an act that somebody has to answer for came without a reason
 │   └── RollbackRefused       the target never held this alias, holds it already, or no reason was given
 ├── GateRefused (exit 3)      the policy isn't satisfied by the newest evaluation of exactly this digest
+│   └── ApprovalsMissing      the alias, or the policy, asks for approvals of more people
 ├── SignatureRefused (exit 3) a version is not signed by the key that was given, or not as it is
 ├── MissingError (exit 4)
 │   ├── RegistryNotFound      there is no registry at this path
 │   ├── VersionNotFound       no version has this name, number or digest
 │   ├── AliasNotFound         this model has no such alias
 │   ├── BlobsMissing          a manifest names contents that aren't stored, or are damaged; lists them
+│   ├── ApprovalNotFound      nobody of this name has approved it
 │   ├── TokenNotFound         no token has this name
 │   ├── WebhookNotFound       no webhook has this id
 │   └── ParentNotFound        a manifest names a parent that isn't registered
 └── ClashError (exit 4)
     ├── AliasConflict         the alias moved since the caller looked; names the current revision
     ├── AmbiguousReference    a digest prefix fits several versions
+    ├── MirrorConflict        a mirror holds a model that others write, too
     ├── NameTaken             a token of this name is there already
     ├── UploadConflict        an upload isn't where the caller thinks; names the offset to go on at
     ├── ContentKeyTaken       a version with this content key holds other files
@@ -61,56 +68,17 @@ if TYPE_CHECKING:
     from registry.gate import GateResult
 
 __all__ = [
-    "AliasConflict",
-    "AliasNotFound",
-    "AmbiguousReference",
-    "AuditBroken",
-    "BaseMismatch",
-    "BlobCorrupted",
-    "BlobsMissing",
-    "ClashError",
-    "ContentKeyTaken",
-    "DatabaseAddressInvalid",
-    "DatabaseRefused",
-    "DatabaseUnreachable",
-    "DigestTaken",
-    "DriverMissing",
-    "EvaluationMismatch",
-    "ExportRefused",
-    "FileRefused",
-    "GateRefused",
-    "KeyUnusable",
-    "ManifestInvalid",
-    "MissingError",
-    "NameTaken",
-    "ParentNotFound",
-    "PolicyInvalid",
-    "ReasonMissing",
-    "ReferenceInvalid",
-    "RegistryBusy",
-    "RegistryClosed",
-    "RegistryError",
-    "RegistryInputError",
-    "RegistryNotFound",
-    "RegistryPathError",
-    "ReportInvalid",
-    "RequestInvalid",
-    "RoleInsufficient",
-    "RollbackRefused",
-    "SchemaUnsupported",
-    "ServerUnavailable",
-    "SignatureRefused",
-    "TokenInvalid",
-    "TokenNotFound",
-    "UploadConflict",
-    "VersionDeprecated",
-    "VersionHeld",
-    "VersionNotFound",
-    "VersionRetired",
-    "WebhookNotFound",
-    "WebhookRefused",
-    "WrongDatabase",
-]
+    "AliasConflict", "AliasNotFound", "AmbiguousReference", "ApprovalNotFound", "ApprovalRefused", "ApprovalsMissing",
+    "AuditBroken", "BaseMismatch", "BlobCorrupted", "BlobsMissing", "BlobsUnreachable", "ClashError",
+    "ContentKeyTaken", "DatabaseAddressInvalid", "DatabaseRefused", "DatabaseUnreachable", "DigestTaken",
+    "DriverMissing", "EvaluationMismatch", "ExportRefused", "FileRefused", "GateRefused", "KeyUnusable",
+    "ManifestInvalid", "MirrorConflict", "MissingError", "MlflowMissing", "NameTaken", "ParentNotFound",
+    "PolicyInvalid", "ReasonMissing", "ReferenceInvalid", "RegistryBusy", "RegistryClosed", "RegistryError",
+    "RegistryInputError", "RegistryNotFound", "RegistryPathError", "ReportInvalid", "RequestInvalid",
+    "RoleInsufficient", "RollbackRefused", "S3Missing", "SchemaUnsupported", "ServerUnavailable", "SignatureRefused",
+    "TokenInvalid", "TokenNotFound", "UploadConflict", "VersionDeprecated", "VersionHeld", "VersionNotFound",
+    "VersionRetired", "WebhookNotFound", "WebhookRefused", "WrongDatabase",
+]  # fmt: skip
 
 
 class RegistryError(Exception):
@@ -168,6 +136,18 @@ class DatabaseAddressInvalid(RegistryInputError):
 
 class DriverMissing(RegistryInputError):
     """The library that speaks to PostgreSQL is not installed."""
+
+
+class MlflowMissing(RegistryInputError):
+    """The library that speaks to MLflow is not installed."""
+
+
+class S3Missing(RegistryInputError):
+    """The library that speaks to S3 is not installed."""
+
+
+class BlobsUnreachable(RegistryInputError):
+    """Where the blobs are can't be reached, or refuses."""
 
 
 class WrongDatabase(RegistryInputError):
@@ -247,6 +227,10 @@ class WebhookRefused(RegistryInputError):
     """A webhook's URL, events or host can't be used."""
 
 
+class ApprovalRefused(RegistryInputError):
+    """An approval that nothing could use: of one's own version, or of what is not there."""
+
+
 class ReasonMissing(RegistryInputError):
     """An act that somebody has to answer for came without a reason."""
 
@@ -272,6 +256,10 @@ class GateRefused(RegistryError):
         self.reasons = tuple(reasons)
         self.gate = gate
         super().__init__("\n".join([problem, *(f"  - {r}" for r in reasons)]), allowed=allowed, next_step=next_step)
+
+
+class ApprovalsMissing(GateRefused):
+    """The alias, or the policy, asks for approvals of more people."""
 
 
 class SignatureRefused(RegistryError):
@@ -313,6 +301,10 @@ class BlobsMissing(MissingError):
         super().__init__(problem, allowed=allowed, next_step=next_step)
 
 
+class ApprovalNotFound(MissingError):
+    """Nobody of this name has approved it."""
+
+
 class TokenNotFound(MissingError):
     """No token has this name."""
 
@@ -348,6 +340,10 @@ class AliasConflict(ClashError):
 
 class AmbiguousReference(ClashError):
     """A digest prefix fits several versions."""
+
+
+class MirrorConflict(ClashError):
+    """A mirror holds a model that others write, too."""
 
 
 class NameTaken(ClashError):

@@ -121,6 +121,11 @@ def write_folder(blobs: BlobStore, files: Mapping[str, Source], destination: Pat
             flush_folder(folder)
         # an empty folder gives way; one that has been filled meanwhile does not
         os.replace(incoming, destination)
+        try:
+            flush_folder(destination.parent)
+        except OSError:
+            os.replace(destination, incoming)  # what was refused isn't there
+            raise
     except OSError as error:
         raise RegistryPathError(
             f"{destination} can't be written: {error.strerror or error}",
@@ -129,7 +134,6 @@ def write_folder(blobs: BlobStore, files: Mapping[str, Source], destination: Pat
         ) from error
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
-    flush_folder(destination.parent)
     return total
 
 

@@ -21,7 +21,7 @@ from registry.errors import FileRefused, RegistryPathError
 from registry.manifest import FileEntry, check_path, open_regular
 from registry.scan import scan
 from registry.template_sandbox import check_templates, templates_in
-from registry.tensors import MAX_TENSORS, TensorEntry, check_finite, read_header
+from registry.tensors import MAX_TENSORS, TensorEntry, check_finite, read_parts
 
 __all__ = ["ScannedFolder", "scan_folder"]
 
@@ -40,12 +40,14 @@ class ScannedFolder:
     Attributes:
         files: Path inside the folder -> size and sha256 of what was judged.
         tensors: Path of each safetensors file -> its tensors by name.
+        metadata: Path of each safetensors file -> what its header says beside the tensors.
         templates: Labels of the chat templates that were rendered.
         kept: Path -> content of the files that were asked for, as they were judged.
     """
 
     files: Mapping[str, FileEntry]
     tensors: Mapping[str, Mapping[str, TensorEntry]]
+    metadata: Mapping[str, Mapping[str, str]]
     templates: tuple[str, ...]
     kept: Mapping[str, bytes]
 
@@ -93,6 +95,7 @@ def scan_folder(folder: Path, keep: Collection[str] = ()) -> ScannedFolder:
     problems: list[str] = []
     files: dict[str, FileEntry] = {}
     tensors: dict[str, Mapping[str, TensorEntry]] = {}
+    metadata: dict[str, Mapping[str, str]] = {}
     templates: dict[str, str] = {}
     indexes: dict[str, Any] = {}
     kept: dict[str, bytes] = {}
@@ -103,7 +106,7 @@ def scan_folder(folder: Path, keep: Collection[str] = ()) -> ScannedFolder:
                 problems.append(f"there are more than {MAX_FILES} files")
                 break
             try:
-                files[name], content = _judge(name, path, tensors, templates, indexes)
+                files[name], content = _judge(name, path, tensors, metadata, templates, indexes)
             except FileRefused as error:
                 problems.append(error.problem)
                 continue
@@ -130,7 +133,7 @@ def scan_folder(folder: Path, keep: Collection[str] = ()) -> ScannedFolder:
             problems.append(error.problem)
     if problems:
         _raise(folder, problems)
-    return ScannedFolder(files, tensors, tuple(templates), kept)
+    return ScannedFolder(files, tensors, metadata, tuple(templates), kept)
 
 
 def _raise(folder: Path, problems: list[str]) -> None:
@@ -168,6 +171,7 @@ def _judge(
     name: str,
     path: Path,
     tensors: dict[str, Mapping[str, TensorEntry]],
+    metadata: dict[str, Mapping[str, str]],
     templates: dict[str, str],
     indexes: dict[str, Any],
 ) -> tuple[FileEntry, bytes]:
@@ -180,7 +184,7 @@ def _judge(
             opened.seek(0)
             stream = _Hashed(opened)
             # read again, from what is hashed: the file may have changed since
-            tensors[name] = read_header(name, stream, size)
+            tensors[name], metadata[name] = read_parts(name, stream, size)
             check_finite(name, stream, tensors[name])
             if opened.read(1):
                 refuse(name, "became longer while it was read")

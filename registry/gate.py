@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from registry.errors import PolicyInvalid
@@ -33,6 +33,8 @@ class Policy:
         max_champion_loss: Most that the task score may lie below that of the version that the alias holds now, where
             both were measured with the same metric on the same test; None compares nothing.
         require_champion_comparison: True refuses a version that can't be compared with the one that the alias holds.
+        required_approvals: How many people have to approve that an alias takes the version (`registry/approvals.py`);
+            a protected alias may ask for more. Asked where an alias moves, not by whoever only judges a report.
 
     Raises:
         PolicyInvalid: A value has the wrong type or can't be met by any report.
@@ -46,6 +48,7 @@ class Policy:
     require_evaluation: bool = True
     max_champion_loss: float | None = 0.0
     require_champion_comparison: bool = False
+    required_approvals: int = 0
 
     def __post_init__(self) -> None:
         for name in ("min_task_delta", "max_suite_drop"):
@@ -58,7 +61,7 @@ class Policy:
             raise PolicyInvalid(
                 f"policy: max_champion_loss is {loss!r}", allowed="0 or more, as a fraction, or null to compare nothing"
             )
-        for name in ("min_rows", "min_suites"):
+        for name in ("min_rows", "min_suites", "required_approvals"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise PolicyInvalid(f"policy: {name} is {value!r}", allowed="a whole number, 0 or more")
@@ -94,7 +97,7 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the policy as plain JSON, defaults included."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,12 @@ class GateResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as plain JSON."""
-        return {"passed": self.passed, "reasons": list(self.reasons), "checks": [asdict(c) for c in self.checks]}
+        return {"passed": self.passed, "reasons": list(self.reasons), "checks": [dict(vars(c)) for c in self.checks]}
+
+    def with_check(self, more: Check) -> GateResult:
+        """Return the verdict with one more check."""
+        reasons = self.reasons if more.passed or more.reason is None else (*self.reasons, more.reason)
+        return GateResult(self.passed and more.passed, reasons, (*self.checks, more))
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ def change_state(connection: Connection, version: Version, action: str, *, actor
         return change
     _check(query, version, action, before.state)
     connection.execute(
-        version_events.insert().values(version_id=version.id, action=action, actor=actor, reason=reason, created_at=at)
+        version_events.insert(),
+        {"version_id": version.id, "action": action, "actor": actor, "reason": reason, "created_at": at},
     )
     payload = {"name": version.name, "version": version.version, "digest": version.digest, "reason": reason}
     audit.append(connection, at=at, actor=actor, action=action, subject=version.label, payload=payload)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection
 
 from registry import audit
+from registry.approvals import Approvals, asked_for_promotion, consent_to_promotion
 from registry.canonical import canonical_json
 from registry.database import query_on
 from registry.entities import AliasChange, AliasState, Evaluation, Version
 from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
 from registry.gate import Champion, GateResult, Policy, check, recorded_policy
 from registry.lookup import Query, query_alias, query_aliases, query_numbered, query_revision, resolve_digest
+from registry.reports import comparable_evaluation, newest_evaluation
 from registry.schema import alias_events, outbox
 from registry.status import require_promotable, require_usable
 
 __all__ = [
     "Ruling",
-    "comparable_evaluation",
     "emit",
-    "evaluations_of",
     "judge",
-    "newest_evaluation",
     "plan_demotion",
     "plan_promotion",
     "plan_rollback",
@@ -41,6 +40,7 @@ class Ruling:
     policy_from: str  # "caller", "evaluation" (the policy recorded in the judged report) or "defaults"
     evaluation: Evaluation | None
     champion_evaluation: Evaluation | None  # of the other version that the alias holds, if that was evaluated
+    consent: Approvals | None = None  # where the alias or the policy asks for approvals
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ruling as plain JSON; reports are named by their digests."""
@@ -53,47 +53,20 @@ class Ruling:
         }
 
 
-def newest_evaluation(query: Query, version: Version) -> Evaluation | None:
-    """Return the last report recorded for exactly this version's digest."""
-    return next(iter(evaluations_of(query, version, newest_only=True)), None)
-
-
-def evaluations_of(query: Query, version: Version, *, newest_only: bool = False) -> list[Evaluation]:
-    """Return the reports recorded for exactly this version's digest, newest first."""
-    rows = query(
-        "SELECT id, ?, digest, report, created_at FROM evaluations WHERE version_id = ? ORDER BY id DESC"
-        + (" LIMIT 1" if newest_only else ""),
-        (version.digest, version.id),
-    )
-    return [Evaluation(*row) for row in rows]
-
-
-def comparable_evaluation(query: Query, version: Version, report: Mapping[str, Any] | None) -> Evaluation | None:
-    """Return a version's last report on the test of another report, or its last one where it has none on that.
-
-    A version may be measured on several tests, by several recipes that share an alias: which one came last says nothing
-    about how it compares.
-    """
-    found = evaluations_of(query, version)
-    same = (one for one in found if _test_of(one.report) == _test_of(report) != (None, None))
-    return next(same, found[0] if found else None)
-
-
-def _test_of(report: Mapping[str, Any] | None) -> tuple[Any, Any]:
-    task = None if report is None else report.get("task")
-    return (task.get("metric"), task.get("test_digest")) if isinstance(task, Mapping) else (None, None)
-
-
-def judge(query: Query, version: Version, state: AliasState | None, policy: Policy | None) -> Ruling:
+def judge(
+    query: Query, version: Version, state: AliasState | None, policy: Policy | None, alias: str | None = None
+) -> Ruling:
     """Hold a version's newest report against the policy, and against the version that the alias holds now.
 
-    Of that version the newest report on the same test counts.
+    Of that version the newest report on the same test counts. Approvals that the alias or the policy asks for are one
+    more check.
 
     Args:
         query: Reads the present state: inside a promotion, that of its transaction.
         version: The challenger.
         state: Where the alias points now; None where it points at nothing.
         policy: None takes the one in the newest report, or the defaults where that names none.
+        alias: Where the version would come to; None asks for no approvals.
 
     Raises:
         PolicyInvalid: The report's policy can't be used.
@@ -105,12 +78,17 @@ def judge(query: Query, version: Version, state: AliasState | None, policy: Poli
         policy = recorded_policy(report)
         policy_from = "defaults" if policy is None else "evaluation"
         policy = policy or Policy()
-    champion = against = None
-    if state is not None and state.digest != version.digest:
+    champion = against = consent = None
+    moves = state is None or state.digest != version.digest
+    if state is not None and moves:
         holder = resolve_digest(query, state.digest)
         against = comparable_evaluation(query, holder, report)
         champion = Champion(holder.label, None if against is None else against.report)
-    return Ruling(check(policy, report, champion), policy, policy_from, evaluation, against)
+    verdict = check(policy, report, champion)
+    if alias is not None and moves and asked_for_promotion(query, version, alias, policy, evaluation)[0]:
+        consent = consent_to_promotion(query, version, alias, policy, evaluation)
+        verdict = verdict.with_check(consent.check())
+    return Ruling(verdict, policy, policy_from, evaluation, against, consent)
 
 
 def plan_promotion(
@@ -129,8 +107,9 @@ def plan_promotion(
     state = query_alias(query, version.name, alias)
     revision = _compare(query, version.name, alias, state, expected_revision)
     require_promotable(query, version)
-    ruling = judge(query, version, state, policy)
-    return _change("promote", (version.name, alias), revision, version, state, ruling.verdict), ruling
+    ruling = judge(query, version, state, policy, alias)
+    change = _change("promote", (version.name, alias), revision, version, state, ruling.verdict)
+    return replace(change, approvals=ruling.consent), ruling
 
 
 def plan_demotion(query: Query, name: str, alias: str, expected_revision: int | None) -> AliasChange:
@@ -266,24 +245,28 @@ def write_change(
     reason: str | None,
     ruling: Ruling | None,
 ) -> AliasChange:
-    """Write a planned change: the alias event, its audit row and its outbox row. Only a promotion has a ruling."""
+    """Write a planned change: the alias event, its audit row and its outbox row. Only a promotion has a ruling.
+
+    Whoever calls has looked that no approvals are missing; the database looks again.
+    """
     change = replace(change, actor=actor, reason=reason, at=audit.now())
     gate = None if ruling is None else ruling.to_dict()
     evaluation = None if ruling is None else ruling.evaluation
     version = None if change.version is None else query_numbered(query_on(connection), change.name, change.version)
     connection.execute(
-        alias_events.insert().values(
-            name=change.name,
-            alias=change.alias,
-            revision=change.revision,
-            version_id=None if version is None else version.id,
-            action=change.action,
-            actor=actor,
-            reason=reason,
-            evaluation_id=None if evaluation is None else evaluation.id,
-            gate=None if gate is None else canonical_json(gate),
-            created_at=change.at,
-        )
+        alias_events.insert(),
+        {
+            "name": change.name,
+            "alias": change.alias,
+            "revision": change.revision,
+            "version_id": None if version is None else version.id,
+            "action": change.action,
+            "actor": actor,
+            "reason": reason,
+            "evaluation_id": None if evaluation is None else evaluation.id,
+            "gate": None if gate is None else canonical_json(gate),
+            "created_at": change.at,
+        },
     )
     payload: dict[str, Any] = {
         "name": change.name,
@@ -296,6 +279,8 @@ def write_change(
         "evaluation": None if evaluation is None else evaluation.digest,
         "gate": gate,
     }
+    if change.approvals is not None:
+        payload["approvals"] = [asdict(one) for one in change.approvals.approvals if one.counts]
     subject = f"{change.name}@{change.alias}"
     audit.append(connection, at=change.at, actor=actor, action=change.action, subject=subject, payload=payload)
     emit(connection, change.at, f"alias.{change.action}", payload)
@@ -304,4 +289,4 @@ def write_change(
 
 def emit(connection: Connection, at: str, topic: str, payload: dict[str, Any]) -> None:
     """Leave an outbox row in the caller's transaction, for whoever tells other systems."""
-    connection.execute(outbox.insert().values(created_at=at, topic=topic, payload=canonical_json(payload)))
+    connection.execute(outbox.insert(), {"created_at": at, "topic": topic, "payload": canonical_json(payload)})

@@ -173,14 +173,18 @@ def insert_version(connection: Connection, name: str, manifest: Manifest, actor:
         "manifest": manifest.canonical,
         "created_at": at,
     }
-    connection.execute(versions.insert().values(content_key=manifest.content_key, **row))
+    connection.execute(versions.insert(), {"content_key": manifest.content_key, **row})
     version = resolve_digest(query, manifest.digest)
     for parent, entry in zip(parents, manifest.parents, strict=True):
         assert parent.id < version.id, "a parent is older than its child: cycles can't be written"
         connection.execute(
-            version_parents.insert().values(
-                child_id=version.id, parent_id=parent.id, role=entry.role, weight=entry.weight
-            )
+            version_parents.insert(),
+            {
+                "child_id": version.id,
+                "parent_id": parent.id,
+                "role": entry.role,
+                "weight": entry.weight,
+            },
         )
     payload = {"name": name, "version": number, "digest": version.digest, "kind": version.kind}
     audit.append(connection, at=at, actor=actor, action="register", subject=version.label, payload=payload)

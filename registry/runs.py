@@ -128,10 +128,9 @@ def insert_run(
         raise ReportInvalid("run document: data", allowed="a mapping of data file -> hex sha256, which lineage shows")
     at = audit.now()
     connection.execute(
-        runs.insert().values(
-            name=name, sweep=sweep, number=number, digest=digest, base_fingerprint=base_fingerprint,
-            content_key=content_key, document=text, created_at=at,
-        )
+        runs.insert(),
+        {"name": name, "sweep": sweep, "number": number, "digest": digest, "base_fingerprint": base_fingerprint,
+         "content_key": content_key, "document": text, "created_at": at},
     )  # fmt: skip
     written = query_runs(query, "digest = ?", (digest,))[0]
     payload = {"name": name, "sweep": sweep, "number": number, "digest": digest}

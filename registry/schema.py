@@ -22,11 +22,13 @@ from sqlalchemy import (
 
 __all__ = [
     "alias_events",
+    "approvals",
     "audit",
     "evaluations",
     "identity",
     "metadata",
     "outbox",
+    "protections",
     "runs",
     "version_events",
     "version_parents",
@@ -163,5 +165,46 @@ version_events = Table(
     Column("created_at", String(32), nullable=False),
     CheckConstraint("action IN ('deprecate', 'restore', 'retire')", name="ck_version_events_action"),
     Index("ix_version_events_version", "version_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+protections = Table(
+    "protections",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("required", Integer, nullable=False),  # 0: lifted
+    Column("self_approval", Integer, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    CheckConstraint("required >= 0", name="ck_protections_required"),
+    CheckConstraint("self_approval IN (0, 1)", name="ck_protections_self_approval"),
+    Index("ix_protections_alias", "name", "alias", "id"),
+    sqlite_autoincrement=True,
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("act", String(16), nullable=False),
+    Column("version_id", ForeignKey("versions.id")),  # nothing: the protection itself is to be weakened
+    Column("evaluation_id", ForeignKey("evaluations.id")),
+    Column("revision", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("matter", Text, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("reason", Text),
+    Column("created_at", String(32), nullable=False),
+    CheckConstraint("act IN ('promote', 'demote', 'unprotect')", name="ck_approvals_act"),
+    CheckConstraint("action IN ('approve', 'withdraw')", name="ck_approvals_action"),
+    CheckConstraint("(act = 'unprotect') = (version_id IS NULL)", name="ck_approvals_version"),
+    Index("ix_approvals_alias", "name", "alias", "id"),
+    Index("ix_approvals_digest", "digest", "actor", "id"),
     sqlite_autoincrement=True,
 )

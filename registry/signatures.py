@@ -8,12 +8,20 @@ has to vouch for its row, and copying the folder copies the proof.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.canonical import sha256_text
 from registry.entities import Version
-from registry.envelope import check_signs, key_id, load_public_key, sign_manifest, signed_manifest
+from registry.envelope import (
+    check_signs,
+    key_id,
+    load_public_key,
+    parse_public_key,
+    sign_manifest,
+    signed_manifest,
+)
 from registry.errors import RegistryPathError, SignatureRefused
 from registry.layout import SIGNATURES
 from registry.whole_file import flush_folder, write_whole
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
     from registry.store import Registry
 
-__all__ = ["base_of", "carried_signatures", "require_signature", "sign_version", "verify_signature"]
+__all__ = ["accept_signature", "base_of", "carried_signatures", "require_signature", "sign_version", "verify_signature"]
 
 MAX_ENVELOPE_BYTES = 64 * 2**20
 
@@ -44,14 +52,55 @@ def sign_version(registry: Registry, version: Version, key: Ed25519PrivateKey) -
         RegistryPathError: The registry's folder can't be written.
     """
     check_signs(version.manifest_json, version.digest)
-    envelope = sign_manifest(version.manifest_json, key)
-    public = key.public_key()
-    final = registry.folder / SIGNATURES / version.digest / f"{key_id(public)}.json"
+    return _keep(registry.folder, version, sign_manifest(version.manifest_json, key), key.public_key())
+
+
+def accept_signature(registry: Registry, version: Version, envelope: Mapping[str, Any], pem: str) -> tuple[str, bool]:
+    """Keep an envelope that was made elsewhere, if it proves this version as it is.
+
+    Args:
+        registry: An open registry.
+        version: The version.
+        envelope: A DSSE envelope; of its signatures the one of this key is kept.
+        pem: The public key that it is to be checked with. Whether anybody trusts that key isn't asked here.
+
+    Returns:
+        The key's id, and whether the signature is new.
+
+    Raises:
+        KeyUnusable: No ed25519 public key in PEM.
+        SignatureRefused: The envelope isn't one of this key over this version's manifest.
+        RegistryPathError: The registry's folder can't be written.
+    """
+    key = parse_public_key(pem.encode(), "what was sent")
+    listed = envelope.get("signatures")
+    problem = None
+    for one in listed if isinstance(listed, list) else ():
+        alone = {"payload": envelope.get("payload"), "payloadType": envelope.get("payloadType"), "signatures": [one]}
+        try:
+            signed = signed_manifest(alone, key)
+        except SignatureRefused as error:
+            problem = error
+            continue
+        alone["signatures"] = [{"keyid": key_id(key), "sig": one["sig"]}]
+        check_signs(signed, version.digest)
+        check_signs(version.manifest_json, version.digest)
+        return key_id(key), _keep(registry.folder, version, alone, key)[1]
+    raise problem or SignatureRefused(
+        "what was sent has no signatures",
+        allowed="a DSSE envelope, as `tunewright registry sign` makes it",
+        next_step="sign the version with the private half of this key",
+    )
+
+
+def _keep(folder: Path, version: Version, envelope: Mapping[str, Any], public: Ed25519PublicKey) -> tuple[Path, bool]:
+    """Write an envelope that holds; one that is there and holds stays."""
+    final = folder / SIGNATURES / version.digest / f"{key_id(public)}.json"
     content = (json.dumps(envelope, indent=2) + "\n").encode()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (registry.folder, final.parent.parent):
-            flush_folder(folder)
+        for above in (folder, final.parent.parent):
+            flush_folder(above)
         new = write_whole(final, content, replace=False)
         if not new and not _proves(final, version, public):
             new = write_whole(final, content)

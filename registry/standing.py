@@ -23,8 +23,8 @@ class Standing:
 
     Attributes:
         proven: An alias points at it, or its newest report satisfies the policy that it was recorded with, or nothing
-            was trained into it: a base whose weights were not registered before as something made from one. A retired
-            version is not.
+            was trained into it: a base whose weights were not registered before as something made from one, and don't
+            say themselves that they were. A retired version is not.
         basis: What that rests on: `alias champion`, `gate`, `base`, or "" where it is not proven.
         reasons: Why it is not proven; empty where it is.
     """
@@ -69,4 +69,8 @@ def _made_before(query: Query, base: Version) -> tuple[str, ...]:
         "AND kind IN ('full', 'merged', 'quantized') ORDER BY id LIMIT 1",
         (base.base_fingerprint, base.id),
     )
-    return tuple(f"its weights are those of {name}:v{number}, of kind {kind}" for name, number, kind in found)
+    said = base.manifest.metadata.get("made_from")
+    return (
+        *(f"its weights are those of {name}:v{number}, of kind {kind}" for name, number, kind in found),
+        *([f"its weights say that they were made from {said}"] if said is not None else []),
+    )

@@ -16,7 +16,16 @@ from typing import Any, NamedTuple, Protocol
 from registry.allowed_files import refuse
 from registry.canonical import without_repeats
 
-__all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "MAX_TENSORS", "Readable", "TensorEntry", "check_finite", "read_header"]
+__all__ = [
+    "DTYPE_BITS",
+    "MAX_HEADER_BYTES",
+    "MAX_TENSORS",
+    "Readable",
+    "TensorEntry",
+    "check_finite",
+    "read_header",
+    "read_parts",
+]
 
 MAX_HEADER_BYTES = 100_000_000  # the limit that safetensors' own reader has
 # Every value of a header but the first stands behind a comma: counted before it is parsed into far more memory.
@@ -72,6 +81,11 @@ class TensorEntry:
 
 
 def read_header(path: str, stream: Readable, size: int) -> dict[str, TensorEntry]:
+    """Read a safetensors header as `read_parts` does, and return its tensors alone."""
+    return read_parts(path, stream, size)[0]
+
+
+def read_parts(path: str, stream: Readable, size: int) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     """Read a safetensors header and hold it against its file.
 
     Args:
@@ -80,7 +94,7 @@ def read_header(path: str, stream: Readable, size: int) -> dict[str, TensorEntry
         size: The file's length in bytes.
 
     Returns:
-        Tensors by name, in the order of their bytes.
+        Tensors by name, in the order of their bytes; and what the header says beside them (`__metadata__`).
 
     Raises:
         FileRefused: A length that doesn't fit, a header that is no JSON object of tensors, a name that stands twice,
@@ -98,7 +112,7 @@ def read_header(path: str, stream: Readable, size: int) -> dict[str, TensorEntry
         if raw[:1] != b"{":
             raise ValueError("it doesn't begin with '{'")
         header = json.loads(raw.decode(), object_pairs_hook=without_repeats)
-        _check_metadata(header.pop("__metadata__", {}))
+        metadata = _check_metadata(header.pop("__metadata__", {}))
         tensors = {name: _entry(name, entry) for name, entry in header.items()}
     except RecursionError:
         refuse(path, "has a safetensors header that can't be read: it is nested too deeply")
@@ -113,7 +127,7 @@ def read_header(path: str, stream: Readable, size: int) -> dict[str, TensorEntry
         end = tensor.stop
     if end != size - 8 - length:
         refuse(path, f"has a safetensors header for {end} bytes of tensors, and {size - 8 - length} bytes of them")
-    return ordered
+    return ordered, metadata
 
 
 def check_finite(path: str, stream: Readable, tensors: Mapping[str, TensorEntry]) -> None:
@@ -155,9 +169,10 @@ def check_finite(path: str, stream: Readable, tensors: Mapping[str, TensorEntry]
             read += len(piece)
 
 
-def _check_metadata(metadata: Any) -> None:
+def _check_metadata(metadata: Any) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its __metadata__ is not a mapping from text to text")
+    return metadata
 
 
 def _entry(name: str, entry: Any) -> TensorEntry:

@@ -1,38 +1,24 @@
-"""The part of the registry's door for what comes after a registration: deprecate, restore, retire, demote, collect."""
+"""The part of the registry's door for what comes after a registration: deprecate, restore, retire, collect."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from registry import lifecycle, promotion
+from registry import lifecycle
 from registry.audit import login_name
 from registry.collection import GRACE_SECONDS, Collection, collect
 from registry.database import query_on, writing
-from registry.entities import AliasChange, Version, VersionChange
+from registry.entities import Version, VersionChange
 from registry.errors import BlobCorrupted, VersionRetired
 from registry.layout import CHECKOUTS
-from registry.lookup import Lookup, query_revision, resolve_reference
-from registry.names import check_alias, check_name, check_text
-from registry.status import RETIRED, Status, query_status, query_statuses, require_usable
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from registry.blobs import BlobStore
-    from registry.leases import Leases
+from registry.lookup import resolve_reference
+from registry.names import check_text
+from registry.opened import Opened
+from registry.status import RETIRED, query_status
 
 __all__ = ["Upkeep"]
 
 
-class Upkeep:
-    """What `registry.store.Registry` has for the life of a version and of an alias."""
-
-    folder: Path
-    blobs: BlobStore
-    leases: Leases
-    _engine: Engine
-    _lookup: Lookup
+class Upkeep(Opened):
+    """What `registry.store.Registry` has for the life of a version."""
 
     def deprecate(self, ref: str, *, actor: str, reason: str) -> VersionChange:
         """Advise against a version: it works as before, with a warning, and no alias takes it from now on.
@@ -107,36 +93,6 @@ class Upkeep:
                 next_step="register the same files again: that brings it back under its own number",
             ) from error
 
-    def demote(
-        self, name: str, alias: str, *, actor: str, reason: str, expected_revision: int | None = None
-    ) -> AliasChange:
-        """Take an alias away: look-ups don't find it from now on, its history stays.
-
-        A later promotion goes on with the next revision. A roll-back after that one doesn't go back behind the
-        demotion by itself, only to a version that is named.
-
-        Args:
-            name: The model.
-            alias: The alias.
-            actor: Who does it.
-            reason: Why; required.
-            expected_revision: As in `promote`.
-
-        Raises:
-            ReasonMissing: No reason.
-            AliasNotFound, AliasConflict, VersionNotFound: As `promote`.
-        """
-        check_name(name)
-        check_alias(alias)
-        lifecycle.check_reason(f"to demote {name}@{alias}", reason)
-        check_text("actor", actor, 128)
-        check_text("reason", reason)
-        with writing(self._engine) as connection:
-            query = query_on(connection)
-            resolve_reference(query, name)  # an unknown model is told before its missing alias
-            change = promotion.plan_demotion(query, name, alias, expected_revision)
-            return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
-
     def collect(
         self, *, actor: str | None = None, grace_seconds: float = GRACE_SECONDS, dry_run: bool = False
     ) -> Collection:
@@ -170,35 +126,3 @@ class Upkeep:
             actor=actor or login_name(),
             dry_run=dry_run,
         )
-
-    def _check_presence(self, version: Version) -> None:
-        """Refuse to let an alias point at missing bytes; the content itself is verified at each load."""
-        for path, entry in version.manifest.files.items():
-            size = self.blobs.size(entry.sha256)
-            if size != entry.size:
-                raise BlobCorrupted(
-                    f"{version.label}: blob {entry.sha256} of {path!r} "
-                    + ("is gone" if size is None else f"has {size} bytes instead of {entry.size}"),
-                    next_step="restore the blob from a copy, or register the same files again",
-                )
-
-    def status(self, ref: str) -> Status:
-        """Return a version's state, with who made it so and why; errors as `resolve`."""
-        return query_status(self._lookup.query, self._lookup.resolve(ref))
-
-    def require_usable(self, version: Version, act: str) -> Status:
-        """Return a version's status, if it may be used; `act` says what for: `exported`.
-
-        Raises:
-            VersionRetired: It is retired.
-        """
-        return require_usable(self._lookup.query, version, act)
-
-    def statuses(self, name: str | None = None) -> dict[str, Status]:
-        """Return the status of every version of one model, or of all, by its digest."""
-        found = query_statuses(self._lookup.query, name)
-        return {version.digest: found.get(version.id, Status()) for version in self._lookup.versions(name)}
-
-    def alias_revision(self, name: str, alias: str) -> int:
-        """Return what `expected_revision` has to be now: 0 for an alias that never was; one taken away has one, too."""
-        return query_revision(self._lookup.query, name, alias)

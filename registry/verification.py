@@ -15,6 +15,7 @@ from registry.entities import Version
 from registry.errors import AuditBroken, BlobCorrupted, RegistryError
 from registry.lookup import Query
 from registry.manifest import Manifest
+from registry.protection import has_approvals
 from registry.runs import has_runs, query_runs
 from registry.status import RETIRED, STATES, has_events, query_status
 
@@ -84,6 +85,10 @@ def verify(
     for run in query_runs(query):
         if sha256_text(run.document_json) != run.digest:
             problems.append(Problem(run.label, None, "the document doesn't have the run's digest"))
+    if has_approvals(query):
+        for number, digest, matter in query("SELECT id, digest, matter FROM approvals ORDER BY id", ()):
+            if sha256_text(matter) != digest:
+                problems.append(Problem(f"approval {number}", None, "what was approved doesn't have its digest"))
     head = None
     with snapshot():
         try:
@@ -135,7 +140,8 @@ def _check_row(query: Query, version: Version, problems: list[Problem]) -> Manif
 
 def _check_against_audit(query: Query, problems: list[Problem]) -> None:
     """Every version, evaluation, alias step and version step has one audit row that says the same, and the reverse."""
-    told: dict[str, list[str]] = {"register": [], "evaluate": [], "alias": [], "run": [], "state": []}
+    told: dict[str, list[str]] = {"register": [], "evaluate": [], "alias": [], "run": [], "state": [],
+                                  "approval": [], "protection": []}  # fmt: skip
     for entry in read_chain(query):
         try:
             p = json.loads(entry.payload_json)
@@ -151,6 +157,12 @@ def _check_against_audit(query: Query, problems: list[Problem]) -> None:
                 )
             elif entry.action in STATES:
                 told["state"].append(f"{p['name']}:v{p['version']} {p['digest']} {entry.action} {entry.at}")
+            elif entry.action in ("approve", "withdraw"):
+                told["approval"].append(f"{p['matter']} {entry.action} {entry.actor} {entry.at}")
+            elif entry.action in ("protect", "unprotect"):
+                told["protection"].append(
+                    f"{p['name']}@{p['alias']} {p['required']} {int(p['self_approval'])} {entry.actor} {entry.at}"
+                )
         except (ValueError, KeyError, TypeError):
             problems.append(Problem("audit", None, f"row {entry.sequence} can't be read"))
     held = {
@@ -173,6 +185,16 @@ def _check_against_audit(query: Query, problems: list[Problem]) -> None:
             (),
         )
         if has_events(query)
+        else [],
+        "approval": query("SELECT digest || ' ' || action || ' ' || actor || ' ' || created_at FROM approvals", ())
+        if has_approvals(query)
+        else [],
+        "protection": query(
+            "SELECT name || '@' || alias || ' ' || required || ' ' || self_approval || ' ' || actor || ' ' "
+            "|| created_at FROM protections",
+            (),
+        )
+        if has_approvals(query)
         else [],
     }
     for table, rows in held.items():

@@ -21,6 +21,7 @@ import pytest
 
 # A registry that somebody works with is none of the tests' business.
 os.environ.pop("TUNEWRIGHT_REGISTRY_DATABASE", None)
+os.environ.pop("TUNEWRIGHT_REGISTRY_BLOBS", None)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # commands that the tests start would ignore it as well, and it is what some tests send

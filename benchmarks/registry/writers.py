@@ -24,12 +24,19 @@ def promote_at_once(folder: Path, seconds: float) -> dict[str, float]:
         seconds: For how long.
 
     Returns:
-        `n`, `rate` of all together, `median` and `p99` of an act, waiting included.
+        `n`, `rate` of all together, `median` and `p99` of an act, waiting included, and `passed`: how often the others
+        went, at most, between two acts of one. In a line of equals that is once each, however fast the machine is.
     """
     with multiprocessing.get_context("spawn").Pool(WRITERS) as pool:
         found = pool.starmap(_promote, [(str(folder), number, seconds) for number in range(WRITERS)])
-    times = [one for part in found for one in part]
-    return {"n": len(times), "rate": len(times) / seconds, "median": statistics.median(times), "p99": p99(times)}
+    times = [one for part, _ in found for one in part]
+    return {
+        "n": len(times),
+        "rate": len(times) / seconds,
+        "median": statistics.median(times),
+        "p99": p99(times),
+        "passed": max(passed for _, passed in found),
+    }
 
 
 def p99(times: Sequence[float]) -> float:
@@ -37,14 +44,18 @@ def p99(times: Sequence[float]) -> float:
     return sorted(times)[min(len(times) - 1, int(len(times) * 0.99))]
 
 
-def _promote(folder: str, number: int, seconds: float) -> list[float]:
+def _promote(folder: str, number: int, seconds: float) -> tuple[list[float], int]:
     times = []
+    passed, last = 0, None
     with Registry.open(folder) as registry:
         until = time.perf_counter() + seconds
         turn = number
         while time.perf_counter() < until:
             turn += 1
             began = time.perf_counter()
-            registry.promote(f"{MODEL}:v{1 + turn % 10}", ALIAS, policy=POLICY, actor=f"writer {number}")
+            change = registry.promote(f"{MODEL}:v{1 + turn % 10}", ALIAS, policy=POLICY, actor=f"writer {number}")
             times.append(time.perf_counter() - began)
-    return times
+            if last is not None:  # each promotion is a revision of the one alias
+                passed = max(passed, change.revision - last - change.changed)
+            last = change.revision
+    return times, passed

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from flows.commands import (
+    registry_approvals,
     registry_files,
+    registry_mirror,
     registry_search,
     registry_serve,
     registry_signing,
@@ -20,11 +22,16 @@ from flows.commands import (
 from flows.commands.group import VerbGroup
 from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option, note
-from flows.commands.registry_options import actor_option, home_option, open_registry, reason_option, revision_option
+from flows.commands.registry_options import (
+    actor_option,
+    home_option,
+    open_registry,
+    policy_option,
+    read_policy,
+    reason_option,
+    revision_option,
+)
 from flows.commands.version_text import render_change, render_version
-
-if TYPE_CHECKING:
-    from registry.gate import Policy
 
 __all__ = ["command"]
 
@@ -48,11 +55,17 @@ for verb in (
     registry_serve.serve_command,
     registry_token.token_group,
     registry_webhook.webhook_group,
+    registry_mirror.mirror_command,
     registry_upkeep.deprecate_command,
     registry_upkeep.restore_command,
     registry_upkeep.retire_command,
     registry_upkeep.demote_command,
     registry_upkeep.collect_command,
+    registry_approvals.protect_command,
+    registry_approvals.unprotect_command,
+    registry_approvals.approve_command,
+    registry_approvals.withdraw_command,
+    registry_approvals.approvals_command,
 ):
     command.add_command(verb)
 
@@ -139,12 +152,7 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
 @command.command("promote")
 @click.argument("ref")
 @click.option("--alias", required=True, help="The alias to move, `champion` for instance.")
-@click.option(
-    "--policy",
-    "policy_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A YAML file with the gate's policy.  [default: the one in the newest evaluation, else the defaults]",
-)
+@policy_option
 @revision_option
 @actor_option
 @click.option("--reason", type=WORDS, default=None, help="Why, for the audit trail.")
@@ -169,7 +177,7 @@ def promote(
         change = registry.promote(
             ref,
             alias,
-            policy=None if policy_file is None else _read_policy(policy_file),
+            policy=read_policy(policy_file),
             actor=actor or login_name(),
             reason=reason,
             expected_revision=expected_revision,
@@ -272,18 +280,6 @@ def audit(after: int, home: Path, as_json: bool) -> None:
         head = verify_chain(lookup.query)
         rows = [entry.to_dict() for entry in read_chain(lookup.query, after=after)]
     emit({"head": head, "entries": rows}, as_json, _render_audit)
-
-
-def _read_policy(file: Path) -> Policy:
-    import yaml
-
-    from components.errors import InputError
-    from registry.gate import Policy
-
-    try:
-        return Policy.from_dict(yaml.safe_load(file.read_text()))
-    except yaml.YAMLError as error:
-        raise InputError(f"policy {file} is not YAML: {error}", allowed="a mapping of policy keys") from error
 
 
 def _table(rows: list[list[str]]) -> str:

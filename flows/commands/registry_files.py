@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,24 @@ def import_command(
     All of it is judged before anything is stored: links, pickles, code, headers that lie, numbers that are NaN or
     infinite, hostile chat templates. An import proves nothing: only a base may be served without an evaluation.
     """
+    from flows.observer import TerminalObserver, stored_in_mib
     from flows.registry_import import import_folder
     from registry.audit import login_name
     from registry.store import Registry
 
+    def quiet(_done: int, _total: int) -> None:
+        """Tell nothing: a document, or a log, has no use of a line that moves."""
+
     with Registry.open(home / "registry") as registry:
         document = import_folder(
-            registry, folder, name=name, kind=kind, base=base, licence=licence, actor=actor or login_name()
+            registry,
+            folder,
+            name=name,
+            kind=kind,
+            base=base,
+            licence=licence,
+            actor=actor or login_name(),
+            progress=quiet if as_json or not sys.stderr.isatty() else stored_in_mib(TerminalObserver()),
         )
     emit(document, as_json, _render_import)
 
@@ -90,7 +102,7 @@ def export_command(ref: str, destination: Path, form: str, base_name: str | None
 @json_option
 def card_command(ref: str, home: Path, as_json: bool) -> None:
     """Print REF's model card: README.md in Hugging Face's form, from its manifest and its newest evaluation."""
-    from flows.registry_export import card_of
+    from registry.card import card_of
 
     with open_registry(home) as registry:
         version = registry.resolve(ref)

@@ -11,9 +11,18 @@ from components.paths import home as default_home
 from flows.commands.option_types import WORDS
 
 if TYPE_CHECKING:
+    from registry.gate import Policy
     from registry.store import Registry
 
-__all__ = ["actor_option", "home_option", "open_registry", "reason_option", "revision_option"]
+__all__ = [
+    "actor_option",
+    "home_option",
+    "open_registry",
+    "policy_option",
+    "read_policy",
+    "reason_option",
+    "revision_option",
+]
 
 home_option = click.option(
     "--home",
@@ -32,6 +41,12 @@ revision_option = click.option(
     default=None,
     help="Refuse if the alias moved from this revision (0: not there yet).",
 )
+policy_option = click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A YAML file with the gate's policy.  [default: the one in the newest evaluation, else the defaults]",
+)
 
 
 def open_registry(home: Path) -> Registry:
@@ -45,3 +60,23 @@ def open_registry(home: Path) -> Registry:
 
     Lookup(home / "registry").close()
     return Registry.open(home / "registry", create=False)
+
+
+def read_policy(file: Path | None) -> Policy | None:
+    """Return the policy in a file, or None where no file was given.
+
+    Raises:
+        InputError: The file is no YAML.
+        PolicyInvalid: It holds no policy.
+    """
+    if file is None:
+        return None
+    import yaml
+
+    from components.errors import InputError
+    from registry.gate import Policy
+
+    try:
+        return Policy.from_dict(yaml.safe_load(file.read_text()))
+    except yaml.YAMLError as error:
+        raise InputError(f"policy {file} is not YAML: {error}", allowed="a mapping of policy keys") from error

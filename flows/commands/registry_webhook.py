@@ -34,7 +34,7 @@ def webhook_group() -> None:
     "--events",
     default="*",
     show_default=True,
-    help="version.registered, alias.promote, alias.rollback, or patterns such as 'alias.*', separated by commas.",
+    help="Topics such as version.registered and alias.promote, or patterns such as 'alias.*', separated by commas.",
 )
 @click.option("--from-start", is_flag=True, help="Tell it what happened before, too.")
 @home_option

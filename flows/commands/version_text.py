@@ -9,8 +9,8 @@ from components.evaluation.formatting import interval, percent, points
 
 __all__ = ["gate_notes", "render_change", "render_version"]
 
-# checks whose value is a number of rows or suites, and the one whose value is a score; the others gain or lose points
-COUNTED = ("task_rows", "suites")
+# checks whose value counts rows, suites or people, and the one whose value is a score; the others gain or lose points
+COUNTED = ("task_rows", "suites", "approvals")
 SCORED = "champion"
 
 

@@ -1,4 +1,4 @@
-"""Routes of aliases: where they point, where they pointed, and the two acts that move them."""
+"""Routes of aliases: where they point, where they pointed, and the acts that move them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,8 @@ from registry.entities import AliasChange, AliasState
 from registry.errors import AliasNotFound, ReferenceInvalid, RequestInvalid
 from registry.gate import Policy
 from registry.http.access import READS, Cursor, Limit, Promoter, cursor_of, matches, page, position_of
-from registry.http.bodies import PromotionRequest, RollbackRequest
-from registry.http.models import (
-    AliasChangeModel,
-    AliasModel,
-    AliasPage,
-    HistoryModel,
-)
+from registry.http.act_models import AliasChangeModel, AliasModel, AliasPage, HistoryModel
+from registry.http.bodies import DemotionRequest, PromotionRequest, RollbackRequest
 from registry.names import parse_reference
 from registry.store import Registry
 
@@ -50,7 +45,9 @@ def alias_document(state: AliasState) -> dict[str, Any]:
 def change_document(change: AliasChange) -> dict[str, Any]:
     """Return a step of an alias as the API tells of it."""
     gate = None if change.gate is None else change.gate.to_dict()
-    return {**{field.name: getattr(change, field.name) for field in fields(AliasChange)}, "gate": gate}
+    asked = None if change.approvals is None else change.approvals.to_dict()
+    shown = {field.name: getattr(change, field.name) for field in fields(AliasChange)}
+    return {**shown, "gate": gate, "approvals": asked}
 
 
 def alias_routes(registry: Registry) -> APIRouter:
@@ -116,6 +113,19 @@ def alias_routes(registry: Registry) -> APIRouter:
             body.name,
             body.alias,
             to=body.to,
+            actor=token.name,
+            reason=body.reason,
+            expected_revision=_expected(if_match, body.expected_revision),
+        )
+        response.headers["ETag"] = f'"{change.revision}"'
+        return change_document(change)
+
+    @router.post("/demotions", response_model=AliasChangeModel)
+    def demote(body: DemotionRequest, token: Promoter, response: Response, if_match: IfMatch = None) -> Any:
+        """Take an alias away; look-ups don't find it from now on, its history stays."""
+        change = registry.demote(
+            body.name,
+            body.alias,
             actor=token.name,
             reason=body.reason,
             expected_revision=_expected(if_match, body.expected_revision),

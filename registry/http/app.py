@@ -17,13 +17,16 @@ from starlette.responses import Response
 
 from registry.errors import MissingError, RegistryError, RequestInvalid
 from registry.http.aliases import alias_routes
+from registry.http.approvals import approval_routes
 from registry.http.contents import content_routes
 from registry.http.guard import OPEN_PATHS, PREFIX, Guard, Limits, respond
 from registry.http.journal import journal_routes
+from registry.http.lifecycle import lifecycle_routes
 from registry.http.metrics import Metrics
 from registry.http.models import Problem
 from registry.http.problems import MEDIA_TYPE, Refused
 from registry.http.server import server_routes
+from registry.http.signatures import signature_routes
 from registry.http.tokens import Tokens
 from registry.http.uploads import Uploads
 from registry.http.versions import version_routes
@@ -78,6 +81,9 @@ def make_app(
     for routes in (
         version_routes(registry),
         alias_routes(registry),
+        approval_routes(registry),
+        lifecycle_routes(registry),
+        signature_routes(registry),
         content_routes(registry, uploads, limits),
         journal_routes(registry),
         server_routes(registry, metrics),

@@ -7,10 +7,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
+from registry.approvals import ACTS
 from registry.http.models import Digest
 from registry.manifest import KINDS, FileEntry, Manifest, Parent
+from registry.protection import MOST_APPROVALS
 
-__all__ = ["EvaluationRequest", "ManifestModel", "PromotionRequest", "RegisterRequest", "RollbackRequest", "RunRequest"]
+__all__ = [
+    "ApprovalRequest",
+    "DemotionRequest",
+    "EvaluationRequest",
+    "ManifestModel",
+    "PromotionRequest",
+    "ProtectionRequest",
+    "RegisterRequest",
+    "RollbackRequest",
+    "RunRequest",
+    "SignatureRequest",
+    "StateRequest",
+    "UnprotectionRequest",
+    "VerificationRequest",
+    "WithdrawalRequest",
+]
 
 
 def _encodable(value: Any) -> Any:
@@ -119,6 +136,72 @@ class RollbackRequest(Request):
     to: Ref | None = None
     reason: Reason
     expected_revision: Revision | None = None
+
+
+class DemotionRequest(Request):
+    """Take an alias away; its history stays."""
+
+    name: Name
+    alias: Alias
+    reason: Reason
+    expected_revision: Revision | None = None
+
+
+class StateRequest(Request):
+    """Deprecate, restore or retire a version."""
+
+    ref: Ref
+    reason: Reason
+
+
+class ProtectionRequest(Request):
+    """Let an alias move only with the approvals of several people."""
+
+    name: Name
+    alias: Alias
+    required: Annotated[StrictInt, Field(ge=1, le=MOST_APPROVALS)] = 2
+    self_approval: bool = False
+    reason: Reason
+
+
+class UnprotectionRequest(Request):
+    """Lift an alias's protection, with the approvals of that which it asks for."""
+
+    name: Name
+    alias: Alias
+    reason: Reason
+
+
+class ApprovalRequest(Request):
+    """Approve that an alias moves, in the token's name; without a policy, that of the version's newest report."""
+
+    ref: Ref
+    alias: Alias
+    act: Literal[*ACTS] = "promote"  # type: ignore[valid-type]
+    policy: Document | None = None
+    reason: Reason | None = None
+
+
+class WithdrawalRequest(Request):
+    """Take the token's own approval back."""
+
+    ref: Ref
+    alias: Alias
+    act: Literal[*ACTS] = "promote"  # type: ignore[valid-type]
+    reason: Reason | None = None
+
+
+class SignatureRequest(Request):
+    """A DSSE envelope over a version, and the ed25519 public key in PEM that it is checked with."""
+
+    envelope: Document
+    public_key: Annotated[str, StringConstraints(min_length=1, max_length=10_000), AfterValidator(_encodable)]
+
+
+class VerificationRequest(Request):
+    """Read every byte of one version, or of all, and the whole audit chain."""
+
+    ref: Ref | None = None
 
 
 class RegisterRequest(Request):

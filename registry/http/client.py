@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import httpx
-
-from registry.canonical import canonical_json
 from registry.checkout import check_out
 from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
-from registry.errors import BlobsMissing, MissingError, ReportInvalid, ServerUnavailable
-from registry.gate import GateResult, Policy
+from registry.errors import BlobsMissing, MissingError
+from registry.gate import GateResult
+from registry.http.connection import quoted
 from registry.http.problems import gate_of
-from registry.http.transfer import FIRST_PAUSE_SECONDS, Progress, RemoteBlobs, raise_for, send
+from registry.http.remote_acts import RemoteActs
+from registry.http.transfer import Progress, RemoteBlobs, send
 from registry.http.wire import (
     alias_of,
     audit_of,
@@ -26,6 +23,7 @@ from registry.http.wire import (
     event_of,
     lineage_of,
     run_of,
+    verification_of,
     version_of,
 )
 from registry.lineage import Lineage
@@ -35,15 +33,15 @@ from registry.runs import Run
 from registry.scan import scan
 from registry.search import Model
 from registry.standing import Standing
+from registry.verification import Verification
 
 __all__ = ["RegistryClient"]
 
-PAGE = 500
-TIMEOUT_SECONDS = 60.0  # longer than the registry's write lock is waited for
-GET_TRIES = 3
+# A verification reads every byte that the server has.
+VERIFY_SECONDS = 6 * 3600.0
 
 
-class RegistryClient:
+class RegistryClient(RemoteActs):
     """A registry behind a server. Safe to share between threads.
 
     Whatever `Registry` raises, these methods raise, and `ServerUnavailable`, `TokenInvalid` and `RoleInsufficient`
@@ -54,25 +52,6 @@ class RegistryClient:
         token: The bearer token; None for a server that has none.
         transport: Another way to the server, for tests.
     """
-
-    def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
-        self._http = httpx.Client(
-            base_url=url.rstrip("/"),
-            headers={} if token is None else {"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=10.0),
-            transport=transport,
-            follow_redirects=False,
-        )
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def __enter__(self) -> RegistryClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # Writing
 
@@ -143,55 +122,13 @@ class RegistryClient:
     ) -> Evaluation:
         """Tie a report to exactly these weights, as `Registry.record_evaluation`."""
         body = {"report": dict(report), "over_newest": over_newest}
-        return evaluation_of(self._post(f"/v1/evaluations/{_quoted(version_digest)}", body))
-
-    def promote(
-        self,
-        ref: str,
-        alias: str,
-        *,
-        policy: Policy | None = None,
-        actor: str | None = None,
-        reason: str | None = None,
-        expected_revision: int | None = None,
-        dry_run: bool = False,
-    ) -> AliasChange:
-        """Let an alias point at a version, as `Registry.promote`."""
-        body = {
-            "ref": ref,
-            "alias": alias,
-            "policy": None if policy is None else policy.to_dict(),
-            "reason": reason,
-            "expected_revision": expected_revision,
-            "dry_run": dry_run,
-        }
-        return change_of(self._post("/v1/promotions", body))
-
-    def rollback(
-        self,
-        name: str,
-        alias: str,
-        *,
-        to: str | int | None = None,
-        reason: str,
-        actor: str | None = None,
-        expected_revision: int | None = None,
-    ) -> AliasChange:
-        """Move an alias back, as `Registry.rollback`."""
-        body = {
-            "name": name,
-            "alias": alias,
-            "to": f"v{to}" if isinstance(to, int) else to,
-            "reason": reason,
-            "expected_revision": expected_revision,
-        }
-        return change_of(self._post("/v1/rollbacks", body))
+        return evaluation_of(self._post(f"/v1/evaluations/{quoted(version_digest)}", body))
 
     # Looking up
 
     def resolve(self, ref: str) -> Version:
         """Return the version that a REF names."""
-        return version_of(self._get(f"/v1/versions/{_quoted(ref)}"))
+        return version_of(self._get(f"/v1/versions/{quoted(ref)}"))
 
     def versions(self, name: str | None = None) -> list[Version]:
         """Return every version, or those of one model, by name and number."""
@@ -225,24 +162,24 @@ class RegistryClient:
     def history(self, name: str, alias: str) -> list[AliasChange]:
         """Return an alias's steps, oldest first."""
         try:
-            steps = self._get(f"/v1/history/{_quoted(f'{name}@{alias}')}")["steps"]
+            steps = self._get(f"/v1/history/{quoted(f'{name}@{alias}')}")["steps"]
         except MissingError:  # told over HTTP; a registry says by an empty list that there were none
             return []
         return [change_of(step) for step in steps]
 
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
-        return [evaluation_of(item) for item in self._pages(f"/v1/evaluations/{_quoted(ref)}")]
+        return [evaluation_of(item) for item in self._pages(f"/v1/evaluations/{quoted(ref)}")]
 
     def check_gate(self, ref: str, alias: str | None = None) -> GateResult:
         """Return the verdict that a promotion by the version's own policy would come to now."""
-        verdict = gate_of(self._get(f"/v1/gate/{_quoted(ref)}", alias=alias))
+        verdict = gate_of(self._get(f"/v1/gate/{quoted(ref)}", alias=alias))
         assert verdict is not None
         return verdict
 
     def standing(self, ref: str) -> Standing:
         """Say whether a version is proven, as `Registry.standing`."""
-        document = self._get(f"/v1/standing/{_quoted(ref)}")
+        document = self._get(f"/v1/standing/{quoted(ref)}")
         return Standing(document["proven"], document["basis"], tuple(document["reasons"]))
 
     def runs(self, name: str | None = None) -> list[Run]:
@@ -251,11 +188,11 @@ class RegistryClient:
 
     def lineage(self, ref: str, direction: str = "both") -> Lineage:
         """Return what a version was made from (`up`), what was made from it (`down`), or both."""
-        return lineage_of(self._get(f"/v1/lineage/{_quoted(ref)}", direction=direction))
+        return lineage_of(self._get(f"/v1/lineage/{quoted(ref)}", direction=direction))
 
     def trained_on(self, data_digest: str) -> Lineage:
         """Return the versions that were trained on a data file, what was made of them, and the aliases of all those."""
-        return lineage_of(self._get(f"/v1/data/{_quoted(data_digest)}"))
+        return lineage_of(self._get(f"/v1/data/{quoted(data_digest)}"))
 
     def audit(self, *, after: int = 0, limit: int | None = None) -> list[AuditEntry]:
         """Return the audit rows above a sequence number, oldest first."""
@@ -264,6 +201,11 @@ class RegistryClient:
     def outbox(self, *, after: int = 0, limit: int | None = None) -> list[OutboxEvent]:
         """Return the outbox rows above an id, oldest first; the reader keeps its own place."""
         return [event_of(item) for item in self._numbered("/v1/outbox", after, limit)]
+
+    def verify(self, ref: str | None = None) -> Verification:
+        """Let the server read every byte of one version, or of all, and hold every row against the audit chain."""
+        document = self._post("/v1/verifications", {"ref": ref}, timeout_seconds=VERIFY_SECONDS)
+        return verification_of(document)
 
     # Bytes
 
@@ -291,71 +233,6 @@ class RegistryClient:
                 progress(done, total)
 
         return check_out(RemoteBlobs(self._http, received), version.manifest, Path(dest))
-
-    # The wire
-
-    def _get(self, path: str, **params: Any) -> Any:
-        given = {key: value for key, value in params.items() if value is not None}
-        for attempt in range(GET_TRIES):
-            try:
-                answer = self._http.get(path, params=given)
-            except httpx.TransportError as error:
-                if attempt == GET_TRIES - 1:
-                    raise self._unavailable(error) from error
-                time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
-            else:
-                return _document(answer)
-        raise AssertionError("every try returns or raises")
-
-    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        try:
-            content = canonical_json(body).encode()
-        except (TypeError, ValueError) as error:
-            raise ReportInvalid(f"what was given: {error}", allowed="plain JSON values, no NaN") from error
-        # sent once: of an act whose answer was lost, only its caller can say whether to do it again
-        try:
-            return _document(self._http.post(path, content=content, headers={"Content-Type": "application/json"}))
-        except httpx.TransportError as error:
-            raise self._unavailable(error) from error
-
-    def _pages(self, path: str, **params: Any) -> Iterator[Any]:
-        cursor = None
-        while True:
-            page = self._get(path, limit=PAGE, cursor=cursor, **params)
-            yield from page["items"]
-            cursor = page["next"]
-            if cursor is None:
-                return
-
-    def _numbered(self, path: str, after: int, limit: int | None, **params: Any) -> Iterator[Any]:
-        left = limit
-        while left is None or left > 0:
-            page = self._get(path, after=after, limit=PAGE if left is None else min(PAGE, left), **params)
-            yield from page["items"]
-            if page["next"] is None:
-                return
-            after, left = page["next"], None if left is None else left - len(page["items"])
-
-    def _unavailable(self, error: httpx.TransportError) -> ServerUnavailable:
-        return ServerUnavailable(
-            f"the registry at {self._http.base_url} can't be reached: {type(error).__name__}: {error}",
-            next_step="look whether `tunewright registry serve` runs there, and at the URL",
-        )
-
-
-def _quoted(part: str) -> str:
-    # an empty one would ask for another resource, and so would dots
-    return quote(part, safe="").replace(".", "%2E") if part in ("", ".", "..") else quote(part, safe="")
-
-
-def _document(answer: httpx.Response) -> Any:
-    raise_for(answer)
-    try:
-        return answer.json()
-    except ValueError as error:
-        raise ServerUnavailable(
-            f"the server at {answer.request.url} answered what is no JSON", next_step="look whether it is a registry's"
-        ) from error
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Callable[[int], object]:

@@ -198,8 +198,13 @@ async def _receive(request: Request, stream: IO[bytes], limits: Limits, most_byt
 def _write(stream: IO[bytes], piece: bytes | bytearray) -> None:
     try:
         stream.write(piece)
+        stream.flush()  # what comes later would be told to nobody
     except OSError as error:
-        raise RegistryPathError(f"the server can't write the content: {error.strerror}") from error
+        raise RegistryPathError(
+            f"the server can't write the content: {error.strerror}",
+            allowed="a server's disk with room",
+            next_step="free space on the server, then ask for the offset and go on from there",
+        ) from error
 
 
 def _declared(request: Request, limits: Limits) -> int | None:

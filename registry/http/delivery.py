@@ -12,19 +12,18 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-from filelock import FileLock, Timeout
 from starlette.concurrency import run_in_threadpool
 
-from registry.audit import now
 from registry.entities import OutboxEvent
 from registry.errors import RegistryError, WebhookRefused
 from registry.http.hosts import destination
-from registry.http.webhooks import PLACES, Place, Webhook, Webhooks, message_of, signature_headers
+from registry.http.webhooks import Webhook, Webhooks, message_of, signature_headers
+from registry.outbox import BATCH, Round, tell
 from registry.store import Registry
 
 __all__ = ["DEAD_AFTER", "Delivery", "deliver", "delivering"]
@@ -33,12 +32,8 @@ logger = logging.getLogger(__name__)
 
 AUTHORITIES_FILE = "webhook-authorities.pem"
 DEAD_AFTER = 24
-FIRST_PAUSE_SECONDS = 2.0
-LONGEST_PAUSE_SECONDS = 3600.0
 TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 1.0
-# of events in one round, so that a hook that is far behind doesn't keep the others waiting
-BATCH = 20
 
 
 @dataclass(frozen=True)
@@ -54,11 +49,6 @@ class Delivery:
     def to_dict(self) -> dict[str, Any]:
         """Return the round as plain JSON."""
         return {"id": self.id, "url": self.url, "delivered": self.delivered, "error": self.error, "dead": self.dead}
-
-
-def pause_seconds(failures: int) -> float:
-    """Return how long to wait after this many failures in a row: twice as long each time, an hour at most."""
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), LONGEST_PAUSE_SECONDS)
 
 
 def deliver(
@@ -85,17 +75,13 @@ def deliver(
     at = time.time() if at is None else at
     done = []
     for hook in webhooks.all():
-        place = webhooks.place(hook.id)
+        place = webhooks.places.of(hook.id)
         if place.dead:
             done.append(Delivery(hook.id, hook.url, 0, place.last_error, True))
         elif again or place.retry_at <= at:
-            try:
-                # two processes would tell everything twice
-                with FileLock(registry.folder / PLACES / f"{hook.id}.lock", timeout=0):
-                    found = _round(registry, webhooks, hook, at, most, stopped)
-            except Timeout:
-                continue
-            if found.delivered or found.error:
+            with webhooks.places.held(hook.id) as held:
+                found = _round(registry, webhooks, hook, at, most, stopped) if held else None
+            if found is not None and (found.delivered or found.error):
                 done.append(found)
     return done
 
@@ -103,31 +89,21 @@ def deliver(
 def _round(
     registry: Registry, webhooks: Webhooks, hook: Webhook, at: float, most: int | None, stopped: Callable[[], bool]
 ) -> Delivery:
-    place = before = webhooks.place(hook.id)  # again, now that nobody else is at it
-    told = 0
     with _client(registry.folder) as http:
-        while most is None or told < most:
-            events = registry.outbox(after=place.position, limit=BATCH)
-            for event in events:
-                if stopped():
-                    break
-                if not hook.wants(event.topic):
-                    place = replace(place, position=event.id)
-                    continue
-                error = _tell(http, webhooks, hook, event)
-                if error is not None:
-                    place = _failed(hook, event, place, error, at)
-                    webhooks.note(hook.id, place)
-                    return Delivery(hook.id, hook.url, told, error, place.dead)
-                told += 1
-                place = before = Place(event.id, delivered_at=now())
-                # at once: what is told again after a crash is one event, not the round
-                webhooks.note(hook.id, place)
-            if not events or stopped():
-                break
-    if place != before:
-        webhooks.note(hook.id, place)
-    return Delivery(hook.id, hook.url, told, None, False)
+        found = tell(
+            registry,
+            webhooks.places,
+            hook.id,
+            lambda event: _tell(http, webhooks, hook, event),
+            at=at,
+            most=most,
+            wants=hook.wants,
+            stopped=stopped,
+            dead_after=DEAD_AFTER,
+        )
+    if found.error is not None:
+        _log(hook, found)
+    return Delivery(hook.id, hook.url, found.told, found.error, found.place.dead)
 
 
 def _client(folder: Path) -> httpx.Client:
@@ -165,17 +141,14 @@ def _tell(http: httpx.Client, webhooks: Webhooks, hook: Webhook, event: OutboxEv
     return None if 200 <= status < 300 else f"it answered with status {status}"
 
 
-def _failed(hook: Webhook, event: OutboxEvent, place: Place, error: str, at: float) -> Place:
-    failures = place.failures + 1
-    dead = failures >= DEAD_AFTER
-    if dead:
+def _log(hook: Webhook, found: Round) -> None:
+    if found.place.dead:
         logger.error(
-            "webhook %s (%s) failed %d times at event %d and is dead: %s; `tunewright registry webhook revive %s` "
-            "tries again", hook.id, hook.url, failures, event.id, error, hook.id,
+            "webhook %s (%s) failed %d times at event %s and is dead: %s; `tunewright registry webhook revive %s` "
+            "tries again", hook.id, hook.url, found.place.failures, found.event, found.error, hook.id,
         )  # fmt: skip
     else:
-        logger.warning("webhook %s (%s) failed at event %d: %s", hook.id, hook.url, event.id, error)
-    return replace(place, failures=failures, retry_at=at + pause_seconds(failures), dead=dead, last_error=error)
+        logger.warning("webhook %s (%s) failed at event %s: %s", hook.id, hook.url, found.event, found.error)
 
 
 @asynccontextmanager

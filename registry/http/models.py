@@ -1,4 +1,4 @@
-"""What the HTTP API answers, typed; what may be sent is in `bodies.py`. Their schema is the OpenAPI's."""
+"""What the HTTP API answers, typed; their schema is the OpenAPI's. Of acts: `act_models.py`; what is sent: `bodies`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 __all__ = [
-    "AliasChangeModel",
-    "AliasModel",
-    "AliasPage",
     "AuditPage",
     "BlobModel",
     "EvaluationModel",
@@ -18,7 +15,6 @@ __all__ = [
     "FilesModel",
     "GateModel",
     "HealthModel",
-    "HistoryModel",
     "LineageModel",
     "ModelPage",
     "OutboxPage",
@@ -183,50 +179,6 @@ class StandingModel(Answer):
     proven: bool
     basis: str
     reasons: list[str]
-
-
-class AliasModel(Answer):
-    """Where an alias points now."""
-
-    name: str
-    alias: str
-    revision: int
-    version: int
-    digest: Digest
-    actor: str
-    changed_at: str
-
-
-class AliasPage(Answer):
-    """Aliases by model and alias."""
-
-    items: list[AliasModel]
-    next: str | None
-
-
-class AliasChangeModel(Answer):
-    """A step of an alias: done, not needed, or only tried."""
-
-    name: str
-    alias: str
-    action: str
-    revision: int
-    version: int
-    digest: Digest
-    previous_version: int | None
-    previous_digest: str | None
-    actor: str
-    reason: str | None
-    at: str
-    changed: bool
-    dry_run: bool
-    gate: GateModel | None
-
-
-class HistoryModel(Answer):
-    """An alias's steps, oldest first."""
-
-    steps: list[AliasChangeModel]
 
 
 class BlobModel(Answer):

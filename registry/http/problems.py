@@ -100,7 +100,7 @@ def error_of(document: Mapping[str, Any], status: int) -> errors.RegistryError:
         )
     more: dict[str, Any] = {key: document[key] for key in _EXTRAS if key in document}
     problem = str(document.get("detail", ""))
-    if kind is errors.GateRefused:
+    if issubclass(kind, errors.GateRefused):
         reasons = tuple(more.get("reasons", ()))
         # its own text repeats the reasons, and so would the one made from it
         problem = problem.removesuffix("".join(f"\n  - {reason}" for reason in reasons))

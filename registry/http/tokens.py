@@ -15,7 +15,7 @@ from typing import Any
 
 from registry.audit import now
 from registry.errors import NameTaken, ReferenceInvalid, TokenNotFound
-from registry.http.private_file import changing, read_private, write_private
+from registry.private_file import changing, read_private, write_private
 
 __all__ = ["ROLES", "TOKENS_FILE", "Token", "Tokens", "includes"]
 

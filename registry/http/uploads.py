@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import IO
 
 from registry.blobs import BlobStore
 from registry.errors import FileRefused, RegistryPathError, UploadConflict
+from registry.parts import held, sweep, unwritable
 
 __all__ = ["Uploads"]
 
@@ -49,21 +48,13 @@ class Uploads:
         """Forget an unfinished upload, and say whether there was one."""
         if not self._path(sha256).exists():
             return False
-        with self._held(self._path(sha256)) as stream:
+        with held(self._path(sha256)) as stream:
             Path(stream.name).unlink()
         return True
 
     def sweep(self) -> int:
         """Remove the uploads that nobody went on with, and return how many there were."""
-        removed = 0
-        for path in self._folder.glob("*.part"):
-            try:
-                if time.time() - path.stat().st_mtime > self._kept_seconds:
-                    path.unlink()
-                    removed += 1
-            except FileNotFoundError:  # finished meanwhile, or swept by another process
-                continue
-        return removed
+        return sweep(self._folder, self._kept_seconds)
 
     @contextmanager
     def appending(self, sha256: str, offset: int, total: int) -> Iterator[IO[bytes]]:
@@ -78,7 +69,7 @@ class Uploads:
             UploadConflict: Another number of bytes is there, or somebody else is writing.
             RegistryPathError: The disk has no room for the rest, or can't be written.
         """
-        with self._held(self._path(sha256)) as stream:
+        with held(self._path(sha256)) as stream:
             there = stream.seek(0, os.SEEK_END)
             if there != offset:
                 raise UploadConflict(
@@ -95,7 +86,7 @@ class Uploads:
         """Give a new file for a content that comes in one piece; removed unless `finish` took it over."""
         path = self._folder / f"{sha256}.{uuid.uuid4().hex}.part"
         try:
-            with self._held(path) as stream:
+            with held(path) as stream:
                 self._check_room(size or 0)
                 yield stream
         finally:
@@ -115,8 +106,11 @@ class Uploads:
             FileRefused: It has another digest; the upload is forgotten.
             RegistryPathError: The store can't be written.
         """
-        stream.flush()
         path = Path(stream.name)
+        try:
+            stream.flush()
+        except OSError as error:
+            raise unwritable(path, error) from error
         try:
             return self._blobs.adopt(path, sha256, path.stat().st_size)
         except FileRefused:
@@ -133,24 +127,3 @@ class Uploads:
                 f"{wanted_bytes} bytes are to come and {free} are free on the server's disk",
                 next_step="free space on the server",
             )
-
-    @contextmanager
-    def _held(self, path: Path) -> Iterator[IO[bytes]]:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            stream = path.open("ab")
-        except OSError as error:
-            raise RegistryPathError(f"{path} can't be written: {error.strerror}") from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                there = stream.seek(0, os.SEEK_END)
-                raise UploadConflict(
-                    f"somebody else is sending {path.name.partition('.')[0]}",
-                    offset=there,
-                    next_step="wait for it, then ask for the offset",
-                ) from error
-            if not path.exists() or path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
-                raise UploadConflict("this content's upload was finished just now", next_step="ask whether it is there")
-            yield stream

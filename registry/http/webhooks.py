@@ -27,14 +27,13 @@ from registry.canonical import canonical_json
 from registry.entities import OutboxEvent
 from registry.errors import WebhookNotFound, WebhookRefused
 from registry.http.hosts import check_url
-from registry.http.private_file import changing, read_private, write_private
+from registry.outbox import TOPICS, Place, Places
+from registry.private_file import changing, read_private, write_private
 
-__all__ = ["TOPICS", "Place", "Webhook", "Webhooks", "message_of", "signature_headers", "verify_signature"]
+__all__ = ["Webhook", "Webhooks", "message_of", "signature_headers", "verify_signature"]
 
 WEBHOOKS_FILE = "webhooks.json"
 PLACES = "webhooks"
-# What the registry tells; a webhook's events are these, or patterns of them such as alias.*
-TOPICS = ("version.registered", "alias.promote", "alias.rollback")
 _PREFIX = "whsec_"
 TOLERANCE_SECONDS = 300
 
@@ -54,27 +53,6 @@ class Webhook:
         return any(fnmatchcase(topic, pattern) for pattern in self.events)
 
 
-@dataclass(frozen=True)
-class Place:
-    """How far a webhook has been told.
-
-    Attributes:
-        position: Id of the last event that is done with.
-        failures: How many tries of the next one failed in a row.
-        retry_at: Unix time before which it isn't tried again.
-        dead: It failed too often, and isn't tried any more until somebody revives it.
-        last_error: Why the last try failed; None after one that didn't.
-        delivered_at: When a delivery last succeeded.
-    """
-
-    position: int
-    failures: int = 0
-    retry_at: float = 0.0
-    dead: bool = False
-    last_error: str | None = None
-    delivered_at: str | None = None
-
-
 class Webhooks:
     """The webhooks of a registry's folder.
 
@@ -84,6 +62,7 @@ class Webhooks:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.places = Places(folder / PLACES)
         self._path = folder / WEBHOOKS_FILE
 
     def all(self) -> tuple[Webhook, ...]:
@@ -115,7 +94,9 @@ class Webhooks:
         secret = _PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
         hook = Webhook(uuid.uuid4().hex[:12], url, tuple(dict.fromkeys(events)), secret, now())
         with changing(self._path):
-            self.note(hook.id, Place(position))  # before the hook, so that it is never told from the start by accident
+            self.places.note(
+                hook.id, Place(position)
+            )  # before the hook, so that it is never told from the start by accident
             self._write((*self.all(), hook))
         return hook
 
@@ -128,7 +109,7 @@ class Webhooks:
         with changing(self._path):
             gone = self.find(hook_id)
             self._write(tuple(hook for hook in self.all() if hook.id != hook_id))
-            self._place_path(hook_id).unlink(missing_ok=True)
+            self.places.forget(hook_id)
         return gone
 
     def find(self, hook_id: str) -> Webhook:
@@ -145,15 +126,6 @@ class Webhooks:
             )
         return found
 
-    def place(self, hook_id: str) -> Place:
-        """Return how far a webhook has been told; from the start, where that was lost."""
-        document = read_private(self._place_path(hook_id))
-        return Place(0) if document is None else Place(**document)
-
-    def note(self, hook_id: str, place: Place) -> None:
-        """Keep how far a webhook has been told: written aside, then renamed."""
-        write_private(self._place_path(hook_id), asdict(place))
-
     def revive(self, hook_id: str) -> Place:
         """Let a webhook be tried again at once, from the event where it failed.
 
@@ -161,8 +133,8 @@ class Webhooks:
             WebhookNotFound: There is none with this id.
         """
         self.find(hook_id)
-        place = replace(self.place(hook_id), failures=0, retry_at=0.0, dead=False)
-        self.note(hook_id, place)
+        place = replace(self.places.of(hook_id), failures=0, retry_at=0.0, dead=False)
+        self.places.note(hook_id, place)
         return place
 
     def describe(self) -> list[dict[str, Any]]:
@@ -173,13 +145,10 @@ class Webhooks:
                 "url": hook.url,
                 "events": list(hook.events),
                 "created_at": hook.created_at,
-                **asdict(self.place(hook.id)),
+                **asdict(self.places.of(hook.id)),
             }
             for hook in self.all()
         ]
-
-    def _place_path(self, hook_id: str) -> Path:
-        return self.folder / PLACES / f"{hook_id}.json"
 
     def _write(self, hooks: tuple[Webhook, ...]) -> None:
         write_private(self._path, {"webhooks": [asdict(hook) for hook in hooks]})

@@ -5,14 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from registry.approvals import Approval, Approvals
 from registry.canonical import canonical_json, sha256_text
-from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
+from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version, VersionChange
 from registry.errors import BlobCorrupted
 from registry.http.problems import gate_of
 from registry.lineage import Edge, Lineage, Node
+from registry.protection import Protection
 from registry.runs import Run
+from registry.status import Status
+from registry.verification import Problem, Verification
 
-__all__ = ["alias_of", "audit_of", "change_of", "evaluation_of", "event_of", "lineage_of", "run_of", "version_of"]
+__all__ = [
+    "alias_of",
+    "approvals_of",
+    "audit_of",
+    "change_of",
+    "evaluation_of",
+    "event_of",
+    "lineage_of",
+    "protection_of",
+    "run_of",
+    "status_of",
+    "verification_of",
+    "version_change_of",
+    "version_of",
+]
 
 
 def _text(document: Any, digest: str, what: str) -> str:
@@ -76,7 +94,36 @@ def alias_of(document: Mapping[str, Any]) -> AliasState:
 
 def change_of(document: Mapping[str, Any]) -> AliasChange:
     """Return a step of an alias."""
-    return AliasChange(**{**document, "gate": gate_of(document["gate"])})
+    found = document["approvals"]
+    asked = None if found is None else approvals_of(found)
+    return AliasChange(**{**document, "gate": gate_of(document["gate"]), "approvals": asked})
+
+
+def approvals_of(document: Mapping[str, Any]) -> Approvals:
+    """Return what a move needs and who has approved it."""
+    told = {key: value for key, value in document.items() if key not in ("approvals", "given", "missing")}
+    return Approvals(**told, approvals=tuple(Approval(**one) for one in document["approvals"]))
+
+
+def protection_of(document: Mapping[str, Any]) -> Protection:
+    """Return an alias's protection."""
+    return Protection(**document)
+
+
+def version_change_of(document: Mapping[str, Any]) -> VersionChange:
+    """Return a step in a version's life."""
+    return VersionChange(**{key: value for key, value in document.items() if key != "changed"})
+
+
+def status_of(document: Mapping[str, Any]) -> Status:
+    """Return a version's state."""
+    return Status(**document)
+
+
+def verification_of(document: Mapping[str, Any]) -> Verification:
+    """Return what a verification looked at, and what was wrong."""
+    told = {key: value for key, value in document.items() if key not in ("intact", "problems")}
+    return Verification(**told, problems=tuple(Problem(**one) for one in document["problems"]))
 
 
 def audit_of(document: Mapping[str, Any]) -> AuditEntry:

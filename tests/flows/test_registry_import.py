@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -12,14 +13,17 @@ from typing import Any
 import pytest
 
 from components.errors import ConflictError, InputError, VerdictError
-from components.models.fingerprint import fingerprint, write_binding
+from components.models.fingerprint import base_files, fingerprint, write_binding
 from components.models.tiny import make_tiny
 from deploy.from_registry import version_files
 from flows import registry_import
+from flows.base_manifest import base_manifest
+from flows.origin_mark import MARK, folder_origin
 from flows.registry_export import export_version
 from flows.registry_import import import_folder
 from registry import folder_scan
 from registry.errors import FileRefused, GateRefused, VersionNotFound
+from registry.manifest import describe_files
 from registry.store import Registry
 from tests.flows.conftest import call_command
 
@@ -121,8 +125,48 @@ def test_an_export_is_no_base_where_its_version_is_unknown_either(
     export_version(registry, "sql", tmp_path / "merged", "hf")
     with pytest.raises(InputError, match=r"was exported from a version of kind adapter, as its README.md says"):
         import_folder(registry, tmp_path / "merged", name="laundered")
+    (tmp_path / "merged" / "README.md").unlink()
+    with pytest.raises(InputError, match=r"say that they were made from 'sql:v1 [0-9a-f]{64}': they are no base"):
+        import_folder(registry, tmp_path / "merged", name="laundered")
+    with Registry.open(tmp_path / "elsewhere") as elsewhere, pytest.raises(InputError, match=r"made from 'sql:v1"):
+        import_folder(elsewhere, tmp_path / "merged", name="laundered")
+    assert [version.name for version in registry.versions()] == ["sql", "tiny"]
     found = import_folder(registry, tmp_path / "merged", name="sql-merged", base="tiny", kind="merged")
     assert not found["standing"]["proven"]
+
+
+def test_each_of_the_words_that_merged_weights_carry_is_enough(
+    registry: Registry, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    import_folder(registry, base, name="tiny")
+    import_folder(registry, adapter, name="sql", base="tiny")
+    merged, saved = tmp_path / "merged", tmp_path / "saved"
+    export_version(registry, "sql", merged, "hf")
+    (merged / "README.md").unlink()
+    assert folder_origin(merged) == f"sql:v1 {registry.resolve('sql').digest}"
+    # saved again by another tool: the headers are new, the config keeps the word
+    shutil.copytree(merged, saved)
+    AutoModelForCausalLM.from_pretrained(merged).save_pretrained(saved)
+    assert MARK.encode() not in (saved / "model.safetensors").read_bytes()[:10_000]
+    # the config of the base in its place: the headers keep it
+    shutil.copy(base / "config.json", merged / "config.json")
+    for folder in (saved, merged):
+        with pytest.raises(InputError, match=r"made from 'sql:v1"):
+            import_folder(registry, folder, name="laundered")
+    assert folder_origin(base) is None
+
+
+def test_base_of_a_run_that_says_it_was_made_is_not_proven(registry: Registry, base: Path) -> None:
+    files = base_files(base)
+    plain = base_manifest(fingerprint(base), describe_files(files), None, {"origin": "local folder"})
+    said = dataclasses.replace(plain, metadata={**plain.metadata, "made_from": "sql:v1"}, content_key="other")
+    registry.register("said", said, files)
+    assert registry.standing("said").reasons[0] == "its weights say that they were made from sql:v1"
+    assert not registry.standing("said").proven
+    registry.register("plain", plain, files)
+    assert registry.standing("plain").proven
 
 
 def test_an_adapter_of_another_tool_is_bound_to_the_base_that_is_named(

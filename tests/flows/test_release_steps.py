@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from components.recipe import load_recipe
 from flows.job import Job
 from flows.observer import TerminalObserver
 from flows.open_job import open_job
-from flows.release_steps import _register_base
+from flows.origin_mark import MARK
+from flows.release_steps import _register_base, gate_report, promote
 from registry.entities import Version
+from registry.manifest import Manifest, describe_files
 from registry.store import Registry
 
 Project = Callable[..., Path]
@@ -77,6 +80,34 @@ def test_a_base_that_changed_during_the_run_is_not_registered(job: Job, base: Pa
     (base / "merges.txt").write_text("#version: 0.2\nb a\n")
     with pytest.raises(ConflictError, match="not the base that was measured"):
         register(job)
+
+
+def test_a_base_whose_files_say_what_they_were_made_from_is_not_proven(job: Job, base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, MARK: "sql:v1"}))
+    version = register(open_job(job.resolved, job.home))
+    with Registry.open(job.home / "registry") as registry:
+        found = registry.standing(version.digest)
+    assert (found.proven, found.reasons[0]) == (False, "its weights say that they were made from sql:v1")
+
+
+def test_a_run_promotes_once_the_people_that_its_recipe_asks_for_have_approved(project: Project, base: Path) -> None:
+    job = open_job(load_recipe(project(base=str(base), gate={"required_approvals": 1})), home())
+    files = {"config.json": base / "config.json"}
+    score = {"n": 20, "delta": 0.2, "low": 0.1, "high": 0.3, "metric": job.metric, "tuned": 0.3}
+    manifest = Manifest("base", describe_files(files), base_fingerprint="f" * 64)
+    with Registry.open(job.home / "registry") as registry:
+        version = registry.register(job.recipe.name, manifest, files)
+        report = gate_report(job, {"task": score, "tax": []}, manifest.file_digests)
+        registry.record_evaluation(version.digest, report)
+    registered = {"digest": version.digest, "version": version.label}
+    refused = promote(job, registered, 0, TerminalObserver())
+    assert refused["promotion"] is None
+    assert refused["gate"]["reasons"][0].startswith(f"0 of 1 approvals for {version.label}")
+    with Registry.open(job.home / "registry") as registry:
+        registry.approve(version.digest, job.recipe.release.alias, actor="somebody else")
+    done = promote(job, registered, 0, TerminalObserver())
+    assert (done["promotion"]["current"], done["gate"]["passed"]) == (version.label, True)
 
 
 @pytest.mark.integration

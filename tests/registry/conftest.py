@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
+import gc
 import hashlib
+import io
 import json
 import os
 import signal
@@ -11,6 +14,7 @@ import struct
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -242,6 +246,73 @@ def add_adapter(
     return add
 
 
+class _Written:
+    """An open file that says so before it writes."""
+
+    def __init__(self, file: Any, step: Callable[[str], object]) -> None:
+        self._file, self._step = file, step
+
+    def write(self, data: Any) -> Any:
+        self._step("write")
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._step("flush")
+        self._file.flush()
+
+    def __enter__(self) -> _Written:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.fixture
+def watch_writes() -> Callable[..., Any]:
+    """Call a function with the name of each thing that is done to files under a folder, before it is done."""
+    return _watch_writes
+
+
+@contextmanager
+def _watch_writes(folder: Path, step: Callable[[str], object]) -> Iterator[None]:
+    """Open for writing, write, flush, fsync, rename, link, mkdir: what a disk that is full or fails may refuse."""
+    inside = os.path.realpath(folder)
+
+    def is_inside(file: Any) -> bool:
+        path = Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else Path(file).absolute()
+        return str(path).startswith(inside)
+
+    def opening(real: Callable[..., Any]) -> Callable[..., Any]:
+        def open_file(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+            if not set(mode) & set("wax+") or not is_inside(file):
+                return real(file, mode, *rest, **more)
+            if not isinstance(file, int):
+                step("open")
+            return _Written(real(file, mode, *rest, **more), step)
+
+        return open_file
+
+    def doing(name: str, place: int) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def act(*arguments: Any, **more: Any) -> Any:
+            if is_inside(arguments[place]):
+                step(name)
+            return real(*arguments, **more)
+
+        return act
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builtins, "open", opening(builtins.open))
+        patch.setattr(io, "open", opening(io.open))
+        for name, place in (("fsync", 0), ("replace", 1), ("rename", 1), ("link", 1), ("mkdir", 0)):
+            patch.setattr(os, name, doing(name, place))
+        yield
+
+
 FILE_ACTS = {"open", "os.rename", "os.chmod", "os.mkdir", "os.link", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
@@ -259,6 +330,7 @@ def _run_and_die(act: Callable[[], object], folder: Path, deadly: int, *, statem
     """
     child = os.fork()
     if child == 0:
+        gc.disable()  # it would look at, and so copy, every page of the parent's
         steps = 0
 
         def step() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from registry.blobs import BlobStore
+from registry.checkout import check_out
 from registry.errors import BlobCorrupted, FileRefused, RegistryPathError
+from registry.manifest import FileEntry, Manifest
 
 CONTENT = b"some weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -81,3 +84,74 @@ def test_half_written_leftovers_go_once_they_are_old(blobs: BlobStore) -> None:
     assert blobs.sweep_incoming() == 0
     assert blobs.sweep_incoming(older_than_seconds=-1) == 1
     assert blobs.read(DIGEST) == len(CONTENT)
+
+
+def test_what_was_cut_off_is_gone_on_with_and_never_trusted(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    content = os.urandom(5 << 20)
+    digest = hashlib.sha256(content).hexdigest()
+
+    def cut_off(done: int) -> None:
+        if done >= 3 << 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        blobs.put(io.BytesIO(content), digest, len(content), cut_off)
+    assert blobs.size(digest) is None
+    part = tmp_path / "incoming" / f"{digest}.part"
+    assert part.stat().st_size == 3 << 20
+    told: list[int] = []
+    assert blobs.put(io.BytesIO(content), digest, len(content), told.append)
+    assert told[0] == 3 << 20
+    assert told[-1] == blobs.read(digest) == len(content)
+    assert not part.exists()
+    blobs.remove(digest)
+    for left in (b"!" + content[1 : 2 << 20], content + b"more", b"!" * len(content)):
+        part.write_bytes(left)
+        told.clear()
+        assert blobs.put(io.BytesIO(content), digest, len(content), told.append)
+        assert (told[0], blobs.read(digest)) == (0, len(content))
+        blobs.remove(digest)
+
+
+def test_two_writers_of_one_content_do_each_other_no_harm(tmp_path: Path) -> None:
+    one, other = BlobStore(tmp_path), BlobStore(tmp_path)
+    stored: list[bool] = []
+
+    def meanwhile(done: int) -> None:
+        if not stored:
+            stored.append(False)
+            stored[0] = other.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+
+    assert one.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT), meanwhile)
+    assert stored == [True]
+    assert one.read(DIGEST) == len(CONTENT)
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize(("length", "bits"), [(200, None), (3 << 20, 40)])
+def test_no_flipped_bit_is_loaded(tmp_path: Path, length: int, bits: int | None) -> None:
+    """Every bit of a small file, and some of one that is read in several pieces."""
+    chance = random.Random(length)
+    content = chance.randbytes(length)
+    digest = hashlib.sha256(content).hexdigest()
+    blobs = BlobStore(tmp_path / "blobs")
+    blobs.put(io.BytesIO(content), digest, length)
+    manifest = Manifest(kind="base", files={"config.json": FileEntry(length, digest)}, base_fingerprint="1" * 64)
+    path = Path(blobs.path(digest))
+    path.chmod(0o644)
+    for bit in range(8 * length) if bits is None else chance.sample(range(8 * length), bits):
+        with path.open("r+b") as stream:
+            stream.seek(bit // 8)
+            stream.write(bytes([content[bit // 8] ^ 1 << bit % 8]))
+        seen: list[bytes] = []
+        with pytest.raises(BlobCorrupted, match="damaged"):
+            blobs.read(digest, seen.append)
+        assert sum(map(len, seen)) < length, "its end was given away"
+        with pytest.raises(BlobCorrupted, match="damaged"):
+            check_out(blobs, manifest, tmp_path / "out")
+        with path.open("r+b") as stream:
+            stream.seek(bit // 8)
+            stream.write(content[bit // 8 : bit // 8 + 1])
+    assert [one.name for one in tmp_path.iterdir()] == ["blobs"]
+    assert (check_out(blobs, manifest, tmp_path / "out") / "config.json").read_bytes() == content

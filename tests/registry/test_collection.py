@@ -190,8 +190,8 @@ def test_blob_that_was_there_already_is_not_lost_to_a_collection_before_the_row(
     freed: list[int] = []
     store = registry._store_files
 
-    def store_and_collect(manifest: Manifest, files: Any) -> None:
-        store(manifest, files)
+    def store_and_collect(*given: Any) -> None:
+        store(*given)
         if len(freed) < 2:
             freed.append(other.collect(grace_seconds=0).blobs)
 

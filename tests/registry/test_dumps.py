@@ -21,7 +21,7 @@ from registry.store import Registry
 
 DUMPS = Path(__file__).parent / "dumps"
 TABLES = [table for table in metadata.tables if table != "identity"]
-CAME_WITH = {"runs": "0002", "version_events": "0004"}
+CAME_WITH = {"runs": "0002", "version_events": "0004", "protections": "0005", "approvals": "0005"}
 
 
 def _all() -> list[Any]:
@@ -104,9 +104,14 @@ def test_opened_it_has_the_newest_schema_with_all_its_rules(restored: Path, requ
 
     def change(statement: str) -> None:
         with engine.begin() as connection:
-            # SQLite's rules are by row, and an earlier registry has no runs, or no version events
+            # SQLite's rules are by row, and an earlier registry has no runs, version events or approvals
             connection.exec_driver_sql("INSERT INTO runs SELECT 9, 'n', 's', 9, 'd', 'b', NULL, '{}', 't'")
             connection.exec_driver_sql("INSERT INTO version_events SELECT 99, 1, 'deprecate', 'a', 'r', 't'")
+            connection.exec_driver_sql("INSERT INTO protections SELECT 99, 'n', 'a', 1, 0, 'a', 'r', 't'")
+            connection.exec_driver_sql(
+                "INSERT INTO approvals SELECT 99, 'n', 'a', 'unprotect', NULL, NULL, 1, 'd', '{}', 'approve', 'a', "
+                "NULL, 't'"
+            )
             connection.exec_driver_sql(statement)
 
     for table in metadata.tables:

@@ -75,6 +75,11 @@ def fill(registry: Registry, folder: Path) -> None:
         registry.deprecate("text2sql:v3", actor="bob", reason="loses – 差")
         registry.restore("text2sql:v3", actor="ada", reason="a second look")
         registry.retire("text2sql:v3", actor="bob", reason="no use")
+    if hasattr(registry, "protect"):
+        registry.protect("text2sql", "released", required=2, actor="ada", reason="customers – 客户")
+        registry.approve("text2sql:v2", "released", policy=POLICY, actor="bob", reason="looked at it – 好")
+        registry.approve("text2sql:v2", "released", policy=POLICY, actor="eve")
+        registry.withdraw("text2sql:v2", "released", actor="eve", reason="not yet")
 
 
 def dump_sqlite(file: Path) -> str:

@@ -97,6 +97,11 @@ ACTS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("POST", "/v1/runs", "write", {"json": {}}),
     ("POST", "/v1/promotions", "promote", {"json": {"ref": "a", "alias": "b"}}),
     ("POST", "/v1/rollbacks", "promote", {"json": {"name": "a", "alias": "b", "reason": "c"}}),
+    ("POST", "/v1/verifications", "write", {"json": {}}),
+    ("POST", f"/v1/signatures/{'0' * 64}", "write", {"json": {}}),
+    *(("POST", f"/v1/{acts}", "promote", {"json": {}}) for acts in (
+        "demotions", "approvals", "withdrawals", "protections", "unprotections", "deprecations", "restorations",
+        "retirements")),
 ]  # fmt: skip
 
 

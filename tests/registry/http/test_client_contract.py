@@ -13,6 +13,9 @@ import pytest
 from registry.errors import (
     AliasConflict,
     AliasNotFound,
+    ApprovalNotFound,
+    ApprovalRefused,
+    ApprovalsMissing,
     BaseMismatch,
     BlobCorrupted,
     ContentKeyTaken,
@@ -30,7 +33,9 @@ from registry.errors import (
     RollbackRefused,
     ServerUnavailable,
     TokenInvalid,
+    VersionHeld,
     VersionNotFound,
+    VersionRetired,
 )
 from registry.gate import Policy
 from registry.http.app import make_app
@@ -102,7 +107,7 @@ def test_versions_are_the_same_from_everywhere(either: Any, registry: Registry, 
 def test_more_versions_than_a_page_holds_are_all_there(
     either: Any, registry: Registry, given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.http.client.PAGE", 2)
+    monkeypatch.setattr("registry.http.connection.PAGE", 2)
     for key in "abc":
         registry.record_evaluation(given.adapter(key).digest, {"key": key})
     registry.record_evaluation(registry.resolve("text2sql").digest, {"key": "d"})
@@ -151,6 +156,95 @@ def test_promotions_and_rollbacks(
     assert either.history("text2sql", "champion") == registry.history("text2sql", "champion")
     assert either.history("text2sql", "none") == []
     assert either.history("none", "none") == []
+    assert registry.verify().intact
+
+
+def test_the_life_of_a_version(either: Any, registry: Registry, given: Any, make_report: Any, policy: Policy) -> None:
+    one, two = given.adapter("one"), given.adapter("two")
+    why: dict[str, Any] = {**WHO, "reason": "older data"}
+    change = either.deprecate("text2sql:v1", **why)
+    assert (change.state, change.previous_state, change.actor, change.changed) == (
+        "deprecated", "active", "tester", True
+    )  # fmt: skip
+    assert either.status("text2sql:v1") == registry.status("text2sql:v1")
+    assert either.status("text2sql:v1").reason == "older data"
+    assert either.restore("text2sql:v1", **why).state == "active"
+    registry.record_evaluation(one.digest, make_report())
+    either.promote("text2sql:v1", "champion", policy=policy, **WHO)
+    with pytest.raises(VersionHeld, match="text2sql@champion points at it"):
+        either.retire("text2sql:v1", **why)
+    with pytest.raises(AliasConflict):
+        either.demote("text2sql", "champion", expected_revision=7, **why)
+    gone = either.demote("text2sql", "champion", expected_revision=1, **why)
+    assert (gone.version, gone.digest, gone.previous, gone.revision) == (None, None, "text2sql:v1", 2)
+    assert either.history("text2sql", "champion") == registry.history("text2sql", "champion")
+    with pytest.raises(AliasNotFound):
+        either.demote("text2sql", "champion", **why)
+    assert either.retire("text2sql:v2", **why).changed
+    assert not either.retire(two.digest, **why).changed
+    with pytest.raises(VersionRetired):
+        either.deprecate("text2sql:v2", **why)
+    assert [e.actor for e in registry.audit() if e.action in ("deprecate", "restore", "retire", "demote")] == (
+        ["tester"] * 4
+    )
+
+
+def test_verification_says_what_is_damaged(either: Any, registry: Registry, given: Any) -> None:
+    version = given.adapter("one")
+    assert either.verify() == registry.verify()
+    assert either.verify("text2sql").intact
+    path = registry.blobs.local_path(version.manifest.files["model.safetensors"].sha256)
+    assert path is not None
+    path.chmod(0o600)
+    path.write_bytes(b"x")
+    found = either.verify()
+    assert found == registry.verify()
+    assert (found.intact, found.problems[0].path) == (False, "model.safetensors")
+    assert either.verify("tiny-base").versions == 1
+    with pytest.raises(VersionNotFound):
+        either.verify("none")
+
+
+def test_protected_aliases(either: Any, registry: Registry, given: Any, make_report: Any, policy: Policy) -> None:
+    version = given.adapter("one")
+    registry.record_evaluation(version.digest, {**make_report(), "policy": policy.to_dict()})
+    why: dict[str, Any] = {**WHO, "reason": "customers use it"}
+    protection = either.protect("text2sql", "champion", required=1, **why)
+    assert either.protections() == either.protections("text2sql") == registry.protections() == [protection]
+    assert either.protections("other") == []
+    with pytest.raises(ApprovalsMissing) as refused:
+        either.promote("text2sql:v1", "champion", **WHO)
+    with pytest.raises(ApprovalsMissing) as local:
+        registry.promote("text2sql:v1", "champion", **WHO)
+    assert _unlike(refused.value) == _unlike(local.value)
+    assert refused.value.reasons == local.value.reasons
+    assert refused.value.gate == registry.check_gate("text2sql:v1", alias="champion")
+    tried = either.promote("text2sql:v1", "champion", dry_run=True, **WHO)
+    assert (tried.gate.passed, tried.approvals.missing) == (False, 1)
+    with pytest.raises(ApprovalRefused):  # its own version
+        either.approve("text2sql:v1", "champion", **WHO)
+    registry.approve("text2sql:v1", "champion", actor="bob")
+    assert either.approvals("text2sql:v1", "champion") == registry.approvals("text2sql:v1", "champion")
+    assert either.promote("text2sql:v1", "champion", **WHO).approvals.given == ("bob",)
+    with pytest.raises(ApprovalsMissing, match="may not be taken away"):
+        either.demote("text2sql", "champion", **why)
+    with pytest.raises(ApprovalNotFound):
+        either.withdraw("text2sql:v1", "champion", **WHO)
+    with pytest.raises(ApprovalsMissing, match="weaker protection"):
+        either.unprotect("text2sql", "champion", **why)
+    found = either.approve("text2sql", "champion", act="unprotect", reason="a small team", **WHO)
+    assert (found.given, found.version) == (("tester",), None)
+    assert either.withdraw("text2sql", "champion", act="unprotect", **WHO).given == ()
+    either.approve("text2sql", "champion", act="unprotect", **WHO)
+    assert either.unprotect("text2sql", "champion", **why).required == 0
+    assert either.demote("text2sql", "champion", **why).changed
+    assert either.approve("text2sql:v1", "released", policy=Policy(), **WHO).required == 0
+    for act in ("delete", "demote", "unprotect"):
+        with pytest.raises(ReferenceInvalid if act == "delete" else ApprovalRefused) as mine:
+            registry.approvals("text2sql:v1", "released", act=act)
+        with pytest.raises(type(mine.value)) as theirs:
+            either.approvals("text2sql:v1", "released", act=act)
+        assert _unlike(theirs.value) == _unlike(mine.value)
     assert registry.verify().intact
 
 

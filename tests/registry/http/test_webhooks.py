@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from flows import cli
 from registry.errors import WebhookNotFound, WebhookRefused
-from registry.http import delivery
-from registry.http.delivery import AUTHORITIES_FILE, DEAD_AFTER, deliver, delivering, pause_seconds
+from registry.http.delivery import AUTHORITIES_FILE, DEAD_AFTER, deliver, delivering
 from registry.http.hosts import HOSTS_FILE, check_url, destination
-from registry.http.webhooks import Place, Webhooks, message_of, signature_headers, verify_signature
+from registry.http.webhooks import Webhooks, message_of, signature_headers, verify_signature
+from registry.outbox import LONGEST_PAUSE_SECONDS, Place, Places, pause_seconds
 from registry.store import Registry
 
 
@@ -153,7 +153,7 @@ def test_events_are_told_in_order_signed_and_once(
     assert deliver(registry) == []
     add_adapter("d")
     assert [found.delivered for found in deliver(registry)] == [1]
-    assert hooks.place(hook.id).position == registry.outbox_head() == 5
+    assert hooks.places.of(hook.id).position == registry.outbox_head() == 5
 
 
 @pytest.mark.integration
@@ -166,13 +166,13 @@ def test_what_fails_is_tried_again_later_and_those_behind_it_wait(
     assert [(found.delivered, found.dead) for found in deliver(registry, at=1000.0)] == [(0, False)]
     assert deliver(registry, at=1000.0 + pause_seconds(1) - 0.1) == []  # not due
     assert "500" in str(deliver(registry, at=1000.0 + pause_seconds(1))[0].error)
-    place = hooks.place(hook.id)
+    place = hooks.places.of(hook.id)
     assert (place.position, place.failures, place.dead) == (0, 2, False)
     assert receiver.told == [1, 1]
     receiver.status = 200
     assert deliver(registry, again=True)[0].delivered == 2
     assert receiver.told == [1, 1, 1, 2]
-    place = hooks.place(hook.id)
+    place = hooks.places.of(hook.id)
     assert (place.failures, place.last_error, place.position) == (0, None, 2)
 
 
@@ -192,18 +192,18 @@ def test_a_webhook_that_fails_too_often_is_dead_until_it_is_revived(
     at = 1000.0
     for _ in range(DEAD_AFTER):
         deliver(registry, at=at)
-        at += delivery.LONGEST_PAUSE_SECONDS
-    assert hooks.place(hook.id).dead
+        at += LONGEST_PAUSE_SECONDS
+    assert hooks.places.of(hook.id).dead
     assert "revive" in caplog.records[-1].message
     assert len(receiver.received) == DEAD_AFTER
     assert [found.dead for found in deliver(registry, at=at)] == [True]
     assert len(receiver.received) == DEAD_AFTER  # nothing more is sent
-    assert hooks.place(other.id).failures == 0  # others go on
+    assert hooks.places.of(other.id).failures == 0  # others go on
     assert hooks.describe()[0]["dead"] is True
     receiver.status = 200
     hooks.revive(hook.id)
     assert [found.delivered for found in deliver(registry)] == [1]
-    assert not hooks.place(hook.id).dead
+    assert not hooks.places.of(hook.id).dead
 
 
 @pytest.mark.integration
@@ -244,10 +244,10 @@ def test_a_process_killed_between_telling_and_noting_tells_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Webhooks, "note", killed)
+        patch.setattr(Places, "note", killed)
         with pytest.raises(KeyboardInterrupt):
             deliver(registry)
-    assert (receiver.told, hooks.place(hook.id).position) == ([1], 0)
+    assert (receiver.told, hooks.places.of(hook.id).position) == ([1], 0)
     deliver(registry)
     assert receiver.told == [1, 1, 2]  # at least once, in order, the same id at every try
     assert receiver.received[0][0]["webhook-id"] == receiver.received[1][0]["webhook-id"]
@@ -345,7 +345,7 @@ def test_only_listed_hosts_at_fitting_addresses_are_gone_to(tmp_path: Path, monk
 
 def test_webhooks_are_kept_for_the_owner_alone_and_from_now_on(registry: Registry, hooks: Webhooks, url: str) -> None:
     hook = hooks.add(url, ["alias.*", "alias.*"], position=7)
-    assert (hooks.find(hook.id), hooks.place(hook.id)) == (hook, Place(7))
+    assert (hooks.find(hook.id), hooks.places.of(hook.id)) == (hook, Place(7))
     assert hook.events == ("alias.*",)
     assert hook.wants("alias.promote")
     assert not hook.wants("version.registered")

@@ -1,0 +1,355 @@
+"""Who has approved that an alias moves, and whose approval counts for exactly this move. Reads only.
+
+An approval is given to a matter: this alias takes this version, with this newest report, judged by this policy, for the
+first time or once more. Whatever of that changes makes another matter, which nobody has approved yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from registry.canonical import canonical_json, sha256_text
+from registry.entities import Evaluation, Version
+from registry.errors import ApprovalRefused
+from registry.gate import Check, Policy, recorded_policy
+from registry.lookup import Query, query_alias
+from registry.protection import Protection, has_approvals, query_protection
+from registry.reports import newest_evaluation
+
+__all__ = [
+    "ACTS",
+    "USED",
+    "WITHDRAWN",
+    "Approval",
+    "Approvals",
+    "Matter",
+    "asked_for_promotion",
+    "consent_to_demotion",
+    "consent_to_promotion",
+    "consent_to_rollback",
+    "demotion_matter",
+    "promotion_matter",
+    "query_registrant",
+    "unprotection_matter",
+    "weigh",
+]
+
+# What is approved: that the alias points at the version (promoted or rolled back), that it is taken away from the
+# version, or that its protection is weakened.
+ACTS = ("promote", "demote", "unprotect")
+WITHDRAWN, USED = "withdrawn", "used: what was approved has been done since"
+
+
+@dataclass(frozen=True)
+class Matter:
+    """What exactly is approved.
+
+    Attributes:
+        act: One of `ACTS`.
+        version: The version; None for an unprotection.
+        evaluation: Its newest report, if it has one.
+        policy: Digest of the policy that a promotion is judged by; None for other acts.
+        revision: The alias's revision at which it last came to the version, 0 if it never did: what was approved then
+            has been used. For an unprotection, the id of the protection's row.
+    """
+
+    act: str
+    name: str
+    alias: str
+    version: Version | None
+    evaluation: Evaluation | None
+    policy: str | None
+    revision: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the matter as plain JSON."""
+        return {
+            "act": self.act,
+            "name": self.name,
+            "alias": self.alias,
+            "digest": None if self.version is None else self.version.digest,
+            "evaluation": None if self.evaluation is None else self.evaluation.digest,
+            "evaluation_id": None if self.evaluation is None else self.evaluation.id,
+            "policy": self.policy,
+            "revision": self.revision,
+        }
+
+    @property
+    def text(self) -> str:
+        """The matter's canonical JSON."""
+        return canonical_json(self.to_dict())
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of the text: two approvals with the same one are of the same matter."""
+        return sha256_text(self.text)
+
+
+@dataclass(frozen=True)
+class Approval:
+    """One person's approval, and whether it counts for the matter at hand."""
+
+    actor: str
+    at: str
+    reason: str | None
+    matter: str  # digest
+    counts: bool
+    why_not: str | None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it was neither withdrawn nor used; it may yet be of another evaluation or policy."""
+        return self.why_not not in (WITHDRAWN, USED)
+
+
+@dataclass(frozen=True)
+class Approvals:
+    """What a matter needs, and what it has.
+
+    Attributes:
+        act: One of `ACTS`.
+        version: The version as `name:vN`; None for an unprotection.
+        required: How many people have to approve.
+        self_approval: Whether whoever registered the version counts.
+        registered_by: Who did.
+        approvals: Everybody's newest word on this version and alias, oldest first, those that don't count included.
+    """
+
+    name: str
+    alias: str
+    act: str
+    version: str | None
+    digest: str | None
+    evaluation: str | None
+    policy: str | None
+    required: int
+    self_approval: bool
+    registered_by: str | None
+    approvals: tuple[Approval, ...]
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Whose approvals count."""
+        return tuple(sorted({one.actor for one in self.approvals if one.counts}))
+
+    @property
+    def missing(self) -> int:
+        """How many are missing."""
+        return max(0, self.required - len(self.given))
+
+    @property
+    def problem(self) -> str:
+        """What is missing, in words."""
+        by = f" ({', '.join(self.given)})" if self.given else ""
+        return f"{len(self.given)} of {self.required} approvals{by} for {self._subject}: {self.missing} missing"
+
+    @property
+    def allowed(self) -> str:
+        """Whose approvals would count, in words."""
+        people = f"approvals of {self.required} people"
+        return people if self._excluded is None else f"{people}, none of them {self._excluded}, who registered it"
+
+    @property
+    def next_step(self) -> str:
+        """What the missing ones have to do, in words."""
+        act = "" if self.act == "promote" else f" --for {self.act}"
+        words = f"{self.version or self.name} --alias {self.alias}{act}"
+        return f"tunewright registry approve {words}, by {self.missing} more; `approvals` there shows whose count"
+
+    @property
+    def _subject(self) -> str:
+        target = f"{self.name}@{self.alias}"
+        if self.version is None:
+            return f"a weaker protection of {target}"
+        return f"{self.version} as {target}" if self.act == "promote" else f"{target} without {self.version}"
+
+    @property
+    def _excluded(self) -> str | None:
+        return None if self.self_approval else self.registered_by
+
+    def check(self) -> Check:
+        """Return it as one of the gate's checks."""
+        return Check(
+            "approvals", not self.missing, len(self.given), self.required, self.problem if self.missing else None
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        return {
+            **asdict(self),
+            "approvals": [asdict(one) for one in self.approvals],
+            "given": list(self.given),
+            "missing": self.missing,
+        }
+
+
+def promotion_matter(
+    query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
+) -> Matter:
+    """Return what is approved for an alias to point at a version, by a promotion or by a roll-back.
+
+    Args:
+        query: Reads the present state.
+        version: The version.
+        alias: The alias.
+        policy: What a promotion is judged by.
+        evaluation: The version's newest report.
+    """
+    asked = sha256_text(canonical_json(policy.to_dict()))
+    return Matter("promote", version.name, alias, version, evaluation, asked, _last_revision(query, version, alias))
+
+
+def demotion_matter(query: Query, version: Version, alias: str) -> Matter:
+    """Return what is approved for an alias to be taken away from the version that holds it.
+
+    Raises:
+        ApprovalRefused: The alias doesn't point at the version.
+    """
+    state = query_alias(query, version.name, alias)
+    if state is None or state.digest != version.digest:
+        holds = "nothing" if state is None else f"v{state.version}"
+        raise ApprovalRefused(
+            f"{version.name}@{alias} points at {holds}, and can't be taken away from {version.label}",
+            allowed="the version that holds the alias",
+            next_step=f"tunewright registry ls {version.name} shows which that is",
+        )
+    evaluation = newest_evaluation(query, version)
+    return Matter("demote", version.name, alias, version, evaluation, None, _last_revision(query, version, alias))
+
+
+def unprotection_matter(query: Query, name: str, alias: str) -> tuple[Matter, Protection]:
+    """Return what is approved for an alias's protection to be weakened or lifted, and that protection.
+
+    Raises:
+        ApprovalRefused: It has none.
+    """
+    present = query_protection(query, name, alias)
+    if present is None:
+        raise ApprovalRefused(
+            f"{name}@{alias} is not protected",
+            allowed="an alias that is",
+            next_step=f"tunewright registry protect {name} --alias {alias} --required 2 --reason ...",
+        )
+    return Matter("unprotect", name, alias, None, None, None, present.id), present
+
+
+def weigh(query: Query, matter: Matter, required: int, *, self_approval: bool) -> Approvals:
+    """Say what a matter needs and what it has.
+
+    Args:
+        query: Reads the present state: inside an act, that of its transaction.
+        matter: What is to be done.
+        required: How many people have to approve.
+        self_approval: Whether whoever registered the version counts.
+    """
+    registered_by = None if matter.version is None else query_registrant(query, matter.version)
+    excluded = None if self_approval else registered_by
+    entries = tuple(_weighed(row, matter, excluded) for row in _newest_words(query, matter))
+    now = matter.to_dict()
+    return Approvals(
+        matter.name, matter.alias, matter.act, None if matter.version is None else matter.version.label, now["digest"],
+        now["evaluation"], matter.policy, required, self_approval, registered_by, entries,
+    )  # fmt: skip
+
+
+def consent_to_promotion(
+    query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
+) -> Approvals:
+    """Weigh a promotion: what the alias asks for, the policy, or the one in the report, whichever is most.
+
+    A caller's own policy takes nothing away from what the version was recorded with.
+    """
+    required, self_approval = asked_for_promotion(query, version, alias, policy, evaluation)
+    matter = promotion_matter(query, version, alias, policy, evaluation)
+    return weigh(query, matter, required, self_approval=self_approval)
+
+
+def asked_for_promotion(
+    query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
+) -> tuple[int, bool]:
+    """Return how many approvals a promotion needs, and whether that of whoever registered the version counts."""
+    protection = query_protection(query, version.name, alias)
+    recorded = None if evaluation is None else evaluation.report.get("policy")
+    asked = recorded.get("required_approvals") if isinstance(recorded, dict) else None
+    required = max(
+        0 if protection is None else protection.required,
+        policy.required_approvals,
+        asked if type(asked) is int else 0,
+    )
+    return required, protection is not None and protection.self_approval
+
+
+def consent_to_rollback(query: Query, version: Version, alias: str) -> Approvals | None:
+    """Weigh a roll-back, which is judged by no policy: a protected alias alone asks for approvals.
+
+    Raises:
+        PolicyInvalid: The alias is protected, and the policy in the version's newest report can't be used.
+    """
+    protection = query_protection(query, version.name, alias)
+    if protection is None:
+        return None
+    evaluation = newest_evaluation(query, version)
+    policy = recorded_policy(None if evaluation is None else evaluation.report) or Policy()
+    matter = promotion_matter(query, version, alias, policy, evaluation)
+    return weigh(query, matter, protection.required, self_approval=protection.self_approval)
+
+
+def consent_to_demotion(query: Query, version: Version, alias: str) -> Approvals | None:
+    """Weigh a demotion; None where the alias isn't protected."""
+    protection = query_protection(query, version.name, alias)
+    if protection is None:
+        return None
+    matter = demotion_matter(query, version, alias)
+    return weigh(query, matter, protection.required, self_approval=protection.self_approval)
+
+
+def query_registrant(query: Query, version: Version) -> str | None:
+    """Return who registered a version, as the audit has it."""
+    rows = query("SELECT actor FROM audit WHERE action = 'register' AND subject = ?", (version.label,))
+    return str(rows[0][0]) if rows else None
+
+
+def _newest_words(query: Query, matter: Matter) -> list[Sequence[Any]]:
+    """Return everybody's newest row on each matter of this act, alias and version, oldest first."""
+    if not has_approvals(query):
+        return []
+    about = "version_id IS NULL" if matter.version is None else "version_id = ?"
+    values: list[Any] = [matter.name, matter.alias, matter.act]
+    rows = query(
+        "SELECT id, digest, action, actor, reason, created_at, matter FROM approvals "
+        f"WHERE name = ? AND alias = ? AND act = ? AND {about} ORDER BY id",
+        values if matter.version is None else [*values, matter.version.id],
+    )
+    newest: dict[tuple[str, str], Sequence[Any]] = {(row[1], row[3]): row for row in rows}
+    return sorted(newest.values(), key=lambda row: int(row[0]))
+
+
+def _weighed(row: Sequence[Any], matter: Matter, excluded: str | None) -> Approval:
+    _, digest, action, actor, reason, at, text = row
+    why = None
+    if action == "withdraw":
+        why = WITHDRAWN
+    elif digest != matter.digest:
+        why = _difference(json.loads(text), matter.to_dict())
+    elif actor == excluded:
+        why = "by whoever registered the version"
+    return Approval(actor, at, reason, digest, why is None, why)
+
+
+def _difference(given: dict[str, Any], now: dict[str, Any]) -> str:
+    if given["revision"] != now["revision"]:
+        return USED
+    if given["evaluation_id"] != now["evaluation_id"]:
+        return "given for an evaluation that is not the newest"
+    return "given for another policy"
+
+
+def _last_revision(query: Query, version: Version, alias: str) -> int:
+    rows = query(
+        "SELECT coalesce(max(revision), 0) FROM alias_events WHERE name = ? AND alias = ? AND version_id = ?",
+        (version.name, alias, version.id),
+    )
+    return int(rows[0][0])

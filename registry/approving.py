@@ -1,0 +1,304 @@
+"""The part of the registry's door for moves that several people answer for: protect an alias, approve, withdraw."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from registry import audit, lifecycle
+from registry.approvals import (
+    ACTS,
+    Approvals,
+    Matter,
+    consent_to_promotion,
+    demotion_matter,
+    promotion_matter,
+    query_registrant,
+    unprotection_matter,
+    weigh,
+)
+from registry.database import query_on, writing
+from registry.errors import ApprovalNotFound, ApprovalRefused, ApprovalsMissing, PolicyInvalid, ReferenceInvalid
+from registry.gate import Policy, recorded_policy
+from registry.lookup import Query, resolve_reference
+from registry.names import check_alias, check_name, check_text
+from registry.opened import Opened
+from registry.promotion import emit
+from registry.protection import MOST_APPROVALS, Protection, query_protection, query_protections
+from registry.reports import newest_evaluation
+from registry.schema import approvals, protections
+from registry.status import require_usable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["Approving", "missing", "refuse"]
+
+
+def refuse(connection: Connection, consent: Approvals, actor: str) -> None:
+    """Write into the audit that an act was refused for want of approvals."""
+    subject = consent.version or f"{consent.name}@{consent.alias}"
+    payload = {"alias": consent.alias, "act": consent.act, "digest": consent.digest, "reasons": [consent.problem],
+               "approvals": [asdict(one) for one in consent.approvals]}  # fmt: skip
+    audit.append(connection, at=audit.now(), actor=actor, action="refuse", subject=subject, payload=payload)
+
+
+def missing(problem: str, consent: Approvals) -> ApprovalsMissing:
+    """Return the error that says which approvals are missing."""
+    return ApprovalsMissing(problem, reasons=(consent.problem,), allowed=consent.allowed, next_step=consent.next_step)
+
+
+class Approving(Opened):
+    """What `registry.store.Registry` has for protected aliases and for approvals."""
+
+    def protect(
+        self, name: str, alias: str, *, required: int = 2, self_approval: bool = False, actor: str, reason: str
+    ) -> Protection:
+        """Let an alias move only with the approvals of several people: promotions, roll-backs and demotions.
+
+        Asking for more takes a reason alone. Asking for fewer, or letting whoever registered a version count, takes
+        as many approvals of that (`approve` for "unprotect") as the present protection asks for.
+
+        Args:
+            name: The model.
+            alias: The alias; it needn't be there yet.
+            required: How many people have to approve.
+            self_approval: Whether the approval of whoever registered the version counts.
+            actor: Who protects it.
+            reason: Why; required.
+
+        Returns:
+            The protection; the present one where nothing is to be changed.
+
+        Raises:
+            PolicyInvalid: No usable number.
+            ReasonMissing: No reason.
+            ApprovalsMissing: It would weaken the present protection.
+            ReferenceInvalid, VersionNotFound: No such model.
+        """
+        if type(required) is not int or not 1 <= required <= MOST_APPROVALS:
+            raise PolicyInvalid(
+                f"{required!r} required approvals",
+                allowed=f"a whole number, 1 to {MOST_APPROVALS}",
+                next_step=f"tunewright registry unprotect {name} --alias {alias} lifts a protection",
+            )
+        return self._protect(name, alias, required, self_approval, actor, reason)
+
+    def unprotect(self, name: str, alias: str, *, actor: str, reason: str) -> Protection:
+        """Lift an alias's protection, with as many approvals of that as it asks for.
+
+        Args:
+            name: The model.
+            alias: The alias.
+            actor: Who lifts it.
+            reason: Why; required.
+
+        Raises:
+            ApprovalRefused: It isn't protected.
+            ApprovalsMissing: Approvals are missing.
+            ReasonMissing, ReferenceInvalid, VersionNotFound: As `protect`.
+        """
+        return self._protect(name, alias, 0, False, actor, reason)
+
+    def _protect(
+        self, name: str, alias: str, required: int, self_approval: bool, actor: str, reason: str
+    ) -> Protection:
+        check_name(name)
+        check_alias(alias)
+        lifecycle.check_reason(f"to {'protect' if required else 'unprotect'} {name}@{alias}", reason)
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            resolve_reference(query, name)  # a misspelt model would be one that nothing protects
+            present = query_protection(query, name, alias)
+            if present is not None and (present.required, present.self_approval) == (required, self_approval):
+                return present
+            consent = None
+            weaker = present is not None and (
+                required < present.required or (required > 0 and self_approval > present.self_approval)
+            )
+            if (present is None and not required) or weaker:
+                matter, held = unprotection_matter(query, name, alias)
+                consent = weigh(query, matter, held.required, self_approval=True)
+            if consent is None or not consent.missing:
+                return _write_protection(connection, name, alias, required, self_approval, actor, reason, consent)
+            refuse(connection, consent, actor)
+        raise missing(f"the protection of {name}@{alias} may not be weakened", consent)
+
+    def approve(
+        self,
+        ref: str,
+        alias: str,
+        *,
+        act: str = "promote",
+        policy: Policy | None = None,
+        actor: str,
+        reason: str | None = None,
+    ) -> Approvals:
+        """Approve that an alias moves: to exactly this version, with its newest report, judged by this policy, once.
+
+        Args:
+            ref: The version. For "unprotect" its model alone counts.
+            alias: The alias; it needn't be protected yet.
+            act: "promote" (a roll-back, too), "demote", or "unprotect": that the protection is weakened or lifted.
+            policy: What the promotion will be judged by; None as in `promote`.
+            actor: Who approves.
+            reason: Why.
+
+        Returns:
+            What is needed and what is there, this approval included. One that stands already is not written twice.
+
+        Raises:
+            ApprovalRefused: Whoever registered the version approves it, where that doesn't count; or there is nothing
+                of that kind to approve.
+            VersionRetired: It is retired.
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference, PolicyInvalid: As `promote`.
+        """
+        self._check_words(alias, act, actor, reason)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            matter, consent = _about(query, ref, alias, act, policy)
+            if matter.version is not None:
+                require_usable(query, matter.version, "approved")
+                _check_not_own(query, matter, consent, actor)
+            said = {(one.actor, one.matter) for one in consent.approvals if one.stands}
+            if (actor, matter.digest) not in said:
+                _write_word(connection, matter, "approve", actor, reason)
+            return weigh(query, matter, consent.required, self_approval=consent.self_approval)
+
+    def withdraw(
+        self, ref: str, alias: str, *, act: str = "promote", actor: str, reason: str | None = None
+    ) -> Approvals:
+        """Take one's approval back, under whatever policy and for whichever report it was given.
+
+        Args:
+            ref: The version.
+            alias: The alias.
+            act: As in `approve`.
+            actor: Whose approval.
+            reason: Why.
+
+        Raises:
+            ApprovalNotFound: None of this person stands.
+            As `approve` otherwise.
+        """
+        self._check_words(alias, act, actor, reason)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            matter, consent = _about(query, ref, alias, act, None)
+            standing = [one for one in consent.approvals if one.actor == actor and one.stands]
+            if not standing:
+                others = sorted({one.actor for one in consent.approvals if one.stands})
+                raise ApprovalNotFound(
+                    f"{actor!r} has approved nothing of this kind for {matter.name}@{alias}",
+                    allowed=", ".join(others) or "nobody has",
+                    next_step="look at `tunewright registry approvals` with the same words",
+                )
+            for one in standing:
+                rows = query("SELECT id FROM approvals WHERE digest = ? AND actor = ? ORDER BY id", (one.matter, actor))
+                _write_word(connection, matter, "withdraw", actor, reason, like=int(rows[-1][0]))
+            return weigh(query, matter, consent.required, self_approval=consent.self_approval)
+
+    def approvals(self, ref: str, alias: str, *, act: str = "promote", policy: Policy | None = None) -> Approvals:
+        """Say what a move needs and who has approved it; arguments and errors as `approve`."""
+        self._check_words(alias, act, "nobody", None)
+        return _about(self._lookup.query, ref, alias, act, policy)[1]
+
+    def protections(self, name: str | None = None) -> list[Protection]:
+        """Return the protected aliases, of one model or of all, by model and alias."""
+        return query_protections(self._lookup.query, name)
+
+    @staticmethod
+    def _check_words(alias: str, act: str, actor: str, reason: str | None) -> None:
+        check_alias(alias)
+        if act not in ACTS:
+            raise ReferenceInvalid(f"{act!r} is nothing that is approved", allowed=", ".join(ACTS))
+        if not actor.strip():
+            raise ReferenceInvalid("an approval without a name", allowed="the name of whoever approves")
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
+
+
+def _about(query: Query, ref: str, alias: str, act: str, policy: Policy | None) -> tuple[Matter, Approvals]:
+    """Return what an approval would be of, and what there is of it."""
+    version = resolve_reference(query, ref)
+    if act == "unprotect":
+        matter, held = unprotection_matter(query, version.name, alias)
+        return matter, weigh(query, matter, held.required, self_approval=True)
+    if act == "demote":
+        protection = query_protection(query, version.name, alias)
+        matter = demotion_matter(query, version, alias)
+        required, own = (0, False) if protection is None else (protection.required, protection.self_approval)
+        return matter, weigh(query, matter, required, self_approval=own)
+    evaluation = newest_evaluation(query, version)
+    policy = policy or recorded_policy(None if evaluation is None else evaluation.report) or Policy()
+    matter = promotion_matter(query, version, alias, policy, evaluation)
+    return matter, consent_to_promotion(query, version, alias, policy, evaluation)
+
+
+def _check_not_own(query: Query, matter: Matter, consent: Approvals, actor: str) -> None:
+    assert matter.version is not None
+    if consent.required and not consent.self_approval and actor == query_registrant(query, matter.version):
+        raise ApprovalRefused(
+            f"{actor!r} registered {matter.version.label}, and one's own approval doesn't count",
+            allowed=consent.allowed,
+            next_step="let somebody else look at it",
+        )
+
+
+def _write_protection(
+    connection: Connection,
+    name: str,
+    alias: str,
+    required: int,
+    self_approval: bool,
+    actor: str,
+    reason: str,
+    consent: Approvals | None,
+) -> Protection:
+    at, action = audit.now(), "protect" if required else "unprotect"
+    row = {"name": name, "alias": alias, "required": required, "self_approval": int(self_approval)}
+    connection.execute(protections.insert().values(**row, actor=actor, reason=reason, created_at=at))
+    given = [] if consent is None else [asdict(one) for one in consent.approvals if one.counts]
+    payload = {**row, "self_approval": self_approval, "reason": reason, "approvals": given}
+    audit.append(connection, at=at, actor=actor, action=action, subject=f"{name}@{alias}", payload=payload)
+    emit(connection, at, f"alias.{action}", payload)
+    found = query_on(connection)("SELECT max(id) FROM protections", ())
+    return Protection(int(found[0][0]), name, alias, required, self_approval, actor, reason, at)
+
+
+def _write_word(
+    connection: Connection, matter: Matter, action: str, actor: str, reason: str | None, like: int | None = None
+) -> None:
+    """Write an approval or its withdrawal; `like` is the row that is withdrawn, which may be of another matter."""
+    at = audit.now()
+    if like is None:
+        row = {
+            "name": matter.name,
+            "alias": matter.alias,
+            "act": matter.act,
+            "version_id": None if matter.version is None else matter.version.id,
+            "evaluation_id": None if matter.evaluation is None else matter.evaluation.id,
+            "revision": matter.revision,
+            "digest": matter.digest,
+            "matter": matter.text,
+        }
+    else:
+        columns = ("name", "alias", "act", "version_id", "evaluation_id", "revision", "digest", "matter")
+        found = query_on(connection)(f"SELECT {', '.join(columns)} FROM approvals WHERE id = ?", (like,))
+        row = dict(zip(columns, found[0], strict=True))
+    connection.execute(approvals.insert().values(**row, action=action, actor=actor, reason=reason, created_at=at))
+    payload = {
+        "name": matter.name,
+        "alias": matter.alias,
+        "act": matter.act,
+        "version": None if matter.version is None else matter.version.version,
+        "digest": None if matter.version is None else matter.version.digest,
+        "matter": row["digest"],
+        "reason": reason,
+    }
+    audit.append(
+        connection, at=at, actor=actor, action=action, subject=f"{matter.name}@{matter.alias}", payload=payload
+    )
+    emit(connection, at, f"alias.{action}", payload)

@@ -1,0 +1,82 @@
+"""Routes of protected aliases: which are, who approves, and who has. Whoever asks is the token's name, nobody else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from registry.approvals import ACTS
+from registry.gate import Policy
+from registry.http.access import READS, Cursor, Limit, Promoter, cursor_of, page, position_of
+from registry.http.act_models import ApprovalsModel, ProtectionModel, ProtectionPage
+from registry.http.bodies import ApprovalRequest, ProtectionRequest, UnprotectionRequest, WithdrawalRequest
+from registry.http.versions import Ref
+from registry.store import Registry
+
+__all__ = ["approval_routes"]
+
+
+def approval_routes(registry: Registry) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        registry: What is asked.
+    """
+    router = APIRouter(tags=["approvals"], dependencies=[READS])
+
+    @router.get("/protections", response_model=ProtectionPage)
+    def list_protections(
+        name: Annotated[str | None, Query(max_length=128)] = None, limit: Limit = 100, cursor: Cursor = None
+    ) -> Any:
+        """List the protected aliases, by model and alias."""
+        after = position_of(cursor, "", "")
+        rows = [one for one in registry.protections(name) if (one.name, one.alias) > after]
+        return page(rows, limit, lambda one: one.to_dict(), lambda one: cursor_of(one.name, one.alias))
+
+    @router.post("/protections", response_model=ProtectionModel)
+    def protect(body: ProtectionRequest, token: Promoter) -> Any:
+        """Let an alias move only with approvals. Asking for less takes as many approvals of that as it has now."""
+        found = registry.protect(
+            body.name,
+            body.alias,
+            required=body.required,
+            self_approval=body.self_approval,
+            actor=token.name,
+            reason=body.reason,
+        )
+        return found.to_dict()
+
+    @router.post("/unprotections", response_model=ProtectionModel)
+    def unprotect(body: UnprotectionRequest, token: Promoter) -> Any:
+        """Lift an alias's protection, with as many approvals of that as it asks for."""
+        return registry.unprotect(body.name, body.alias, actor=token.name, reason=body.reason).to_dict()
+
+    @router.get("/approvals/{ref:path}", response_model=ApprovalsModel)
+    def show_approvals(
+        ref: Ref,
+        alias: Annotated[str, Query(max_length=64)] = "champion",
+        act: Annotated[str, Query(max_length=16, json_schema_extra={"enum": list(ACTS)})] = "promote",
+    ) -> Any:
+        """Say what a move of an alias needs and who has approved it, by the policy in the version's newest report."""
+        return registry.approvals(ref, alias, act=act).to_dict()
+
+    @router.post("/approvals", response_model=ApprovalsModel)
+    def approve(body: ApprovalRequest, token: Promoter) -> Any:
+        """Approve that an alias moves, in the token's name: to these bytes, with this report and this policy, once."""
+        found = registry.approve(
+            body.ref,
+            body.alias,
+            act=body.act,
+            policy=None if body.policy is None else Policy.from_dict(body.policy),
+            actor=token.name,
+            reason=body.reason,
+        )
+        return found.to_dict()
+
+    @router.post("/withdrawals", response_model=ApprovalsModel)
+    def withdraw(body: WithdrawalRequest, token: Promoter) -> Any:
+        """Take the token's own approval back."""
+        return registry.withdraw(body.ref, body.alias, act=body.act, actor=token.name, reason=body.reason).to_dict()
+
+    return router

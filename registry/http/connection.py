@@ -1,0 +1,109 @@
+"""The way to a registry's server: one httpx client, tries, pages, and problem documents raised as errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from registry.canonical import canonical_json
+from registry.errors import ReportInvalid, ServerUnavailable
+from registry.http.transfer import FIRST_PAUSE_SECONDS, raise_for
+
+__all__ = ["Connection", "quoted"]
+
+PAGE = 500
+TIMEOUT_SECONDS = 60.0  # longer than the registry's write lock is waited for
+GET_TRIES = 3
+
+
+class Connection:
+    """What the parts of `registry.http.client.RegistryClient` ask through; see there."""
+
+    def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"),
+            headers={} if token is None else {"Authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=10.0),
+            transport=transport,
+            follow_redirects=False,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _get(self, path: str, **params: Any) -> Any:
+        given = {key: value for key, value in params.items() if value is not None}
+        for attempt in range(GET_TRIES):
+            try:
+                answer = self._http.get(path, params=given)
+            except httpx.TransportError as error:
+                if attempt == GET_TRIES - 1:
+                    raise self._unavailable(error) from error
+                time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
+            else:
+                return _document(answer)
+        raise AssertionError("every try returns or raises")
+
+    def _post(self, path: str, body: Mapping[str, Any], *, timeout_seconds: float = TIMEOUT_SECONDS) -> Any:
+        try:
+            content = canonical_json(body).encode()
+        except (TypeError, ValueError) as error:
+            raise ReportInvalid(f"what was given: {error}", allowed="plain JSON values, no NaN") from error
+        # sent once: of an act whose answer was lost, only its caller can say whether to do it again
+        try:
+            limit = httpx.Timeout(timeout_seconds, connect=10.0)
+            headers = {"Content-Type": "application/json"}
+            return _document(self._http.post(path, content=content, headers=headers, timeout=limit))
+        except httpx.TransportError as error:
+            raise self._unavailable(error) from error
+
+    def _pages(self, path: str, **params: Any) -> Iterator[Any]:
+        cursor = None
+        while True:
+            page = self._get(path, limit=PAGE, cursor=cursor, **params)
+            yield from page["items"]
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+    def _numbered(self, path: str, after: int, limit: int | None, **params: Any) -> Iterator[Any]:
+        left = limit
+        while left is None or left > 0:
+            page = self._get(path, after=after, limit=PAGE if left is None else min(PAGE, left), **params)
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            after, left = page["next"], None if left is None else left - len(page["items"])
+
+    def _unavailable(self, error: httpx.TransportError) -> ServerUnavailable:
+        return ServerUnavailable(
+            f"the registry at {self._http.base_url} can't be reached: {type(error).__name__}: {error}",
+            next_step="look whether `tunewright registry serve` runs there, and at the URL",
+        )
+
+
+def quoted(part: str) -> str:
+    """Return a part of a path so that it stays one part, whatever is in it."""
+    # an empty one would ask for another resource, and so would dots
+    return quote(part, safe="").replace(".", "%2E") if part in ("", ".", "..") else quote(part, safe="")
+
+
+def _document(answer: httpx.Response) -> Any:
+    raise_for(answer)
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise ServerUnavailable(
+            f"the server at {answer.request.url} answered what is no JSON", next_step="look whether it is a registry's"
+        ) from error

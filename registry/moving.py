@@ -1,0 +1,199 @@
+"""The part of the registry's door that moves aliases: promote, roll back, demote."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from registry import audit, lifecycle, promotion
+from registry.approvals import consent_to_demotion, consent_to_rollback
+from registry.approving import missing, refuse
+from registry.database import query_on, writing
+from registry.entities import AliasChange
+from registry.errors import ApprovalsMissing, GateRefused, RollbackRefused
+from registry.gate import Policy
+from registry.lookup import Query, resolve_digest, resolve_reference
+from registry.names import check_alias, check_name, check_text
+from registry.opened import Opened
+
+__all__ = ["Moving"]
+
+
+class Moving(Opened):
+    """What `registry.store.Registry` has for where aliases point."""
+
+    def promote(
+        self,
+        ref: str,
+        alias: str,
+        *,
+        policy: Policy | None = None,
+        actor: str,
+        reason: str | None = None,
+        expected_revision: int | None = None,
+        dry_run: bool = False,
+    ) -> AliasChange:
+        """Let an alias point at a version, if its newest evaluation satisfies the policy, champion included.
+
+        The champion is what the alias holds now. Reading reports and policy, gate, compare-and-swap, audit row and
+        outbox row are one transaction.
+
+        Args:
+            ref: The version.
+            alias: The alias, `champion` for instance.
+            policy: What the version must have shown. None takes the policy in its newest evaluation, or the defaults
+                where that names none.
+            actor: Who promotes.
+            reason: Why, for the audit trail.
+            expected_revision: The alias's revision that the caller saw; 0 for an alias that isn't there yet. None
+                takes it as it is.
+            dry_run: Only say what would happen: the change, with the verdict in `gate`; nothing is written or raised
+                for a failed gate.
+
+        Returns:
+            The change; `changed` is False if the alias points at this version already.
+
+        Raises:
+            GateRefused: The policy isn't satisfied; lists every reason. The refusal is audited.
+            ApprovalsMissing: Nothing but approvals is missing, which the alias or the policy asks for.
+            VersionDeprecated, VersionRetired: No alias takes the version.
+            PolicyInvalid: The policy in the evaluation can't be used.
+            AliasConflict: The alias moved; names the current revision.
+            BlobCorrupted: A file of the version is gone.
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
+        """
+        check_alias(alias)
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            version = resolve_reference(query, ref)
+            change, ruling = promotion.plan_promotion(query, version, alias, policy, expected_revision)
+            self._check_presence(version)
+            verdict = ruling.verdict
+            if dry_run:
+                return replace(change, actor=actor, reason=reason, at=audit.now(), dry_run=True)
+            if verdict.passed:
+                if not change.changed:
+                    return replace(change, actor=actor, reason=reason, at=audit.now())
+                return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=ruling)
+            payload = {
+                "alias": alias,
+                "digest": version.digest,
+                "previous_digest": change.previous_digest,
+                "reasons": list(verdict.reasons),
+                "evaluation": None if ruling.evaluation is None else ruling.evaluation.digest,
+                "gate": ruling.to_dict(),
+            }
+            audit.append(
+                connection, at=audit.now(), actor=actor, action="refuse", subject=version.label, payload=payload
+            )
+        problem = f"{version.label} may not become {version.name}@{alias}"
+        consent = ruling.consent
+        if consent is not None and consent.missing and len(verdict.reasons) == 1:
+            recorded = None if ruling.evaluation is None else ruling.evaluation.report.get("policy")
+            own = policy is not None and policy.to_dict() != recorded
+            raise ApprovalsMissing(
+                problem,
+                reasons=verdict.reasons,
+                gate=verdict,
+                allowed=consent.allowed + (" under this very policy" if own else ""),
+                next_step=consent.next_step + (", with --policy, as here" if own else ""),
+            )
+        raise GateRefused(
+            problem,
+            reasons=verdict.reasons,
+            gate=verdict,
+            allowed="versions whose newest evaluation satisfies the policy",
+            next_step=f"tunewright registry show {version.label} shows what was measured",
+        )
+
+    def rollback(
+        self,
+        name: str,
+        alias: str,
+        *,
+        to: str | int | None = None,
+        actor: str,
+        reason: str,
+        expected_revision: int | None = None,
+    ) -> AliasChange:
+        """Move an alias back to a version that it held before, without evaluating again.
+
+        Args:
+            name: The model.
+            alias: The alias.
+            to: The target: a number, `vN`, or a REF. By default what the alias held before the present version.
+            actor: Who rolls back.
+            reason: Why; required, for the audit trail.
+            expected_revision: As in `promote`.
+
+        Raises:
+            RollbackRefused: No reason, or a target that never held the alias or holds it now.
+            ApprovalsMissing: The alias is protected, and asks for more approvals.
+            AliasNotFound, AliasConflict, VersionNotFound: As `promote`.
+        """
+        check_name(name)
+        check_alias(alias)
+        if not reason or not reason.strip():
+            raise RollbackRefused("a roll-back without a reason", allowed="a text that says why", next_step="--reason")
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            resolve_reference(query, name)  # an unknown model is told before its missing alias
+            target = None if to is None else _target_number(query, name, to)
+            change = promotion.plan_rollback(query, name, alias, target, expected_revision)
+            version = resolve_digest(query, str(change.digest))
+            self._check_presence(version)
+            consent = consent_to_rollback(query, version, alias)
+            if consent is None or not consent.missing:
+                change = replace(change, approvals=consent)
+                return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+            refuse(connection, consent, actor)
+        raise missing(f"{name}@{alias} may not go back to {version.label}", consent)
+
+    def demote(
+        self, name: str, alias: str, *, actor: str, reason: str, expected_revision: int | None = None
+    ) -> AliasChange:
+        """Take an alias away: look-ups don't find it from now on, its history stays.
+
+        A later promotion goes on with the next revision. A roll-back after that one doesn't go back behind the
+        demotion by itself, only to a version that is named.
+
+        Args:
+            name: The model.
+            alias: The alias.
+            actor: Who does it.
+            reason: Why; required.
+            expected_revision: As in `promote`.
+
+        Raises:
+            ReasonMissing: No reason.
+            ApprovalsMissing: The alias is protected, and asks for more approvals.
+            AliasNotFound, AliasConflict, VersionNotFound: As `promote`.
+        """
+        check_name(name)
+        check_alias(alias)
+        lifecycle.check_reason(f"to demote {name}@{alias}", reason)
+        check_text("actor", actor, 128)
+        check_text("reason", reason)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            resolve_reference(query, name)  # an unknown model is told before its missing alias
+            change = promotion.plan_demotion(query, name, alias, expected_revision)
+            version = resolve_digest(query, str(change.previous_digest))
+            consent = consent_to_demotion(query, version, alias)
+            if consent is None or not consent.missing:
+                change = replace(change, approvals=consent)
+                return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+            refuse(connection, consent, actor)
+        raise missing(f"{name}@{alias} may not be taken away from {version.label}", consent)
+
+
+def _target_number(query: Query, name: str, to: str | int) -> int:
+    if isinstance(to, int) or (to[:1] == "v" and to[1:].isdecimal()):
+        to = f"{name}:v{to}" if isinstance(to, int) else f"{name}:{to}"
+    version = resolve_reference(query, to)
+    if version.name != name:
+        raise RollbackRefused(f"{version.label} is not a version of {name!r}", allowed=f"{name}:vN")
+    return version.version

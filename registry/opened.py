@@ -1,0 +1,81 @@
+"""A registry that is opened: its folder, its bytes and its database. The parts of its door stand on this.
+
+`recording.py` writes what was made and measured, `moving.py` moves aliases, `approving.py` is for those that several
+people answer for, `upkeep.py` is what comes afterwards, `reading.py` looks up; `store.py` makes one class of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import Engine
+
+from registry.blob_place import open_blobs
+from registry.database import open_engine
+from registry.entities import Version
+from registry.errors import BlobCorrupted
+from registry.layout import LEASES
+from registry.leases import Leases
+from registry.lookup import Lookup
+
+__all__ = ["Opened"]
+
+
+class Opened:
+    """What every part of `registry.store.Registry` works on; see there."""
+
+    def __init__(self, folder: Path, engine: Engine, database: str | None = None, blobs: str | None = None) -> None:
+        self.folder = folder
+        self.blobs = open_blobs(folder, blobs)
+        self.leases = Leases(folder / LEASES)
+        self._engine = engine
+        self._lookup = Lookup(folder, database)
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, *, create: bool = True, database: str | None = None, blobs: str | None = None
+    ) -> Self:
+        """Open the registry in a folder, making it or bringing its schema up to date where needed.
+
+        Args:
+            folder: Where its bytes are, and where its SQLite database is or its PostgreSQL database is remembered.
+            create: Make it if it isn't there.
+            database: A PostgreSQL database by its URL, without a password, for a folder that is new; or another
+                address of the one that the folder remembers. By default $TUNEWRIGHT_REGISTRY_DATABASE (which may have
+                a password), what the folder remembers, or SQLite in the folder.
+            blobs: Where in S3 the contents of a registry that has none yet are to be: `s3://BUCKET/PREFIX`. By default
+                $TUNEWRIGHT_REGISTRY_BLOBS, what the folder remembers, or the folder. Credentials are AWS's own.
+
+        Raises:
+            RegistryNotFound: Nothing there, and `create` is False.
+            RegistryPathError: The folder can't be made or written.
+            SchemaUnsupported: A newer release wrote it.
+            WrongDatabase: The database isn't the one that the folder belongs to, or holds something else.
+            DatabaseAddressInvalid, DatabaseUnreachable, DatabaseRefused, DriverMissing: The database can't be used.
+            BlobsUnreachable, S3Missing: A new address of blobs can't be used.
+        """
+        folder = Path(folder).absolute()
+        return cls(folder, open_engine(folder, create=create, database=database), database, blobs)
+
+    def close(self) -> None:
+        """Close this thread's connections (and other threads' to PostgreSQL); it can't be used afterwards."""
+        self._lookup.close()
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_presence(self, version: Version) -> None:
+        """Refuse to let an alias point at missing bytes; the content itself is verified at each load."""
+        for path, entry in version.manifest.files.items():
+            size = self.blobs.size(entry.sha256)
+            if size != entry.size:
+                raise BlobCorrupted(
+                    f"{version.label}: blob {entry.sha256} of {path!r} "
+                    + ("is gone" if size is None else f"has {size} bytes instead of {entry.size}"),
+                    next_step="restore the blob from a copy, or register the same files again",
+                )

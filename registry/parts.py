@@ -1,0 +1,110 @@
+"""Contents on their way in, on this machine's disk: a file that grows from its end, by one writer at a time.
+
+Uploads over HTTP (http/uploads.py) and contents that are stored from a local file (blobs.py) lie in such files: what is
+there when a writer is cut off is gone on with, and the digest judges the whole in the end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from registry.errors import RegistryPathError, UploadConflict
+
+__all__ = ["PIECE_BYTES", "fill", "held", "sweep", "unwritable"]
+
+PIECE_BYTES = 1 << 20
+
+
+@contextmanager
+def held(path: Path) -> Iterator[IO[bytes]]:
+    """Open a part for appending, for this process alone.
+
+    Raises:
+        UploadConflict: Somebody else is writing it, or has just finished it.
+        RegistryPathError: It can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("ab")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            there = stream.seek(0, os.SEEK_END)
+            raise UploadConflict(
+                f"somebody else is sending {path.name.partition('.')[0]}",
+                offset=there,
+                next_step="wait for it, then ask for the offset",
+            ) from error
+        if not path.exists() or path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+            raise UploadConflict("this content's upload was finished just now", next_step="ask whether it is there")
+        yield stream
+
+
+def unwritable(path: Path, error: OSError) -> RegistryPathError:
+    """Return the error of a part that a full or failing disk doesn't take."""
+    return RegistryPathError(
+        f"{path} can't be written: {error.strerror or error}",
+        allowed="a folder with room that this process may write",
+        next_step="free space, then go on from what is there: ask a server for the offset, or run the command again",
+    )
+
+
+def fill(part: IO[bytes], source: IO[bytes], tell: Callable[[int], object]) -> tuple[str, int]:
+    """Write a content to its part, behind those bytes that are there and that the content begins with.
+
+    What is there isn't trusted: it is read, and held against the content by its digest; else the part begins anew.
+
+    Args:
+        part: As `held` gave it.
+        source: The content from its start, seekable.
+        tell: Told how many bytes are there.
+
+    Returns:
+        The content's hex sha256 and length.
+    """
+    there = part.seek(0, os.SEEK_END)
+    hasher = hashlib.sha256()
+    with Path(part.name).open("rb") as before:
+        while there and (piece := before.read(PIECE_BYTES)):
+            hasher.update(piece)
+    begun, left = hashlib.sha256(), there
+    while left and (piece := source.read(min(PIECE_BYTES, left))):
+        begun.update(piece)
+        left -= len(piece)
+    if left or begun.digest() != hasher.digest():
+        part.truncate(0)
+        source.seek(0)
+        there, hasher = 0, hashlib.sha256()
+    length = there
+    tell(length)
+    while piece := source.read(PIECE_BYTES):
+        hasher.update(piece)
+        length += len(piece)
+        part.write(piece)
+        tell(length)
+    part.flush()
+    os.fsync(part.fileno())
+    return hasher.hexdigest(), length
+
+
+def sweep(folder: Path, older_than_seconds: float) -> int:
+    """Remove the parts that nobody went on with, and return how many there were."""
+    removed = 0
+    for path in folder.glob("*.part"):
+        try:
+            if time.time() - path.stat().st_mtime > older_than_seconds:
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:  # finished meanwhile, or swept by another process
+            continue
+    return removed
