@@ -240,6 +240,7 @@ def register(
                 "rank_hint": (training.document["deltas"] or {}).get("hint"),
                 "memory": training.document["memory"],
                 "time": training.document["time"],
+                "energy": training.document["energy"],
             },
         )
         version = registry.register(recipe.name, manifest, files, progress=stored_in_mib(observer))

@@ -1,7 +1,7 @@
 """The model card of a version: README.md in Hugging Face's form, from its manifest and its newest evaluation alone.
 
 Front matter in YAML with the hub's metadata names (hub-docs, modelcard.md), then text. Nothing stands in it that
-nobody recorded: a version whose energy was not measured says nothing of energy. Written into exports.
+nobody recorded: a version whose energy was not counted says why, or nothing. Written into exports.
 """
 
 from __future__ import annotations
@@ -234,6 +234,17 @@ def _method(version: Version) -> str:
         lines.append(f"Training took {time['measured_seconds']:,.0f} s.")
     if _number(memory.get("measured_bytes")) is not None:
         lines.append(f"Peak of memory: {memory['measured_bytes'] / 2**30:.2f} GiB.")
+    energy = _mapping(metadata.get("energy"))
+    if (kwh := _number(energy.get("kwh"))) is not None:
+        seconds, counters = _number(energy.get("seconds")), energy.get("counters")
+        lines.append(
+            f"Energy: {kwh:.3g} kWh"
+            + ("" if seconds is None else f" in {seconds:,.0f} s, loading and checks among them")
+            + (f", counted by {_cell(', '.join(map(str, counters)))}" if isinstance(counters, Sequence) else "")
+            + "; what else ran on these devices meanwhile is in it."
+        )
+    elif energy.get("unknown"):
+        lines.append(f"Energy: unknown; {_cell(energy['unknown'])}.")
     return "\n\n".join(lines)
 
 

@@ -149,8 +149,11 @@ def _finetune(
     give_up: GiveUp,
     processes: Processes,
 ) -> FinetuneResult:
+    import torch
+
     from components.finetuning.build_trainer import build_trainer
     from components.finetuning.callbacks import WatchCallback
+    from components.finetuning.energy_watch import EnergyWatch
     from components.finetuning.memory_watch import MemoryWatch
     from components.models.block_kernels import batch_layout, kernels_in_use
     from components.models.load import load_model, load_tokenizer
@@ -171,7 +174,8 @@ def _finetune(
     method = find_method(settings.method, settings.attachment)
     # weights that are trained are kept in float32, whatever they are computed in
     dtype = "float32" if method.kind == "full" else settings.dtype
-    with MemoryWatch() as memory:
+    energy = EnergyWatch(processes.count if torch.cuda.is_available() else 0)
+    with MemoryWatch() as memory, energy:
         with told_clearly("while the base was loaded"):
             base = load_model(
                 base_folder,
@@ -338,6 +342,7 @@ def _finetune(
         deltas=_deltas(weights, settings.attachment),
         splits=trainer.effective_batch.splits,
         kernels=asdict(settings.kernels),
+        energy=energy.to_dict(),
     )
 
 

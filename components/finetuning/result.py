@@ -66,6 +66,8 @@ class FinetuneResult:
             there on; empty when the plan held.
         head: What a head is, its epochs and seconds, and how many rows' features were computed; None for other kinds.
         kernels: What computed the steps: attention, compile, liger; None for a head.
+        energy: As `EnergyWatch` counted it, from loading the base to the check of what was saved, and of this call
+            alone where others went before; None for a head.
     """
 
     weights: Path
@@ -92,6 +94,7 @@ class FinetuneResult:
     splits: list[dict[str, Any]]
     head: dict[str, Any] | None = None
     kernels: dict[str, Any] | None = None
+    energy: dict[str, Any] | None = None
 
     @property
     def planned_peak_bytes(self) -> int | None:

@@ -57,6 +57,9 @@ def test_a_run_leaves_a_promoted_version_and_a_report(project: Project) -> None:
         assert memory["measured_bytes"] == found["training"]["peak_bytes"]
         assert time["predicted_seconds"] == found["plan"]["time"]["seconds"]
         assert time["measured_seconds"] == pytest.approx(found["training"]["seconds"], abs=1e-3)
+        energy = manifest.metadata["energy"]
+        assert (energy["kwh"] is None) == bool(energy["unknown"])
+        assert energy["seconds"] > time["measured_seconds"]
         assert registry.verify().intact
     assert {subset["subset"] for subset in found["task"]["subsets"]} == {"even", "odd"}
     report = Path(found["report"])

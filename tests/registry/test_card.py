@@ -34,6 +34,12 @@ def measured(registry: Registry, add_adapter: Add, make_report: Callable[..., di
             "training": {"steps": 66, "rows": 586, "tokens": 57206, "trainable_parameters": 10, "total_parameters": 99},
             "time": {"measured_seconds": 490.2},
             "memory": {"measured_bytes": 3 * 2**30},
+            "energy": {
+                "kwh": 0.012345,
+                "seconds": 512.3,
+                "counters": ["intel-rapl:0 package-0", "dram"],
+                "unknown": None,
+            },
             "tactics": {"rank": {"value": 8, "source": "chosen by tactics", "reason": "…"}},
             "origin": None,
         },
@@ -83,6 +89,7 @@ def test_the_text_says_data_method_scores_tax_licences_and_time(
         "| rank | 8 | chosen by tactics |",
         "Training took 490 s.",
         "Peak of memory: 3.00 GiB.",
+        "Energy: 0.0123 kWh in 512 s, loading and checks among them, counted by intel-rapl:0 package-0, dram",
         "| train.jsonl | ",
         "| data | CC-BY-SA-4.0 |",
         "| base tiny-base | Apache-2.0 |",
@@ -97,6 +104,12 @@ def test_what_was_not_measured_is_not_there(registry: Registry, add_adapter: Add
     for word in ("nergy", "Training took", "Peak of memory", "model-index", "co2", "None", "## Method"):
         assert word not in card, word
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "unknown"
+
+
+def test_energy_that_was_not_counted_says_why(registry: Registry, add_adapter: Add, add_base: Add) -> None:
+    unknown = {"kwh": None, "seconds": 2.0, "counters": [], "unknown": "this machine shows no counter of energy"}
+    card = model_card(add_adapter(metadata={"method": "lora", "energy": unknown}), None, add_base())
+    assert "Energy: unknown; this machine shows no counter of energy." in card
 
 
 def test_a_base_of_the_hub_is_named_by_its_id(registry: Registry, add_adapter: Add, add_base: Add) -> None:
