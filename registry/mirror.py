@@ -13,21 +13,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
-from registry.errors import AliasNotFound, RegistryError
+from registry.errors import AliasNotFound, MlflowMissing, RegistryError
 from registry.outbox import BATCH, Place, Places, pause_seconds, tell
+from registry.secret_uris import redacted, without_secrets
 
 if TYPE_CHECKING:
     from registry.entities import OutboxEvent
     from registry.mlflow_target import MlflowTarget
     from registry.store import Registry
 
-__all__ = ["Mirrored", "follow", "mirror", "without_secrets"]
+__all__ = ["MIRRORED", "Mirrored", "follow", "mirror", "push"]
 
 logger = logging.getLogger(__name__)
 
 PLACES = "mirrors"
+# What a mirror shows; approvals and protections it doesn't.
+MIRRORED = (
+    *(f"version.{what}" for what in ("registered", "evaluated", "deprecate", "restore", "retire")),
+    *(f"alias.{what}" for what in ("promote", "rollback", "demote")),
+)
 POLL_SECONDS = 1.0
 
 
@@ -57,15 +62,6 @@ class Mirrored:
                 "error": self.error, "retry_at": self.retry_at if self.error else None}  # fmt: skip
 
 
-def without_secrets(uri: str) -> str:
-    """Return a URI without user, password and parameters, for messages and files."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return "(a URI that can't be read)"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 def mirror(
     registry: Registry,
     target: MlflowTarget,
@@ -89,7 +85,9 @@ def mirror(
         RegistryError: Another process pushes to this mirror now, or the place can't be read or written.
     """
     shown, places = without_secrets(target.uri), Places(registry.folder / PLACES)
-    reader = hashlib.sha256(f"{shown} {target.experiment}".encode()).hexdigest()[:12]
+    # two addresses that are shown alike, being cut at an @ of their paths, are two mirrors
+    known_by = target.uri if "@" in target.uri.partition("://")[2].partition("/")[2] else shown
+    reader = hashlib.sha256(f"{known_by} {target.experiment}".encode()).hexdigest()[:12]
 
     def act(event: OutboxEvent) -> str | None:
         try:
@@ -104,7 +102,7 @@ def mirror(
         if from_start:
             places.note(reader, Place(0))
         now = time.time() if at is None else at
-        found = tell(registry, places, reader, act, at=now, most=most, stopped=stopped)
+        found = tell(registry, places, reader, act, at=now, most=most, wants=MIRRORED.__contains__, stopped=stopped)
     if found.error is not None:
         logger.warning("mirror %s failed at row %s: %s", shown, found.event, found.error)
     place = found.place
@@ -120,6 +118,8 @@ def follow(
 ) -> Mirrored:
     """Go on pushing until told to stop; after a failure pause, longer each time, and go on at the same row.
 
+    Another process that mirrors there now, or a disk that is full, is such a failure, too.
+
     Args:
         registry: The source.
         target: Where to.
@@ -130,11 +130,18 @@ def follow(
         The last round.
 
     Raises:
-        RegistryError: As `mirror`.
+        MlflowMissing: MLflow isn't installed.
     """
-    failures = 0
+    failures, position = 0, 0
     while True:
-        done = mirror(registry, target, most=BATCH, stopped=lambda: wait(0))
+        try:
+            done = mirror(registry, target, most=BATCH, stopped=lambda: wait(0))
+        except MlflowMissing:
+            raise
+        except RegistryError as error:
+            head, retry_at = registry.outbox_head(), time.time() + pause_seconds(failures + 1)
+            done = Mirrored(without_secrets(target.uri), 0, position, head, error.problem, retry_at)
+        position = done.position
         if done.told or done.error:
             on_round(done)
         failures = failures + 1 if done.error else 0
@@ -167,17 +174,3 @@ def push(registry: Registry, target: MlflowTarget, event: OutboxEvent) -> None:
         target.drop_alias(name, alias)
         return
     target.put_alias(state, event.payload.get("reason"))
-
-
-def redacted(message: str, uri: str) -> str:
-    """Return a message without the secrets of a URI, in whatever form a driver repeats them."""
-    message = message.replace(uri, without_secrets(uri))
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return message
-    user, _, _ = parts.netloc.rpartition("@")
-    secrets = [user, *user.split(":", 1), *(pair.partition("=")[2] for pair in parts.query.split("&"))]
-    for secret in sorted({one for text in secrets for one in (text, unquote(text)) if len(one) > 2}, key=len)[::-1]:
-        message = message.replace(secret, "…")
-    return message

@@ -8,6 +8,7 @@ can be downloaded in either case. MLflow is imported here alone, inside function
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -22,7 +23,8 @@ from urllib.parse import urlsplit
 
 from registry.card import card_of
 from registry.checkout import check_out
-from registry.errors import MirrorConflict, MlflowMissing
+from registry.errors import MirrorConflict, MlflowMissing, RegistryError, RegistryInputError
+from registry.secret_uris import redacted, without_secrets
 from registry.status import RETIRED
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from registry.store import Registry
 
 __all__ = ["FOLDER", "MlflowTarget", "metrics_of", "mirrored_name"]
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "model"
 EXPERIMENT = "tunewright"
@@ -68,9 +72,13 @@ class MlflowTarget:
 
         Raises:
             MlflowMissing: MLflow isn't installed, or not what its database needs.
+            RegistryInputError: MLflow takes no such URI.
+            Exception: What MLflow, or its driver, raises where the store can't be reached.
         """
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
+        from sqlalchemy.exc import ArgumentError
+
         try:
             from mlflow import MlflowClient
         except ImportError as error:
@@ -79,7 +87,30 @@ class MlflowTarget:
                 allowed="mlflow or mlflow-skinny, 3.4 or newer",
                 next_step="install it with `pip install --constraint constraints.txt --editable '.[mlflow]'`",
             ) from error
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        try:
+            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        except Exception as error:
+            # drivers that aren't there, ports that are no numbers, schemes that MLflow doesn't know
+            if not isinstance(error, ValueError | ArgumentError) and not type(error).__name__.startswith("Unsupported"):
+                raise
+            raise RegistryInputError(
+                f"{without_secrets(self.uri)} can't be a mirror: {redacted(str(error), self.uri)}",
+                allowed="a server (http://, https://) or a database (sqlite:///FILE, postgresql://, mysql+pymysql://)",
+                next_step="check the URI",
+            ) from None  # the driver's own words repeat the URI
+
+    def check(self) -> None:
+        """Refuse what can never be a mirror; one that isn't there at the moment is told of by the rounds.
+
+        Raises:
+            MlflowMissing, RegistryInputError: As `client`.
+        """
+        try:
+            _ = self.client
+        except RegistryError:
+            raise
+        except Exception as error:
+            logger.debug("mirror %s: %s", without_secrets(self.uri), type(error).__name__)
 
     def put_version(self, registry: Registry, version: Version, evaluation: Evaluation | None, status: Status) -> None:
         """Write a version with its newest scores and its state; what is there already stays as it is.

@@ -193,7 +193,7 @@ def _finetune(
         trainable, total = guards.trainable_counts(model)
         # before a checkpoint is loaded: what training changes is told from here
         start = saving.probed(model, probe)
-        rounded = 0.0 if plain is None else float((start - plain).abs().max())
+        rounded = 0.0 if plain is None else saving.rounded_by_start(plain, start, dtype)
         watch = ProgressWatch(schedule, progress, memory.so_far)
         best = BestWeights(run_folder, dev, say)
         layout = batch_layout(model, settings.kernels)

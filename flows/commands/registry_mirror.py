@@ -53,7 +53,7 @@ def mirror_command(
 
     target = MlflowTarget(uri, experiment=experiment, files=files, artifacts=artifacts)
     with open_registry(home) as registry:
-        _ = target.client  # what isn't installed is said once, not tried again
+        target.check()  # what isn't installed, or no address, is said once, not tried again
         if mode == "once":
             done = mirror(registry, target, from_start=from_start)
         else:

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from flows import cli
 from registry import mirror as mirroring
-from registry.errors import MirrorConflict
+from registry.errors import MirrorConflict, RegistryInputError
 from registry.gate import Policy
-from registry.mirror import follow, mirror, push, redacted, without_secrets
+from registry.mirror import follow, mirror, push
 from registry.mlflow_target import MlflowTarget, metrics_of, mirrored_name
+from registry.outbox import TOPICS
+from registry.secret_uris import redacted, without_secrets
 from registry.store import Registry
 
 # nobody listens on the port
@@ -206,6 +209,51 @@ def test_following_pauses_longer_after_each_failure_and_goes_on(
     assert target.client.get_model_version("tiny-base", "1")
 
 
+def test_rows_that_a_mirror_does_not_show_are_passed_over(
+    registry: Registry, target: MlflowTarget, add_adapter: Callable[..., Any], make_report: Any, policy: Policy
+) -> None:
+    version = add_adapter("a")
+    registry.record_evaluation(version.digest, make_report())
+    registry.protect("text2sql", "champion", required=1, actor="ann", reason="customers use it")
+    registry.approve(version.label, "champion", policy=policy, actor="bob", reason="read")
+    registry.promote("text2sql", "champion", policy=policy, actor="ann")
+    assert {event.topic for event in registry.outbox()} > {"alias.protect", "alias.approve"}
+    done = mirror(registry, target)
+    assert (done.error, done.position) == (None, registry.outbox_head())
+    assert target.client.get_registered_model("text2sql").aliases == {"champion": 1}
+    assert set(mirroring.MIRRORED) < set(TOPICS)
+
+
+def test_followers_wait_for_another_process(registry: Registry, target: MlflowTarget, add_base: Any) -> None:
+    add_base()
+    rounds: list[mirroring.Mirrored] = []
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        pauses.extend([seconds] if seconds else [])
+        if pauses and held.is_locked:
+            held.release()
+        return len(pauses) == 2
+
+    mirror(registry, target, most=0)
+    (place,) = (registry.folder / mirroring.PLACES).glob("*.lock")
+    held = FileLock(place)
+    with held:
+        follow(registry, target, on_round=rounds.append, wait=wait)
+    assert "another process mirrors to" in str(rounds[0].error)
+    assert (rounds[1].error, rounds[1].position) == (None, registry.outbox_head())
+
+
+@pytest.mark.parametrize("uri", ["postgres://ann:hunter22@host/db", "mysql+nodriver://ann:hunter22@host/db"])
+def test_what_can_be_no_mirror_is_refused_without_its_password(uri: str) -> None:
+    pytest.importorskip("mlflow")
+    with pytest.raises(RegistryInputError, match="can't be a mirror") as refused:
+        MlflowTarget(uri).check()
+    assert "hunter22" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    MlflowTarget(CLOSED).check()  # it may come
+
+
 def test_a_model_that_others_write_is_left_alone(
     registry: Registry, target: MlflowTarget, add_base: Callable[..., Any]
 ) -> None:
@@ -259,7 +307,12 @@ def test_a_uri_is_shown_without_its_secrets() -> None:
     assert not any(secret in said for secret in ("p@ssword", "p%40ssword", "hunter22"))
     assert without_secrets("https://token@mlflow.example/x") == "https://mlflow.example/x"
     assert without_secrets("sqlite:///a.db") == "sqlite:///a.db"
-    assert "read" in without_secrets("http://[::1")
+    for password in ("pa/ss", "pa#ss", "pa?ss", "p@ss/w@rd"):
+        uri = f"postgresql://ann:{password}@db.example/mlflow?sslpassword=hunter22"
+        assert without_secrets(uri) == "postgresql://db.example/mlflow"
+        assert not any(secret in redacted(f"no: {password}, hunter22", uri) for secret in (password, "hunter22"))
+    assert without_secrets("sqlite:////home/ann@work/mlflow.db") == "sqlite:////home/ann@work/mlflow.db"
+    assert "scheme" in without_secrets("ann:hunter22@host")
 
 
 def test_the_command(

@@ -305,3 +305,14 @@ def test_what_a_start_rounds_of_the_base_is_allowed_for(
     assert (moved > 0) == (allowed[0] > 0) == (case == "pissa")
     assert len(allowed) == 1
     assert allowed[0] <= 10 * moved
+
+
+def test_a_start_that_loses_a_part_of_the_base_is_refused() -> None:
+    plain = torch.linspace(-8, 8, 50).reshape(5, 10)
+    assert saving.rounded_by_start(plain, plain + 0.9, "bfloat16") == pytest.approx(0.9)
+    with pytest.raises(TunewrightError, match="more than rounding does"):
+        saving.rounded_by_start(plain, plain + 1.1, "bfloat16")
+    with pytest.raises(TunewrightError, match="more than rounding does"):
+        saving.rounded_by_start(plain, plain + 0.001, "float32")
+    with pytest.raises(TunewrightError, match="more than rounding does"):
+        saving.rounded_by_start(plain, plain * float("nan"), "bfloat16")
