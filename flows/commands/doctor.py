@@ -20,9 +20,11 @@ OPTIONAL = {
     "optuna": "sweep",
     "torchao": "quantize, finetune.quantization_aware",
     "tensorboard": "finetune.report_to tensorboard",
-    "mlflow-skinny": "finetune.report_to mlflow",
+    "mlflow-skinny": "finetune.report_to mlflow, registry mirror",
     "wandb": "finetune.report_to wandb",
     "psycopg": "a registry on PostgreSQL",
+    "s3fs": "a registry's contents in S3",
+    "nvidia-ml-py": "a training's energy on NVIDIA GPUs",
     "liger-kernel": "finetune.liger, on CUDA",
     "flash-attn": "finetune.attention flash, on CUDA",
 }
