@@ -104,7 +104,7 @@ def mirror(
         now = time.time() if at is None else at
         found = tell(registry, places, reader, act, at=now, most=most, wants=MIRRORED.__contains__, stopped=stopped)
     if found.error is not None:
-        logger.warning("mirror %s failed at row %s: %s", shown, found.event, found.error)
+        logger.debug("mirror %s failed at row %s: %s", shown, found.event, found.error)
     place = found.place
     return Mirrored(shown, found.told, place.position, registry.outbox_head(), found.error, place.retry_at)
 

@@ -71,6 +71,7 @@ def make_app(
 
     app = FastAPI(
         title="Tunewright registry",
+        description="Models, versions, aliases and what was proven about them.",
         version=release_of("tunewright"),
         docs_url=None,
         redoc_url=None,
