@@ -211,7 +211,7 @@ def test_row_cut_from_the_middle_of_the_audit_is_found(registry: Registry, raw: 
 def test_source_swapped_between_scan_and_copy_is_refused(
     registry: Registry, write_files: Write, fingerprints: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from registry import store
+    from registry import recording
     from registry.manifest import Manifest, describe_files
 
     files = write_files()
@@ -219,7 +219,7 @@ def test_source_swapped_between_scan_and_copy_is_refused(
     files["config.json"].write_bytes(b'{"auto_map": {"AutoModel": "code.Model"}}')
     manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
     files["config.json"].write_bytes(innocent)
-    scan = store.scan
+    scan = recording.scan
     calls: list[str] = []
 
     def swap_after_scan(path: str, stream: object, size: int) -> None:
@@ -228,7 +228,7 @@ def test_source_swapped_between_scan_and_copy_is_refused(
         if len(calls) == len(files):
             files["config.json"].write_bytes(b'{"auto_map": {"AutoModel": "code.Model"}}')
 
-    monkeypatch.setattr(store, "scan", swap_after_scan)
+    monkeypatch.setattr(recording, "scan", swap_after_scan)
     with pytest.raises(FileRefused, match="auto_map"):
         registry.register("m", manifest, files)
     assert registry.versions() == []

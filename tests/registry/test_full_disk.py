@@ -192,7 +192,7 @@ def test_promotion_with_no_page_left(proven: Registry, policy: Policy) -> None:
         assert error.next_step
         assert proven.history("m", "champion") == []
         assert proven.audit()[-1].action == "evaluate"
-        assert [e.topic for e in proven.outbox()] == ["version.registered"] * 2
+        assert {e.topic for e in proven.outbox()} == {"version.registered", "version.evaluated"}
         allowed[0] += 1
         refused += 1
     assert refused > 15
