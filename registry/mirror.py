@@ -34,6 +34,8 @@ MIRRORED = (
     *(f"alias.{what}" for what in ("promote", "rollback", "demote")),
 )
 POLL_SECONDS = 1.0
+# characters of an error that are shown
+MOST_SAID = 500
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def mirror(
         try:
             push(registry, target, event)
         except Exception as error:  # MLflow's stores raise what their drivers raise; the row is tried again
-            return redacted(f"{type(error).__name__}: {error}", target.uri)
+            first = next(iter(str(error).splitlines()), "")  # drivers repeat whole statements behind it
+            return redacted(f"{type(error).__name__}: {first[:MOST_SAID]}", target.uri)
         return None
 
     with places.held(reader) as held:

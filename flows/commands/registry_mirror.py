@@ -70,4 +70,6 @@ def mirror_command(
 
 def _render(document: dict[str, Any]) -> str:
     pushed = f"{document['told']} rows pushed to {document['target']}, {document['position']} of {document['head']}"
-    return pushed + (f"; failed: {document['error']}" if document["error"] else "")
+    if not document["error"]:
+        return pushed
+    return f"{pushed}; failed: {document['error']}\n  next: push again when MLflow answers; it goes on at the same row"
