@@ -52,8 +52,8 @@ class Matter:
         version: The version; None for an unprotection.
         evaluation: Its newest report, if it has one.
         policy: Digest of the policy that a promotion is judged by; None for other acts.
-        revision: The alias's revision at which it last came to the version, 0 if it never did: what was approved then
-            has been used. For an unprotection, the id of the protection's row.
+        revision: The alias's revision at which it last came to the version or left it, 0 if it never did: what was
+            approved before that has been used. For an unprotection, the id of the protection's row.
     """
 
     act: str
@@ -348,8 +348,11 @@ def _difference(given: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _last_revision(query: Query, version: Version, alias: str) -> int:
+    """Return the revision at which the alias last came to the version or left it; 0 if it never held it."""
     rows = query(
-        "SELECT coalesce(max(revision), 0) FROM alias_events WHERE name = ? AND alias = ? AND version_id = ?",
+        "SELECT coalesce(max(coalesce(l.revision, e.revision)), 0) FROM alias_events e LEFT JOIN alias_events l "
+        "ON l.name = e.name AND l.alias = e.alias AND l.revision = e.revision + 1 "
+        "WHERE e.name = ? AND e.alias = ? AND e.version_id = ?",
         (version.name, alias, version.id),
     )
     return int(rows[0][0])

@@ -20,7 +20,7 @@ from registry.approvals import (
 from registry.database import query_on, writing
 from registry.errors import ApprovalNotFound, ApprovalRefused, ApprovalsMissing, PolicyInvalid, ReferenceInvalid
 from registry.gate import Policy, recorded_policy
-from registry.lookup import Query, resolve_reference
+from registry.lookup import Query, query_alias, resolve_reference
 from registry.names import check_alias, check_name, check_text
 from registry.opened import Opened
 from registry.promotion import emit
@@ -150,8 +150,8 @@ class Approving(Opened):
             What is needed and what is there, this approval included. One that stands already is not written twice.
 
         Raises:
-            ApprovalRefused: Whoever registered the version approves it, where that doesn't count; or there is nothing
-                of that kind to approve.
+            ApprovalRefused: Whoever registered the version approves it, where that doesn't count; the alias points at
+                it already; or there is nothing of that kind to approve.
             VersionRetired: It is retired.
             ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference, PolicyInvalid: As `promote`.
         """
@@ -161,6 +161,7 @@ class Approving(Opened):
             matter, consent = _about(query, ref, alias, act, policy)
             if matter.version is not None:
                 require_usable(query, matter.version, "approved")
+                _check_not_held(query, matter)
                 _check_not_own(query, matter, consent, actor)
             said = {(one.actor, one.matter) for one in consent.approvals if one.stands}
             if (actor, matter.digest) not in said:
@@ -235,6 +236,18 @@ def _about(query: Query, ref: str, alias: str, act: str, policy: Policy | None) 
     policy = policy or recorded_policy(None if evaluation is None else evaluation.report) or Policy()
     matter = promotion_matter(query, version, alias, policy, evaluation)
     return matter, consent_to_promotion(query, version, alias, policy, evaluation)
+
+
+def _check_not_held(query: Query, matter: Matter) -> None:
+    """Refuse approvals of what is so already: they would be there when somebody has taken the alias away."""
+    assert matter.version is not None
+    state = query_alias(query, matter.name, matter.alias)
+    if matter.act == "promote" and state is not None and state.digest == matter.version.digest:
+        raise ApprovalRefused(
+            f"{matter.name}@{matter.alias} points at {matter.version.label} already",
+            allowed="a version that the alias doesn't point at",
+            next_step="`approve --for demote` approves that it is taken away; its return, once it has been",
+        )
 
 
 def _check_not_own(query: Query, matter: Matter, consent: Approvals, actor: str) -> None:

@@ -17,6 +17,12 @@ TARGET = (
     "coalesce(NEW.version_id, (SELECT e.version_id FROM alias_events e "
     "WHERE e.name = NEW.name AND e.alias = NEW.alias AND e.revision = NEW.revision - 1))"
 )
+# The revision at which the alias last came to that version or left it, which has no version of its own.
+LAST = (
+    "coalesce((SELECT max(coalesce(l.revision, e.revision)) FROM alias_events e LEFT JOIN alias_events l "
+    "ON l.name = e.name AND l.alias = e.alias AND l.revision = e.revision + 1 "
+    f"WHERE e.name = NEW.name AND e.alias = NEW.alias AND e.version_id = {TARGET}), 0)"
+)
 PRESENT = "FROM protections p WHERE p.name = NEW.name AND p.alias = NEW.alias ORDER BY p.id DESC LIMIT 1"
 # How many people's approvals stand, of the model and the alias of NEW.
 STANDING = (
@@ -94,8 +100,7 @@ def upgrade() -> None:
     )
     moving = STANDING.format(
         which="a.act = CASE WHEN NEW.version_id IS NULL THEN 'demote' ELSE 'promote' END "
-        f"AND a.version_id = {TARGET} AND a.revision = coalesce((SELECT max(e.revision) FROM alias_events e "
-        f"WHERE e.name = NEW.name AND e.alias = NEW.alias AND e.version_id = {TARGET}), 0) "
+        f"AND a.version_id = {TARGET} AND a.revision = {LAST} "
         "AND NOT (a.evaluation_id IS DISTINCT FROM "
         f"(SELECT max(v.id) FROM evaluations v WHERE v.version_id = {TARGET}))"
     )
