@@ -13,11 +13,11 @@ from typing import Any
 
 from registry.canonical import canonical_json, sha256_text
 from registry.entities import Evaluation, Version
-from registry.errors import ApprovalRefused
+from registry.errors import ApprovalRefused, PolicyInvalid
 from registry.gate import Check, Policy, recorded_policy
 from registry.lookup import Query, query_alias
 from registry.protection import Protection, has_approvals, query_protection
-from registry.reports import newest_evaluation
+from registry.reports import evaluations_of, newest_evaluation
 
 __all__ = [
     "ACTS",
@@ -187,7 +187,7 @@ class Approvals:
 
 
 def promotion_matter(
-    query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
+    query: Query, version: Version, alias: str, policy: Policy | None, evaluation: Evaluation | None
 ) -> Matter:
     """Return what is approved for an alias to point at a version, by a promotion or by a roll-back.
 
@@ -195,10 +195,11 @@ def promotion_matter(
         query: Reads the present state.
         version: The version.
         alias: The alias.
-        policy: What a promotion is judged by.
+        policy: What a promotion is judged by; None takes the one in the report, or the defaults. One there that can't
+            be used is approved as it stands, for a roll-back: no promotion is judged by it.
         evaluation: The version's newest report.
     """
-    asked = sha256_text(canonical_json(policy.to_dict()))
+    asked = sha256_text(canonical_json(_recorded(evaluation) if policy is None else policy.to_dict()))
     return Matter("promote", version.name, alias, version, evaluation, asked, _last_revision(query, version, alias))
 
 
@@ -258,42 +259,38 @@ def weigh(query: Query, matter: Matter, required: int, *, self_approval: bool) -
 def consent_to_promotion(
     query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
 ) -> Approvals:
-    """Weigh a promotion: what the alias asks for, the policy, or the one in the report, whichever is most.
+    """Weigh a promotion: what the alias asks for, the policy, or one in the version's reports, whichever is most.
 
     A caller's own policy takes nothing away from what the version was recorded with.
+
+    Raises:
+        PolicyInvalid: As `asked_for_promotion`.
     """
-    required, self_approval = asked_for_promotion(query, version, alias, policy, evaluation)
+    required, self_approval = asked_for_promotion(query, version, alias, policy)
     matter = promotion_matter(query, version, alias, policy, evaluation)
     return weigh(query, matter, required, self_approval=self_approval)
 
 
-def asked_for_promotion(
-    query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
-) -> tuple[int, bool]:
-    """Return how many approvals a promotion needs, and whether that of whoever registered the version counts."""
+def asked_for_promotion(query: Query, version: Version, alias: str, policy: Policy) -> tuple[int, bool]:
+    """Return how many approvals a promotion needs, and whether that of whoever registered the version counts.
+
+    Every report of the version is asked: a newer one takes nothing away from what an older one was recorded with.
+
+    Raises:
+        PolicyInvalid: What a report asks for is no number.
+    """
     protection = query_protection(query, version.name, alias)
-    recorded = None if evaluation is None else evaluation.report.get("policy")
-    asked = recorded.get("required_approvals") if isinstance(recorded, dict) else None
-    required = max(
-        0 if protection is None else protection.required,
-        policy.required_approvals,
-        asked if type(asked) is int else 0,
-    )
+    recorded = (_asked_for(one, version) for one in evaluations_of(query, version))
+    required = max(0 if protection is None else protection.required, policy.required_approvals, *recorded, 0)
     return required, protection is not None and protection.self_approval
 
 
 def consent_to_rollback(query: Query, version: Version, alias: str) -> Approvals | None:
-    """Weigh a roll-back, which is judged by no policy: a protected alias alone asks for approvals.
-
-    Raises:
-        PolicyInvalid: The alias is protected, and the policy in the version's newest report can't be used.
-    """
+    """Weigh a roll-back, which is judged by no policy: a protected alias alone asks for approvals."""
     protection = query_protection(query, version.name, alias)
     if protection is None:
         return None
-    evaluation = newest_evaluation(query, version)
-    policy = recorded_policy(None if evaluation is None else evaluation.report) or Policy()
-    matter = promotion_matter(query, version, alias, policy, evaluation)
+    matter = promotion_matter(query, version, alias, None, newest_evaluation(query, version))
     return weigh(query, matter, protection.required, self_approval=protection.self_approval)
 
 
@@ -310,6 +307,31 @@ def query_registrant(query: Query, version: Version) -> str | None:
     """Return who registered a version, as the audit has it."""
     rows = query("SELECT actor FROM audit WHERE action = 'register' AND subject = ?", (version.label,))
     return str(rows[0][0]) if rows else None
+
+
+def _recorded(evaluation: Evaluation | None) -> dict[str, Any]:
+    """Return the policy in a report, or the defaults; one that can't be used under a key that no policy has."""
+    report = None if evaluation is None else evaluation.report
+    try:
+        return (recorded_policy(report) or Policy()).to_dict()
+    except PolicyInvalid:
+        assert report is not None
+        return {"unusable": report["policy"]}
+
+
+def _asked_for(evaluation: Evaluation, version: Version) -> int:
+    """Return how many approvals a report's policy asks for."""
+    policy = evaluation.report.get("policy")
+    if policy is None:
+        return 0
+    asked = policy.get("required_approvals", 0) if isinstance(policy, dict) else policy
+    if isinstance(policy, dict) and type(asked) is int and asked >= 0:
+        return asked
+    raise PolicyInvalid(
+        f"a report of {version.label} asks for {asked!r} approvals (evaluation {evaluation.digest[:12]})",
+        allowed="a policy whose required_approvals is a whole number, 0 or more",
+        next_step="a report stays recorded: register other bytes, or let the alias take another version",
+    )
 
 
 def _newest_words(query: Query, matter: Matter) -> list[Sequence[Any]]:

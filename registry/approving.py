@@ -153,7 +153,8 @@ class Approving(Opened):
             ApprovalRefused: Whoever registered the version approves it, where that doesn't count; the alias points at
                 it already; or there is nothing of that kind to approve.
             VersionRetired: It is retired.
-            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference, PolicyInvalid: As `promote`.
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `promote`. A policy in the report
+                that can't be used is no error here: a roll-back asks for approvals all the same.
         """
         self._check_words(alias, act, actor, reason)
         with writing(self._engine) as connection:
@@ -228,14 +229,22 @@ def _about(query: Query, ref: str, alias: str, act: str, policy: Policy | None) 
         matter, held = unprotection_matter(query, version.name, alias)
         return matter, weigh(query, matter, held.required, self_approval=True)
     if act == "demote":
-        protection = query_protection(query, version.name, alias)
         matter = demotion_matter(query, version, alias)
-        required, own = (0, False) if protection is None else (protection.required, protection.self_approval)
+        required, own = _asked_by_alias(query, version.name, alias)
         return matter, weigh(query, matter, required, self_approval=own)
     evaluation = newest_evaluation(query, version)
-    policy = policy or recorded_policy(None if evaluation is None else evaluation.report) or Policy()
     matter = promotion_matter(query, version, alias, policy, evaluation)
-    return matter, consent_to_promotion(query, version, alias, policy, evaluation)
+    try:
+        judged_by = policy or recorded_policy(None if evaluation is None else evaluation.report) or Policy()
+        return matter, consent_to_promotion(query, version, alias, judged_by, evaluation)
+    except PolicyInvalid:  # no promotion is possible; a roll-back is, which asks no report
+        required, own = _asked_by_alias(query, version.name, alias)
+        return matter, weigh(query, matter, required, self_approval=own)
+
+
+def _asked_by_alias(query: Query, name: str, alias: str) -> tuple[int, bool]:
+    protection = query_protection(query, name, alias)
+    return (0, False) if protection is None else (protection.required, protection.self_approval)
 
 
 def _check_not_held(query: Query, matter: Matter) -> None:

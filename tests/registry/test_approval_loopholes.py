@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry.entities import Version
-from registry.errors import ApprovalRefused, ApprovalsMissing
+from registry.errors import ApprovalRefused, ApprovalsMissing, PolicyInvalid
 from registry.gate import Policy
 from registry.store import Registry
 
@@ -53,11 +53,12 @@ def test_leaving_the_alias_is_another_matter_than_coming_to_it(
         registry.promote("text2sql:v2", "champion", actor="eve")
     said = {one.actor: one.why_not for one in registry.approvals("text2sql:v1", "champion").approvals}
     assert said == dict.fromkeys(held, "used: what was approved has been done since")
+    back: Callable[..., Any] = registry.promote
+    arguments: dict[str, Any] = {"ref": "text2sql:v1", "alias": "champion", "actor": "eve", "reason": "r"}
+    if how == "replaced":
+        back, arguments["name"] = registry.rollback, arguments.pop("ref").split(":")[0]
     with pytest.raises(ApprovalsMissing, match="0 of 2"):
-        if how == "demoted":
-            registry.promote("text2sql:v1", "champion", actor="eve")
-        else:
-            registry.rollback("text2sql", "champion", actor="eve", reason="r")
+        back(**arguments)
     client = backend.connect(registry.folder)
     move = (
         "INSERT INTO alias_events (name, alias, revision, version_id, action, actor, evaluation_id, created_at) "
@@ -92,3 +93,64 @@ def _approved_while_held(registry: Registry, backend: Any, version: Version) -> 
             (version.id, evaluation and evaluation.id, matter.revision, matter.digest, matter.text, person),
         )
     return people
+
+
+def test_newer_report_takes_no_approvals_away(
+    registry: Registry, add_adapter: Add, make_report: Any, policy: Policy
+) -> None:
+    version = add_adapter("one")
+    for required in (2, 1):
+        asked = {**policy.to_dict(), "required_approvals": required}
+        registry.record_evaluation(version.digest, {**make_report(), "policy": asked})
+    registry.record_evaluation(version.digest, make_report())
+    for own in (None, policy):
+        with pytest.raises(ApprovalsMissing, match="0 of 2"):
+            registry.promote("text2sql:v1", "champion", policy=own, actor="eve")
+    assert registry.approvals("text2sql:v1", "champion").required == 2
+    _approve(registry, "ada", "bob")
+    assert registry.promote("text2sql:v1", "champion", actor="eve").changed
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"required_approvals": "2"}, {"required_approvals": -1}, {"required_approvals": None}, {"required_approvals": True},
+     {"required_approvals": 1.0}, "two", 0, ["required_approvals"]],
+)  # fmt: skip
+def test_number_that_cannot_be_read_is_not_none(
+    registry: Registry, add_adapter: Add, make_report: Any, policy: Policy, asked: Any
+) -> None:
+    version = add_adapter("one")
+    registry.record_evaluation(version.digest, {**make_report(), "policy": asked})
+    registry.record_evaluation(version.digest, {**make_report(), "policy": policy.to_dict()})
+    for own in (None, policy):
+        with pytest.raises(PolicyInvalid, match="text2sql:v1"):
+            registry.promote("text2sql:v1", "champion", policy=own, actor="eve")
+    assert registry.aliases("text2sql") == []
+
+
+def test_unusable_policy_is_in_nobodys_way_to_withdraw_or_to_roll_back(
+    registry: Registry, version: Version, add_adapter: Add, make_report: Any, policy: Policy
+) -> None:
+    two = add_adapter("two")
+    registry.record_evaluation(two.digest, {**make_report(0.3), "policy": policy.to_dict()})
+    _approve(registry, "ada", "bob", ref="text2sql:v2")
+    registry.promote("text2sql:v2", "champion", actor="eve")
+    _approve(registry, "ada", "bob")
+    unusable = {"required_approvals": -1, "no_such_key": 1}
+    registry.record_evaluation(version.digest, {**make_report(), "policy": unusable})
+    assert registry.withdraw("text2sql:v1", "champion", actor="bob").given == ()
+    back: dict[str, Any] = {"actor": "eve", "reason": "v2 invents columns"}
+    with pytest.raises(ApprovalsMissing, match="0 of 2"):  # those were for another report
+        registry.rollback("text2sql", "champion", **back)
+    _approve(registry, "ada", "bob")
+    assert registry.approvals("text2sql:v1", "champion").given == ("ada", "bob")
+    with pytest.raises(PolicyInvalid):
+        registry.promote("text2sql:v1", "champion", actor="eve")
+    with pytest.raises(PolicyInvalid):
+        registry.promote("text2sql:v1", "champion", policy=policy, actor="eve")
+    registry.withdraw("text2sql:v1", "champion", actor="ada")
+    with pytest.raises(ApprovalsMissing, match=r"1 of 2 approvals \(bob\)"):
+        registry.rollback("text2sql", "champion", **back)
+    _approve(registry, "ada")
+    assert registry.rollback("text2sql", "champion", **back).version == 1
+    assert registry.verify().intact
