@@ -72,9 +72,9 @@ def test_leaving_the_alias_is_another_matter_than_coming_to_it(
 
 def _approved_while_held(registry: Registry, backend: Any, version: Version) -> list[str]:
     """Write two approvals of a version while it holds the alias, as a client that is not this program could."""
-    from registry.approvals import promotion_matter
     from registry.database import open_engine, query_on, writing
     from registry.gate import recorded_policy
+    from registry.matters import promotion_matter
     from registry.reports import newest_evaluation
 
     engine = open_engine(registry.folder, create=False)
@@ -113,8 +113,8 @@ def test_newer_report_takes_no_approvals_away(
 
 @pytest.mark.parametrize(
     "asked",
-    [{"required_approvals": "2"}, {"required_approvals": -1}, {"required_approvals": None}, {"required_approvals": True},
-     {"required_approvals": 1.0}, "two", 0, ["required_approvals"]],
+    [{"required_approvals": "2"}, {"required_approvals": -1}, {"required_approvals": None},
+     {"required_approvals": True}, {"required_approvals": 1.0}, "two", 0, ["required_approvals"]],
 )  # fmt: skip
 def test_number_that_cannot_be_read_is_not_none(
     registry: Registry, add_adapter: Add, make_report: Any, policy: Policy, asked: Any
@@ -154,3 +154,70 @@ def test_unusable_policy_is_in_nobodys_way_to_withdraw_or_to_roll_back(
     _approve(registry, "ada")
     assert registry.rollback("text2sql", "champion", **back).version == 1
     assert registry.verify().intact
+
+
+def test_approvals_of_a_weaker_protection_are_of_that_one(registry: Registry, version: Version, backend: Any) -> None:
+    registry.protect("text2sql", "champion", required=3, **WHY)
+    people = ("ada", "bob", "carol")
+    _approve(registry, *people, act="unprotect", required=2)
+    others: tuple[dict[str, Any], ...] = ({"required": 1}, {"required": 2, "self_approval": True})
+    for other in others:
+        with pytest.raises(ApprovalsMissing, match="0 of 3"):
+            registry.protect("text2sql", "champion", **other, **WHY)
+    with pytest.raises(ApprovalsMissing, match=r"0 of 3 approvals for a weaker protection .* by none") as refused:
+        registry.unprotect("text2sql", "champion", **WHY)
+    assert "--for unprotect, by 3 more" in str(refused.value.next_step)
+    said = {one.why_not for one in registry.approvals("text2sql", "champion", act="unprotect").approvals}
+    assert said == {"given for another protection"}
+    client = backend.connect(registry.folder)
+    weaker = (
+        "INSERT INTO protections (name, alias, required, self_approval, actor, reason, created_at) "
+        "VALUES ('text2sql', 'champion', ?, ?, 'eve', 'r', 't')"
+    )
+    for values in ((0, 0), (1, 0), (2, 1)):
+        with pytest.raises(client.error, match="approvals are missing"):
+            client.execute(weaker, values)
+    registry.withdraw("text2sql", "champion", act="unprotect", actor="ada")
+    with pytest.raises(ApprovalsMissing, match="2 of 3") as refused:
+        registry.protect("text2sql", "champion", required=2, **WHY)
+    assert "--for unprotect --required 2, by 1 more" in str(refused.value.next_step)
+    _approve(registry, "ada", act="unprotect", required=2)
+    assert registry.protect("text2sql", "champion", required=2, **WHY).required == 2
+    assert registry.verify().intact
+
+
+def test_what_would_be_no_weaker_protection_is_not_approved(registry: Registry, version: Version) -> None:
+    for required in (2, 3):
+        with pytest.raises(ApprovalRefused, match="no weaker protection"):
+            _approve(registry, "ada", act="unprotect", required=required)
+    for unusable in (-1, 101, True, "2"):
+        with pytest.raises(PolicyInvalid, match="required approvals"):
+            _approve(registry, "ada", act="unprotect", required=unusable)
+    for act in ("promote", "demote"):
+        with pytest.raises(PolicyInvalid, match=act):
+            _approve(registry, "ada", act=act, required=1)
+
+
+def test_database_itself_counts_no_approval_of_ones_own_version(
+    registry: Registry, version: Version, backend: Any, add_adapter: Add
+) -> None:
+    own = registry.audit()[1].actor
+    add_adapter("two")
+    registry.protect("text2sql", "other", required=2, **WHY)
+    registry.approve("text2sql:v2", "other", actor="ada")
+    client = backend.connect(registry.folder)
+    client.execute(
+        "INSERT INTO approvals (name, alias, act, version_id, evaluation_id, revision, digest, matter, action, actor, "
+        "created_at) SELECT name, alias, act, version_id, evaluation_id, revision, digest, matter, action, ?, 't' "
+        "FROM approvals",
+        (own,),
+    )
+    move = (
+        "INSERT INTO alias_events (name, alias, revision, version_id, action, actor, evaluation_id, created_at) "
+        "VALUES ('text2sql', 'other', 1, (SELECT id FROM versions WHERE name = 'text2sql' AND number = 2), 'promote', "
+        "'eve', NULL, 't')"
+    )
+    with pytest.raises(client.error, match="approvals are missing"):
+        client.execute(move)
+    registry.approve("text2sql:v2", "other", actor="bob")
+    client.execute(move)
