@@ -1,8 +1,4 @@
-"""Who has approved that an alias moves, and whose approval counts for exactly this move. Reads only.
-
-An approval is given to a matter: this alias takes this version, with this newest report, judged by this policy, for the
-first time or once more. Whatever of that changes makes another matter, which nobody has approved yet.
-"""
+"""Who has approved that an alias moves, and whose approval counts for exactly this move (`matters.py`). Reads only."""
 
 from __future__ import annotations
 
@@ -11,81 +7,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from registry.canonical import canonical_json, sha256_text
 from registry.entities import Evaluation, Version
-from registry.errors import ApprovalRefused
-from registry.gate import Check, Policy, recorded_policy
-from registry.lookup import Query, query_alias
-from registry.protection import Protection, has_approvals, query_protection
-from registry.reports import newest_evaluation
+from registry.errors import PolicyInvalid
+from registry.gate import Check, Policy
+from registry.lookup import Query
+from registry.matters import Matter, demotion_matter, promotion_matter
+from registry.protection import has_approvals, query_protection
+from registry.reports import evaluations_of, newest_evaluation
 
 __all__ = [
-    "ACTS",
     "USED",
     "WITHDRAWN",
     "Approval",
     "Approvals",
-    "Matter",
     "asked_for_promotion",
     "consent_to_demotion",
     "consent_to_promotion",
     "consent_to_rollback",
-    "demotion_matter",
-    "promotion_matter",
     "query_registrant",
-    "unprotection_matter",
     "weigh",
 ]
 
-# What is approved: that the alias points at the version (promoted or rolled back), that it is taken away from the
-# version, or that its protection is weakened.
-ACTS = ("promote", "demote", "unprotect")
 WITHDRAWN, USED = "withdrawn", "used: what was approved has been done since"
-
-
-@dataclass(frozen=True)
-class Matter:
-    """What exactly is approved.
-
-    Attributes:
-        act: One of `ACTS`.
-        version: The version; None for an unprotection.
-        evaluation: Its newest report, if it has one.
-        policy: Digest of the policy that a promotion is judged by; None for other acts.
-        revision: The alias's revision at which it last came to the version, 0 if it never did: what was approved then
-            has been used. For an unprotection, the id of the protection's row.
-    """
-
-    act: str
-    name: str
-    alias: str
-    version: Version | None
-    evaluation: Evaluation | None
-    policy: str | None
-    revision: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the matter as plain JSON."""
-        return {
-            "act": self.act,
-            "name": self.name,
-            "alias": self.alias,
-            "digest": None if self.version is None else self.version.digest,
-            "evaluation": None if self.evaluation is None else self.evaluation.digest,
-            "evaluation_id": None if self.evaluation is None else self.evaluation.id,
-            "policy": self.policy,
-            "revision": self.revision,
-        }
-
-    @property
-    def text(self) -> str:
-        """The matter's canonical JSON."""
-        return canonical_json(self.to_dict())
-
-    @property
-    def digest(self) -> str:
-        """Hex sha256 of the text: two approvals with the same one are of the same matter."""
-        return sha256_text(self.text)
 
 
 @dataclass(frozen=True)
@@ -116,6 +59,8 @@ class Approvals:
         self_approval: Whether whoever registered the version counts.
         registered_by: Who did.
         approvals: Everybody's newest word on this version and alias, oldest first, those that don't count included.
+        to_required: How many people an unprotection leaves to approve, 0: it lifts the protection; None for others.
+        to_self_approval: Whether it lets whoever registered a version count; None for others.
     """
 
     name: str
@@ -129,6 +74,8 @@ class Approvals:
     self_approval: bool
     registered_by: str | None
     approvals: tuple[Approval, ...]
+    to_required: int | None = None
+    to_self_approval: bool | None = None
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -156,6 +103,8 @@ class Approvals:
     def next_step(self) -> str:
         """What the missing ones have to do, in words."""
         act = "" if self.act == "promote" else f" --for {self.act}"
+        act += f" --required {self.to_required}" if self.to_required else ""
+        act += " --self-approval" if self.to_self_approval else ""
         words = f"{self.version or self.name} --alias {self.alias}{act}"
         return f"tunewright registry approve {words}, by {self.missing} more; `approvals` there shows whose count"
 
@@ -163,8 +112,13 @@ class Approvals:
     def _subject(self) -> str:
         target = f"{self.name}@{self.alias}"
         if self.version is None:
-            return f"a weaker protection of {target}"
+            return f"a weaker protection of {target}, {self._weaker}"
         return f"{self.version} as {target}" if self.act == "promote" else f"{target} without {self.version}"
+
+    @property
+    def _weaker(self) -> str:
+        own = ", of whoever registered the version, too" if self.to_self_approval else ""
+        return f"by {self.to_required} approvals{own}" if self.to_required else "by none"
 
     @property
     def _excluded(self) -> str | None:
@@ -186,56 +140,6 @@ class Approvals:
         }
 
 
-def promotion_matter(
-    query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
-) -> Matter:
-    """Return what is approved for an alias to point at a version, by a promotion or by a roll-back.
-
-    Args:
-        query: Reads the present state.
-        version: The version.
-        alias: The alias.
-        policy: What a promotion is judged by.
-        evaluation: The version's newest report.
-    """
-    asked = sha256_text(canonical_json(policy.to_dict()))
-    return Matter("promote", version.name, alias, version, evaluation, asked, _last_revision(query, version, alias))
-
-
-def demotion_matter(query: Query, version: Version, alias: str) -> Matter:
-    """Return what is approved for an alias to be taken away from the version that holds it.
-
-    Raises:
-        ApprovalRefused: The alias doesn't point at the version.
-    """
-    state = query_alias(query, version.name, alias)
-    if state is None or state.digest != version.digest:
-        holds = "nothing" if state is None else f"v{state.version}"
-        raise ApprovalRefused(
-            f"{version.name}@{alias} points at {holds}, and can't be taken away from {version.label}",
-            allowed="the version that holds the alias",
-            next_step=f"tunewright registry ls {version.name} shows which that is",
-        )
-    evaluation = newest_evaluation(query, version)
-    return Matter("demote", version.name, alias, version, evaluation, None, _last_revision(query, version, alias))
-
-
-def unprotection_matter(query: Query, name: str, alias: str) -> tuple[Matter, Protection]:
-    """Return what is approved for an alias's protection to be weakened or lifted, and that protection.
-
-    Raises:
-        ApprovalRefused: It has none.
-    """
-    present = query_protection(query, name, alias)
-    if present is None:
-        raise ApprovalRefused(
-            f"{name}@{alias} is not protected",
-            allowed="an alias that is",
-            next_step=f"tunewright registry protect {name} --alias {alias} --required 2 --reason ...",
-        )
-    return Matter("unprotect", name, alias, None, None, None, present.id), present
-
-
 def weigh(query: Query, matter: Matter, required: int, *, self_approval: bool) -> Approvals:
     """Say what a matter needs and what it has.
 
@@ -252,48 +156,45 @@ def weigh(query: Query, matter: Matter, required: int, *, self_approval: bool) -
     return Approvals(
         matter.name, matter.alias, matter.act, None if matter.version is None else matter.version.label, now["digest"],
         now["evaluation"], matter.policy, required, self_approval, registered_by, entries,
+        matter.required, matter.self_approval,
     )  # fmt: skip
 
 
 def consent_to_promotion(
     query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
 ) -> Approvals:
-    """Weigh a promotion: what the alias asks for, the policy, or the one in the report, whichever is most.
+    """Weigh a promotion: what the alias asks for, the policy, or one in the version's reports, whichever is most.
 
     A caller's own policy takes nothing away from what the version was recorded with.
+
+    Raises:
+        PolicyInvalid: As `asked_for_promotion`.
     """
-    required, self_approval = asked_for_promotion(query, version, alias, policy, evaluation)
+    required, self_approval = asked_for_promotion(query, version, alias, policy)
     matter = promotion_matter(query, version, alias, policy, evaluation)
     return weigh(query, matter, required, self_approval=self_approval)
 
 
-def asked_for_promotion(
-    query: Query, version: Version, alias: str, policy: Policy, evaluation: Evaluation | None
-) -> tuple[int, bool]:
-    """Return how many approvals a promotion needs, and whether that of whoever registered the version counts."""
+def asked_for_promotion(query: Query, version: Version, alias: str, policy: Policy) -> tuple[int, bool]:
+    """Return how many approvals a promotion needs, and whether that of whoever registered the version counts.
+
+    Every report of the version is asked: a newer one takes nothing away from what an older one was recorded with.
+
+    Raises:
+        PolicyInvalid: What a report asks for is no number.
+    """
     protection = query_protection(query, version.name, alias)
-    recorded = None if evaluation is None else evaluation.report.get("policy")
-    asked = recorded.get("required_approvals") if isinstance(recorded, dict) else None
-    required = max(
-        0 if protection is None else protection.required,
-        policy.required_approvals,
-        asked if type(asked) is int else 0,
-    )
+    recorded = (_asked_for(one, version) for one in evaluations_of(query, version))
+    required = max(0 if protection is None else protection.required, policy.required_approvals, *recorded, 0)
     return required, protection is not None and protection.self_approval
 
 
 def consent_to_rollback(query: Query, version: Version, alias: str) -> Approvals | None:
-    """Weigh a roll-back, which is judged by no policy: a protected alias alone asks for approvals.
-
-    Raises:
-        PolicyInvalid: The alias is protected, and the policy in the version's newest report can't be used.
-    """
+    """Weigh a roll-back, which is judged by no policy: a protected alias alone asks for approvals."""
     protection = query_protection(query, version.name, alias)
     if protection is None:
         return None
-    evaluation = newest_evaluation(query, version)
-    policy = recorded_policy(None if evaluation is None else evaluation.report) or Policy()
-    matter = promotion_matter(query, version, alias, policy, evaluation)
+    matter = promotion_matter(query, version, alias, None, newest_evaluation(query, version))
     return weigh(query, matter, protection.required, self_approval=protection.self_approval)
 
 
@@ -310,6 +211,21 @@ def query_registrant(query: Query, version: Version) -> str | None:
     """Return who registered a version, as the audit has it."""
     rows = query("SELECT actor FROM audit WHERE action = 'register' AND subject = ?", (version.label,))
     return str(rows[0][0]) if rows else None
+
+
+def _asked_for(evaluation: Evaluation, version: Version) -> int:
+    """Return how many approvals a report's policy asks for."""
+    policy = evaluation.report.get("policy")
+    if policy is None:
+        return 0
+    asked = policy.get("required_approvals", 0) if isinstance(policy, dict) else policy
+    if isinstance(policy, dict) and type(asked) is int and asked >= 0:
+        return asked
+    raise PolicyInvalid(
+        f"a report of {version.label} asks for {asked!r} approvals (evaluation {evaluation.digest[:12]})",
+        allowed="a policy whose required_approvals is a whole number, 0 or more",
+        next_step="a report stays recorded: register other bytes, or let the alias take another version",
+    )
 
 
 def _newest_words(query: Query, matter: Matter) -> list[Sequence[Any]]:
@@ -344,12 +260,4 @@ def _difference(given: dict[str, Any], now: dict[str, Any]) -> str:
         return USED
     if given["evaluation_id"] != now["evaluation_id"]:
         return "given for an evaluation that is not the newest"
-    return "given for another policy"
-
-
-def _last_revision(query: Query, version: Version, alias: str) -> int:
-    rows = query(
-        "SELECT coalesce(max(revision), 0) FROM alias_events WHERE name = ? AND alias = ? AND version_id = ?",
-        (version.name, alias, version.id),
-    )
-    return int(rows[0][0])
+    return "given for another policy" if now["required"] is None else "given for another protection"

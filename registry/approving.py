@@ -6,21 +6,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from registry import audit, lifecycle
-from registry.approvals import (
-    ACTS,
-    Approvals,
-    Matter,
-    consent_to_promotion,
-    demotion_matter,
-    promotion_matter,
-    query_registrant,
-    unprotection_matter,
-    weigh,
-)
+from registry.approvals import Approvals, consent_to_promotion, query_registrant, weigh
 from registry.database import query_on, writing
 from registry.errors import ApprovalNotFound, ApprovalRefused, ApprovalsMissing, PolicyInvalid, ReferenceInvalid
 from registry.gate import Policy, recorded_policy
-from registry.lookup import Query, resolve_reference
+from registry.lookup import Query, query_alias, resolve_reference
+from registry.matters import ACTS, Matter, demotion_matter, promotion_matter, unprotection_matter
 from registry.names import check_alias, check_name, check_text
 from registry.opened import Opened
 from registry.promotion import emit
@@ -115,11 +106,8 @@ class Approving(Opened):
             if present is not None and (present.required, present.self_approval) == (required, self_approval):
                 return present
             consent = None
-            weaker = present is not None and (
-                required < present.required or (required > 0 and self_approval > present.self_approval)
-            )
-            if (present is None and not required) or weaker:
-                matter, held = unprotection_matter(query, name, alias)
+            if not required if present is None else present.is_weakened_by(required, self_approval):
+                matter, held = unprotection_matter(query, name, alias, required, self_approval)
                 consent = weigh(query, matter, held.required, self_approval=True)
             if consent is None or not consent.missing:
                 return _write_protection(connection, name, alias, required, self_approval, actor, reason, consent)
@@ -133,6 +121,8 @@ class Approving(Opened):
         *,
         act: str = "promote",
         policy: Policy | None = None,
+        required: int = 0,
+        self_approval: bool = False,
         actor: str,
         reason: str | None = None,
     ) -> Approvals:
@@ -143,6 +133,8 @@ class Approving(Opened):
             alias: The alias; it needn't be protected yet.
             act: "promote" (a roll-back, too), "demote", or "unprotect": that the protection is weakened or lifted.
             policy: What the promotion will be judged by; None as in `promote`.
+            required: For "unprotect" alone: how many approvals the protection is weakened to; 0: it is lifted.
+            self_approval: For "unprotect" alone: as in `protect`.
             actor: Who approves.
             reason: Why.
 
@@ -150,17 +142,21 @@ class Approving(Opened):
             What is needed and what is there, this approval included. One that stands already is not written twice.
 
         Raises:
-            ApprovalRefused: Whoever registered the version approves it, where that doesn't count; or there is nothing
-                of that kind to approve.
+            ApprovalRefused: Whoever registered the version approves it, where that doesn't count; the alias points at
+                it already; or there is nothing of that kind to approve.
+            PolicyInvalid: No usable `required`.
             VersionRetired: It is retired.
-            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference, PolicyInvalid: As `promote`.
+            ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `promote`. A policy in the report
+                that can't be used is no error here: a roll-back asks for approvals all the same.
         """
         self._check_words(alias, act, actor, reason)
+        target = _target(act, required, self_approval)
         with writing(self._engine) as connection:
             query = query_on(connection)
-            matter, consent = _about(query, ref, alias, act, policy)
+            matter, consent = _about(query, ref, alias, act, policy, target)
             if matter.version is not None:
                 require_usable(query, matter.version, "approved")
+                _check_not_held(query, matter)
                 _check_not_own(query, matter, consent, actor)
             said = {(one.actor, one.matter) for one in consent.approvals if one.stands}
             if (actor, matter.digest) not in said:
@@ -170,7 +166,7 @@ class Approving(Opened):
     def withdraw(
         self, ref: str, alias: str, *, act: str = "promote", actor: str, reason: str | None = None
     ) -> Approvals:
-        """Take one's approval back, under whatever policy and for whichever report it was given.
+        """Take one's approval back, under whatever policy and for whichever report or weaker protection it was given.
 
         Args:
             ref: The version.
@@ -186,7 +182,7 @@ class Approving(Opened):
         self._check_words(alias, act, actor, reason)
         with writing(self._engine) as connection:
             query = query_on(connection)
-            matter, consent = _about(query, ref, alias, act, None)
+            matter, consent = _about(query, ref, alias, act, None, (0, False))
             standing = [one for one in consent.approvals if one.actor == actor and one.stands]
             if not standing:
                 others = sorted({one.actor for one in consent.approvals if one.stands})
@@ -200,10 +196,19 @@ class Approving(Opened):
                 _write_word(connection, matter, "withdraw", actor, reason, like=int(rows[-1][0]))
             return weigh(query, matter, consent.required, self_approval=consent.self_approval)
 
-    def approvals(self, ref: str, alias: str, *, act: str = "promote", policy: Policy | None = None) -> Approvals:
+    def approvals(
+        self,
+        ref: str,
+        alias: str,
+        *,
+        act: str = "promote",
+        policy: Policy | None = None,
+        required: int = 0,
+        self_approval: bool = False,
+    ) -> Approvals:
         """Say what a move needs and who has approved it; arguments and errors as `approve`."""
         self._check_words(alias, act, "nobody", None)
-        return _about(self._lookup.query, ref, alias, act, policy)[1]
+        return _about(self._lookup.query, ref, alias, act, policy, _target(act, required, self_approval))[1]
 
     def protections(self, name: str | None = None) -> list[Protection]:
         """Return the protected aliases, of one model or of all, by model and alias."""
@@ -220,21 +225,56 @@ class Approving(Opened):
         check_text("reason", reason)
 
 
-def _about(query: Query, ref: str, alias: str, act: str, policy: Policy | None) -> tuple[Matter, Approvals]:
+def _target(act: str, required: int, self_approval: bool) -> tuple[int, bool]:
+    """Return what a protection would be weakened to."""
+    if type(required) is not int or not 0 <= required <= MOST_APPROVALS:
+        raise PolicyInvalid(f"{required!r} required approvals", allowed=f"a whole number, 0 to {MOST_APPROVALS}")
+    if act != "unprotect" and (required or self_approval):
+        raise PolicyInvalid(
+            f"required approvals, or one's own, to {act}",
+            allowed='only with "unprotect": what the protection is weakened to',
+            next_step="leave them out; what an alias asks for, `protect` says",
+        )
+    return required, self_approval
+
+
+def _about(
+    query: Query, ref: str, alias: str, act: str, policy: Policy | None, target: tuple[int, bool]
+) -> tuple[Matter, Approvals]:
     """Return what an approval would be of, and what there is of it."""
     version = resolve_reference(query, ref)
     if act == "unprotect":
-        matter, held = unprotection_matter(query, version.name, alias)
+        matter, held = unprotection_matter(query, version.name, alias, *target)
         return matter, weigh(query, matter, held.required, self_approval=True)
     if act == "demote":
-        protection = query_protection(query, version.name, alias)
         matter = demotion_matter(query, version, alias)
-        required, own = (0, False) if protection is None else (protection.required, protection.self_approval)
+        required, own = _asked_by_alias(query, version.name, alias)
         return matter, weigh(query, matter, required, self_approval=own)
     evaluation = newest_evaluation(query, version)
-    policy = policy or recorded_policy(None if evaluation is None else evaluation.report) or Policy()
     matter = promotion_matter(query, version, alias, policy, evaluation)
-    return matter, consent_to_promotion(query, version, alias, policy, evaluation)
+    try:
+        judged_by = policy or recorded_policy(None if evaluation is None else evaluation.report) or Policy()
+        return matter, consent_to_promotion(query, version, alias, judged_by, evaluation)
+    except PolicyInvalid:  # no promotion is possible; a roll-back is, which asks no report
+        required, own = _asked_by_alias(query, version.name, alias)
+        return matter, weigh(query, matter, required, self_approval=own)
+
+
+def _asked_by_alias(query: Query, name: str, alias: str) -> tuple[int, bool]:
+    protection = query_protection(query, name, alias)
+    return (0, False) if protection is None else (protection.required, protection.self_approval)
+
+
+def _check_not_held(query: Query, matter: Matter) -> None:
+    """Refuse approvals of what is so already: they would be there when somebody has taken the alias away."""
+    assert matter.version is not None
+    state = query_alias(query, matter.name, matter.alias)
+    if matter.act == "promote" and state is not None and state.digest == matter.version.digest:
+        raise ApprovalRefused(
+            f"{matter.name}@{matter.alias} points at {matter.version.label} already",
+            allowed="a version that the alias doesn't point at",
+            next_step="`approve --for demote` approves that it is taken away; its return, once it has been",
+        )
 
 
 def _check_not_own(query: Query, matter: Matter, consent: Approvals, actor: str) -> None:
@@ -281,11 +321,13 @@ def _write_word(
             "version_id": None if matter.version is None else matter.version.id,
             "evaluation_id": None if matter.evaluation is None else matter.evaluation.id,
             "revision": matter.revision,
+            "required": matter.required,
+            "self_approval": None if matter.self_approval is None else int(matter.self_approval),
             "digest": matter.digest,
             "matter": matter.text,
         }
     else:
-        columns = ("name", "alias", "act", "version_id", "evaluation_id", "revision", "digest", "matter")
+        columns = [c.name for c in approvals.c if c.name not in ("id", "action", "actor", "reason", "created_at")]
         found = query_on(connection)(f"SELECT {', '.join(columns)} FROM approvals WHERE id = ?", (like,))
         row = dict(zip(columns, found[0], strict=True))
     connection.execute(approvals.insert().values(**row, action=action, actor=actor, reason=reason, created_at=at))

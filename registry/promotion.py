@@ -69,7 +69,7 @@ def judge(
         alias: Where the version would come to; None asks for no approvals.
 
     Raises:
-        PolicyInvalid: The report's policy can't be used.
+        PolicyInvalid: The report's policy can't be used, or what an older one asks for is no number of approvals.
     """
     evaluation = newest_evaluation(query, version)
     report = None if evaluation is None else evaluation.report
@@ -85,7 +85,7 @@ def judge(
         against = comparable_evaluation(query, holder, report)
         champion = Champion(holder.label, None if against is None else against.report)
     verdict = check(policy, report, champion)
-    if alias is not None and moves and asked_for_promotion(query, version, alias, policy, evaluation)[0]:
+    if alias is not None and moves and asked_for_promotion(query, version, alias, policy)[0]:
         consent = consent_to_promotion(query, version, alias, policy, evaluation)
         verdict = verdict.with_check(consent.check())
     return Ruling(verdict, policy, policy_from, evaluation, against, consent)

@@ -39,6 +39,10 @@ class Protection:
     reason: str
     changed_at: str
 
+    def is_weakened_by(self, required: int, self_approval: bool) -> bool:
+        """Tell whether that would be a weaker protection, or none."""
+        return required < self.required or (required > 0 and self_approval > self.self_approval)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the protection as plain JSON."""
         return asdict(self)

@@ -114,6 +114,7 @@ audit = Table(
     Column("previous_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     UniqueConstraint("hash", name="uq_audit_hash"),
+    Index("ix_audit_subject", "action", "subject"),
 )
 
 outbox = Table(
@@ -195,6 +196,8 @@ approvals = Table(
     Column("version_id", ForeignKey("versions.id")),  # nothing: the protection itself is to be weakened
     Column("evaluation_id", ForeignKey("evaluations.id")),
     Column("revision", Integer, nullable=False),
+    Column("required", Integer),  # what the protection is weakened to
+    Column("self_approval", Integer),
     Column("digest", String(64), nullable=False),
     Column("matter", Text, nullable=False),
     Column("action", String(16), nullable=False),
@@ -204,6 +207,10 @@ approvals = Table(
     CheckConstraint("act IN ('promote', 'demote', 'unprotect')", name="ck_approvals_act"),
     CheckConstraint("action IN ('approve', 'withdraw')", name="ck_approvals_action"),
     CheckConstraint("(act = 'unprotect') = (version_id IS NULL)", name="ck_approvals_version"),
+    CheckConstraint(
+        "(act = 'unprotect') = (required IS NOT NULL) AND (act = 'unprotect') = (self_approval IS NOT NULL)",
+        name="ck_approvals_weaker",
+    ),
     Index("ix_approvals_alias", "name", "alias", "id"),
     Index("ix_approvals_digest", "digest", "actor", "id"),
     sqlite_autoincrement=True,

@@ -34,6 +34,19 @@ act_option = click.option(
     "that its protection is weakened or lifted.",
 )
 
+weaker_option = click.option(
+    "--required",
+    type=click.IntRange(0, 100),
+    default=0,
+    show_default=True,
+    help="With --for unprotect: how many people are left to approve; 0: the protection is lifted.",
+)
+weaker_own_option = click.option(
+    "--self-approval",
+    is_flag=True,
+    help="With --for unprotect: that the approval of whoever registered the version counts.  [default: no]",
+)
+
 
 @click.command("protect")
 @click.argument("name")
@@ -60,8 +73,8 @@ def protect_command(
 ) -> None:
     """Let NAME's alias move only with approvals: promotions, roll-backs and demotions.
 
-    Asking for more takes a reason alone, asking for less the approvals of as many people as now (`approve --for
-    unprotect`). Exit status 3 if they are missing.
+    Asking for more takes a reason alone, asking for less the approvals of that by as many people as now (`approve --for
+    unprotect --required N`). Exit status 3 if they are missing.
     """
     from registry.audit import login_name
 
@@ -95,6 +108,8 @@ def unprotect_command(name: str, alias: str, reason: str, actor: str | None, hom
 @click.argument("ref")
 @alias_option
 @act_option
+@weaker_option
+@weaker_own_option
 @policy_option
 @why_option
 @actor_option
@@ -104,6 +119,8 @@ def approve_command(
     ref: str,
     alias: str,
     act: str,
+    required: int,
+    self_approval: bool,
     policy_file: Path | None,
     reason: str | None,
     actor: str | None,
@@ -118,7 +135,14 @@ def approve_command(
 
     with open_registry(home) as registry:
         found = registry.approve(
-            ref, alias, act=act, policy=read_policy(policy_file), actor=actor or login_name(), reason=reason
+            ref,
+            alias,
+            act=act,
+            policy=read_policy(policy_file),
+            required=required,
+            self_approval=self_approval,
+            actor=actor or login_name(),
+            reason=reason,
         )
     emit(found.to_dict(), as_json, _render_approvals)
 
@@ -146,18 +170,29 @@ def withdraw_command(
 @click.argument("ref", required=False)
 @alias_option
 @act_option
+@weaker_option
+@weaker_own_option
 @policy_option
 @home_option
 @json_option
 def approvals_command(
-    ref: str | None, alias: str, act: str, policy_file: Path | None, home: Path, as_json: bool
+    ref: str | None,
+    alias: str,
+    act: str,
+    required: int,
+    self_approval: bool,
+    policy_file: Path | None,
+    home: Path,
+    as_json: bool,
 ) -> None:
     """Say who has approved that an alias moves to REF and how many are missing; without REF, which are protected."""
     with open_registry(home) as registry:
         if ref is None:
             emit({"protections": [p.to_dict() for p in registry.protections()]}, as_json, _render_protections)
             return
-        found = registry.approvals(ref, alias, act=act, policy=read_policy(policy_file))
+        found = registry.approvals(
+            ref, alias, act=act, policy=read_policy(policy_file), required=required, self_approval=self_approval
+        )
     emit(found.to_dict(), as_json, _render_approvals)
 
 
@@ -179,7 +214,7 @@ def _render_approvals(document: dict[str, Any]) -> str:
     what = {
         "promote": f"{document['version']} as {target}",
         "demote": f"{target} without {document['version']}",
-        "unprotect": f"a weaker protection of {target}",
+        "unprotect": f"a weaker protection of {target}, by {document['to_required'] or 'none'}",
     }[document["act"]]
     missing = f", {document['missing']} missing" if document["missing"] else ""
     lines = [f"{what}: {len(document['given'])} of {document['required']} approvals{missing}"]

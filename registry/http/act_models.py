@@ -68,6 +68,8 @@ class ApprovalsModel(Answer):
     given: list[str]
     missing: int
     approvals: list[ApprovalModel]
+    to_required: int | None
+    to_self_approval: bool | None
 
 
 class ProtectionModel(Answer):

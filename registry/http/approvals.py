@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from registry.approvals import ACTS
+from registry.errors import PolicyInvalid
 from registry.gate import Policy
 from registry.http.access import READS, Cursor, Limit, Promoter, cursor_of, page, position_of
 from registry.http.act_models import ApprovalsModel, ProtectionModel, ProtectionPage
 from registry.http.bodies import ApprovalRequest, ProtectionRequest, UnprotectionRequest, WithdrawalRequest
 from registry.http.versions import Ref
+from registry.matters import ACTS
+from registry.protection import MOST_APPROVALS
 from registry.store import Registry
 
 __all__ = ["approval_routes"]
@@ -57,9 +60,19 @@ def approval_routes(registry: Registry) -> APIRouter:
         ref: Ref,
         alias: Annotated[str, Query(max_length=64)] = "champion",
         act: Annotated[str, Query(max_length=16, json_schema_extra={"enum": list(ACTS)})] = "promote",
+        policy: Annotated[str | None, Query(max_length=2000)] = None,
+        required: Annotated[int, Query(ge=0, le=MOST_APPROVALS)] = 0,
+        self_approval: bool = False,
     ) -> Any:
-        """Say what a move of an alias needs and who has approved it, by the policy in the version's newest report."""
-        return registry.approvals(ref, alias, act=act).to_dict()
+        """Say what a move of an alias needs and who has approved it.
+
+        `policy` is the JSON of the one that a promotion will name; without it, that of the version's newest report.
+        `required` and `self_approval` are what an unprotection weakens the protection to.
+        """
+        found = registry.approvals(
+            ref, alias, act=act, policy=_policy_of(policy), required=required, self_approval=self_approval
+        )
+        return found.to_dict()
 
     @router.post("/approvals", response_model=ApprovalsModel)
     def approve(body: ApprovalRequest, token: Promoter) -> Any:
@@ -69,6 +82,8 @@ def approval_routes(registry: Registry) -> APIRouter:
             body.alias,
             act=body.act,
             policy=None if body.policy is None else Policy.from_dict(body.policy),
+            required=body.required,
+            self_approval=body.self_approval,
             actor=token.name,
             reason=body.reason,
         )
@@ -80,3 +95,14 @@ def approval_routes(registry: Registry) -> APIRouter:
         return registry.withdraw(body.ref, body.alias, act=body.act, actor=token.name, reason=body.reason).to_dict()
 
     return router
+
+
+def _policy_of(text: str | None) -> Policy | None:
+    if text is None:
+        return None
+    try:
+        return Policy.from_dict(json.loads(text))
+    except (ValueError, RecursionError) as problem:
+        raise PolicyInvalid(
+            f"the policy is no JSON: {problem}", allowed='an object, {"min_rows": 100} for instance'
+        ) from problem

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
-from registry.approvals import ACTS
 from registry.http.models import Digest
 from registry.manifest import KINDS, FileEntry, Manifest, Parent
+from registry.matters import ACTS
 from registry.protection import MOST_APPROVALS
 
 __all__ = [
@@ -173,12 +173,17 @@ class UnprotectionRequest(Request):
 
 
 class ApprovalRequest(Request):
-    """Approve that an alias moves, in the token's name; without a policy, that of the version's newest report."""
+    """Approve that an alias moves, in the token's name; without a policy, that of the version's newest report.
+
+    `required` and `self_approval` are what an unprotection weakens the protection to, 0: lifts it.
+    """
 
     ref: Ref
     alias: Alias
     act: Literal[*ACTS] = "promote"  # type: ignore[valid-type]
     policy: Document | None = None
+    required: Annotated[StrictInt, Field(ge=0, le=MOST_APPROVALS)] = 0
+    self_approval: bool = False
     reason: Reason | None = None
 
 

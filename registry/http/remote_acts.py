@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from registry.approvals import Approvals
+from registry.canonical import canonical_json
 from registry.entities import AliasChange, Version, VersionChange
 from registry.gate import Policy
 from registry.http.connection import Connection, quoted
@@ -19,7 +20,10 @@ __all__ = ["RemoteActs"]
 
 
 class RemoteActs(Connection):
-    """What `registry.http.client.RegistryClient` has for the life of versions and aliases."""
+    """What `registry.http.client.RegistryClient` has for the life of versions and aliases.
+
+    `actor` is there so that calls fit both this and `Registry`. It is not sent: who acts is whose token it is.
+    """
 
     def promote(
         self,
@@ -176,12 +180,22 @@ class RemoteActs(Connection):
         *,
         act: str = "promote",
         policy: Policy | None = None,
+        required: int = 0,
+        self_approval: bool = False,
         reason: str | None = None,
         actor: str | None = None,
     ) -> Approvals:
         """Approve that an alias moves, as `Registry.approve`, in the token's name."""
         given = None if policy is None else policy.to_dict()
-        body = {"ref": ref, "alias": alias, "act": act, "policy": given, "reason": reason}
+        body = {
+            "ref": ref,
+            "alias": alias,
+            "act": act,
+            "policy": given,
+            "required": required,
+            "self_approval": self_approval,
+            "reason": reason,
+        }
         return approvals_of(self._post("/v1/approvals", body))
 
     def withdraw(
@@ -191,6 +205,20 @@ class RemoteActs(Connection):
         body = {"ref": ref, "alias": alias, "act": act, "reason": reason}
         return approvals_of(self._post("/v1/withdrawals", body))
 
-    def approvals(self, ref: str, alias: str, *, act: str = "promote") -> Approvals:
-        """Say what a move needs and who has approved it, by the version's own policy."""
-        return approvals_of(self._get(f"/v1/approvals/{quoted(ref)}", alias=alias, act=act))
+    def approvals(
+        self,
+        ref: str,
+        alias: str,
+        *,
+        act: str = "promote",
+        policy: Policy | None = None,
+        required: int = 0,
+        self_approval: bool = False,
+    ) -> Approvals:
+        """Say what a move needs and who has approved it, as `Registry.approvals`."""
+        asked: dict[str, Any] = {"alias": alias, "act": act, "required": required}
+        if policy is not None:
+            asked["policy"] = canonical_json(policy.to_dict())
+        if self_approval:
+            asked["self_approval"] = "true"
+        return approvals_of(self._get(f"/v1/approvals/{quoted(ref)}", **asked))

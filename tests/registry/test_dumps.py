@@ -109,8 +109,8 @@ def test_opened_it_has_the_newest_schema_with_all_its_rules(restored: Path, requ
             connection.exec_driver_sql("INSERT INTO version_events SELECT 99, 1, 'deprecate', 'a', 'r', 't'")
             connection.exec_driver_sql("INSERT INTO protections SELECT 99, 'n', 'a', 1, 0, 'a', 'r', 't'")
             connection.exec_driver_sql(
-                "INSERT INTO approvals SELECT 99, 'n', 'a', 'unprotect', NULL, NULL, 1, 'd', '{}', 'approve', 'a', "
-                "NULL, 't'"
+                "INSERT INTO approvals SELECT 99, 'n', 'a', 'unprotect', NULL, NULL, 1, 0, 0, 'd', '{}', 'approve', "
+                "'a', NULL, 't'"
             )
             connection.exec_driver_sql(statement)
 

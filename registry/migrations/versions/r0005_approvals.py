@@ -17,6 +17,12 @@ TARGET = (
     "coalesce(NEW.version_id, (SELECT e.version_id FROM alias_events e "
     "WHERE e.name = NEW.name AND e.alias = NEW.alias AND e.revision = NEW.revision - 1))"
 )
+# The revision at which the alias last came to that version or left it, which has no version of its own.
+LAST = (
+    "coalesce((SELECT max(coalesce(l.revision, e.revision)) FROM alias_events e LEFT JOIN alias_events l "
+    "ON l.name = e.name AND l.alias = e.alias AND l.revision = e.revision + 1 "
+    f"WHERE e.name = NEW.name AND e.alias = NEW.alias AND e.version_id = {TARGET}), 0)"
+)
 PRESENT = "FROM protections p WHERE p.name = NEW.name AND p.alias = NEW.alias ORDER BY p.id DESC LIMIT 1"
 # How many people's approvals stand, of the model and the alias of NEW.
 STANDING = (
@@ -52,6 +58,8 @@ def upgrade() -> None:
         sa.Column("version_id", sa.Integer, sa.ForeignKey("versions.id")),
         sa.Column("evaluation_id", sa.Integer, sa.ForeignKey("evaluations.id")),
         sa.Column("revision", sa.Integer, nullable=False),
+        sa.Column("required", sa.Integer),
+        sa.Column("self_approval", sa.Integer),
         sa.Column("digest", string(64), nullable=False),
         sa.Column("matter", sa.Text, nullable=False),
         sa.Column("action", string(16), nullable=False),
@@ -61,10 +69,15 @@ def upgrade() -> None:
         sa.CheckConstraint("act IN ('promote', 'demote', 'unprotect')", name="ck_approvals_act"),
         sa.CheckConstraint("action IN ('approve', 'withdraw')", name="ck_approvals_action"),
         sa.CheckConstraint("(act = 'unprotect') = (version_id IS NULL)", name="ck_approvals_version"),
+        sa.CheckConstraint(
+            "(act = 'unprotect') = (required IS NOT NULL) AND (act = 'unprotect') = (self_approval IS NOT NULL)",
+            name="ck_approvals_weaker",
+        ),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_approvals_alias", "approvals", ["name", "alias", "id"])
     op.create_index("ix_approvals_digest", "approvals", ["digest", "actor", "id"])
+    op.create_index("ix_audit_subject", "audit", ["action", "subject"])  # who registered a version
     insert_only("protections", "id = NEW.id")
     insert_only("approvals", "id = NEW.id")
     insert_rule(
@@ -83,7 +96,10 @@ def upgrade() -> None:
         "ORDER BY id DESC LIMIT 1), 'withdraw') = NEW.action",
         "approvals: it stands already, or there is none to withdraw",
     )
-    lifting = STANDING.format(which=f"a.act = 'unprotect' AND a.revision = (SELECT p.id {PRESENT})")
+    lifting = STANDING.format(
+        which=f"a.act = 'unprotect' AND a.revision = (SELECT p.id {PRESENT}) "
+        "AND a.required = NEW.required AND a.self_approval = NEW.self_approval"
+    )
     insert_rule(
         "protections",
         "lifted",
@@ -94,10 +110,12 @@ def upgrade() -> None:
     )
     moving = STANDING.format(
         which="a.act = CASE WHEN NEW.version_id IS NULL THEN 'demote' ELSE 'promote' END "
-        f"AND a.version_id = {TARGET} AND a.revision = coalesce((SELECT max(e.revision) FROM alias_events e "
-        f"WHERE e.name = NEW.name AND e.alias = NEW.alias AND e.version_id = {TARGET}), 0) "
+        f"AND a.version_id = {TARGET} AND a.revision = {LAST} "
         "AND NOT (a.evaluation_id IS DISTINCT FROM "
-        f"(SELECT max(v.id) FROM evaluations v WHERE v.version_id = {TARGET}))"
+        f"(SELECT max(v.id) FROM evaluations v WHERE v.version_id = {TARGET})) "
+        f"AND ((SELECT p.self_approval {PRESENT}) = 1 OR NOT EXISTS (SELECT 1 FROM audit r JOIN versions o "
+        "ON r.action = 'register' AND r.subject = o.name || ':' || 'v' || o.number "
+        "WHERE o.id = a.version_id AND r.actor = a.actor))"
     )
     insert_rule(
         "alias_events",

@@ -107,11 +107,23 @@ def test_protection_is_lifted_with_its_own_approvals(run: Run) -> None:
     assert status == 3
     assert json.loads(out)["error"]["type"] == "ApprovalsMissing"
     assert "approve sql --alias champion --for unprotect, by 1 more" in err
-    assert "a weaker protection of sql@champion: 1 of 1" in run("approve", "sql", "--for", "unprotect")[1]
+    assert "a weaker protection of sql@champion, by none: 1 of 1" in run("approve", "sql", "--for", "unprotect")[1]
     status, out, _ = run("unprotect", "sql", "--reason", "a team of one")
     assert status == 0
     assert "sql@champion is not protected since" in out
     assert run("promote", "sql:v1", "--alias", "champion")[0] == 0
+
+
+def test_approval_of_fewer_is_not_one_of_none(run: Run) -> None:
+    run("protect", "sql", "--required", "2", "--reason", "r", "--actor", "ada")
+    for who in ("bob", "eve"):
+        status, out, _ = run("approve", "sql", "--for", "unprotect", "--required", "1", "--actor", who)
+        assert (status, out.split(":")[0]) == (0, "a weaker protection of sql@champion, by 1")
+    assert run("unprotect", "sql", "--reason", "r")[0] == 3
+    assert "counts not: given for another protection" in run("approvals", "sql", "--for", "unprotect")[1]
+    assert "2 of 2" in run("approvals", "sql", "--for", "unprotect", "--required", "1")[1]
+    assert run("approve", "sql:v1", "--required", "1", "--actor", "bob")[0] == 2
+    assert run("protect", "sql", "--required", "1", "--reason", "r")[0] == 0
 
 
 def test_approval_is_given_under_a_policy_of_ones_own(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,22 @@ def test_protected_aliases_are_listed_in_pages(ask: Ask, registry: Registry, pro
     assert [one["alias"] for one in page["items"]] == ["a", "champion"]
     rest = ask("GET", "/v1/protections", "read", params={"cursor": page["next"], "name": "text2sql"}).json()
     assert ([one["alias"] for one in rest["items"]], rest["next"]) == (["z"], None)
+
+
+def test_policy_and_weaker_protection_are_asked_about(ask: Ask, registry: Registry, protected: Version) -> None:
+    own = {"min_rows": 10}
+    assert ask("POST", "/v1/approvals", json={**WHAT, "policy": own}).json()["given"] == ["promoteer"]
+    path, question = "/v1/approvals/text2sql:v1", {"alias": "champion"}
+    assert ask("GET", path, "read", params=question).json()["given"] == []
+    told = ask("GET", path, "read", params={**question, "policy": json.dumps(own)})
+    assert (told.status_code, told.json()["given"]) == (200, ["promoteer"])
+    for unusable in ("{", "[]", '{"min_row": 1}', "9" * 1999, "[" * 1999):
+        refused = ask("GET", path, "read", params={**question, "policy": unusable})
+        assert (refused.status_code, refused.json()["type"]) == (422, "urn:tunewright:error:PolicyInvalid")
+    weaker = {"act": "unprotect", "required": 1}
+    assert ask("POST", "/v1/approvals", json={**WHAT, **weaker}).json()["to_required"] == 1
+    assert ask("GET", path, "read", params={**question, **weaker}).json()["given"] == ["promoteer"]
+    assert ask("GET", path, "read", params={**question, "act": "unprotect"}).json()["given"] == []
 
 
 def test_history_with_a_demotion_is_told(ask: Ask, registry: Registry, protected: Version) -> None:

@@ -224,7 +224,10 @@ def test_protected_aliases(either: Any, registry: Registry, given: Any, make_rep
     with pytest.raises(ApprovalRefused):  # its own version
         either.approve("text2sql:v1", "champion", **WHO)
     registry.approve("text2sql:v1", "champion", actor="bob")
-    assert either.approvals("text2sql:v1", "champion") == registry.approvals("text2sql:v1", "champion")
+    for own in (None, Policy(min_rows=3)):
+        mine = registry.approvals("text2sql:v1", "champion", policy=own)
+        assert either.approvals("text2sql:v1", "champion", policy=own) == mine
+        assert len(mine.given) == (own is None)
     assert either.promote("text2sql:v1", "champion", **WHO).approvals.given == ("bob",)
     with pytest.raises(ApprovalsMissing, match="may not be taken away"):
         either.demote("text2sql", "champion", **why)
@@ -232,6 +235,10 @@ def test_protected_aliases(either: Any, registry: Registry, given: Any, make_rep
         either.withdraw("text2sql:v1", "champion", **WHO)
     with pytest.raises(ApprovalsMissing, match="weaker protection"):
         either.unprotect("text2sql", "champion", **why)
+    weaker: dict[str, Any] = {"act": "unprotect", "required": 1, "self_approval": True}
+    assert either.approve("text2sql", "champion", **weaker, **WHO).to_self_approval
+    assert either.approvals("text2sql", "champion", **weaker).given == ("tester",)
+    assert either.withdraw("text2sql", "champion", act="unprotect", **WHO).given == ()
     found = either.approve("text2sql", "champion", act="unprotect", reason="a small team", **WHO)
     assert (found.given, found.version) == (("tester",), None)
     assert either.withdraw("text2sql", "champion", act="unprotect", **WHO).given == ()
@@ -240,11 +247,11 @@ def test_protected_aliases(either: Any, registry: Registry, given: Any, make_rep
     assert either.demote("text2sql", "champion", **why).changed
     assert either.approve("text2sql:v1", "released", policy=Policy(), **WHO).required == 0
     for act in ("delete", "demote", "unprotect"):
-        with pytest.raises(ReferenceInvalid if act == "delete" else ApprovalRefused) as mine:
+        with pytest.raises(ReferenceInvalid if act == "delete" else ApprovalRefused) as local_error:
             registry.approvals("text2sql:v1", "released", act=act)
-        with pytest.raises(type(mine.value)) as theirs:
+        with pytest.raises(type(local_error.value)) as remote_error:
             either.approvals("text2sql:v1", "released", act=act)
-        assert _unlike(theirs.value) == _unlike(mine.value)
+        assert _unlike(remote_error.value) == _unlike(local_error.value)
     assert registry.verify().intact
 
 
