@@ -106,7 +106,10 @@ class Approvals:
         act += f" --required {self.to_required}" if self.to_required else ""
         act += " --self-approval" if self.to_self_approval else ""
         words = f"{self.version or self.name} --alias {self.alias}{act}"
-        return f"tunewright registry approve {words}, by {self.missing} more; `approvals` there shows whose count"
+        people = "one more person" if self.missing == 1 else f"{self.missing} more people"
+        return (
+            f"let {people} run `tunewright registry approve {words}`; `tunewright registry approvals` shows whose count"
+        )
 
     @property
     def _subject(self) -> str:

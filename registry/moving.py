@@ -46,8 +46,8 @@ class Moving(Opened):
             reason: Why, for the audit trail.
             expected_revision: The alias's revision that the caller saw; 0 for an alias that isn't there yet. None
                 takes it as it is.
-            dry_run: Only say what would happen: the change, with the verdict in `gate`; nothing is written or raised
-                for a failed gate.
+            dry_run: Only say what would happen: the change, with the verdict in `gate`, where that fails with `changed`
+                False. Nothing is written or raised for a failed gate.
 
         Returns:
             The change; `changed` is False if the alias points at this version already.
@@ -71,7 +71,8 @@ class Moving(Opened):
             self._check_presence(version)
             verdict = ruling.verdict
             if dry_run:
-                return replace(change, actor=actor, reason=reason, at=audit.now(), dry_run=True)
+                would = change.changed and verdict.passed
+                return replace(change, changed=would, actor=actor, reason=reason, at=audit.now(), dry_run=True)
             if verdict.passed:
                 if not change.changed:
                     return replace(change, actor=actor, reason=reason, at=audit.now())

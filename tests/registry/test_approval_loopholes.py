@@ -166,7 +166,9 @@ def test_approvals_of_a_weaker_protection_are_of_that_one(registry: Registry, ve
             registry.protect("text2sql", "champion", **other, **WHY)
     with pytest.raises(ApprovalsMissing, match=r"0 of 3 approvals for a weaker protection .* by none") as refused:
         registry.unprotect("text2sql", "champion", **WHY)
-    assert "--for unprotect, by 3 more" in str(refused.value.next_step)
+    assert "3 more people run `tunewright registry approve text2sql --alias champion --for unprotect`" in str(
+        refused.value.next_step
+    )
     said = {one.why_not for one in registry.approvals("text2sql", "champion", act="unprotect").approvals}
     assert said == {"given for another protection"}
     client = backend.connect(registry.folder)
@@ -180,7 +182,7 @@ def test_approvals_of_a_weaker_protection_are_of_that_one(registry: Registry, ve
     registry.withdraw("text2sql", "champion", act="unprotect", actor="ada")
     with pytest.raises(ApprovalsMissing, match="2 of 3") as refused:
         registry.protect("text2sql", "champion", required=2, **WHY)
-    assert "--for unprotect --required 2, by 1 more" in str(refused.value.next_step)
+    assert "--for unprotect --required 2`" in str(refused.value.next_step)
     _approve(registry, "ada", act="unprotect", required=2)
     assert registry.protect("text2sql", "champion", required=2, **WHY).required == 2
     assert registry.verify().intact

@@ -107,6 +107,7 @@ def test_dry_run_says_what_is_missing_and_writes_nothing(
     rows = registry.audit()
     would = registry.promote("text2sql:v1", "champion", policy=policy, actor="ada", dry_run=True)
     would_not = registry.promote("text2sql:v2", "champion", policy=policy, actor="ada", dry_run=True)
+    assert (would.changed, would_not.changed) == (True, False)
     assert would.gate is not None
     assert would_not.gate is not None
     assert (would.gate.passed, would_not.gate.passed, would.dry_run) == (True, False, True)

@@ -62,7 +62,7 @@ def test_champion_moves_with_two_approvals_and_says_what_is_missing(run: Run) ->
     assert status == 3
     assert "- 0 of 2 approvals for sql:v1 as sql@champion: 2 missing" in err
     assert "allowed: approvals of 2 people, none of them ada, who registered it" in err
-    assert "next: tunewright registry approve sql:v1 --alias champion, by 2 more" in err
+    assert "next: let 2 more people run `tunewright registry approve sql:v1 --alias champion`; " in err
     assert run("approve", "sql:v1", "--actor", "ada")[0] == 2
     status, out, _ = run("approve", "sql:v1", "--actor", "bob", "--reason", "looked at it")
     assert status == 0
@@ -106,7 +106,7 @@ def test_protection_is_lifted_with_its_own_approvals(run: Run) -> None:
     status, out, err = run("unprotect", "sql", "--reason", "r", "--json")
     assert status == 3
     assert json.loads(out)["error"]["type"] == "ApprovalsMissing"
-    assert "approve sql --alias champion --for unprotect, by 1 more" in err
+    assert "let one more person run `tunewright registry approve sql --alias champion --for unprotect`" in err
     assert "a weaker protection of sql@champion, by none: 1 of 1" in run("approve", "sql", "--for", "unprotect")[1]
     status, out, _ = run("unprotect", "sql", "--reason", "a team of one")
     assert status == 0
