@@ -4,53 +4,85 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from registry.blobs import BlobStore
 from registry.errors import RegistryPathError
 from registry.layout import BLOBS, BLOBS_PLACE
 from registry.s3 import check_s3_url
+from registry.s3_owner import OWNER, owner_document
 from registry.whole_file import write_whole
 
-__all__ = ["VARIABLE", "open_blobs"]
+__all__ = ["VARIABLE", "open_blobs", "settle_blobs"]
 
 VARIABLE = "TUNEWRIGHT_REGISTRY_BLOBS"
 
 
-def open_blobs(folder: Path, given: str | None = None) -> BlobStore:
-    """Open the contents that belong to a registry's folder; a new address is looked at, then remembered.
+def settle_blobs(folder: Path, given: str | None = None) -> None:
+    """Decide where the contents of a registry are to be that is being made: looked at, then remembered.
 
     Args:
         folder: The registry's folder.
-        given: `s3://BUCKET/PREFIX`; by default $TUNEWRIGHT_REGISTRY_BLOBS, what the folder remembers, or the folder.
+        given: As in `open_blobs`.
 
     Raises:
-        RegistryPathError: The address can't be used, or isn't the one where the contents are already.
-        BlobsUnreachable: Nothing answers at a new address.
+        RegistryPathError: The address can't be used, isn't the one that the folder remembers, or can't be noted.
+        BlobsUnreachable: Nothing answers there.
+        WrongBlobs: It is another registry's.
         S3Missing: s3fs isn't installed.
     """
-    remembered = _remembered(folder)
-    given = given or os.environ.get(VARIABLE) or None
-    if given is None:
-        return BlobStore(remembered or folder / BLOBS)
-    url = check_s3_url(given)
-    if remembered == url:
-        return BlobStore(url)
-    own = folder / BLOBS / "sha256"
-    if remembered is not None or (own.is_dir() and any(own.iterdir())):
-        raise RegistryPathError(
-            f"the contents of the registry at {folder} are at {remembered or own.parent}, not at {url}",
-            allowed="one place for one registry",
-            next_step=f"leave the address out (unset {VARIABLE}); to move, copy the folder sha256 there, and write the "
-            f"new address into {folder / BLOBS_PLACE}",
-        )
+    url = _given(given)
+    # what an earlier making that was cut off, or a copy, has noted holds; and contents without rows are somebody's
+    if url is None or _remembered(folder) is not None or _own_contents(folder):
+        return
     blobs = BlobStore(url)
     blobs.check_reachable()
+    blobs.owner.require_free()
     try:
         write_whole(folder / BLOBS_PLACE, (json.dumps({"url": url}) + "\n").encode())
     except OSError as error:
-        raise RegistryPathError(f"{folder / BLOBS_PLACE} can't be written: {error.strerror}") from error
-    return blobs
+        raise RegistryPathError(
+            f"{folder / BLOBS_PLACE} can't be written: {error.strerror}",
+            allowed="a folder with room that this user may write",
+            next_step="free space, then run the command again",
+        ) from error
+
+
+def open_blobs(folder: Path, registry: Callable[[], str], given: str | None = None) -> BlobStore:
+    """Open the contents that belong to a registry's folder, where they were decided to be when it was made.
+
+    Args:
+        folder: The registry's folder.
+        registry: Says the registry's id.
+        given: `s3://BUCKET/PREFIX`; by default $TUNEWRIGHT_REGISTRY_BLOBS, or what is decided.
+
+    Raises:
+        RegistryPathError: The address can't be used, or isn't the one where the contents are.
+        S3Missing: s3fs isn't installed.
+    """
+    remembered = _remembered(folder)
+    url = _given(given)
+    if url is not None and url != remembered:
+        raise RegistryPathError(
+            f"the contents of the registry at {folder} are at {remembered or folder / BLOBS}, not at {url}",
+            allowed="one place for one registry, decided when it is made",
+            next_step=f"leave the address out (unset {VARIABLE}); to move, copy the folder sha256 there, put "
+            f"{owner_document(registry())} beside it as {OWNER}, and "
+            + json.dumps({"url": url})
+            + f" into {folder / BLOBS_PLACE}",
+        )
+    return BlobStore(remembered or folder / BLOBS, registry)
+
+
+def _given(given: str | None) -> str | None:
+    given = given or os.environ.get(VARIABLE) or None
+    return None if given is None else check_s3_url(given)
+
+
+def _own_contents(folder: Path) -> bool:
+    own = folder / BLOBS / "sha256"
+    return own.is_dir() and any(own.iterdir())
 
 
 def _remembered(folder: Path) -> str | None:

@@ -19,7 +19,16 @@ from typing import IO, Any
 from registry.errors import BlobCorrupted, BlobsUnreachable, FileRefused, RegistryPathError, UploadConflict
 from registry.names import is_digest
 from registry.parts import PIECE_BYTES, fill, held
-from registry.s3 import S3Uploads, changed_content, check_s3_url, open_s3, reaching
+from registry.s3 import (
+    ReachedStream,
+    S3Uploads,
+    changed_content,
+    check_s3_url,
+    is_upload_lost,
+    open_s3,
+    reaching,
+)
+from registry.s3_owner import Owner
 from registry.whole_file import flush_folder
 
 __all__ = ["PIECE_BYTES", "BlobStore"]
@@ -30,14 +39,20 @@ class BlobStore:
 
     Args:
         url: A folder, or an fsspec URL (`memory://...`, `s3://...`).
+        registry: Says the id of the registry whose contents they are, which is held against the one in S3.
+
+    Attributes:
+        owner: Whose contents lie there.
     """
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(self, url: str | Path, registry: Callable[[], str] | None = None) -> None:
         self._files: Any
         self._uploads: S3Uploads | None = None
+        self.owner = Owner(None, "", registry)
         if str(url).startswith("s3://"):
             self._files, self._root = open_s3(check_s3_url(str(url)))
             self._uploads = S3Uploads(self._files, self._root)
+            self.owner = Owner(self._files, self._root, registry)
             self._is_local = False
             return
         from fsspec.core import url_to_fs  # fsspec takes 0.1 s to import; look-ups never come here
@@ -99,7 +114,9 @@ class BlobStore:
             FileRefused: The content has another digest or length: the file changed since its manifest was made.
             RegistryPathError: The store can't be written.
             BlobsUnreachable: The store can't be reached.
+            WrongBlobs: It is another registry's.
         """
+        self.owner.claim()
         if self._is_intact(sha256):
             progress(size)
             return False
@@ -111,7 +128,7 @@ class BlobStore:
             else:
                 return self._send(source, sha256, size, progress)
         except OSError as error:
-            raise _unwritable(sha256, self._root, error) from error
+            raise (_unwritable if self._uploads is None else _unsent)(sha256, self._root, error) from error
         return True
 
     def _put_file(self, source: IO[bytes], sha256: str, size: int, progress: Callable[[int], object]) -> None:
@@ -157,13 +174,17 @@ class BlobStore:
     def _send(self, source: IO[bytes], sha256: str, size: int, progress: Callable[[int], object]) -> bool:
         """Store a content in S3, and read it back: what isn't as it was sent is taken away again."""
         assert self._uploads is not None
-        try:
-            with reaching(self._root):
-                self._uploads.send(self.path(sha256), source, sha256, size, progress)
-        except (FileNotFoundError, BlobsUnreachable):
-            if not self._is_intact(sha256):  # else another process completed the same upload
-                raise
-            return False
+        for anew in (False, True):
+            try:
+                with reaching(self._root):
+                    self._uploads.send(self.path(sha256), source, sha256, size, progress, anew=anew)
+                break
+            except (FileNotFoundError, BlobsUnreachable) as error:
+                if self._is_intact(sha256):  # another process completed the same upload
+                    return False
+                if anew or not is_upload_lost(error):
+                    raise
+                source.seek(0)  # another gave the same upload up, or sent other bytes: an own one
         try:
             self.read(sha256)
         except BlobCorrupted as error:
@@ -284,6 +305,7 @@ class BlobStore:
             How many files were removed.
         """
         if self._uploads is not None:
+            self.owner.claim()
             with self._reaching():
                 return self._uploads.sweep(older_than_seconds)
         incoming = f"{self._root}/incoming"
@@ -336,9 +358,10 @@ class BlobStore:
         """
         try:
             with self._reaching():
-                return self._files.open(self.path(sha256), "rb")
+                stream = self._files.open(self.path(sha256), "rb")
         except FileNotFoundError as error:
             raise BlobCorrupted(f"blob {sha256} is gone from {self._root}", next_step=_REPAIR) from error
+        return stream if self._uploads is None else ReachedStream(stream, self._root)
 
     def _reaching(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext() if self._uploads is None else reaching(self._root)
@@ -349,6 +372,14 @@ def _unwritable(sha256: str, root: str, error: OSError) -> RegistryPathError:
         f"cannot write blob {sha256} under {root}: {error.strerror or error}",
         allowed="a folder with room that this user may write",
         next_step="free space, or choose another folder for the registry",
+    )
+
+
+def _unsent(sha256: str, root: str, error: OSError) -> BlobsUnreachable:
+    return BlobsUnreachable(
+        f"blob {sha256} can't be sent to {root}: {error.strerror or error}",
+        allowed="a bucket that is there, and credentials that may read, list, write and remove there",
+        next_step="look whether the bucket is there, and run the command again: what was sent is gone on with",
     )
 
 

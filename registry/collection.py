@@ -164,8 +164,10 @@ def collect(
     Raises:
         AuditBroken: A manifest was changed.
         RegistryPathError: A lease can't be read.
+        WrongBlobs: What lies where the blobs are isn't this registry's.
         RegistryBusy: The write lock was held for too long; what was removed until then is audited.
     """
+    blobs.owner.require_owned()
     done = Collection(dry_run=dry_run)
     marker = _Marker()
     stored = dict(blobs.stored())  # before the marks: a blob that comes later isn't looked at
@@ -222,6 +224,7 @@ class _Sweep:
 
     def batch(self, waiting: deque[str], marks: _Marks, done: Collection) -> list[str]:
         """Remove for a while; what was looked at is taken off the queue. The caller holds the write lock."""
+        self.blobs.owner.require_owned()
         removed: list[str] = []
         end = time.monotonic() + HOLD_SECONDS
         while waiting and len(removed) < BATCH and time.monotonic() < end:

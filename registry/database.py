@@ -37,13 +37,16 @@ IDLE_TIMEOUT_SECONDS = 300
 _WRITE_LOCK = int.from_bytes(b"tunewrgt")
 
 
-def open_engine(folder: Path, *, create: bool, database: str | None = None) -> Engine:
+def open_engine(
+    folder: Path, *, create: bool, database: str | None = None, making: Callable[[], object] = lambda: None
+) -> Engine:
     """Open a registry's database, making or migrating it where needed.
 
     Args:
         folder: The registry's folder.
         create: Make the folder and the database's tables if they aren't there.
         database: As in `registry.binding.find_binding`.
+        making: Called before a registry is made, by one process at a time; nothing is made if it raises.
 
     Raises:
         RegistryNotFound: Nothing there, and `create` is False.
@@ -58,8 +61,8 @@ def open_engine(folder: Path, *, create: bool, database: str | None = None) -> E
         raise no_registry(folder, binding)
     _make_writable(folder)
     if binding is None:
-        return _open_sqlite(folder)
-    return _open_postgres(folder, binding, database)
+        return _open_sqlite(folder, making)
+    return _open_postgres(folder, binding, database, making)
 
 
 def _make_writable(folder: Path) -> None:
@@ -76,7 +79,7 @@ def _make_writable(folder: Path) -> None:
         ) from error
 
 
-def _open_sqlite(folder: Path) -> Engine:
+def _open_sqlite(folder: Path, making: Callable[[], object]) -> Engine:
     path = folder / DATABASE
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
@@ -88,6 +91,8 @@ def _open_sqlite(folder: Path) -> Engine:
     try:
         if _revision(path) != SCHEMA_REVISION:
             with _one_migration(folder):
+                if _revision(path) is None:
+                    making()
                 _migrate(engine, f"the registry at {folder}", os.urandom(16).hex())
     except (OperationalError, sqlite3.DatabaseError) as error:
         engine.dispose()
@@ -139,7 +144,7 @@ def _revision(path: Path) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _open_postgres(folder: Path, binding: Binding, database: str | None) -> Engine:
+def _open_postgres(folder: Path, binding: Binding, database: str | None, making: Callable[[], object]) -> Engine:
     from registry import postgres
 
     address = binding.address
@@ -169,6 +174,8 @@ def _open_postgres(folder: Path, binding: Binding, database: str | None) -> Engi
             if not binding.made:
                 if state.registry is not None and state.registry != binding.registry:
                     raise postgres.other(binding, state.registry)
+                if state.registry is None:
+                    making()
                 write_binding(folder, binding)
             _migrate(engine, address.url, binding.registry, binding, commit_comes)
         except BaseException as error:

@@ -12,6 +12,7 @@ RegistryError (exit 1)
 │   ├── MlflowMissing         MLflow isn't installed
 │   ├── S3Missing             s3fs isn't installed
 │   ├── BlobsUnreachable      where the blobs are can't be reached, or refuses
+│   ├── WrongBlobs            what lies where the contents are to be is another registry's
 │   ├── WrongDatabase         the database isn't the one that the folder belongs to, or holds something else
 │   ├── DatabaseUnreachable   the database server can't be reached, lets nobody in, or went away
 │   ├── DatabaseRefused       the database server refuses to do it: rights, room, read-only
@@ -77,7 +78,7 @@ __all__ = [
     "RegistryInputError", "RegistryNotFound", "RegistryPathError", "ReportInvalid", "RequestInvalid",
     "RoleInsufficient", "RollbackRefused", "S3Missing", "SchemaUnsupported", "ServerUnavailable", "SignatureRefused",
     "TokenInvalid", "TokenNotFound", "UploadConflict", "VersionDeprecated", "VersionHeld", "VersionNotFound",
-    "VersionRetired", "WebhookNotFound", "WebhookRefused", "WrongDatabase",
+    "VersionRetired", "WebhookNotFound", "WebhookRefused", "WrongBlobs", "WrongDatabase",
 ]  # fmt: skip
 
 
@@ -148,6 +149,10 @@ class S3Missing(RegistryInputError):
 
 class BlobsUnreachable(RegistryInputError):
     """Where the blobs are can't be reached, or refuses."""
+
+
+class WrongBlobs(RegistryInputError):
+    """What lies where the contents are to be is another registry's."""
 
 
 class WrongDatabase(RegistryInputError):

@@ -3,7 +3,7 @@
 <registry>/registry.db                     versions, aliases, evaluations, runs, audit, outbox (SQLite)
 <registry>/database.json                   or: which PostgreSQL database has them, and this registry's id in it
 <registry>/blobs/sha256/ab/abcdef...       file contents, each named by its sha256
-<registry>/blobs.json                      or: where in S3 they are
+<registry>/blobs.json                      or: where in S3 they are, beside this registry's id (registry.json)
 <registry>/checkouts/<version digest>/...  verified folders of a version's files, made on demand
 <registry>/signatures/<version digest>/... envelopes by key id, kept as they were written
 <registry>/writers.lock                    the line of SQLite's writers: locks on an empty file

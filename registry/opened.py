@@ -11,7 +11,7 @@ from typing import Self
 
 from sqlalchemy import Engine
 
-from registry.blob_place import open_blobs
+from registry.blob_place import open_blobs, settle_blobs
 from registry.database import open_engine
 from registry.entities import Version
 from registry.errors import BlobCorrupted
@@ -27,10 +27,14 @@ class Opened:
 
     def __init__(self, folder: Path, engine: Engine, database: str | None = None, blobs: str | None = None) -> None:
         self.folder = folder
-        self.blobs = open_blobs(folder, blobs)
-        self.leases = Leases(folder / LEASES)
         self._engine = engine
         self._lookup = Lookup(folder, database)
+        try:
+            self.blobs = open_blobs(folder, self._identity, blobs)
+        except BaseException:
+            self._lookup.close()
+            raise
+        self.leases = Leases(folder / LEASES)
 
     @classmethod
     def open(
@@ -44,8 +48,9 @@ class Opened:
             database: A PostgreSQL database by its URL, without a password, for a folder that is new; or another
                 address of the one that the folder remembers. By default $TUNEWRIGHT_REGISTRY_DATABASE (which may have
                 a password), what the folder remembers, or SQLite in the folder.
-            blobs: Where in S3 the contents of a registry that has none yet are to be: `s3://BUCKET/PREFIX`. By default
-                $TUNEWRIGHT_REGISTRY_BLOBS, what the folder remembers, or the folder. Credentials are AWS's own.
+            blobs: Where in S3 the contents of a registry that this makes are to be: `s3://BUCKET/PREFIX`. By default
+                $TUNEWRIGHT_REGISTRY_BLOBS, or the folder. One that is there may only be given its own address, which
+                its folder remembers. Credentials are AWS's own.
 
         Raises:
             RegistryNotFound: Nothing there, and `create` is False.
@@ -53,10 +58,32 @@ class Opened:
             SchemaUnsupported: A newer release wrote it.
             WrongDatabase: The database isn't the one that the folder belongs to, or holds something else.
             DatabaseAddressInvalid, DatabaseUnreachable, DatabaseRefused, DriverMissing: The database can't be used.
-            BlobsUnreachable, S3Missing: A new address of blobs can't be used.
+            BlobsUnreachable, S3Missing: The address of blobs can't be used; nothing was made.
+            WrongBlobs: Another registry's contents are there.
         """
         folder = Path(folder).absolute()
-        return cls(folder, open_engine(folder, create=create, database=database), database, blobs)
+        is_new = False
+
+        def settle() -> None:
+            nonlocal is_new
+            settle_blobs(folder, blobs)
+            is_new = True
+
+        engine = open_engine(folder, create=create, database=database, making=settle)
+        opened = None
+        try:
+            opened = cls(folder, engine, database, blobs)
+            if is_new:
+                opened.blobs.owner.claim()
+        except BaseException:
+            engine.dispose()
+            if opened is not None:
+                opened.close()
+            raise
+        return opened
+
+    def _identity(self) -> str:
+        return str(self._lookup.query("SELECT registry FROM identity", ())[0][0])
 
     def close(self) -> None:
         """Close this thread's connections (and other threads' to PostgreSQL); it can't be used afterwards."""

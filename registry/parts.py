@@ -6,12 +6,11 @@ there when a writer is cut off is gone on with, and the digest judges the whole 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -35,9 +34,9 @@ def held(path: Path) -> Iterator[IO[bytes]]:
         stream = path.open("ab")
     except OSError as error:
         raise unwritable(path, error) from error
-    with stream:
+    with stream, ExitStack() as stack:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(_locked(stream, path))
         except OSError as error:
             there = stream.seek(0, os.SEEK_END)
             raise UploadConflict(
@@ -48,6 +47,20 @@ def held(path: Path) -> Iterator[IO[bytes]]:
         if not path.exists() or path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
             raise UploadConflict("this content's upload was finished just now", next_step="ask whether it is there")
         yield stream
+
+
+@contextmanager
+def _locked(stream: IO[bytes], path: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # Windows: it locks no file for appending alone, so one beside it stands for it
+        from filelock import FileLock
+
+        with FileLock(f"{path}.lock", timeout=0):  # its Timeout is an OSError, too
+            yield
+    else:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the stream is closed
+        yield
 
 
 def unwritable(path: Path, error: OSError) -> RegistryPathError:

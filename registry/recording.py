@@ -116,6 +116,7 @@ class Recording(Opened):
         existing = find_existing(self._lookup.query, name, manifest)
         if existing is None:
             find_parents(self._lookup.query, manifest)
+        self.blobs.owner.claim()
         with self.leases.hold(manifest.file_digests.values()):
             check_stored(self.blobs, manifest)
             if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +17,18 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from registry.errors import BlobsUnreachable, FileRefused, RegistryPathError, S3Missing
+from registry.errors import BlobCorrupted, BlobsUnreachable, FileRefused, RegistryPathError, S3Missing
 
-__all__ = ["S3Uploads", "changed_content", "check_s3_url", "open_s3", "reaching"]
+__all__ = ["ReachedStream", "S3Uploads", "changed_content", "check_s3_url", "is_upload_lost", "open_s3", "reaching"]
 
 # S3 takes 10,000 parts at most, and none but the last under 5 MiB.
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000
 # What one read asks for; fsspec's own 50 MiB would be held in memory for each file that is read.
 READ_BYTES = 8 << 20
+# A collection, and whoever registers, ask under the registry's write lock, for which others wait 30 s: what doesn't
+# answer is given up. Of both layers below: botocore's tries are of one request, s3fs's also of an answer cut off.
+CONNECT_SECONDS, ANSWER_SECONDS, TRIES = 5, 15, 2
 
 
 def check_s3_url(url: str) -> str:
@@ -58,7 +62,17 @@ def open_s3(url: str) -> tuple[Any, str]:
             next_step="install it with `pip install --constraint constraints.txt --editable '.[s3]'`",
         ) from error
     # no memory of listings: other processes store and remove, too
-    files = s3fs.S3FileSystem(use_listings_cache=False, default_block_size=READ_BYTES, skip_instance_cache=True)
+    files = s3fs.S3FileSystem(
+        use_listings_cache=False,
+        default_block_size=READ_BYTES,
+        skip_instance_cache=True,
+        config_kwargs={
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": ANSWER_SECONDS,
+            "retries": {"total_max_attempts": TRIES, "mode": "standard"},
+        },
+    )
+    files.retries = TRIES
     return files, url.removeprefix("s3://")
 
 
@@ -84,6 +98,65 @@ def reaching(root: str) -> Iterator[None]:
         ) from error
 
 
+class ReachedStream(io.BufferedIOBase):
+    """A stored object that is read here and there, with the registry's errors.
+
+    Args:
+        stream: s3fs's own.
+        root: Bucket and prefix, for the error.
+    """
+
+    def __init__(self, stream: Any, root: str) -> None:
+        self._stream = stream
+        self._root = root
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that any place in it can be read."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, and return it."""
+        return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the place."""
+        return int(self._stream.tell())
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return so many bytes, or all that are left.
+
+        Raises:
+            BlobsUnreachable: S3 doesn't answer, or refuses.
+            BlobCorrupted: The object went away meanwhile.
+        """
+        try:
+            with reaching(self._root):
+                return bytes(self._stream.read(-1 if size is None else size))
+        except FileNotFoundError as error:
+            raise BlobCorrupted(
+                f"a blob under {self._root} went away while it was read", next_step="run the command again"
+            ) from error
+
+    def close(self) -> None:
+        """Let it go."""
+        self._stream.close()
+        super().close()
+
+
+def is_upload_lost(error: BaseException | None) -> bool:
+    """Say whether S3 refused since an upload is gone, or a part of it isn't what it was: others write there, too."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return response.get("Error", {}).get("Code") in ("NoSuchUpload", "InvalidPart")
+        error = error.__cause__
+    return False
+
+
 @dataclass(frozen=True)
 class S3Uploads:
     """Uploads into one filesystem's keys.
@@ -96,7 +169,16 @@ class S3Uploads:
     files: Any
     root: str
 
-    def send(self, path: str, source: IO[bytes], sha256: str, size: int, tell: Callable[[int], object]) -> None:
+    def send(
+        self,
+        path: str,
+        source: IO[bytes],
+        sha256: str,
+        size: int,
+        tell: Callable[[int], object],
+        *,
+        anew: bool = False,
+    ) -> None:
         """Send a content to its key, going on with an upload of it that was cut off.
 
         Args:
@@ -105,9 +187,11 @@ class S3Uploads:
             sha256: The hex digest that it must have.
             size: The length in bytes that it must have.
             tell: Told how many bytes are there.
+            anew: Begin an upload of its own, whatever is there.
 
         Raises:
-            FileRefused: The content has another digest or length; nothing of it is kept.
+            FileRefused: The content has another digest or length; an upload that was begun for it is taken back. One
+                that was found stays: another may be sending the good content with it.
             OSError: S3 refuses.
         """
         bucket, _, key = path.partition("/")
@@ -118,8 +202,9 @@ class S3Uploads:
             tell(size)
             return
         part_bytes = max(PART_BYTES, math.ceil(size / MOST_PARTS))
-        upload = self._unfinished(bucket, key)
-        held = {} if upload is None else self._parts(bucket, key, upload)
+        upload = None if anew else self._unfinished(bucket, key)
+        held = {} if upload is None else self._held(bucket, key, upload)
+        is_own = upload is None
         if upload is None:
             upload = str(self.files.call_s3("create_multipart_upload", Bucket=bucket, Key=key)["UploadId"])
         named = {"Bucket": bucket, "Key": key, "UploadId": upload}
@@ -138,7 +223,9 @@ class S3Uploads:
         try:
             _check(sha256, size, hasher.hexdigest(), done)
         except FileRefused:
-            self.files.call_s3("abort_multipart_upload", **named)
+            if is_own:
+                with contextlib.suppress(FileNotFoundError):
+                    self.files.call_s3("abort_multipart_upload", **named)
             raise
         self.files.call_s3("complete_multipart_upload", MultipartUpload={"Parts": parts}, **named)
 
@@ -147,10 +234,12 @@ class S3Uploads:
         bucket, _, prefix = self.root.partition("/")
         removed = 0
         for upload in self._uploads(bucket, f"{prefix}/sha256/".lstrip("/")):
-            if time.time() - upload["Initiated"].timestamp() > older_than_seconds:
-                with contextlib.suppress(FileNotFoundError):  # completed meanwhile, or another sweep was faster
-                    named = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
-                    self.files.call_s3("abort_multipart_upload", Bucket=bucket, **named)
+            named = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+            oldest = time.time() - older_than_seconds
+            # completed meanwhile, or another sweep was faster; and who can't see the parts can't tell
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                if upload["Initiated"].timestamp() < oldest and self._newest_part(named) < oldest:
+                    self.files.call_s3("abort_multipart_upload", **named)
                     removed += 1
         return removed
 
@@ -169,19 +258,27 @@ class S3Uploads:
             yield from page.get("Uploads", ())
             if not page.get("IsTruncated"):
                 return
-            marks = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+            marks = {"KeyMarker": page["NextKeyMarker"]}
+            if page.get("NextUploadIdMarker"):
+                marks["UploadIdMarker"] = page["NextUploadIdMarker"]
 
-    def _parts(self, bucket: str, key: str, upload: str) -> dict[int, str]:
+    def _held(self, bucket: str, key: str, upload: str) -> dict[int, str]:
         found: dict[int, str] = {}
+        with contextlib.suppress(PermissionError):
+            for part in self._parts({"Bucket": bucket, "Key": key, "UploadId": upload}):
+                found[int(part["PartNumber"])] = str(part["ETag"])
+        return found
+
+    def _newest_part(self, named: dict[str, Any]) -> float:
+        return max((float(part["LastModified"].timestamp()) for part in self._parts(named)), default=0.0)
+
+    def _parts(self, named: dict[str, Any]) -> Iterator[dict[str, Any]]:
         marks: dict[str, int] = {}
         while True:
-            try:
-                page = self.files.call_s3("list_parts", Bucket=bucket, Key=key, UploadId=upload, **marks)
-            except PermissionError:
-                return found
-            found.update({int(part["PartNumber"]): str(part["ETag"]) for part in page.get("Parts", ())})
+            page = self.files.call_s3("list_parts", **named, **marks)
+            yield from page.get("Parts", ())
             if not page.get("IsTruncated"):
-                return found
+                return
             marks = {"PartNumberMarker": int(page["NextPartNumberMarker"])}
 
 

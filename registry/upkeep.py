@@ -112,6 +112,7 @@ class Upkeep(Opened):
         Raises:
             AuditBroken: A manifest was changed from outside, so that what it needs can't be told.
             RegistryPathError: A lease can't be read.
+            WrongBlobs: Where its contents are to be in S3 is another registry's; nothing is removed.
             RegistryBusy: The write lock was held for too long.
         """
         check_text("actor", actor, 128)

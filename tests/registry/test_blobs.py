@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,8 +15,9 @@ import pytest
 
 from registry.blobs import BlobStore
 from registry.checkout import check_out
-from registry.errors import BlobCorrupted, FileRefused, RegistryPathError
+from registry.errors import BlobCorrupted, FileRefused, RegistryPathError, UploadConflict
 from registry.manifest import FileEntry, Manifest
+from registry.parts import held
 
 CONTENT = b"some weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -155,3 +158,21 @@ def test_no_flipped_bit_is_loaded(tmp_path: Path, length: int, bits: int | None)
             stream.write(content[bit // 8 : bit // 8 + 1])
     assert [one.name for one in tmp_path.iterdir()] == ["blobs"]
     assert (check_out(blobs, manifest, tmp_path / "out") / "config.json").read_bytes() == content
+
+
+def test_where_there_is_no_fcntl_the_store_is_imported_and_a_part_has_one_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = "import sys; sys.modules['fcntl'] = None; import registry.store, registry.http.uploads"
+    done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with held(tmp_path / "a.part") as part:
+        part.write(b"x")
+        with pytest.raises(UploadConflict, match="somebody else"), held(tmp_path / "a.part"):
+            pass
+    with held(tmp_path / "a.part") as part:
+        assert part.tell() == 1
+    blobs = BlobStore(tmp_path / "blobs")
+    assert blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+    assert blobs.read(DIGEST) == len(CONTENT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +18,18 @@ from registry import s3
 from registry.blob_place import VARIABLE
 from registry.blobs import BlobStore
 from registry.entities import Version
-from registry.errors import BlobCorrupted, BlobsUnreachable, FileRefused, RegistryPathError
+from registry.errors import (
+    BlobCorrupted,
+    BlobsUnreachable,
+    FileRefused,
+    RegistryNotFound,
+    RegistryPathError,
+    WrongBlobs,
+)
 from registry.layout import BLOBS_PLACE
 from registry.manifest import Manifest, describe_files
 from registry.s3 import check_s3_url
+from registry.s3_owner import OWNER, owner_document
 from registry.store import Registry
 
 pytestmark = pytest.mark.integration
@@ -71,7 +80,7 @@ def registry(url: str, tmp_path: Path) -> Iterator[Registry]:
 
 
 def objects(blobs: BlobStore) -> list[str]:
-    return [str(path) for path in blobs._files.find(blobs._root)]
+    return [str(path) for path in blobs._files.find(f"{blobs._root}/sha256")]
 
 
 class Breaking(io.BytesIO):
@@ -263,6 +272,8 @@ def test_addresses_and_what_cannot_be_reached(
     with pytest.raises(BlobsUnreachable, match="no bucket"):
         Registry.open(tmp_path / "a", blobs="s3://no-such-bucket-here/x")
     assert not (tmp_path / "a" / BLOBS_PLACE).exists()
+    with pytest.raises(RegistryNotFound):
+        Registry.open(tmp_path / "a", create=False)
     monkeypatch.setenv(VARIABLE, url)
     Registry.open(tmp_path / "b").close()
     assert json.loads((tmp_path / "b" / BLOBS_PLACE).read_text()) == {"url": url}
@@ -274,6 +285,10 @@ def test_addresses_and_what_cannot_be_reached(
         local.register("m", Manifest(kind="base", files=describe_files(files), base_fingerprint="a" * 64), files)
     with pytest.raises(RegistryPathError, match="contents of the registry"):
         Registry.open(tmp_path / "c", blobs=url)
+    with Registry.open(tmp_path / "d"):  # it has no contents yet, and whoever has it open stores them in the folder
+        with pytest.raises(RegistryPathError, match="decided when it is made"):
+            Registry.open(tmp_path / "d", blobs=f"{url}/d")
+        assert not (tmp_path / "d" / BLOBS_PLACE).exists()
     (tmp_path / "b" / BLOBS_PLACE).write_text("{}")
     with pytest.raises(RegistryPathError, match=BLOBS_PLACE):
         Registry.open(tmp_path / "b")
@@ -286,6 +301,196 @@ def test_addresses_and_what_cannot_be_reached(
         with pytest.raises(BlobsUnreachable) as unreachable:
             act()
         assert "secret-of-ann" not in str(unreachable.value)
+
+
+def test_a_prefix_is_one_registrys(
+    url: str, registry: Registry, add_adapter: Callable[..., Version], tmp_path: Path, blobs: BlobStore
+) -> None:
+    one = add_adapter("one")
+    with pytest.raises(WrongBlobs, match="another registry's") as caught:
+        Registry.open(tmp_path / "second", blobs=url)
+    assert "choose another prefix" in str(caught.value)
+    with pytest.raises(RegistryNotFound):
+        Registry.open(tmp_path / "second", create=False)
+    theirs = Manifest(kind="base", files=one.manifest.files, base_fingerprint="a" * 64)
+    with Registry.open(tmp_path / "second") as local:
+        local.register("m", theirs, _files_of(registry, one, tmp_path / "out"))
+    (tmp_path / "second" / BLOBS_PLACE).write_text(json.dumps({"url": url}))
+    held = objects(blobs)
+    with Registry.open(tmp_path / "second") as second:
+        for act in (
+            lambda: second.collect(grace_seconds=0),
+            lambda: second.collect(grace_seconds=0, dry_run=True),
+            lambda: second.register("m", theirs, _files_of(registry, one, tmp_path / "again")),
+            lambda: second.register_stored("m", theirs),
+        ):
+            with pytest.raises(WrongBlobs, match="another registry's"):
+                act()
+    assert objects(blobs) == held
+    assert registry.verify().intact
+    assert registry.collect(grace_seconds=0).blobs == 0
+
+
+def _files_of(registry: Registry, version: Version, folder: Path) -> dict[str, Path]:
+    registry.checkout(version.digest, folder)
+    return {path: folder / path for path in version.manifest.files}
+
+
+def test_of_two_that_claim_a_prefix_at_once_one_has_it(blobs: BlobStore, url: str) -> None:
+    one, other = BlobStore(url, lambda: "one"), BlobStore(url, lambda: "other")
+    real = one._files.call_s3
+
+    def meanwhile(method: str, *rest: Any, **named: Any) -> Any:
+        if method == "put_object":  # one has seen that nothing is there
+            other.owner.claim()
+        return real(method, *rest, **named)
+
+    one._files.call_s3 = meanwhile
+    with pytest.raises(WrongBlobs, match="other"):
+        one.owner.claim()
+    other.owner.require_owned()
+
+
+def test_contents_of_nobody_are_refused_and_say_how_they_are_taken(
+    url: str, registry: Registry, add_adapter: Callable[..., Version], tmp_path: Path, blobs: BlobStore
+) -> None:
+    add_adapter("one")
+    registry.retire("text2sql:v1", **WHO)
+    identity = f"{blobs._root}/{OWNER}"
+    document = blobs._files.cat_file(identity)
+    blobs._files.rm_file(identity)
+    with pytest.raises(WrongBlobs, match=r"no registry\.json"):
+        Registry.open(tmp_path / "second", blobs=url)
+    with Registry.open(registry.folder) as again, pytest.raises(WrongBlobs) as caught:
+        again.collect(grace_seconds=0)
+    assert document.decode() in str(caught.value)
+    with Registry.open(registry.folder) as again, pytest.raises(WrongBlobs):
+        again.blobs.put(io.BytesIO(SMALL), digest(SMALL), len(SMALL))
+    for damaged in (b"", b"[]", b'{"registry": null}'):
+        blobs._files.pipe_file(identity, damaged)
+        with pytest.raises(WrongBlobs):
+            registry.collect(grace_seconds=0)
+    blobs._files.pipe_file(identity, document)
+    assert registry.collect(grace_seconds=0).blobs == 1
+
+
+def test_a_collection_looks_again_before_it_removes(
+    registry: Registry, add_adapter: Callable[..., Version], blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_adapter("one")
+    registry.retire("text2sql:v1", **WHO)
+    held = objects(blobs)
+    real = registry.blobs.stored
+
+    def meanwhile() -> Iterator[tuple[str, int]]:
+        blobs._files.pipe_file(f"{blobs._root}/{OWNER}", owner_document("another").encode())
+        return real()
+
+    monkeypatch.setattr(registry.blobs, "stored", meanwhile)
+    with pytest.raises(WrongBlobs):
+        registry.collect(grace_seconds=0)
+    assert objects(blobs) == held
+
+
+def test_a_file_that_changed_takes_no_upload_of_another_with_it(blobs: BlobStore) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        blobs.put(Breaking(LARGE, 10 << 20), digest(LARGE), len(LARGE))
+    with pytest.raises(FileRefused):
+        blobs.put(io.BytesIO(LARGE[:-1] + b"!"), digest(LARGE), len(LARGE))
+    bucket, _, key = blobs.path(digest(LARGE)).partition("/")
+    assert blobs._uploads is not None
+    assert blobs._uploads._unfinished(bucket, key) is not None
+    assert blobs.put(io.BytesIO(LARGE), digest(LARGE), len(LARGE))
+    assert blobs.read(digest(LARGE)) == len(LARGE)
+
+
+@pytest.mark.parametrize("harm", ["given up", "other bytes"])
+def test_an_upload_that_others_spoilt_is_begun_anew(url: str, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, exceptions = pytest.importorskip("moto.s3.models"), pytest.importorskip("moto.s3.exceptions")
+    real = models.S3Backend.upload_part
+
+    def as_s3_does(self: Any, bucket_name: str, multipart_id: str, *rest: Any, **named: Any) -> Any:
+        if multipart_id not in self.get_bucket(bucket_name).multiparts:  # this server answers 500
+            raise exceptions.NoSuchUpload(upload_id=multipart_id)
+        return real(self, bucket_name, multipart_id, *rest, **named)
+
+    monkeypatch.setattr(models.S3Backend, "upload_part", as_s3_does)
+    one, other = BlobStore(url), BlobStore(url)
+    bucket, _, key = one.path(digest(LARGE)).partition("/")
+    done = []
+
+    class Meanwhile(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() == 10 << 20 and not done:
+                done.append(harm)
+                assert other._uploads is not None
+                named = {"Bucket": bucket, "Key": key, "UploadId": other._uploads._unfinished(bucket, key)}
+                if harm == "given up":
+                    other._files.call_s3("abort_multipart_upload", **named)
+                else:
+                    other._files.call_s3("upload_part", Body=b"?" * (5 << 20), PartNumber=1, **named)
+            return super().read(size)
+
+    assert one.put(Meanwhile(LARGE), digest(LARGE), len(LARGE))
+    assert done == [harm]
+    assert one.read(digest(LARGE)) == len(LARGE)
+
+
+def test_a_bucket_that_is_gone_is_said_to_be(blobs: BlobStore, url: str) -> None:
+    blobs._files.call_s3("delete_bucket", Bucket=url.split("/")[2])
+    with pytest.raises(BlobsUnreachable, match="bucket") as caught:
+        blobs.put(io.BytesIO(LARGE), digest(LARGE), len(LARGE))
+    assert "free space" not in str(caught.value)
+
+
+def test_an_upload_is_as_old_as_its_newest_part(blobs: BlobStore) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        blobs.put(Breaking(LARGE, 5 << 20), digest(LARGE), len(LARGE))
+    assert blobs.sweep_incoming(older_than_seconds=60) == 0
+    assert blobs.sweep_incoming(older_than_seconds=-1) == 1
+
+
+def test_what_is_opened_says_that_its_server_went_away(
+    url: str, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs.put(io.BytesIO(LARGE), digest(LARGE), len(LARGE))
+    moto = pytest.importorskip("moto.server")
+    another = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)  # with the same buckets
+    another.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://{}:{}".format(*another.get_host_and_port()))
+    with BlobStore(url).open(digest(LARGE)) as stream:
+        assert stream.read(4) == LARGE[:4]
+        assert stream.seek(10 << 20) == stream.tell() == 10 << 20
+        another.stop()
+        with pytest.raises(BlobsUnreachable):
+            stream.read()
+    with blobs.open(digest(LARGE)) as stream:
+        assert stream.read() == LARGE
+    with blobs.open(digest(LARGE)) as stream:
+        blobs.remove(digest(LARGE))
+        with pytest.raises(BlobCorrupted):
+            stream.read()
+
+
+def test_a_server_that_does_not_answer_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(s3, "ANSWER_SECONDS", 0.2, raising=False)
+        begun = time.monotonic()
+        with pytest.raises(BlobsUnreachable):
+            BlobStore(url).size("a" * 64)
+        assert time.monotonic() - begun < 15
+
+
+def test_a_list_of_uploads_without_an_id_to_go_on_at_is_read_on() -> None:
+    class Files:
+        def call_s3(self, _: str, **named: Any) -> dict[str, Any]:
+            if "KeyMarker" not in named:
+                return {"Uploads": [{"Key": "a"}], "IsTruncated": True, "NextKeyMarker": "a"}
+            return {"Uploads": [{"Key": "b"}]}
+
+    found = s3.S3Uploads(Files(), "bucket/p")._uploads("bucket", "p")
+    assert [upload["Key"] for upload in found] == ["a", "b"]
 
 
 def test_parts_are_few_enough_for_any_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import create_engine
@@ -156,18 +158,95 @@ def test_child_that_was_forked_in_a_turn_does_not_keep_it(path: Path) -> None:
         os.waitpid(child, 0)
 
 
-@pytest.mark.parametrize("lacks", ["locks of this kind", "room for the file"])
+@pytest.mark.parametrize("lacks", ["locks of this kind", "room for the file", "Linux's struct flock"])
 def test_where_no_place_can_be_had_the_database_alone_decides(
     path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
     if lacks == "room for the file":
         path.mkdir()
-    else:
+    elif lacks == "locks of this kind":
         monkeypatch.delattr(fcntl, "F_OFD_GETLK")
-    opened = len(list(Path("/proc/self/fd").iterdir()))
+    else:
+        monkeypatch.setattr(turns, "sys", SimpleNamespace(platform="darwin"))
+    opened = _open_files()
     with Turns(path).turn(SOON):
+        if lacks == "Linux's struct flock":
+            assert not path.exists(), "a lock was asked for in a form that this system may read otherwise"
+    assert _open_files() == opened
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("at", ["joining", "waiting", "leaving", "closing"])
+def test_an_error_in_the_line_does_not_end_the_act(path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    asked = {"joining": (fcntl.F_OFD_SETLK, 1), "waiting": (fcntl.F_OFD_GETLK, 3), "leaving": (fcntl.F_OFD_SETLK, 2)}
+    calls: list[int] = []
+    real, close = fcntl.fcntl, os.close
+
+    def refuse(descriptor: int, command: int, lock: bytes) -> bytes:
+        calls.append(command)
+        if at != "closing" and (command, calls.count(command)) == asked[at]:
+            raise OSError(errno.ENOLCK, "No locks available")
+        return real(descriptor, command, lock)
+
+    def refuse_to_close(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    done = []
+    with Turns(path).turn(SOON):  # somebody is ahead for whoever waits
+        opened = _open_files()
+        monkeypatch.setattr(turns, "STALLED_SECONDS", 0.1)
+        monkeypatch.setattr(fcntl, "fcntl", refuse)
+        if at == "closing":
+            monkeypatch.setattr(turns.os, "close", refuse_to_close)
+        with Turns(path).turn(SOON):
+            done.append(at)
+        monkeypatch.undo()
+        assert _open_files() == opened
+        assert _length(path) == 1
+    assert done == [at]
+
+
+@pytest.mark.parametrize(("why", "soon"), [(errno.EACCES, SOON), (errno.EAGAIN, 0.2)])
+def test_a_place_that_is_refused_again_and_again_is_not_asked_for_without_an_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch, why: int, soon: float
+) -> None:
+    real = fcntl.fcntl
+    last = time.monotonic() + SOON / 2
+
+    def refuse(descriptor: int, command: int, lock: bytes) -> bytes:
+        assert time.monotonic() < last, "it spins"
+        if command == fcntl.F_OFD_SETLK and lock[:2] != turns._lock(fcntl.F_UNLCK, 0, 1)[:2]:
+            raise OSError(why, os.strerror(why))
+        return real(descriptor, command, lock)
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    with Turns(path).turn(soon):
         pass
-    assert len(list(Path("/proc/self/fd").iterdir())) == opened
+
+
+@pytest.mark.parametrize("at", ["opened", "joined"])
+def test_an_interrupt_between_a_place_and_its_turn_leaves_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    real = fcntl.fcntl
+
+    def interrupt(descriptor: int, command: int, lock: bytes) -> bytes:
+        answer = real(descriptor, command, lock)
+        if command == (fcntl.F_OFD_SETLK if at == "joined" else fcntl.F_OFD_GETLK):
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        return answer
+
+    opened = _open_files()
+    monkeypatch.setattr(fcntl, "fcntl", interrupt)
+    with pytest.raises(KeyboardInterrupt), Turns(path).turn(SOON):
+        pass
+    assert _open_files() == opened
+    assert _length(path) == 0
 
 
 def test_writer_goes_in_turn_and_a_reader_does_not_wait(tmp_path: Path) -> None:
