@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.memory.block_probe import BlockRate, StepSpeed, measure_step_speed
-from components.memory.duration import ASSUMED_UTILISATION, assumed_duration, measured_duration
+from components.memory.duration import ASSUMED_UTILISATION, BESIDE_BLOCKS, assumed_duration, measured_duration
 from components.memory.fake_model import read_config
 from components.memory.gpus import find_gpu
 from components.memory.prices import with_price
@@ -36,7 +36,13 @@ def test_what_was_measured_adds_up_at_the_measured_length() -> None:
     rate = BlockRate(1, 10, seconds=2.0, forward_seconds=1.0, flops=200, spread=0.1)
     found = predicted(Workload((10, 10, 10), (1, 2, 3), (10,), 2), (rate,))
     assert found.parts == pytest.approx(
-        {"blocks": 4 * 3 * 2.0, "output layer and loss": 6 * 0.5, "optimizer": 100 * 0.01 * 2, "dev loss": 2 * 4 * 1.0}
+        {
+            "blocks": 4 * 3 * 2.0,
+            "beside the blocks": BESIDE_BLOCKS * 4 * 3 * 2.0,
+            "output layer and loss": 6 * 0.5,
+            "optimizer": 100 * 0.01 * 2,
+            "dev loss": 2 * 4 * 1.0,
+        }
     )
     assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert (found.steps, found.tokens, found.flops) == (2, 30, 4 * 3 * 200)
