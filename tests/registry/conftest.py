@@ -14,7 +14,7 @@ import struct
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -322,11 +322,13 @@ def run_and_die() -> Callable[..., bool]:
     return _run_and_die
 
 
-def _run_and_die(act: Callable[[], object], folder: Path, deadly: int, *, statements: bool = True) -> bool:
+def _run_and_die(
+    act: Callable[[], object], folder: Path, deadly: int, *, statements: bool = True, writes: bool = False
+) -> bool:
     """Fork, do the act, and die at the deadly-th step. Returns whether the child died before its end.
 
     The child counts what it does through Python's audit hooks and SQLAlchemy's events; without `statements` it counts
-    what it does to files, and commits.
+    what it does to files, and commits. With `writes` each piece written to a file and each flush is a step, too.
     """
     child = os.fork()
     if child == 0:
@@ -353,8 +355,11 @@ def _run_and_die(act: Callable[[], object], folder: Path, deadly: int, *, statem
             event.listen(Engine, "after_cursor_execute", lambda *_: step())
         event.listen(Engine, "commit", lambda *_: step())
         sys.addaudithook(on_audit)
+        # the others are heard of by the hook
+        watched = _watch_writes(folder, lambda name: step() if name in ("write", "flush", "fsync") else None)
         try:
-            act()
+            with watched if writes else nullcontext():
+                act()
             os._exit(0)
         except BaseException:
             import traceback

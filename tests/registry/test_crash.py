@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from registry.blobs import BlobStore
 from registry.gate import Policy
+from registry.http.uploads import Uploads
 from registry.manifest import Manifest, describe_files
 from registry.store import Registry
 
@@ -111,3 +114,37 @@ def test_killed_at_any_step_of_a_promotion_leaves_all_of_it_or_nothing(
             break
     assert not died
     assert deadly > 10
+
+
+def test_killed_at_any_step_of_an_upload_the_next_one_goes_on(tmp_path: Path, run_and_die: RunAndDie) -> None:
+    content = b"some weights" * 100
+    digest = hashlib.sha256(content).hexdigest()
+    begun = 0
+    for deadly in range(1, 60):
+        folder = tmp_path / str(deadly)
+        blobs = BlobStore(folder / "blobs")
+        uploads = Uploads(folder / "uploads", blobs)
+
+        def act(blobs: BlobStore = blobs, uploads: Uploads = uploads) -> None:
+            there = uploads.offset(digest)
+            with uploads.appending(digest, there, len(content)) as stream:
+                for start in range(there, len(content), 500):
+                    stream.write(content[start : start + 500])
+                    stream.flush()
+                uploads.finish(stream, digest)
+
+        died = run_and_die(act, folder, deadly, writes=True)
+        there = uploads.offset(digest)
+        begun += 0 < there < len(content)
+        if (folder / "uploads").exists():
+            assert all(content.startswith(part.read_bytes()) for part in (folder / "uploads").iterdir())
+        stored = list((folder / "blobs").rglob(digest))
+        assert not stored or (blobs.read(digest) == len(content) and there == 0)
+        if not stored:
+            act()
+        assert blobs.read(digest) == len(content)
+        if not died:
+            break
+    assert not died
+    assert begun >= 2
+    assert deadly > 8
