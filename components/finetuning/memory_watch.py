@@ -28,6 +28,7 @@ class MemoryWatch:
         self.before_bytes = 0
         self.peak_bytes = 0
         self._stop = threading.Event()
+        self._looking = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> MemoryWatch:
@@ -39,7 +40,7 @@ class MemoryWatch:
 
         def watch() -> None:
             while not self._stop.wait(INTERVAL_SECONDS):
-                self.peak_bytes = max(self.peak_bytes, _resident_bytes())
+                self._look()
 
         self._thread = threading.Thread(target=watch, name="memory-watch", daemon=True)
         self._thread.start()
@@ -51,8 +52,12 @@ class MemoryWatch:
 
         if torch.cuda.is_available():
             return int(torch.cuda.max_memory_allocated())
-        self.peak_bytes = max(self.peak_bytes, _resident_bytes())
-        return self.peak_bytes
+        return self._look()
+
+    def _look(self) -> int:
+        with self._looking:  # both threads write the peak, and the smaller would win
+            self.peak_bytes = max(self.peak_bytes, _resident_bytes())
+            return self.peak_bytes
 
     def __exit__(self, *reason: Any) -> None:
         self._stop.set()

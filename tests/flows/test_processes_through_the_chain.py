@@ -68,7 +68,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.integration
 def test_sigterm_reaches_all_processes_and_the_chain_goes_on_with_them(project: Project, tmp_path: Path) -> None:
-    recipe = str(project())
+    recipe = str(project(finetune={"epochs": 12}))  # a few steps are over before the signal comes
     command = [sys.executable, "-W", "ignore", "-c", "from flows.cli import main; main()"]
     settings = [part for override in TWO for part in ("--set", override)]
     log = tmp_path / "log"

@@ -117,20 +117,20 @@ def test_a_run_ends_early_and_keeps_the_weights_of_the_smallest_dev_loss(
 ) -> None:
     result, folder, said = stopped
     losses = [entry["loss"] for entry in result.dev]
-    assert (result.steps, result.planned_steps, len(result.losses)) == (5, 12, 5)
-    assert result.kept_step == 1 + losses.index(min(losses)) == 3
+    assert (result.steps, result.planned_steps, len(result.losses)) == (4, 12, 4)
+    assert result.kept_step == 1 + losses.index(min(losses)) == 2
     assert result.ended.startswith(
-        "stopped early after step 5 of 12: 2 measurements brought nothing better than step 3 with dev"
+        "stopped early after step 4 of 12: 2 measurements brought nothing better than step 2 with dev"
     )
-    assert result.rows == 5 * 4
+    assert result.rows == 4 * 4
     # the two newest and the best
-    assert checkpoints(folder) == {"checkpoint-3", "checkpoint-4", "checkpoint-5"}
+    assert checkpoints(folder) == {"checkpoint-2", "checkpoint-3", "checkpoint-4"}
     model, tokenizer = load_model(base, adapter=result.weights), load_tokenizer(base)
     measure = dev_loss(model, tokenizer, dev_rows(), settings())
     assert measure is not None
     assert measure() == pytest.approx(min(losses), rel=1e-6)
-    assert sum("the best so far" in line for line in said) == 3
-    assert any(line.startswith("  the weights of step 3 of 12 are kept, the best of 5: dev loss 5.9") for line in said)
+    assert sum("the best so far" in line for line in said) == 2
+    assert any(line.startswith("  the weights of step 2 of 12 are kept, the best of 4: dev loss 5.9") for line in said)
 
 
 def test_the_last_weights_are_kept_where_the_recipe_says_so(base: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_run_killed_after_it_was_stopped_early_trains_no_further(
     assert not (tmp_path / "adapter").exists()
     result = run(base, tmp_path, progress=lambda _: pytest.fail("a step was trained"))
     assert decided(result) == decided(stopped[0])
-    assert result.resumed_from == 5
+    assert result.resumed_from == 4
     assert same(adapter(result), adapter(stopped[0]))
 
 
@@ -170,7 +170,7 @@ def killed_at(base: Path, folder: Path, step: int) -> None:
     run(base, folder, progress=lambda log: os.kill(os.getpid(), signal.SIGKILL) if log["step"] == step else None)
 
 
-@pytest.mark.parametrize("step", [3, 5])
+@pytest.mark.parametrize("step", [2, 4])
 def test_a_killed_run_stops_at_the_same_step_and_keeps_the_same_weights(
     base: Path, tmp_path: Path, stopped: tuple[FinetuneResult, Path, list[str]], step: int
 ) -> None:
@@ -190,15 +190,15 @@ def test_a_killed_run_stops_at_the_same_step_and_keeps_the_same_weights(
 
 def test_damaged_best_weights_fall_back_to_the_best_that_are_there(base: Path, tmp_path: Path) -> None:
     run(base, tmp_path)
-    (tmp_path / "checkpoint-3" / "weights.safetensors").write_bytes(b"")
+    (tmp_path / "checkpoint-2" / "weights.safetensors").write_bytes(b"")
     said: list[str] = []
     result = run(base, tmp_path, say=said.append)
     losses = {entry["step"]: entry["loss"] for entry in result.dev}
-    assert result.kept_step == min((4, 5), key=lambda step: losses[step])
-    assert result.steps == 5
+    assert result.kept_step == min((3, 4), key=lambda step: losses[step])
+    assert result.steps == 4
     (warning,) = [line for line in said if "warning" in line]
-    assert "of step 3, can't be kept: their checkpoint is damaged (weights.safetensors" in warning
-    assert "the best of 5 whose weights are there: " in result.kept_reason
+    assert "of step 2, can't be kept: their checkpoint is damaged (weights.safetensors" in warning
+    assert "the best of 4 whose weights are there: " in result.kept_reason
 
 
 def test_other_dev_rows_are_another_run_where_they_decide(base: Path, tmp_path: Path) -> None:
