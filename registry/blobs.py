@@ -18,16 +18,8 @@ from typing import IO, Any
 
 from registry.errors import BlobCorrupted, BlobsUnreachable, FileRefused, RegistryPathError, UploadConflict
 from registry.names import is_digest
-from registry.parts import PIECE_BYTES, fill, held
-from registry.s3 import (
-    ReachedStream,
-    S3Uploads,
-    changed_content,
-    check_s3_url,
-    is_upload_lost,
-    open_s3,
-    reaching,
-)
+from registry.parts import PIECE_BYTES, check_content, fill, held
+from registry.s3 import ReachedStream, S3Uploads, check_s3_url, is_upload_lost, no_bucket, open_s3, reaching
 from registry.s3_owner import Owner
 from registry.whole_file import flush_folder
 
@@ -68,12 +60,11 @@ class BlobStore:
             BlobsUnreachable: It isn't, or refuses.
         """
         if self._uploads is not None:
-            bucket = self._root.partition("/")[0]
             try:
                 with reaching(self._root):
-                    self._files.call_s3("head_bucket", Bucket=bucket)
+                    self._files.call_s3("head_bucket", Bucket=self._root.partition("/")[0])
             except FileNotFoundError as error:
-                raise BlobsUnreachable(f"there is no bucket {bucket!r}", next_step="make it first") from error
+                raise no_bucket(self._root) from error
 
     def path(self, sha256: str) -> str:
         """Return where a blob lies, inside the filesystem."""
@@ -136,15 +127,11 @@ class BlobStore:
         with contextlib.ExitStack() as stack:
             try:
                 part = stack.enter_context(held(incoming / f"{sha256}.part"))
-            except (
-                UploadConflict,
-                RegistryPathError,
-            ):  # somebody else is storing the same content, or was killed at it
+            except (UploadConflict, RegistryPathError):  # somebody else stores the same content, or was killed at it
                 part = stack.enter_context(held(incoming / f"{sha256}.{uuid.uuid4().hex}.part"))
             try:
                 found, length = fill(part, source, progress)
-                if (found, length) != (sha256, size):
-                    raise changed_content(found, length, sha256, size)
+                check_content(found, length, sha256, size)
                 Path(self.path(sha256)).parent.mkdir(parents=True, exist_ok=True)
                 self._place(part.name, sha256)
             except (FileRefused, OSError):
@@ -163,8 +150,7 @@ class BlobStore:
                     length += len(piece)
                     target.write(piece)
                     progress(length)
-            if (hasher.hexdigest(), length) != (sha256, size):
-                raise changed_content(hasher.hexdigest(), length, sha256, size)
+            check_content(hasher.hexdigest(), length, sha256, size)
             self._place(incoming, sha256)
         except BaseException:
             if self._files.exists(incoming):

@@ -14,9 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from registry.errors import RegistryPathError, UploadConflict
+from registry.errors import FileRefused, RegistryPathError, UploadConflict
 
-__all__ = ["PIECE_BYTES", "fill", "held", "sweep", "unwritable"]
+__all__ = ["PIECE_BYTES", "check_content", "fill", "held", "sweep", "unwritable"]
 
 PIECE_BYTES = 1 << 20
 
@@ -70,6 +70,26 @@ def unwritable(path: Path, error: OSError) -> RegistryPathError:
         allowed="a folder with room that this process may write",
         next_step="free space, then go on from what is there: ask a server for the offset, or run the command again",
     )
+
+
+def check_content(found: str, length: int, sha256: str, size: int) -> None:
+    """Refuse a content that isn't what its manifest says.
+
+    Args:
+        found: Its hex sha256.
+        length: Its length in bytes.
+        sha256: What the manifest says.
+        size: What the manifest says, in bytes.
+
+    Raises:
+        FileRefused: It has another digest or length.
+    """
+    if (found, length) != (sha256, size):
+        raise FileRefused(
+            f"a file has {length} bytes with sha256 {found}, its manifest says {size} with {sha256}",
+            allowed="files that don't change while they are registered",
+            next_step="make the manifest again and register again",
+        )
 
 
 def fill(part: IO[bytes], source: IO[bytes], tell: Callable[[int], object]) -> tuple[str, int]:

@@ -18,8 +18,9 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from registry.errors import BlobCorrupted, BlobsUnreachable, FileRefused, RegistryPathError, S3Missing
+from registry.parts import check_content
 
-__all__ = ["ReachedStream", "S3Uploads", "changed_content", "check_s3_url", "is_upload_lost", "open_s3", "reaching"]
+__all__ = ["ReachedStream", "S3Uploads", "check_s3_url", "is_upload_lost", "no_bucket", "open_s3", "reaching"]
 
 # S3 takes 10,000 parts at most, and none but the last under 5 MiB.
 PART_BYTES = 16 << 20
@@ -96,6 +97,11 @@ def reaching(root: str) -> Iterator[None]:
             allowed="a server that answers, and credentials that may read, list, write and remove there",
             next_step="look at AWS_ENDPOINT_URL_S3, the network and the credentials, and run the command again",
         ) from error
+
+
+def no_bucket(root: str) -> BlobsUnreachable:
+    """Return the error for a bucket that isn't there."""
+    return BlobsUnreachable(f"there is no bucket {root.partition('/')[0]!r}", next_step="make it first")
 
 
 class ReachedStream(io.BufferedIOBase):
@@ -197,7 +203,7 @@ class S3Uploads:
         bucket, _, key = path.partition("/")
         if size <= PART_BYTES:
             body = source.read(size + 1)
-            _check(sha256, size, hashlib.sha256(body).hexdigest(), len(body))
+            check_content(hashlib.sha256(body).hexdigest(), len(body), sha256, size)
             self.files.call_s3("put_object", Bucket=bucket, Key=key, Body=body)
             tell(size)
             return
@@ -221,7 +227,7 @@ class S3Uploads:
             done += len(piece)
             tell(done)
         try:
-            _check(sha256, size, hasher.hexdigest(), done)
+            check_content(hasher.hexdigest(), done, sha256, size)
         except FileRefused:
             if is_own:
                 with contextlib.suppress(FileNotFoundError):
@@ -232,10 +238,9 @@ class S3Uploads:
     def sweep(self, older_than_seconds: float) -> int:
         """Abort uploads that nobody went on with, and return how many there were."""
         bucket, _, prefix = self.root.partition("/")
-        removed = 0
+        removed, oldest = 0, time.time() - older_than_seconds
         for upload in self._uploads(bucket, f"{prefix}/sha256/".lstrip("/")):
             named = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
-            oldest = time.time() - older_than_seconds
             # completed meanwhile, or another sweep was faster; and who can't see the parts can't tell
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 if upload["Initiated"].timestamp() < oldest and self._newest_part(named) < oldest:
@@ -280,17 +285,3 @@ class S3Uploads:
             if not page.get("IsTruncated"):
                 return
             marks = {"PartNumberMarker": int(page["NextPartNumberMarker"])}
-
-
-def _check(sha256: str, size: int, found: str, length: int) -> None:
-    if (found, length) != (sha256, size):
-        raise changed_content(found, length, sha256, size)
-
-
-def changed_content(found: str, length: int, sha256: str, size: int) -> FileRefused:
-    """Return the error for a content that isn't what its manifest says."""
-    return FileRefused(
-        f"a file has {length} bytes with sha256 {found}, its manifest says {size} with {sha256}",
-        allowed="files that don't change while they are registered",
-        next_step="make the manifest again and register again",
-    )

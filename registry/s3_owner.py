@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from registry.errors import BlobsUnreachable, WrongBlobs
-from registry.s3 import reaching
+from registry.errors import WrongBlobs
+from registry.s3 import no_bucket, reaching
 
 __all__ = ["OWNER", "Owner", "owner_document"]
 
@@ -59,9 +59,7 @@ class Owner:
                     # read back: a server may not know the condition
                     _is_owned(self._files, self._root, registry)
         except FileNotFoundError as error:
-            raise BlobsUnreachable(
-                f"there is no bucket {self._root.partition('/')[0]!r}", next_step="make it first"
-            ) from error
+            raise no_bucket(self._root) from error
         self._is_claimed = True
 
     def require_owned(self) -> None:
