@@ -46,6 +46,8 @@ class EnergyWatch:
             self._counters = {**_processors(self._powercap), **_gpus(self._gpus)}
         except OSError as error:
             self._unknown = f"{error.filename} can't be read: {error.strerror}"
+        except Exception as error:  # a driver's own; a training doesn't end for a figure
+            self._unknown = _failed(error)
         if not self._counters and self._unknown is None:
             self._unknown = "this machine shows no counter of energy"
         self._began = time.perf_counter()
@@ -81,8 +83,8 @@ class EnergyWatch:
         try:
             for counter in self._counters.values():
                 counter.look()
-        except Exception as error:  # a driver's own; a training doesn't end for a figure
-            self._unknown = f"a counter failed while it was read: {error}"
+        except Exception as error:  # as above
+            self._unknown = _failed(error)
 
 
 class _Counter:
@@ -102,6 +104,10 @@ class _Counter:
             passed += self._largest
         self.joules += max(0.0, passed)
         self._last = now
+
+
+def _failed(error: Exception) -> str:
+    return f"a counter failed while it was read: {error}"
 
 
 def _processors(powercap: Path) -> dict[str, _Counter]:

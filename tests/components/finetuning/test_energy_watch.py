@@ -101,3 +101,15 @@ def test_gpus_are_asked_by_what_torch_calls_them(tmp_path: Path, monkeypatch: py
     assert asked == ["GPU-1f-2e"]
     assert energy.to_dict()["counters"] == ["GPU 0 H100"]
     assert energy.to_dict()["kwh"] == pytest.approx(4.0 / 3.6e6)
+
+
+def test_a_driver_that_refuses_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise RuntimeError("Driver/library version mismatch")
+
+    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=refuse, __spec__=object()))
+    with EnergyWatch(1, powercap=tmp_path) as energy:
+        pass
+    found = energy.to_dict()
+    assert (found["kwh"], found["counters"]) == (None, [])
+    assert found["unknown"] == "a counter failed while it was read: Driver/library version mismatch"
