@@ -13,7 +13,9 @@ import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from components.files import write_atomic
 
 if TYPE_CHECKING:
     from registry.entities import Version
@@ -37,7 +39,7 @@ def mark_folder(folder: Path, version: Version) -> None:
         _mark_header(path, origin)
     config = folder / CONFIG_FILE
     found = json.loads(config.read_text())
-    _replace(config, (json.dumps({**found, MARK: origin}, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomic(config, (json.dumps({**found, MARK: origin}, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def stated_origin(config: object, metadata: Mapping[str, Mapping[str, str]]) -> str | None:
@@ -58,15 +60,20 @@ def folder_origin(folder: Path) -> str | None:
     metadata = {}
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            metadata[path.name] = json.loads(stream.read(length)).get("__metadata__", {})
+            metadata[path.name] = _header(stream).get("__metadata__", {})
     return stated_origin(json.loads((folder / CONFIG_FILE).read_text()), metadata)
+
+
+def _header(stream: IO[bytes]) -> dict[str, Any]:
+    """Return a safetensors header and leave the stream behind it."""
+    (length,) = struct.unpack("<Q", stream.read(8))
+    header: dict[str, Any] = json.loads(stream.read(length))
+    return header
 
 
 def _mark_header(path: Path, origin: str) -> None:
     with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
+        header = _header(stream)
         metadata = {**header.pop("__metadata__", {}), MARK: origin}
         text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight, as safetensors writes them
@@ -74,10 +81,4 @@ def _mark_header(path: Path, origin: str) -> None:
         with marked.open("xb") as out:
             out.write(struct.pack("<Q", len(text)) + text)
             shutil.copyfileobj(stream, out, 1 << 20)
-    os.replace(marked, path)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    marked = path.with_name(f"{path.name}.marked")
-    marked.write_bytes(content)
     os.replace(marked, path)
