@@ -335,12 +335,13 @@ def _training_reads(job: Job, data: dict[str, Any], plan: dict[str, Any]) -> dic
     # a head is the epoch with the smallest loss on all dev rows
     head = METHODS[plan["method"]].kind == "head"
     every_dev_row = digest_of([row.to_dict() for row in job.dev_rows]) if head else None
+    settings = run_settings(job, plan)
     return {
         **_identity(job, data),
         **model_reads(job),
         # how many processes share it decides nothing, nor how, but for what they round before it is sent
-        "settings": what_decides(run_settings(job, plan)),
-        "sent": sent_dtype(job, run_settings(job, plan)),
+        "settings": what_decides(settings),
+        "sent": sent_dtype(job, settings),
         "dev": every_dev_row or what_dev_decides(dev_settings(job), job.dev_loss_rows, dev_task(job)),
         "dev metric": _dev_metric_reads(job, data),
         "torchao": torchao_version() if job.recipe.finetune.quantization_aware else None,
