@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import struct
+import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +22,13 @@ from registry.errors import FileRefused, RegistryPathError
 from registry.folder_scan import scan_folder
 from registry.manifest import describe_files
 
+# what a pickle that is loaded leaves behind
+EXECUTED = Path(tempfile.gettempdir()) / f"executed-{uuid.uuid4().hex}"
+
 
 class _Evil:
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch /tmp/executed-by-a-pickle",)
+        return os.system, (f"touch {EXECUTED}",)
 
 
 def weights(**arrays: numpy.ndarray[Any, Any]) -> bytes:
@@ -183,7 +188,7 @@ def test_a_hostile_folder_is_refused_whole(sound: Path, change: Callable[[Path],
     with pytest.raises(FileRefused, match=f"(?s){problem}") as caught:
         scan_folder(sound)
     assert "nothing of it was stored" in caught.value.problem
-    assert not Path("/tmp/executed-by-a-pickle").exists()
+    assert not EXECUTED.exists()
 
 
 def test_all_that_is_wrong_is_told_at_once(sound: Path) -> None:
