@@ -22,7 +22,8 @@ __all__ = ["REPORTERS", "Reporting", "check_reporting", "continued_curves", "rep
 # reporter -> the module that it needs
 REPORTERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-PASSWORD = re.compile(r"://[^/@\s]+@")
+# whatever stands before the last @: a database's password may have any character in it
+PASSWORD = re.compile(r"://\S+@")
 
 
 @dataclass(frozen=True)

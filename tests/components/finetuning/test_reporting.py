@@ -228,3 +228,12 @@ def test_a_reporter_that_is_not_installed_says_what_to_install(
     assert "'.[mlflow]'" in str(caught.value.next_step)
     with pytest.raises(InputError, match="no reporter 'clearml'"):
         open_run(("clearml",))
+
+
+@pytest.mark.parametrize("password", ["secret", "se/cret", "se@cret", "se#cr?et"])
+def test_no_password_of_an_address_is_told(password: str) -> None:
+    problem = ValueError(f"no route to postgresql://ann:{password}@db.example/mlflow")
+    with pytest.raises(InputError) as refused, reporting._told("MLflow", ValueError, "check it"):
+        raise problem
+    assert "cret" not in str(refused.value)
+    assert "://…@db.example/mlflow" in str(refused.value)
