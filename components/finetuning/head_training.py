@@ -127,6 +127,7 @@ def _train(
 ) -> FinetuneResult:
     import torch
 
+    from components.finetuning.energy_watch import EnergyWatch
     from components.finetuning.memory_watch import MemoryWatch
     from components.memory.fake_model import read_config
     from components.models.features import check_layer
@@ -140,7 +141,8 @@ def _train(
     check_layer(read_config(base_folder), chosen.layer)
     tokenizer = load_tokenizer(base_folder)
     prompts = _prompts(tokenizer, base_folder, [*rows, *dev_rows], settings.max_tokens)
-    with MemoryWatch() as memory:
+    energy = EnergyWatch(1 if torch.cuda.is_available() else 0)
+    with MemoryWatch() as memory, energy:
         base = _Base(base_folder, chosen, settings)
         names = {name: identity[name] for name in ("base", "tokenizer", "template")}
         cache = FeatureCache(
@@ -200,6 +202,7 @@ def _train(
             "features_computed": found.computed,
             "features_rows": len(prompts),
         },
+        energy=energy.to_dict(),
     )
 
 

@@ -64,10 +64,10 @@ class FinetuneResult:
         deltas: What LoRA learned matrix by matrix, and a hint for the next rank; None for other methods.
         splits: For each time that memory ran out the step, and the micro-batch, accumulation and checkpointing from
             there on; empty when the plan held.
+        energy: As `EnergyWatch` counted it, from loading the base to the check of what was saved, and of this call
+            alone: neither of calls that it went on from nor of features that were kept.
         head: What a head is, its epochs and seconds, and how many rows' features were computed; None for other kinds.
         kernels: What computed the steps: attention, compile, liger; None for a head.
-        energy: As `EnergyWatch` counted it, from loading the base to the check of what was saved, and of this call
-            alone where others went before; None for a head.
     """
 
     weights: Path
@@ -92,9 +92,9 @@ class FinetuneResult:
     largest_logit_change: float
     deltas: dict[str, Any] | None
     splits: list[dict[str, Any]]
+    energy: dict[str, Any]
     head: dict[str, Any] | None = None
     kernels: dict[str, Any] | None = None
-    energy: dict[str, Any] | None = None
 
     @property
     def planned_peak_bytes(self) -> int | None:

@@ -62,6 +62,8 @@ def test_a_head_learns_what_the_states_show(tiny_folder: Path, tmp_path: Path, h
     answers = generate(model, tokenizer, [row.prompt for row in unseen], max_new_tokens=4)
     assert sum(answer.text == row.answer for answer, row in zip(answers, unseen, strict=True)) >= 14
     assert found.trainable_parameters == sum(p.numel() for p in model.head.network.parameters())
+    assert (found.energy["kwh"] is None) == bool(found.energy["unknown"])
+    assert found.energy["seconds"] > found.seconds
 
 
 def test_a_regression_answers_numbers(tiny_folder: Path, tmp_path: Path) -> None:
