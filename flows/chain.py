@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from components.files import write_atomic, write_json
-from flows import champion_step, decision_steps, measure_steps, plan_text, release_steps, steps
+from flows import (
+    champion_step,
+    comparison_step,
+    decision_steps,
+    endpoint_steps,
+    measure_steps,
+    plan_text,
+    promotion_step,
+    registration_step,
+    steps,
+)
 from flows.job import Job
 from flows.observer import Observer
 from flows.run_settings import check_kernel_wishes
@@ -55,7 +65,7 @@ def run_chain(job: Job, observer: Observer, call: Call, flow_run_id: str | None 
 def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
     """Fill the run document, step by step, until the end or until a verdict says no."""
     job, observer, run = chain.job, chain.observer, chain.document
-    revision = release_steps.alias_revision(job)
+    revision = promotion_step.alias_revision(job)
     check_kernel_wishes(job)
     decision_steps.open_bases(job, job.recipe.decision.bases)
     run["data"] = data = chain.do("data", steps.data)
@@ -79,24 +89,26 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
     run["training"], run["trained"] = training.document, not training.cached
     base = chain.do("evaluate the base", measure_steps.measure_base, data, decision)
     tuned = chain.do("evaluate the tuned model", measure_steps.measure_tuned, data, plan, training.document)
-    comparison = chain.do("compare", release_steps.compare, base, tuned, watched=False)
+    comparison = chain.do("compare", comparison_step.compare, base, tuned, watched=False)
     run.update(comparison)
-    registered = chain.do("register", release_steps.register, data, decision, plan, training, comparison, flow_run_id)
+    registered = chain.do(
+        "register", registration_step.register, data, decision, plan, training, comparison, flow_run_id
+    )
     run["version"], run["digest"] = registered["version"], registered["digest"]
     if champion_step.is_unmeasured(job, comparison, registered):
         run["champion"] = chain.do(
             "evaluate the champion", champion_step.measure_champion, base, comparison, registered
         )
-    run.update(chain.do("promote", release_steps.promote, registered, revision))
+    run.update(chain.do("promote", promotion_step.promote, registered, revision))
     if job.on_text:
         if run["gate"]["passed"]:
             observer.say(f"  train a task on it with `base: version:{job.recipe.name}@{job.recipe.release.alias}`")
         return
     run["commands"] = _commands(job)
     if run["gate"]["passed"] and job.recipe.release.bundle:
-        run["bundle"] = bundled = chain.do("bundle", release_steps.bundle, registered)
+        run["bundle"] = bundled = chain.do("bundle", endpoint_steps.bundle, registered)
         if job.recipe.release.try_question:
-            run["endpoint"] = chain.do("serve and ask", release_steps.try_question, registered, bundled)
+            run["endpoint"] = chain.do("serve and ask", endpoint_steps.try_question, registered, bundled)
 
 
 def exit_reason(run: dict[str, Any]) -> str | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
+from flows.comparison_step import compare_task_scores
 from flows.job import Job
 from flows.observer import Observer
-from flows.release_steps import compare_task_scores, held_alias
+from flows.promotion_step import held_alias
 from flows.step_store import library_versions, source_digest
 from flows.task_measure import measure_task
 

@@ -12,7 +12,7 @@ from components.files import digest_of
 from components.finetuning.finetune import FinetuneSettings
 from flows.job import Job
 from flows.observer import Observer, step_detail
-from flows.release_steps import held_alias
+from flows.promotion_step import held_alias
 
 if TYPE_CHECKING:
     from registry.entities import Version

@@ -18,9 +18,9 @@ from components.finetuning.methods import METHODS
 from components.models.quantize import QUANTIZED
 from components.recipe_finetune import FinetuneSection
 from flows import measure_steps, steps
+from flows.comparison_step import compare
 from flows.job import Job
 from flows.observer import Observer
-from flows.release_steps import compare
 from flows.step_store import source_digest
 
 __all__ = ["DEFAULT_METHODS", "compare_methods", "overrides_of", "score_with_interval"]

@@ -19,11 +19,11 @@ from components.finetuning.settings import DevSettings, FinetuneSettings, what_d
 from components.recipe import ResolvedRecipe
 from components.runtime import release_memory
 from flows import measure_steps, steps
+from flows.comparison_step import compare
 from flows.interruption import sigterm_asked
 from flows.job import Job
 from flows.observer import Observer, step_detail
 from flows.open_job import open_job
-from flows.release_steps import compare
 from flows.run_settings import processes, run_settings, sent_dtype
 from flows.step_store import source_digest
 

@@ -19,10 +19,11 @@ from components.models.fingerprint import base_files, fingerprint
 from components.models.quantize import QUANTIZED, save_quantized, stored_quantization
 from components.runtime import release_memory
 from flows import measure_steps, steps
+from flows.comparison_step import compare
 from flows.job import Job
 from flows.method_comparison import score_with_interval
 from flows.observer import Observer
-from flows.release_steps import compare, gate_policy, gate_report, held_alias
+from flows.promotion_step import gate_policy, gate_report, held_alias
 from flows.step_store import Step, library_versions, source_digest, torchao_version
 from flows.version_measure import MEASURABLE_KINDS, MeasuredVersion, check_measurable, check_of_base, measure_version
 

@@ -8,7 +8,16 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import champion_step, decision_steps, measure_steps, release_steps, steps
+from flows import (
+    champion_step,
+    comparison_step,
+    decision_steps,
+    endpoint_steps,
+    measure_steps,
+    promotion_step,
+    registration_step,
+    steps,
+)
 
 __all__ = ["TASKS"]
 
@@ -28,10 +37,10 @@ TASKS: dict[Callable[..., Any], Any] = {
     steps.finetune: _task("finetune", steps.finetune),
     measure_steps.measure_base: _task("evaluate base", measure_steps.measure_base),
     measure_steps.measure_tuned: _task("evaluate tuned", measure_steps.measure_tuned),
-    release_steps.compare: _task("compare", release_steps.compare),
-    release_steps.register: _task("register", release_steps.register),
+    comparison_step.compare: _task("compare", comparison_step.compare),
+    registration_step.register: _task("register", registration_step.register),
     champion_step.measure_champion: _task("evaluate champion", champion_step.measure_champion),
-    release_steps.promote: _task("gate and promote", release_steps.promote),
-    release_steps.bundle: _task("bundle", release_steps.bundle),
-    release_steps.try_question: _task("serve and ask", release_steps.try_question),
+    promotion_step.promote: _task("gate and promote", promotion_step.promote),
+    endpoint_steps.bundle: _task("bundle", endpoint_steps.bundle),
+    endpoint_steps.try_question: _task("serve and ask", endpoint_steps.try_question),
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from flows import measure_steps, steps
+from flows.comparison_step import compare
 from flows.job import Job
 from flows.observer import Observer
-from flows.release_steps import compare, gate_policy, gate_report
+from flows.promotion_step import gate_policy, gate_report
 from flows.version_measure import check_measurable, check_of_base, measure_version
 
 __all__ = ["evaluate_version"]

@@ -122,7 +122,7 @@ def test_a_regression_goes_the_same_way(recipe: Project) -> None:
 
 def test_the_tax_of_a_head_is_zero_by_construction_and_measured_once(recipe: Project) -> None:
     from components.evaluation.suites import SuiteResult
-    from flows.release_steps import compare
+    from flows.comparison_step import compare
 
     job = open_job(load_recipe(recipe(), None, ()), home())
     suite = SuiteResult("piqa", "d1", "accuracy", (True, False), 0.5, 0.1, 0.9, 1.0)

@@ -17,9 +17,8 @@ from flows.job import Job
 from flows.observer import TerminalObserver
 from flows.open_job import open_job
 from flows.origin_mark import MARK
-from flows.release_steps import _register_base, gate_report, promote
+from flows.registration_step import _register_base
 from registry.entities import Version
-from registry.manifest import Manifest, describe_files
 from registry.store import Registry
 
 Project = Callable[..., Path]
@@ -89,25 +88,6 @@ def test_a_base_whose_files_say_what_they_were_made_from_is_not_proven(job: Job,
     with Registry.open(job.home / "registry") as registry:
         found = registry.standing(version.digest)
     assert (found.proven, found.reasons[0]) == (False, "its weights say that they were made from sql:v1")
-
-
-def test_a_run_promotes_once_the_people_that_its_recipe_asks_for_have_approved(project: Project, base: Path) -> None:
-    job = open_job(load_recipe(project(base=str(base), gate={"required_approvals": 1})), home())
-    files = {"config.json": base / "config.json"}
-    score = {"n": 20, "delta": 0.2, "low": 0.1, "high": 0.3, "metric": job.metric, "tuned": 0.3}
-    manifest = Manifest("base", describe_files(files), base_fingerprint="f" * 64)
-    with Registry.open(job.home / "registry") as registry:
-        version = registry.register(job.recipe.name, manifest, files)
-        report = gate_report(job, {"task": score, "tax": []}, manifest.file_digests)
-        registry.record_evaluation(version.digest, report)
-    registered = {"digest": version.digest, "version": version.label}
-    refused = promote(job, registered, 0, TerminalObserver())
-    assert refused["promotion"] is None
-    assert refused["gate"]["reasons"][0].startswith(f"0 of 1 approvals for {version.label}")
-    with Registry.open(job.home / "registry") as registry:
-        registry.approve(version.digest, job.recipe.release.alias, actor="somebody else")
-    done = promote(job, registered, 0, TerminalObserver())
-    assert (done["promotion"]["current"], done["gate"]["passed"]) == (version.label, True)
 
 
 @pytest.mark.integration
