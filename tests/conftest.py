@@ -1,5 +1,5 @@
-"""What holds for all tests: the PostgreSQL server that some of them use, what the garbage collector walks, and that
-Ctrl-C works even where the tests were started with it ignored, as a shell does with jobs in the background.
+"""What holds for all tests: servers and processes that some share, what the garbage collector walks, and that Ctrl-C
+works even where the tests were started with it ignored, as a shell does with jobs in the background.
 """
 
 from __future__ import annotations
@@ -43,6 +43,33 @@ def pytest_runtest_teardown() -> None:
         gc.collect()
         gc.freeze()
         _frozen_at = len(sys.modules)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_frameworks_process() -> Iterator[None]:
+    """Let all plans of these tests ask one process what training takes: its imports are seconds a plan.
+
+    It answers each question in a copy of itself. One that failed, or owes an answer, is ended as ever.
+    """
+    from components.memory import process as module
+
+    kept: list[module.FrameworksProcess] = []
+
+    class Kept(module.FrameworksProcess):
+        def end(self) -> None:
+            if not self.is_idle:
+                super().end()
+
+    def start() -> module.FrameworksProcess:
+        if not (kept and kept[0].is_idle):
+            kept[:] = [Kept()]
+        return kept[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "start_frameworks", start)
+        yield
+    for one in kept:
+        module.FrameworksProcess.end(one)
 
 
 @pytest.fixture(scope="session")

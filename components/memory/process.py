@@ -12,14 +12,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.errors import TunewrightError
 from components.memory.settings import StepSettings, StepShape
 from components.memory.storages import Peak
 
 __all__ = [
+    "FrameworksProcess",
     "ProcessOverhead",
     "TrainingProcess",
     "cpu_overhead",
@@ -28,6 +31,7 @@ __all__ = [
     "kept_mapped_bytes",
     "own_bytes",
     "sharded_overhead",
+    "start_frameworks",
 ]
 
 # Code pages and work buffers of matrix products that are first touched in training; measured, 135M model, one thread.
@@ -66,18 +70,15 @@ class ProcessOverhead:
         return self.baseline_bytes + self.allocator_bytes + self.mapped_bytes
 
 
-class TrainingProcess:
-    """A process that has imported what training imports, started at once and asked later.
+class FrameworksProcess:
+    """The process behind a `TrainingProcess`: it has imported what training imports, and answers questions in turn.
 
-    Args:
-        here: The training will run in this process, so that what it holds by then counts.
+    A question is answered in a copy of it, so that it is the same to the next plan as to the first.
     """
 
-    def __init__(self, *, here: bool = True) -> None:
-        self._here = here
-        self._own_bytes = self._joined_bytes = 0
-        self.look_again()
+    def __init__(self) -> None:
         self._framework_bytes: int | None = None
+        self._open_questions = 0
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
         # a file, since a pipe that nobody reads would stop a process that says much
@@ -91,6 +92,70 @@ class TrainingProcess:
             env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
         )
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is alive and owes no answer."""
+        return self._process.poll() is None and not self._open_questions
+
+    def framework_bytes(self) -> int:
+        """Wait for the imports and return what they take."""
+        if self._framework_bytes is None:
+            self._framework_bytes = self._line()
+        return self._framework_bytes
+
+    def ask(self, request: Mapping[str, Any]) -> None:
+        """Ask how far a step makes a process grow."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        self._open_questions += 1
+
+    def answer(self) -> int:
+        """Wait for what was asked last."""
+        self.framework_bytes()
+        found = self._line()
+        self._open_questions -= 1
+        return found
+
+    def end(self) -> None:
+        """End it."""
+        if not self._said.closed:
+            self._process.kill()
+            self._process.communicate()
+            self._said.close()
+
+    def _line(self) -> int:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.strip():
+            self._process.wait()
+            self._said.seek(0)
+            last_line = (self._said.read().strip().splitlines() or ["no message"])[-1]
+            raise TunewrightError(
+                f"a process with the training frameworks ended early: {last_line}",
+                next_step="set the environment up again with `make setup`",
+            )
+        return int(line)
+
+
+class TrainingProcess:
+    """What a process that trains would hold: asked of one like it, which is started at once and answers later.
+
+    Args:
+        here: The training will run in this process, so that what it holds by then counts.
+    """
+
+    def __init__(self, *, here: bool = True) -> None:
+        self._here = here
+        self._own_bytes = self._joined_bytes = 0
+        self.look_again()
+        self._frameworks = start_frameworks()
+
     def baseline_bytes(self) -> int:
         """Wait for the imports and return what a training process holds before its first tensor.
 
@@ -100,9 +165,7 @@ class TrainingProcess:
         Raises:
             TunewrightError: The process failed.
         """
-        if self._framework_bytes is None:
-            self._framework_bytes = self._answer()
-        return max(self._framework_bytes + FIRST_USE_BYTES, self._own_bytes) + self._joined_bytes
+        return max(self._frameworks.framework_bytes() + FIRST_USE_BYTES, self._own_bytes) + self._joined_bytes
 
     def leave(self) -> None:
         """Take it that the training will run in several processes of its own, whatever was said at first."""
@@ -121,10 +184,7 @@ class TrainingProcess:
             settings: What is trained and how.
             shape: The micro-batch.
         """
-        assert self._process.stdin is not None
-        request = {"folder": str(folder.absolute()), "settings": vars(settings), "shape": vars(shape)}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        self._frameworks.ask({"folder": str(folder.absolute()), "settings": vars(settings), "shape": vars(shape)})
 
     def grown_bytes(self, live_bytes: int, dtype: str) -> int:
         """Wait for what was asked last.
@@ -140,17 +200,12 @@ class TrainingProcess:
         Raises:
             TunewrightError: The process failed.
         """
-        if self._framework_bytes is None:
-            self._framework_bytes = self._answer()
         kernels = 0 if dtype == "float32" else SIXTEEN_BIT_KERNEL_BYTES
-        return max(live_bytes, self._answer()) + kernels
+        return max(live_bytes, self._frameworks.answer()) + kernels
 
     def close(self) -> None:
         """End the process."""
-        if self._process.returncode is None:
-            self._process.kill()
-            self._process.communicate()
-            self._said.close()
+        self._frameworks.end()
 
     def __enter__(self) -> TrainingProcess:
         return self
@@ -158,18 +213,10 @@ class TrainingProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answer(self) -> int:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line.strip():
-            self._process.communicate()
-            self._said.seek(0)
-            last_line = (self._said.read().strip().splitlines() or ["no message"])[-1]
-            raise TunewrightError(
-                f"a process with the training frameworks ended early: {last_line}",
-                next_step="set the environment up again with `make setup`",
-            )
-        return int(line)
+
+def start_frameworks() -> FrameworksProcess:
+    """Start a process that imports what training imports; that takes seconds, and nobody waits for them yet."""
+    return FrameworksProcess()
 
 
 def own_bytes() -> int:

@@ -33,7 +33,7 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny(tmp_path_factory.mktemp("bases") / "tiny", layers=4, hidden_size=128, positions=4096)
+    return make_tiny(tmp_path_factory.mktemp("bases") / "tiny", layers=2, hidden_size=128, positions=4096)
 
 
 def plan(base: Path, **changes: Any) -> Any:
@@ -221,7 +221,8 @@ def test_a_plan_for_this_device_has_a_measured_time(ample: Any) -> None:
     assert time["measured"] is True
     assert time["steps"] == 1
     assert time["tokens"] == 4 * 1500
-    assert sum(time["parts"].values()) == pytest.approx(time["seconds"], rel=1e-3)
+    # each is rounded to milliseconds
+    assert sum(time["parts"].values()) == pytest.approx(time["seconds"], abs=0.5e-3 * (1 + len(time["parts"])))
 
 
 def test_a_teacher_takes_memory_and_time(base: Path, ample: Any) -> None:
@@ -267,7 +268,7 @@ def test_a_step_on_untouched_memory_holds_its_tensors_and_asks_no_memory(base: P
         second = process.grown_bytes(live, "float32")
         process.ask(base, settings, StepShape(4, 1500, accumulating=True))
         larger = process.grown_bytes(live, "float32")
-        resident = psutil.Process(process._process.pid).memory_info().rss
+        resident = psutil.Process(process._frameworks.pid).memory_info().rss
     finally:
         process.close()
     # no holes of an earlier question, which would halve it; a heap repeats itself to some percent
