@@ -114,7 +114,10 @@ def materialise(model: Any) -> None:
 
 
 def is_mapped(tensor: Any, settings: StepSettings, file_dtype: Any) -> bool:
-    """Tell whether a tensor of a model is a weight that is read from its file's pages, since it has the file's dtype.
+    """Tell whether a tensor of a model is a weight that is read from its file's pages, since it is loaded as it is.
+
+    A weight that is raised to the file's dtype after it was loaded in another one, as 4-bit training does with
+    embeddings and norms, is a copy.
 
     Args:
         tensor: A parameter, a buffer or a scale.
@@ -123,8 +126,9 @@ def is_mapped(tensor: Any, settings: StepSettings, file_dtype: Any) -> bool:
     """
     import torch
 
+    loaded_as = torch.float32 if settings.method == "full" and settings.mixed else getattr(torch, settings.dtype)
     is_base = isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad == (settings.method == "full")
-    return is_base and tensor.dtype == file_dtype
+    return is_base and tensor.dtype == file_dtype == loaded_as
 
 
 def _of_class(auto_class: Any, config: Any, dtype: Any) -> Any:
