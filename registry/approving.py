@@ -9,7 +9,7 @@ from registry import audit, lifecycle
 from registry.approvals import Approvals, consent_to_promotion, query_registrant, weigh
 from registry.database import query_on, writing
 from registry.errors import ApprovalNotFound, ApprovalRefused, ApprovalsMissing, PolicyInvalid, ReferenceInvalid
-from registry.gate import Policy, recorded_policy
+from registry.gate import Policy, effective_policy
 from registry.lookup import Query, query_alias, resolve_reference
 from registry.matters import ACTS, Matter, demotion_matter, promotion_matter, unprotection_matter
 from registry.names import check_alias, check_name, check_text
@@ -253,7 +253,7 @@ def _about(
     evaluation = newest_evaluation(query, version)
     matter = promotion_matter(query, version, alias, policy, evaluation)
     try:
-        judged_by = policy or recorded_policy(None if evaluation is None else evaluation.report) or Policy()
+        judged_by = effective_policy(policy, None if evaluation is None else evaluation.report)
         return matter, consent_to_promotion(query, version, alias, judged_by, evaluation)
     except PolicyInvalid:  # no promotion is possible; a roll-back is, which asks no report
         required, own = _asked_by_alias(query, version.name, alias)

@@ -12,7 +12,7 @@ from typing import Any
 
 from registry.errors import PolicyInvalid
 
-__all__ = ["Champion", "Check", "GateResult", "Policy", "check", "recorded_policy"]
+__all__ = ["Champion", "Check", "GateResult", "Policy", "check", "effective_policy", "recorded_policy"]
 
 # What binary fractions lose in one subtraction; far below what one row of any test weighs.
 _ROUNDING = 1e-9
@@ -145,6 +145,19 @@ def recorded_policy(report: Mapping[str, Any] | None) -> Policy | None:
     """
     found = None if report is None else report.get("policy")
     return None if found is None else Policy.from_dict(found)
+
+
+def effective_policy(given: Policy | None, report: Mapping[str, Any] | None) -> Policy:
+    """Return the policy that a report is judged by: the caller's, the one that it was recorded with, or the defaults.
+
+    Args:
+        given: What the caller names; None leaves it to the report.
+        report: The version's newest report; None where it has none.
+
+    Raises:
+        PolicyInvalid: What the report has in its policy's place is none, and the caller names none.
+    """
+    return given or recorded_policy(report) or Policy()
 
 
 def check(policy: Policy, report: Mapping[str, Any] | None, champion: Champion | None = None) -> GateResult:

@@ -12,7 +12,7 @@ from typing import Any
 from registry.canonical import canonical_json, sha256_text
 from registry.entities import Evaluation, Version
 from registry.errors import ApprovalRefused, PolicyInvalid
-from registry.gate import Policy, recorded_policy
+from registry.gate import Policy, effective_policy
 from registry.lookup import Query, query_alias
 from registry.protection import Protection, query_protection
 from registry.reports import newest_evaluation
@@ -139,7 +139,7 @@ def _recorded(evaluation: Evaluation | None) -> dict[str, Any]:
     """Return the policy in a report, or the defaults; one that can't be used under a key that no policy has."""
     report = None if evaluation is None else evaluation.report
     try:
-        return (recorded_policy(report) or Policy()).to_dict()
+        return effective_policy(None, report).to_dict()
     except PolicyInvalid:
         assert report is not None
         return {"unusable": report["policy"]}

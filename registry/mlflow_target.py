@@ -38,7 +38,9 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "model"
 EXPERIMENT = "tunewright"
-_DIGEST, _STATE, _FILES, _POINTER = ("tunewright." + key for key in ("digest", "state", "files", "pointer"))
+_DIGEST, _STATE, _FILES, _POINTER, _HIGHEST = (
+    "tunewright." + key for key in ("digest", "state", "files", "pointer", "highest")
+)
 # MLflow's own tries would keep a follower from answering for minutes; the mirror tries again by itself.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -116,26 +118,20 @@ class MlflowTarget:
         """Write a version with its newest scores and its state; what is there already stays as it is.
 
         Raises:
-            MirrorConflict: The model in MLflow has versions that the registry didn't put there.
+            MirrorConflict: The model in MLflow has versions that the registry didn't put there, or lacks some that it
+                did. Nothing was written there.
         """
         name, number = mirrored_name(version.name), str(version.version)
-        run = self._run(registry, version, evaluation, status)
         held = self._version(name, number)
         if held is None:
-            self._make_model(name, version.name)
-            made = self.client.create_model_version(
-                name, f"{run.info.artifact_uri}/{FOLDER}", run_id=run.info.run_id, tags=_tags(version),
-                description=f"{version.label}, {version.kind}, digest {version.digest}",
-            )  # fmt: skip
-            held = self.client.get_model_version(name, made.version)
-        if held.tags.get(_DIGEST) != version.digest or str(held.version) != number:
-            if held.tags.get(_DIGEST) == version.digest:  # made just now, under another number
-                self.client.delete_model_version(name, held.version)
-            raise MirrorConflict(
-                f"version {held.version} of {name!r} in MLflow isn't {version.label}: others write this model there",
-                allowed="models that the mirror alone writes",
-                next_step="mirror to another MLflow, or rename or delete the model there and mirror with --from-start",
+            self._check_next(name, version)
+        elif held.tags.get(_DIGEST) != version.digest:
+            raise _conflict(
+                f"version {number} of {name!r} in MLflow isn't {version.label}: others write this model there"
             )
+        run = self._run(registry, version, evaluation, status)
+        if held is None:
+            held = self._make_version(name, version, run)
         if held.tags.get(_STATE) != status.state:
             self.client.set_model_version_tag(name, number, _STATE, status.state)
 
@@ -214,6 +210,50 @@ class MlflowTarget:
             place = (file.parent / f"{file.stem}-artifacts").as_uri()
         return str(self.client.create_experiment(self.experiment, artifact_location=place))
 
+    def _check_next(self, name: str, version: Version) -> None:
+        """Refuse to make a version that would come out under another number, which nothing gives back.
+
+        MLflow counts on from the highest number that a model ever had. Those that were deleted there it doesn't show,
+        so that the highest one that was made here is kept as a tag of the model, and goes with it.
+        """
+        newest = self.client.search_model_versions(f"name='{name}'", max_results=1, order_by=["version_number DESC"])
+        shown = max((int(one.version) for one in newest), default=0)
+        kept = self._highest(name)
+        highest = max(shown, kept or 0)
+        # a model that an earlier release mirrored has no tag, and its newest ones may have been deleted there
+        if highest >= version.version:
+            raise _conflict(
+                f"{version.label} isn't in MLflow, where {name!r} has come to version {highest} already: others write "
+                "this model there, or deleted it"
+            )
+        if highest < version.version - 1 and (kept is not None or not shown):
+            raise _conflict(
+                f"{version.label} would be version {highest + 1} of {name!r} in MLflow: the ones before it aren't there"
+            )
+
+    def _highest(self, name: str) -> int | None:
+        try:
+            tags = self.client.get_registered_model(name).tags
+        except self._not_found as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return int(tags[_HIGHEST]) if str(tags.get(_HIGHEST)).isdecimal() else None
+
+    def _make_version(self, name: str, version: Version, run: Any) -> Any:
+        self._make_model(name, version.name)
+        made = self.client.create_model_version(
+            name, f"{run.info.artifact_uri}/{FOLDER}", run_id=run.info.run_id, tags=_tags(version),
+            description=f"{version.label}, {version.kind}, digest {version.digest}",
+        )  # fmt: skip
+        self.client.set_registered_model_tag(name, _HIGHEST, str(made.version))
+        if int(made.version) != version.version:  # others wrote meanwhile, or made and deleted some
+            self.client.delete_model_version(name, made.version)
+            raise _conflict(
+                f"{version.label} came out as version {made.version} of {name!r} in MLflow: others write this model"
+            )
+        return self.client.get_model_version(name, made.version)
+
     def _make_model(self, name: str, registered: str) -> None:
         from mlflow.exceptions import MlflowException
 
@@ -236,6 +276,14 @@ class MlflowTarget:
         from mlflow.exceptions import MlflowException
 
         return MlflowException
+
+
+def _conflict(problem: str) -> MirrorConflict:
+    return MirrorConflict(
+        problem,
+        allowed="models that the mirror alone writes",
+        next_step="mirror to another MLflow, or rename or delete the model there and mirror with --from-start",
+    )
 
 
 def mirrored_name(name: str) -> str:

@@ -8,8 +8,8 @@ from registry import audit, lifecycle, promotion
 from registry.approvals import consent_to_demotion, consent_to_rollback
 from registry.approving import missing, refuse
 from registry.database import query_on, writing
-from registry.entities import AliasChange
-from registry.errors import ApprovalsMissing, GateRefused, RollbackRefused
+from registry.entities import AliasChange, Version
+from registry.errors import ApprovalsMissing, BlobCorrupted, GateRefused, RollbackRefused
 from registry.gate import Policy
 from registry.lookup import Query, resolve_digest, resolve_reference
 from registry.names import check_alias, check_name, check_text
@@ -64,11 +64,12 @@ class Moving(Opened):
         check_alias(alias)
         check_text("actor", actor, 128)
         check_text("reason", reason)
+        looked_at = self._look_at_bytes(self._lookup.resolve(ref))
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_reference(query, ref)
             change, ruling = promotion.plan_promotion(query, version, alias, policy, expected_revision)
-            self._check_presence(version)
+            self._require_bytes(version, looked_at)
             verdict = ruling.verdict
             if dry_run:
                 would = change.changed and verdict.passed
@@ -139,13 +140,20 @@ class Moving(Opened):
             raise RollbackRefused("a roll-back without a reason", allowed="a text that says why", next_step="--reason")
         check_text("actor", actor, 128)
         check_text("reason", reason)
-        with writing(self._engine) as connection:
-            query = query_on(connection)
+
+        def plan(query: Query) -> tuple[AliasChange, Version]:
             resolve_reference(query, name)  # an unknown model is told before its missing alias
             target = None if to is None else _target_number(query, name, to)
             change = promotion.plan_rollback(query, name, alias, target, expected_revision)
-            version = resolve_digest(query, str(change.digest))
-            self._check_presence(version)
+            return change, resolve_digest(query, str(change.digest))
+
+        with self._lookup.snapshot():
+            _, version = plan(self._lookup.query)
+        looked_at = self._look_at_bytes(version)
+        with writing(self._engine) as connection:
+            query = query_on(connection)
+            change, version = plan(query)
+            self._require_bytes(version, looked_at)
             consent = consent_to_rollback(query, version, alias)
             if consent is None or not consent.missing:
                 change = replace(change, approvals=consent)
@@ -189,6 +197,21 @@ class Moving(Opened):
                 return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
             refuse(connection, consent, actor)
         raise missing(f"{name}@{alias} may not be taken away from {version.label}", consent)
+
+    def _look_at_bytes(self, version: Version) -> tuple[str, BlobCorrupted | None]:
+        """Look for the bytes of what an alias will probably point at; in S3 that takes a request a file.
+
+        Before the write lock is taken: a collection takes nothing of a version that isn't retired, and whether it is
+        retired is looked at under the lock. What came of it is told there, after what is wrong with the act itself.
+        """
+        return version.digest, self._absence(version)
+
+    def _require_bytes(self, version: Version, looked_at: tuple[str, BlobCorrupted | None]) -> None:
+        digest, absence = looked_at
+        if version.digest != digest:  # somebody was faster, and the REF is another version now
+            absence = self._absence(version)
+        if absence is not None:
+            raise absence
 
 
 def _target_number(query: Query, name: str, to: str | int) -> int:

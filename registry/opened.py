@@ -96,13 +96,14 @@ class Opened:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_presence(self, version: Version) -> None:
-        """Refuse to let an alias point at missing bytes; the content itself is verified at each load."""
+    def _absence(self, version: Version) -> BlobCorrupted | None:
+        """Say which of a version's bytes are missing, if any are; the content itself is verified at each load."""
         for path, entry in version.manifest.files.items():
             size = self.blobs.size(entry.sha256)
             if size != entry.size:
-                raise BlobCorrupted(
+                return BlobCorrupted(
                     f"{version.label}: blob {entry.sha256} of {path!r} "
                     + ("is gone" if size is None else f"has {size} bytes instead of {entry.size}"),
                     next_step="restore the blob from a copy, or register the same files again",
                 )
+        return None

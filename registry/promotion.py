@@ -14,7 +14,7 @@ from registry.canonical import canonical_json
 from registry.database import query_on
 from registry.entities import AliasChange, AliasState, Evaluation, Version
 from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
-from registry.gate import Champion, GateResult, Policy, check, recorded_policy
+from registry.gate import Champion, GateResult, Policy, check, effective_policy, recorded_policy
 from registry.lookup import Query, query_alias, query_aliases, query_numbered, query_revision, resolve_digest
 from registry.reports import comparable_evaluation, newest_evaluation
 from registry.schema import alias_events, outbox
@@ -75,9 +75,8 @@ def judge(
     report = None if evaluation is None else evaluation.report
     policy_from = "caller"
     if policy is None:
-        policy = recorded_policy(report)
-        policy_from = "defaults" if policy is None else "evaluation"
-        policy = policy or Policy()
+        policy_from = "defaults" if recorded_policy(report) is None else "evaluation"
+    policy = effective_policy(policy, report)
     champion = against = consent = None
     moves = state is None or state.digest != version.digest
     if state is not None and moves:

@@ -115,10 +115,21 @@ class Reading(Opened):
         """
         return require_usable(self._lookup.query, version, act)
 
-    def statuses(self, name: str | None = None) -> dict[str, Status]:
-        """Return the status of every version of one model, or of all, by its digest."""
+    def statuses(
+        self, name: str | None = None, *, after: tuple[str, int] = ("", 0), limit: int | None = None
+    ) -> dict[str, Status]:
+        """Return the status of every version of one model, or of all, by its digest.
+
+        Args:
+            name: Of the model.
+            after: Name and number of the version behind which to begin, in that order.
+            limit: Of how many versions at most.
+
+        Raises:
+            ReferenceInvalid: No name of a model.
+        """
         found = query_statuses(self._lookup.query, name)
-        return {version.digest: found.get(version.id, Status()) for version in self._lookup.versions(name)}
+        return {v.digest: found.get(v.id, Status()) for v in self.search(name=name, after=after, limit=limit)}
 
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""

@@ -7,7 +7,7 @@ from registry.audit import login_name
 from registry.collection import GRACE_SECONDS, Collection, collect
 from registry.database import query_on, writing
 from registry.entities import Version, VersionChange
-from registry.errors import BlobCorrupted, VersionRetired
+from registry.errors import VersionRetired
 from registry.layout import CHECKOUTS
 from registry.lookup import resolve_reference
 from registry.names import check_text
@@ -84,14 +84,13 @@ class Upkeep(Opened):
 
     def _check_restorable(self, version: Version) -> None:
         # under the write lock, which a collection holds while it removes
-        try:
-            self._check_presence(version)
-        except BlobCorrupted as error:
+        absence = self._absence(version)
+        if absence is not None:
             raise VersionRetired(
-                f"{version.label} is retired, and its files are not all there any more: {error.problem}",
+                f"{version.label} is retired, and its files are not all there any more: {absence.problem}",
                 allowed="a retired version whose files were not collected yet",
                 next_step="register the same files again: that brings it back under its own number",
-            ) from error
+            ) from absence
 
     def collect(
         self, *, actor: str | None = None, grace_seconds: float = GRACE_SECONDS, dry_run: bool = False

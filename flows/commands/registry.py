@@ -127,12 +127,12 @@ def resolve(ref: str, checkout: bool, home: Path, as_json: bool) -> None:
 @json_option
 def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
     """Show REF's manifest, aliases, evaluations, and what the gate says of it."""
-    from registry.gate import Policy, recorded_policy
+    from registry.gate import effective_policy
 
     with open_registry(home) as registry:
         version = registry.resolve(ref)
         reports = registry.evaluations(version.digest)
-        policy = recorded_policy(reports[0].report if reports else None) or Policy()
+        policy = effective_policy(None, reports[0].report if reports else None)
         status = registry.status(version.digest)
         document = {
             **version.to_dict(),

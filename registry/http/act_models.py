@@ -11,12 +11,14 @@ __all__ = [
     "AliasModel",
     "AliasPage",
     "ApprovalsModel",
+    "CollectionModel",
     "HistoryModel",
     "KeptSignatureModel",
     "ProtectionModel",
     "ProtectionPage",
     "SignaturesModel",
     "StatusModel",
+    "StatusPage",
     "VerificationModel",
     "VersionChangeModel",
 ]
@@ -140,6 +142,32 @@ class StatusModel(Answer):
     actor: str | None
     reason: str | None
     changed_at: str | None
+
+
+class VersionStatusModel(StatusModel):
+    """A version with its state."""
+
+    name: str
+    version: int
+    digest: Digest
+
+
+class StatusPage(Answer):
+    """The states of versions by name and number; `next` is the cursor of the page behind, null on the last."""
+
+    items: list[VersionStatusModel]
+    next: str | None
+
+
+class CollectionModel(Answer):
+    """What a collection removed, or would remove; `kept` blobs are needed by no version, and too young or in use."""
+
+    blobs: int
+    bytes: int
+    checkouts: int
+    leases: int
+    kept: int
+    dry_run: bool
 
 
 class DamageModel(Answer):

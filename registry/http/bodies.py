@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
+from registry.collection import GRACE_SECONDS
 from registry.http.models import Digest
 from registry.manifest import KINDS, FileEntry, Manifest, Parent
 from registry.matters import ACTS
@@ -14,6 +15,7 @@ from registry.protection import MOST_APPROVALS
 
 __all__ = [
     "ApprovalRequest",
+    "CollectionRequest",
     "DemotionRequest",
     "EvaluationRequest",
     "ManifestModel",
@@ -201,6 +203,16 @@ class SignatureRequest(Request):
 
     envelope: Document
     public_key: Annotated[str, StringConstraints(min_length=1, max_length=10_000), AfterValidator(_encodable)]
+
+
+class CollectionRequest(Request):
+    """Remove what no version needs: written, and its version retired, at least so many seconds ago; a week by default.
+
+    Contents that were sent and belong to no version yet are younger than a grace period that leaves time for that.
+    """
+
+    grace_seconds: Annotated[Number, Field(ge=0)] = GRACE_SECONDS
+    dry_run: bool = False
 
 
 class VerificationRequest(Request):

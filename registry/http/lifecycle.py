@@ -1,4 +1,4 @@
-"""Routes of a version's life: deprecated, restored, retired; and whether everything is still as it was given."""
+"""Routes of a version's life: deprecated, restored, retired, collected; and whether everything is as it was given."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from registry.http.access import READS, WRITES, Promoter
-from registry.http.act_models import StatusModel, VerificationModel, VersionChangeModel
-from registry.http.bodies import StateRequest, VerificationRequest
-from registry.http.versions import Ref
+from registry.entities import Version
+from registry.http.access import READS, WRITES, Cursor, Limit, Promoter, cursor_of, page, position_of
+from registry.http.act_models import CollectionModel, StatusModel, StatusPage, VerificationModel, VersionChangeModel
+from registry.http.bodies import CollectionRequest, StateRequest, VerificationRequest
+from registry.http.versions import Name, Ref
+from registry.status import Status
 from registry.store import Registry
 
 __all__ = ["lifecycle_routes"]
@@ -28,6 +30,20 @@ def lifecycle_routes(registry: Registry) -> APIRouter:
         """Say whether a version is active, deprecated or retired, by whom and why."""
         return registry.status(ref).to_dict()
 
+    @router.get("/statuses", response_model=StatusPage)
+    def list_statuses(name: Name = None, limit: Limit = 100, cursor: Cursor = None) -> Any:
+        """List the states of versions, of one model or of all, by name and number."""
+        after_name, after_number = position_of(cursor, "", 0)
+        rows = registry.search(name=name, after=(after_name, after_number), limit=limit + 1)
+        states = registry.statuses(name, after=(after_name, after_number), limit=limit + 1)
+
+        def document(row: Version) -> dict[str, Any]:
+            # one that was registered just now is in one of the two lists
+            state = states.get(row.digest, Status())
+            return {"name": row.name, "version": row.version, "digest": row.digest, **state.to_dict()}
+
+        return page(rows, limit, document, lambda row: cursor_of(row.name, row.version))
+
     @router.post("/deprecations", response_model=VersionChangeModel)
     def deprecate(body: StateRequest, token: Promoter) -> Any:
         """Advise against a version: it works as before, with a warning, and no alias takes it from now on."""
@@ -42,6 +58,11 @@ def lifecycle_routes(registry: Registry) -> APIRouter:
     def retire(body: StateRequest, token: Promoter) -> Any:
         """Take a version out of use for good; refused while an alias or another version needs it."""
         return registry.retire(body.ref, actor=token.name, reason=body.reason).to_dict()
+
+    @router.post("/collections", response_model=CollectionModel)
+    def collect(body: CollectionRequest, token: Promoter) -> Any:
+        """Remove bytes that no version needs any more, or say what would be removed. Takes its time."""
+        return registry.collect(actor=token.name, grace_seconds=body.grace_seconds, dry_run=body.dry_run).to_dict()
 
     @router.post("/verifications", response_model=VerificationModel, dependencies=[WRITES])
     def verify(body: VerificationRequest) -> Any:

@@ -9,14 +9,27 @@ from registry.canonical import canonical_json
 from registry.entities import AliasChange, Version, VersionChange
 from registry.gate import Policy
 from registry.http.connection import Connection, quoted
-from registry.http.wire import approvals_of, change_of, protection_of, status_of, version_change_of, version_of
+from registry.http.wire import (
+    approvals_of,
+    change_of,
+    collection_of,
+    protection_of,
+    status_of,
+    version_change_of,
+    version_of,
+)
 from registry.protection import Protection
 from registry.status import Status
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+    from registry.collection import Collection
+
 __all__ = ["RemoteActs"]
+
+# Of each blob that nothing needs its age is asked, and each is removed by itself.
+COLLECT_SECONDS = 6 * 3600.0
 
 
 class RemoteActs(Connection):
@@ -95,6 +108,27 @@ class RemoteActs(Connection):
     def status(self, ref: str) -> Status:
         """Return a version's state, with who made it so and why."""
         return status_of(self._get(f"/v1/status/{quoted(ref)}"))
+
+    def statuses(self, name: str | None = None) -> dict[str, Status]:
+        """Return the status of every version of one model, or of all, by its digest."""
+        told = ("state", "actor", "reason", "changed_at")
+        items = self._pages("/v1/statuses", name=name)
+        return {item["digest"]: status_of({key: item[key] for key in told}) for item in items}
+
+    def collect(
+        self, *, actor: str | None = None, grace_seconds: float | None = None, dry_run: bool = False
+    ) -> Collection:
+        """Let the server remove bytes that no version needs any more, as `Registry.collect`.
+
+        Args:
+            actor: Not used.
+            grace_seconds: As there; None takes the server's, a week.
+            dry_run: Only say what would be removed.
+        """
+        body: dict[str, Any] = {"dry_run": dry_run}
+        if grace_seconds is not None:
+            body["grace_seconds"] = grace_seconds
+        return collection_of(self._post("/v1/collections", body, timeout_seconds=COLLECT_SECONDS))
 
     def signatures(self, ref: str) -> list[dict[str, Any]]:
         """Return a version's DSSE envelopes, as they are kept; `registry.envelope.signed_manifest` checks one."""

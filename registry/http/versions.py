@@ -26,7 +26,7 @@ from registry.http.models import (
 from registry.manifest import KINDS
 from registry.store import Registry
 
-__all__ = ["Ref", "evaluation_document", "version_document", "version_routes"]
+__all__ = ["Name", "Ref", "evaluation_document", "version_document", "version_routes"]
 
 REF_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?(:v[1-9][0-9]{0,8}|@[a-z][a-z0-9_-]{0,63})?$"
 # The pattern is in the schema alone: what doesn't follow it is refused by the registry's own grammar, with its words.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.approvals import Approval, Approvals
 from registry.canonical import canonical_json, sha256_text
@@ -16,11 +16,15 @@ from registry.runs import Run
 from registry.status import Status
 from registry.verification import Problem, Verification
 
+if TYPE_CHECKING:
+    from registry.collection import Collection
+
 __all__ = [
     "alias_of",
     "approvals_of",
     "audit_of",
     "change_of",
+    "collection_of",
     "evaluation_of",
     "event_of",
     "lineage_of",
@@ -124,6 +128,13 @@ def verification_of(document: Mapping[str, Any]) -> Verification:
     """Return what a verification looked at, and what was wrong."""
     told = {key: value for key, value in document.items() if key not in ("intact", "problems")}
     return Verification(**told, problems=tuple(Problem(**one) for one in document["problems"]))
+
+
+def collection_of(document: Mapping[str, Any]) -> Collection:
+    """Return what a collection removed."""
+    from registry.collection import Collection  # which needs SQLAlchemy
+
+    return Collection(**document)
 
 
 def audit_of(document: Mapping[str, Any]) -> AuditEntry:

@@ -27,6 +27,8 @@ from registry.layout import BINDING, DATABASE
 from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
 
+pytest.register_assert_rewrite("tests.registry.machine")
+
 FINGERPRINT = hashlib.sha256(b"base weights").hexdigest()
 OTHER_FINGERPRINT = hashlib.sha256(b"other weights").hexdigest()
 

@@ -73,7 +73,7 @@ def test_leaving_the_alias_is_another_matter_than_coming_to_it(
 def _approved_while_held(registry: Registry, backend: Any, version: Version) -> list[str]:
     """Write two approvals of a version while it holds the alias, as a client that is not this program could."""
     from registry.database import open_engine, query_on, writing
-    from registry.gate import recorded_policy
+    from registry.gate import effective_policy
     from registry.matters import promotion_matter
     from registry.reports import newest_evaluation
 
@@ -81,7 +81,7 @@ def _approved_while_held(registry: Registry, backend: Any, version: Version) -> 
     with writing(engine) as connection:
         query = query_on(connection)
         evaluation = newest_evaluation(query, version)
-        policy = recorded_policy(None if evaluation is None else evaluation.report) or Policy()
+        policy = effective_policy(None, None if evaluation is None else evaluation.report)
         matter = promotion_matter(query, version, "champion", policy, evaluation)
     engine.dispose()
     client = backend.connect(registry.folder)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import PolicyInvalid
-from registry.gate import Champion, Policy, check, recorded_policy
+from registry.gate import Champion, Policy, check, effective_policy, recorded_policy
 
 
 def _failed(report: dict[str, Any] | None, policy: Policy) -> list[str]:
@@ -109,6 +109,18 @@ def test_policy_of_a_report_is_the_one_recorded_in_it(policy: Policy) -> None:
     assert recorded_policy({"policy": None}) is None
     with pytest.raises(PolicyInvalid):
         recorded_policy({"policy": []})
+
+
+def test_policy_that_a_report_is_judged_by_is_the_callers_then_the_recorded_one_then_the_defaults(
+    policy: Policy,
+) -> None:
+    recorded = {"policy": Policy(min_rows=7).to_dict()}
+    assert effective_policy(policy, recorded) == policy
+    assert effective_policy(None, recorded) == Policy(min_rows=7)
+    assert effective_policy(None, {"task": {}}) == effective_policy(None, None) == Policy()
+    assert effective_policy(policy, {"policy": []}) == policy  # what nobody asks for stops nobody
+    with pytest.raises(PolicyInvalid):
+        effective_policy(None, {"policy": []})
 
 
 def _scored(make_report: Any, tuned: object, **changes: Any) -> dict[str, Any]:

@@ -261,13 +261,62 @@ def test_a_model_that_others_write_is_left_alone(
     client.create_registered_model("tiny-base")
     client.create_model_version("tiny-base", "file:///somewhere")
     version = add_base()
-    done = mirror(registry, target)
-    assert "others write this model" in str(done.error)
+    for _ in range(3):
+        done = mirror(registry, target)
+        assert "others write this model" in str(done.error)
     assert client.get_model_version("tiny-base", "1").source == "file:///somewhere"
+    assert client.get_experiment_by_name("tunewright") is None  # no run, either
+    assert client.create_model_version("tiny-base", "file:///more").version in (2, "2")  # no number was used up
     client.delete_registered_model("tiny-base")
     assert mirror(registry, target).error is None
     assert client.get_model_version("tiny-base", "1").tags["tunewright.digest"] == version.digest
     assert MirrorConflict.exit_status == 4
+
+
+def test_tries_that_can_not_succeed_use_up_no_numbers(
+    registry: Registry, target: MlflowTarget, add_adapter: Callable[..., Any], make_report: Any
+) -> None:
+    client = target.client
+    first, second = add_adapter("a"), add_adapter("b")
+    mirror(registry, target)
+
+    def fails(words: str) -> None:
+        before = state_of(target)
+        for _ in range(3):
+            assert words in str(mirror(registry, target).error)
+        assert state_of(target) == before
+
+    client.delete_model_version("text2sql", "2")  # the newest: MLflow would go on with 3
+    registry.record_evaluation(second.digest, make_report())
+    fails("has come to version 2 already")
+    client.delete_registered_model("text2sql")  # of which MLflow would make a 1 now
+    fails("would be version 1")
+    assert mirror(registry, target, from_start=True).error is None
+    assert client.get_model_version("text2sql", "2").tags["tunewright.digest"] == second.digest
+    client.delete_model_version("text2sql", "2")
+    third = add_adapter("c")
+    assert mirror(registry, target).error is None  # its number is the next one all the same
+    assert client.get_model_version("text2sql", "3").tags["tunewright.digest"] == third.digest
+    foreign = client.create_model_version("text2sql", "file:///somewhere")
+    client.delete_model_version("text2sql", foreign.version)
+    fourth = add_adapter("d")
+    assert "came out as version 5" in str(mirror(registry, target).error)  # nothing shows what was deleted
+    fails("has come to version 5 already")
+    assert fourth.label == "text2sql:v4"
+    assert client.get_model_version("text2sql", "1").tags["tunewright.digest"] == first.digest
+
+
+def test_models_that_an_earlier_release_mirrored_go_on(
+    registry: Registry, target: MlflowTarget, add_adapter: Callable[..., Any]
+) -> None:
+    add_adapter("a"), add_adapter("b")
+    mirror(registry, target)
+    target.client.delete_registered_model_tag("text2sql", "tunewright.highest")
+    target.client.delete_model_version("text2sql", "2")
+    third = add_adapter("c")
+    assert mirror(registry, target).error is None
+    assert target.client.get_model_version("text2sql", "3").tags["tunewright.digest"] == third.digest
+    assert target.client.get_registered_model("text2sql").tags["tunewright.highest"] == "3"
 
 
 def test_a_process_killed_after_any_write_leaves_a_mirror_that_comes_right(
@@ -275,9 +324,12 @@ def test_a_process_killed_after_any_write_leaves_a_mirror_that_comes_right(
 ) -> None:
     add_base()
     writes = ["create_run", "log_batch", "log_artifacts", "set_tag", "set_terminated", "create_registered_model",
-              "create_model_version", "set_model_version_tag"]  # fmt: skip
+              "create_model_version", "set_model_version_tag", "set_registered_model_tag"]  # fmt: skip
     for name in writes:
         real = getattr(target.client, name)
+        if name == "set_registered_model_tag":
+            assert mirror(registry, target).position == 1
+            add_base(content="other")
 
         def die(*arguments: Any, real: Any = real, **named: Any) -> None:
             real(*arguments, **named)
@@ -287,10 +339,10 @@ def test_a_process_killed_after_any_write_leaves_a_mirror_that_comes_right(
             patch.setattr(target.client, name, die)
             with pytest.raises(KeyboardInterrupt):
                 mirror(registry, target)
-    assert mirror(registry, target).position == 1
+    assert mirror(registry, target).position == 2
     held = state_of(target)
-    assert [int(version[0]) for version in held["tiny-base"]["versions"]] == [1]
-    assert len(target.client.search_runs([target.client.get_experiment_by_name("tunewright").experiment_id])) == 1
+    assert [int(version[0]) for version in held["tiny-base"]["versions"]] == [1, 2]
+    assert len(target.client.search_runs([target.client.get_experiment_by_name("tunewright").experiment_id])) == 2
 
 
 def test_names_and_figures_of_anybody() -> None:

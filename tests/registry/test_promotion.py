@@ -317,3 +317,41 @@ def test_of_processes_that_promote_at_once_exactly_one_wins(registry: Registry, 
     assert sorted(outcomes) == [("lost", 2), ("lost", 2), ("lost", 2), ("won", 2)]
     assert len(registry.history("text2sql", "champion")) == 2
     assert registry.verify().intact
+
+
+def test_bytes_are_looked_for_before_the_write_lock_is_taken(
+    registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy import event
+
+    size, locked, looks = registry.blobs.size, [False], []
+    event.listen(registry._engine, "begin", lambda _: locked.append(True))
+    event.listen(registry._engine, "commit", lambda _: locked.append(False))
+    event.listen(registry._engine, "rollback", lambda _: locked.append(False))
+    passing("one"), passing("two")
+    monkeypatch.setattr(registry.blobs, "size", lambda sha256: (looks.append(locked[-1]), size(sha256))[1])
+    for ref in ("text2sql:v1", "text2sql:v2"):
+        registry.promote(ref, "champion", policy=policy, actor="ada")
+    registry.rollback("text2sql", "champion", actor="ada", reason="slow")
+    assert looks == [False] * 6  # two files a version
+    assert True in locked
+
+
+def test_another_version_than_was_looked_at_is_looked_at_under_the_lock(
+    registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passing("one")
+    look = registry._look_at_bytes
+
+    def look_and_lose(version: Version) -> Any:
+        found = look(version)
+        newer = passing("two")
+        path = registry.blobs.local_path(newer.manifest.files["model.safetensors"].sha256)
+        assert path is not None
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(registry, "_look_at_bytes", look_and_lose)
+    with pytest.raises(BlobCorrupted, match="text2sql:v2"):
+        registry.promote("text2sql", "champion", policy=policy, actor="ada")
+    assert registry.aliases() == []

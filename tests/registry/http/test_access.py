@@ -88,6 +88,7 @@ def test_roles_are_a_ladder() -> None:
 ACTS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("GET", "/v1/versions", "read", {}),
     ("GET", "/v1/audit", "read", {}),
+    ("GET", "/v1/statuses", "read", {}),
     ("GET", f"/v1/uploads/{'0' * 64}", "write", {}),
     ("PUT", f"/v1/blobs/{'0' * 64}", "write", {"content": b"x"}),
     ("PATCH", f"/v1/uploads/{'0' * 64}", "write", {"headers": {"Upload-Offset": "0", "Upload-Length": "1"}}),
@@ -101,7 +102,7 @@ ACTS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("POST", f"/v1/signatures/{'0' * 64}", "write", {"json": {}}),
     *(("POST", f"/v1/{acts}", "promote", {"json": {}}) for acts in (
         "demotions", "approvals", "withdrawals", "protections", "unprotections", "deprecations", "restorations",
-        "retirements")),
+        "retirements", "collections")),
 ]  # fmt: skip
 
 

@@ -189,6 +189,38 @@ def test_the_life_of_a_version(either: Any, registry: Registry, given: Any, make
     )
 
 
+def test_states_of_all_versions_and_collection(
+    either: Any, registry: Registry, given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.http.connection.PAGE", 2)
+    one, two, three = (given.adapter(key) for key in ("one", "two", "three"))
+    why: dict[str, Any] = {**WHO, "reason": "older data"}
+    either.deprecate(one.label, **why)
+    either.retire(two.label, **why)
+    found = either.statuses()
+    assert found == registry.statuses()
+    assert {digest: status.state for digest, status in either.statuses("text2sql").items()} == {
+        one.digest: "deprecated", two.digest: "retired", three.digest: "active"
+    }  # fmt: skip
+    assert found[two.digest] == registry.status(two.digest)
+    assert (found[two.digest].actor, found[two.digest].reason) == ("tester", "older data")
+    assert either.statuses("none") == {}
+    with pytest.raises(ReferenceInvalid):
+        either.statuses("no name")
+    own = two.manifest.files["model.safetensors"]
+    assert either.collect(**WHO).blobs == 0  # it was written just now
+    tried = either.collect(grace_seconds=0, dry_run=True, **WHO)
+    assert (tried.blobs, tried.bytes, tried.dry_run) == (1, own.size, True)
+    assert registry.blobs.size(own.sha256) == own.size
+    done = either.collect(grace_seconds=0, **WHO)
+    assert (done.blobs, done.bytes, done.kept) == (1, own.size, 0)
+    assert registry.blobs.size(own.sha256) is None
+    assert (registry.audit()[-1].action, registry.audit()[-1].actor) == ("collect", "tester")
+    with pytest.raises(VersionRetired, match="not all there any more"):
+        either.restore(two.label, **why)
+    assert registry.verify().intact
+
+
 def test_verification_says_what_is_damaged(either: Any, registry: Registry, given: Any) -> None:
     version = given.adapter("one")
     assert either.verify() == registry.verify()
