@@ -30,8 +30,8 @@ REPORT = {
              "high": 0.5},
     "tax": [{"suite": "piqa", "n": 100, "delta": 0.0, "low": -0.01, "high": 0.01}],
 }  # fmt: skip
-# More of SQLite's pages in memory than it keeps by itself, while the tables are filled.
-BULK_PAGES = "PRAGMA cache_size = -262144"
+# While the tables are filled: more of SQLite's pages in memory, and there what undoes one row with its triggers.
+FOR_BULK = ("PRAGMA cache_size = -262144", "PRAGMA temp_store = MEMORY")
 
 
 def filler(number: int) -> str:
@@ -172,8 +172,9 @@ def fill_mlflow(engine: Engine, versions: int, tell: Callable[[int], object]) ->
 
 def _prepare(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(BULK_PAGES)
-        connection.rollback()
+        driver: Any = connection.connection.driver_connection  # past SQLAlchemy, which would begin a transaction
+        for pragma in FOR_BULK:
+            driver.execute(pragma)
 
 
 def _insert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
