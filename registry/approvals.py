@@ -173,21 +173,28 @@ def consent_to_promotion(
     Raises:
         PolicyInvalid: As `asked_for_promotion`.
     """
-    required, self_approval = asked_for_promotion(query, version, alias, policy)
+    required, self_approval = asked_for_promotion(query, version, alias, policy, evaluations_of(query, version))
     matter = promotion_matter(query, version, alias, policy, evaluation)
     return weigh(query, matter, required, self_approval=self_approval)
 
 
-def asked_for_promotion(query: Query, version: Version, alias: str, policy: Policy) -> tuple[int, bool]:
+def asked_for_promotion(
+    query: Query, version: Version, alias: str, policy: Policy, reports: Sequence[Evaluation]
+) -> tuple[int, bool]:
     """Return how many approvals a promotion needs, and whether that of whoever registered the version counts.
 
-    Every report of the version is asked: a newer one takes nothing away from what an older one was recorded with.
+    Args:
+        query: Reads the present state: inside a promotion, that of its transaction.
+        version: The challenger.
+        alias: Where it would come to.
+        policy: What it is held to.
+        reports: All of the version's: a newer one takes nothing away from what an older one was recorded with.
 
     Raises:
         PolicyInvalid: What a report asks for is no number.
     """
     protection = query_protection(query, version.name, alias)
-    recorded = (_asked_for(one, version) for one in evaluations_of(query, version))
+    recorded = (_asked_for(one, version) for one in reports)
     required = max(0 if protection is None else protection.required, policy.required_approvals, *recorded, 0)
     return required, protection is not None and protection.self_approval
 

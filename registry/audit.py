@@ -66,14 +66,17 @@ def append(connection: Any, *, at: str, actor: str, action: str, subject: str, p
     Returns:
         The new row's hash.
     """
-    from registry.schema import audit  # needs SQLAlchemy; the rest of this module reads without it
+    # these need SQLAlchemy; the rest of this module reads without it
+    from registry.database import insert_row, query_on
+    from registry.schema import audit
 
-    last = connection.exec_driver_sql("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").first()
-    sequence, previous = (1, GENESIS) if last is None else (last[0] + 1, last[1])
+    last = query_on(connection)("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1", ())
+    sequence, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
     text = canonical_json(payload)
     digest = _hash(sequence, at, actor, action, subject, text, previous)
-    connection.execute(
-        audit.insert(),
+    insert_row(
+        connection,
+        audit,
         {
             "sequence": sequence,
             "created_at": at,

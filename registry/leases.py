@@ -21,6 +21,8 @@ from registry.names import is_digest
 __all__ = ["LEASE_SECONDS", "Leases"]
 
 LEASE_SECONDS = 86_400.0
+# What a disk writes at once. A power cut leaves all of such a file, or nothing of it.
+_BLOCK_BYTES = 4096
 
 
 class Leases:
@@ -51,10 +53,12 @@ class Leases:
             self.folder.mkdir(exist_ok=True)
             aside = path.with_name(f".{path.name}")
             try:
-                with aside.open("x") as stream:
-                    json.dump({"expires_at": end, "digests": sorted(set(digests))}, stream)
-                    stream.flush()
-                    os.fsync(stream.fileno())  # one that a power cut left empty would hold every collection up
+                content = json.dumps({"expires_at": end, "digests": sorted(set(digests))}).encode()
+                with aside.open("xb") as stream:
+                    stream.write(content)
+                    if len(content) > _BLOCK_BYTES:  # one that a power cut left half would hold every collection up
+                        stream.flush()
+                        os.fsync(stream.fileno())
                 os.replace(aside, path)
             except BaseException:
                 aside.unlink(missing_ok=True)
@@ -111,7 +115,11 @@ class Leases:
 
     def _load(self, path: Path) -> tuple[float, frozenset[str]] | None:
         try:
-            content = json.loads(path.read_bytes())
+            read = path.read_bytes()
+            if not read.strip(b"\0"):
+                # put into place whole: only a power cut leaves one empty, which its holder didn't outlive
+                return 0.0, frozenset()
+            content = json.loads(read)
             end, digests = float(content["expires_at"]), frozenset(content["digests"])
             if not all(is_digest(digest) for digest in digests):
                 raise ValueError("what it names is no digest")

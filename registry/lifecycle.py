@@ -14,7 +14,7 @@ from registry.errors import ReasonMissing, VersionHeld, VersionRetired
 from registry.lookup import Query, query_aliases
 from registry.promotion import emit
 from registry.schema import version_events
-from registry.status import RETIRED, STATES, Status, query_status, query_statuses
+from registry.status import RETIRED, STATES, Status, query_status, query_statuses_of
 
 __all__ = ["change_state", "check_reason", "check_restorable", "holders"]
 
@@ -37,17 +37,20 @@ def holders(query: Query, version: Version) -> list[str]:
     present = {state.alias for state in query_aliases(query, version.name) if state.digest == version.digest}
     past = [
         row[0]
-        for row in query("SELECT DISTINCT alias FROM alias_events WHERE version_id = ? ORDER BY alias", (version.id,))
+        for row in query(
+            "SELECT DISTINCT alias FROM alias_events WHERE name = ? AND version_id = ? ORDER BY alias",
+            (version.name, version.id),
+        )
     ]
     found = [
         f"{version.name}@{alias} " + ("points at it" if alias in present else "pointed at it before") for alias in past
     ]
-    statuses = query_statuses(query)
     children = query(
         "SELECT DISTINCT v.id, v.name, v.number FROM version_parents p JOIN versions v ON v.id = p.child_id "
         "WHERE p.parent_id = ? ORDER BY v.id",
         (version.id,),
     )
+    statuses = query_statuses_of(query, [row[0] for row in children])
     for child, name, number in children:
         if statuses.get(child, Status()).state != RETIRED:
             found.append(f"{name}:v{number} was made from it")
@@ -60,12 +63,12 @@ def check_restorable(query: Query, version: Version) -> None:
     Raises:
         VersionRetired: A parent is.
     """
-    statuses = query_statuses(query)
     parents = query(
         "SELECT DISTINCT v.id, v.name, v.number FROM version_parents p JOIN versions v ON v.id = p.parent_id "
         "WHERE p.child_id = ? ORDER BY v.id",
         (version.id,),
     )
+    statuses = query_statuses_of(query, [row[0] for row in parents])
     retired = [
         f"{name}:v{number}" for parent, name, number in parents if statuses.get(parent, Status()).state == RETIRED
     ]

@@ -12,7 +12,7 @@ from registry.lookup import Query, query_aliases
 from registry.manifest import WHOLE_KINDS
 from registry.runs import Run, query_runs
 from registry.search import search_versions
-from registry.status import Status, query_statuses
+from registry.status import Status, query_statuses_of
 
 __all__ = ["DIRECTIONS", "Edge", "Lineage", "Node", "trace", "trained_on"]
 
@@ -104,9 +104,11 @@ def trace(query: Query, version: Version) -> Lineage:
     direction = {version.id: "self", **dict.fromkeys(up, "up"), **dict.fromkeys(down, "down")}
     found = [_version(query, number) for number in sorted(direction)]
     aliases: dict[str, list[str]] = {}
-    for state in query_aliases(query):
-        aliases.setdefault(state.digest, []).append(state.alias)
-    statuses = query_statuses(query)
+    # of the models reached alone: a registry has thousands of others
+    for name in sorted({v.name for v in found}):
+        for state in query_aliases(query, name):
+            aliases.setdefault(state.digest, []).append(state.alias)
+    statuses = query_statuses_of(query, sorted(direction))
     nodes = [
         Node(
             v.digest,

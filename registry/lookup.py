@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from registry.postgres import PostgresReader
 
 __all__ = [
+    "IDS_AT_ONCE",
     "Lookup",
     "Query",
     "query_alias",
@@ -69,7 +70,7 @@ _NEWEST_OF_ONE = _NEWEST_EVENTS.format(
     names="SELECT name FROM (SELECT name FROM alias_events WHERE name = ? LIMIT 1) one"
 )
 # SQLite takes 999 parameters at least.
-_EVENTS_AT_ONCE = 500
+IDS_AT_ONCE = 500
 
 
 def resolve_reference(query: Query, text: str) -> Version:
@@ -180,8 +181,8 @@ def query_aliases(query: Query, name: str | None = None) -> list[AliasState]:
     """Return where every alias points now, folded from the alias history."""
     newest = [row[0] for row in (query(_NEWEST_OF_ALL, ()) if name is None else query(_NEWEST_OF_ONE, (name,)))]
     found: list[AliasState] = []
-    for start in range(0, len(newest), _EVENTS_AT_ONCE):
-        ids = newest[start : start + _EVENTS_AT_ONCE]
+    for start in range(0, len(newest), IDS_AT_ONCE):
+        ids = newest[start : start + IDS_AT_ONCE]
         rows = query(f"{_STATE} WHERE e.id IN ({', '.join('?' * len(ids))})", ids)
         found += [AliasState(*row) for row in rows]
     return sorted(found, key=lambda state: (state.name, state.alias))

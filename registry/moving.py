@@ -77,7 +77,7 @@ class Moving(Opened):
             if verdict.passed:
                 if not change.changed:
                     return replace(change, actor=actor, reason=reason, at=audit.now())
-                return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=ruling)
+                return promotion.write_change(connection, change, version, actor=actor, reason=reason, ruling=ruling)
             payload = {
                 "alias": alias,
                 "digest": version.digest,
@@ -157,7 +157,7 @@ class Moving(Opened):
             consent = consent_to_rollback(query, version, alias)
             if consent is None or not consent.missing:
                 change = replace(change, approvals=consent)
-                return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+                return promotion.write_change(connection, change, version, actor=actor, reason=reason, ruling=None)
             refuse(connection, consent, actor)
         raise missing(f"{name}@{alias} may not go back to {version.label}", consent)
 
@@ -194,7 +194,7 @@ class Moving(Opened):
             consent = consent_to_demotion(query, version, alias)
             if consent is None or not consent.missing:
                 change = replace(change, approvals=consent)
-                return promotion.write_change(connection, change, actor=actor, reason=reason, ruling=None)
+                return promotion.write_change(connection, change, None, actor=actor, reason=reason, ruling=None)
             refuse(connection, consent, actor)
         raise missing(f"{name}@{alias} may not be taken away from {version.label}", consent)
 

@@ -11,12 +11,12 @@ from sqlalchemy import Connection
 from registry import audit
 from registry.approvals import Approvals, asked_for_promotion, consent_to_promotion
 from registry.canonical import canonical_json
-from registry.database import query_on
+from registry.database import insert_row
 from registry.entities import AliasChange, AliasState, Evaluation, Version
 from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
 from registry.gate import Champion, GateResult, Policy, check, effective_policy, recorded_policy
 from registry.lookup import Query, query_alias, query_aliases, query_numbered, query_revision, resolve_digest
-from registry.reports import comparable_evaluation, newest_evaluation
+from registry.reports import comparable_evaluation, evaluations_of
 from registry.schema import alias_events, outbox
 from registry.status import require_promotable, require_usable
 
@@ -71,7 +71,8 @@ def judge(
     Raises:
         PolicyInvalid: The report's policy can't be used, or what an older one asks for is no number of approvals.
     """
-    evaluation = newest_evaluation(query, version)
+    reports = evaluations_of(query, version)
+    evaluation = reports[0] if reports else None
     report = None if evaluation is None else evaluation.report
     policy_from = "caller"
     if policy is None:
@@ -84,7 +85,7 @@ def judge(
         against = comparable_evaluation(query, holder, report)
         champion = Champion(holder.label, None if against is None else against.report)
     verdict = check(policy, report, champion)
-    if alias is not None and moves and asked_for_promotion(query, version, alias, policy)[0]:
+    if alias is not None and moves and asked_for_promotion(query, version, alias, policy, reports)[0]:
         consent = consent_to_promotion(query, version, alias, policy, evaluation)
         verdict = verdict.with_check(consent.check())
     return Ruling(verdict, policy, policy_from, evaluation, against, consent)
@@ -239,6 +240,7 @@ def _change(
 def write_change(
     connection: Connection,
     change: AliasChange,
+    version: Version | None,
     *,
     actor: str,
     reason: str | None,
@@ -246,14 +248,17 @@ def write_change(
 ) -> AliasChange:
     """Write a planned change: the alias event, its audit row and its outbox row. Only a promotion has a ruling.
 
+    `version` is what the change names: where the alias points afterwards, None where it is taken away.
+
     Whoever calls has looked that no approvals are missing; the database looks again.
     """
     change = replace(change, actor=actor, reason=reason, at=audit.now())
     gate = None if ruling is None else ruling.to_dict()
     evaluation = None if ruling is None else ruling.evaluation
-    version = None if change.version is None else query_numbered(query_on(connection), change.name, change.version)
-    connection.execute(
-        alias_events.insert(),
+    assert (None if version is None else version.digest) == change.digest
+    insert_row(
+        connection,
+        alias_events,
         {
             "name": change.name,
             "alias": change.alias,
@@ -288,4 +293,4 @@ def write_change(
 
 def emit(connection: Connection, at: str, topic: str, payload: dict[str, Any]) -> None:
     """Leave an outbox row in the caller's transaction, for whoever tells other systems."""
-    connection.execute(outbox.insert(), {"created_at": at, "topic": topic, "payload": canonical_json(payload)})
+    insert_row(connection, outbox, {"created_at": at, "topic": topic, "payload": canonical_json(payload)})

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from registry import audit
 from registry.blobs import BlobStore
-from registry.database import query_on
+from registry.database import insert_row, query_on
 from registry.entities import Version
 from registry.errors import (
     BaseMismatch,
@@ -99,8 +99,8 @@ def _compare_rendering(manifest: Manifest, bases: list[Version]) -> None:
     """Refuse a base parent whose tokenizer or template is not the one that the manifest names."""
     for base in bases:
         for what, field in (("tokenizer", "tokenizer_digest"), ("chat template", "template_digest")):
-            bound, held = getattr(manifest, field), getattr(base.manifest, field)
-            if bound is not None and bound != held:
+            bound = getattr(manifest, field)
+            if bound is not None and bound != (held := getattr(base.manifest, field)):
                 raise BaseMismatch(
                     f"the {manifest.kind} is bound to {what} {bound[:12]}, its base parent {base.label} has "
                     + ("none that it names" if held is None else held[:12]),
@@ -173,12 +173,13 @@ def insert_version(connection: Connection, name: str, manifest: Manifest, actor:
         "manifest": manifest.canonical,
         "created_at": at,
     }
-    connection.execute(versions.insert(), {"content_key": manifest.content_key, **row})
+    insert_row(connection, versions, {"content_key": manifest.content_key, **row})
     version = resolve_digest(query, manifest.digest)
     for parent, entry in zip(parents, manifest.parents, strict=True):
         assert parent.id < version.id, "a parent is older than its child: cycles can't be written"
-        connection.execute(
-            version_parents.insert(),
+        insert_row(
+            connection,
+            version_parents,
             {
                 "child_id": version.id,
                 "parent_id": parent.id,

@@ -6,12 +6,13 @@ its row, manifest and history stay for ever, its bytes may be collected, and not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from registry.entities import Version
 from registry.errors import VersionDeprecated, VersionRetired
-from registry.lookup import Query, query_versions
+from registry.lookup import IDS_AT_ONCE, Query, query_versions
 
 __all__ = [
     "ACTIVE",
@@ -22,6 +23,7 @@ __all__ = [
     "has_events",
     "query_status",
     "query_statuses",
+    "query_statuses_of",
     "require_promotable",
     "require_usable",
 ]
@@ -68,6 +70,18 @@ def query_statuses(query: Query, name: str | None = None) -> dict[int, Status]:
     else:
         rows = query(f"{_NEWEST} AND e.version_id IN (SELECT id FROM versions WHERE name = ?)", (name,))
     return {row[0]: _status(*row[1:]) for row in rows}
+
+
+def query_statuses_of(query: Query, ids: Sequence[int]) -> dict[int, Status]:
+    """Return the status of each of these versions that something has befallen, by the version's id."""
+    found: dict[int, Status] = {}
+    if not has_events(query):
+        return found
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        some = ids[start : start + IDS_AT_ONCE]
+        rows = query(f"{_NEWEST} AND e.version_id IN ({', '.join('?' * len(some))})", some)
+        found.update((row[0], _status(*row[1:])) for row in rows)
+    return found
 
 
 def query_status(query: Query, version: Version) -> Status:

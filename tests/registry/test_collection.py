@@ -166,7 +166,32 @@ def test_lease_protects_until_it_ends(registry: Registry, write_files: Write) ->
     assert list(registry.leases.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"expires_at": 1e12, "digests": ["x"]}', "[1]"])
+@pytest.mark.parametrize("left", [b"", b"\0" * 150])
+def test_lease_that_a_power_cut_left_empty_holds_nothing_up(
+    registry: Registry, write_files: Write, left: bytes
+) -> None:
+    orphan = _orphan(registry, write_files)
+    registry.leases.folder.mkdir()
+    (registry.leases.folder / "left").write_bytes(left)
+    found = registry.collect(grace_seconds=0)
+    assert (found.blobs, found.leases) == (1, 1)
+    assert orphan not in _blobs(registry)
+    assert list(registry.leases.folder.iterdir()) == []
+
+
+def test_lease_that_a_power_cut_could_leave_half_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(leases.os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_size))
+    for count in (1, 50, 100):
+        digests = frozenset(f"{number:064d}" for number in range(count))
+        with Leases(tmp_path / "leases").hold(digests):
+            assert Leases(tmp_path / "leases").held() == digests
+            (path,) = (tmp_path / "leases").iterdir()
+            assert flushed == ([] if path.stat().st_size <= 4096 else [path.stat().st_size])
+    assert len(flushed) == 1
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"expires_at": 1e12, "digests": ["x"]}', "[1]"])
 def test_lease_that_cannot_be_read_stops_the_collection(registry: Registry, write_files: Write, content: str) -> None:
     orphan = _orphan(registry, write_files)
     registry.leases.folder.mkdir()

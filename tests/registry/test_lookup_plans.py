@@ -6,6 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from registry.entities import Version
+from registry.gate import Policy
+from registry.lineage import trace
 from registry.lookup import Lookup, query_alias
 from registry.store import Registry
 
@@ -96,6 +99,59 @@ def test_steps_of_look_ups_do_not_grow_with_versions_and_promotions(registry: Re
             }
         assert min(counted.values()) > 0
         counts.append(counted)
+    grown = {what: (counts[0][what], steps) for what, steps in counts[1].items() if steps > 1.5 * counts[0][what] + 5}
+    assert grown == {}
+
+
+def _add_others(raw: Any, first: int, last: int) -> None:
+    """Add models of one version each, with an alias, a state and a run."""
+    for number in range(first, last + 1):
+        (key,) = raw.execute("SELECT max(id) + 1 FROM versions").fetchone()
+        name, digest = f"other-{number}", f"{number:064d}"
+        raw.execute("INSERT INTO versions VALUES (?, ?, 1, ?, 'base', ?, NULL, '{}', 't')", (key, name, digest, digest))
+        raw.execute(
+            "INSERT INTO alias_events (name, alias, revision, version_id, action, actor, created_at) "
+            "VALUES (?, 'champion', 1, ?, 'promote', 'a', 't')",
+            (name, key),
+        )
+        raw.execute(
+            "INSERT INTO version_events (version_id, action, actor, reason, created_at) "
+            "VALUES (?, 'deprecate', 'a', 'r', 't')",
+            (key,),
+        )
+        raw.execute(
+            "INSERT INTO runs (name, sweep, number, digest, base_fingerprint, document, created_at) "
+            "VALUES (?, 's', 1, ?, ?, '{}', 't')",
+            (name, digest, digest),
+        )
+
+
+def test_steps_of_a_lineage_and_a_list_do_not_grow_with_other_models(
+    registry: Registry, add_adapter: Callable[..., Version], backend: Any
+) -> None:
+    one = add_adapter("one")
+    registry.deprecate(one.digest, actor="ada", reason="slow")
+    registry.promote(add_adapter("two").digest, "champion", policy=Policy(require_evaluation=False), actor="ada")
+    raw = backend.connect(registry.folder)
+    counts: list[dict[str, int]] = []
+    for first, last in ((1, SMALL), (SMALL + 1, LARGE)):
+        raw.execute("BEGIN")
+        _add_others(raw, first, last)
+        raw.execute("COMMIT")
+        raw.execute("ANALYZE")
+        with Lookup(registry.folder) as lookup:
+            nodes = {node.label: node for node in trace(lookup.query, lookup.resolve("tiny-base")).nodes}
+            assert (nodes["text2sql:v1"].state, nodes["text2sql:v2"].aliases) == ("deprecated", ("champion",))
+            acts: dict[str, Callable[[Lookup], Any]] = {
+                "lineage": lambda lookup: trace(lookup.query, lookup.resolve("tiny-base")),
+                "list": lambda lookup: lookup.versions("text2sql"),
+            }
+            counts.append(
+                {
+                    what: _steps_of_postgres(lookup, act, raw) if raw.postgres else _steps_of_sqlite(lookup, act)
+                    for what, act in acts.items()
+                }
+            )
     grown = {what: (counts[0][what], steps) for what, steps in counts[1].items() if steps > 1.5 * counts[0][what] + 5}
     assert grown == {}
 

@@ -32,6 +32,7 @@ from registry.gate import Policy
 from registry.layout import BINDING, DATABASE
 from registry.lookup import Lookup
 from registry.manifest import Manifest, describe_files
+from registry.postgres_writing import KEPT_CONNECTIONS, WRITE_LOCK
 from registry.store import Registry
 
 pytestmark = pytest.mark.integration
@@ -321,7 +322,7 @@ def test_waiting_for_the_write_lock_is_no_statement_that_took_too_long(
 ) -> None:
     name = _name(json.loads((registry.folder / BINDING).read_text())["database"])
     holder = backend.connect(registry.folder)
-    holder.execute("SELECT pg_advisory_lock(?)", (database._WRITE_LOCK,))
+    holder.execute("SELECT pg_advisory_lock(?)", (WRITE_LOCK,))
     server.execute(f"ALTER DATABASE {name} SET statement_timeout = '500ms'")
     with Registry.open(registry.folder) as limited, ThreadPoolExecutor(1) as pool:
         writing_one = pool.submit(
@@ -329,7 +330,7 @@ def test_waiting_for_the_write_lock_is_no_statement_that_took_too_long(
         )
         time.sleep(1.5)
         assert not writing_one.done()
-        holder.execute("SELECT pg_advisory_unlock(?)", (database._WRITE_LOCK,))
+        holder.execute("SELECT pg_advisory_unlock(?)", (WRITE_LOCK,))
         assert writing_one.result().number == 0
         with pytest.raises(DatabaseRefused, match="broke off what was asked") as caught:
             limited._lookup.query("SELECT pg_sleep(2)", ())
@@ -342,12 +343,12 @@ def test_write_lock_held_too_long_is_told(
 ) -> None:
     monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 1)
     holder = backend.connect(registry.folder)
-    holder.execute("SELECT pg_advisory_lock(?)", (database._WRITE_LOCK,))
+    holder.execute("SELECT pg_advisory_lock(?)", (WRITE_LOCK,))
     with pytest.raises(RegistryBusy, match="write lock") as caught:
         add_base()
     assert caught.value.exit_status == 4
     assert registry.versions() == []  # readers go on
-    holder.execute("SELECT pg_advisory_unlock(?)", (database._WRITE_LOCK,))
+    holder.execute("SELECT pg_advisory_unlock(?)", (WRITE_LOCK,))
     assert add_base().version == 1
 
 
@@ -362,25 +363,34 @@ def _error_of(act: Callable[[], object]) -> RegistryError | None:
 @contextmanager
 def _lost_at(step: int | None, server: Any) -> Iterator[None]:
     """End the writer's session from outside at one of its statements, or right before its commit."""
+    import psycopg
+
     seen = 0
+    execute = psycopg.Cursor.execute
 
     def end(connection: Any) -> None:
         # of a pid that is gone PostgreSQL says false; a session needs a moment to end
-        pid = connection.connection.driver_connection.info.backend_pid
-        server.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        server.execute("SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
 
-    def on_statement(connection: Any, *_: Any) -> None:
+    def count(cursor: Any, *arguments: Any, **options: Any) -> Any:
         nonlocal seen
-        seen += 1
-        if seen == step:
-            end(connection)
+        if not cursor.connection.autocommit:  # the store's alone; readers, and the server's administrator, commit each
+            seen += 1
+            if seen == step:
+                end(cursor.connection)
+        return execute(cursor, *arguments, **options)
 
-    at, listener = ("commit", end) if step is None else ("before_cursor_execute", on_statement)
-    event.listen(Engine, at, listener)
+    def on_commit(connection: Any) -> None:
+        if step is None:
+            end(connection.connection.driver_connection)
+
+    event.listen(Engine, "commit", on_commit)
+    psycopg.Cursor.execute = count  # type: ignore[method-assign]
     try:
         yield
     finally:
-        event.remove(Engine, at, listener)
+        psycopg.Cursor.execute = execute  # type: ignore[method-assign]
+        event.remove(Engine, "commit", on_commit)
 
 
 def test_connection_lost_at_any_statement_of_a_promotion_leaves_nothing(
@@ -388,7 +398,7 @@ def test_connection_lost_at_any_statement_of_a_promotion_leaves_nothing(
 ) -> None:
     passing("one")
     rows = len(registry.audit())
-    for step in range(1, 100):
+    for step in range(2, 100):  # at the first nothing was done yet, and it is begun anew
         with _lost_at(step, server):
             error = _error_of(lambda: registry.promote("text2sql", "champion", policy=policy, actor="ada"))
         if error is None:
@@ -410,6 +420,56 @@ def test_connection_lost_at_the_commit_is_told_as_what_it_is(
     assert isinstance(error, DatabaseUnreachable)
     assert "whether it was written can't be told" in str(error)
     assert "registry audit" in str(error)
+    assert registry.verify().intact
+
+
+def test_kept_connection_that_was_lost_is_made_anew(
+    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any
+) -> None:
+    for number in range(3):
+        passing(str(number))
+    name = _name(json.loads((registry.folder / BINDING).read_text())["database"])
+    promote = lambda n: registry.promote(f"text2sql:v{n}", "champion", policy=policy, actor="ada")  # noqa: E731
+    with ThreadPoolExecutor(3) as pool:  # so that more than one is kept
+        assert sorted(change.revision for change in pool.map(promote, (1, 2, 3))) == [1, 2, 3]
+    server.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,))
+    assert promote(1).revision == 4 - (registry.history("text2sql", "champion")[2].version == 1)
+    with _lost_at(1, server):  # just as it is used again
+        promote(2)
+    assert registry.verify().intact
+
+
+def test_connections_are_kept_and_not_taken_over_a_fork(
+    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any
+) -> None:
+    name = _name(json.loads((registry.folder / BINDING).read_text())["database"])
+    pids: list[int] = []
+    act = event.listens_for(registry._engine, "commit")
+    act(lambda connection: pids.append(connection.connection.driver_connection.info.backend_pid))
+    for number in range(3):
+        passing(str(number))
+    assert len(pids) >= 6
+    assert len(set(pids)) == 1
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: registry.record_evaluation(registry.resolve("text2sql").digest, {"n": n}), range(12)))
+        readers = 7  # one a thread
+        deadline = time.monotonic() + 20  # a session needs a moment to end
+        while server.execute(sessions, (name,)).fetchone()[0] > KEPT_CONNECTIONS + readers:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    child = os.fork()
+    if child == 0:
+        try:
+            revision = registry.promote("text2sql:v1", "champion", policy=policy, actor="ada").revision
+            os._exit(0 if revision == 1 and pids[-1] not in pids[:-1] else 1)
+        except BaseException:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    before = len(set(pids))
+    assert registry.promote("text2sql:v2", "champion", policy=policy, actor="ada").revision == 2
+    assert len(set(pids)) == before, "the child closed the parent's connection"
     assert registry.verify().intact
 
 
