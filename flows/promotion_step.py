@@ -1,4 +1,4 @@
-"""The step that promotes what passes the gate, and what others ask of the recipe"s gate and alias."""
+"""The step that promotes what passes the gate, and what others ask of the recipe's gate and alias."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class MlflowTarget:
 
         Raises:
             MirrorConflict: The model in MLflow has versions that the registry didn't put there, or lacks some that it
-                did. Nothing was written there.
+                did. Nothing was written there, unless others wrote the model in the same moment.
         """
         name, number = mirrored_name(version.name), str(version.version)
         held = self._version(name, number)
@@ -131,7 +131,10 @@ class MlflowTarget:
             )
         run = self._run(registry, version, evaluation, status)
         if held is None:
+            self._check_next(name, version)  # once more: files may have been uploaded meanwhile
             held = self._make_version(name, version, run)
+        elif (self._highest(name) or 0) < version.version:  # a process was killed between the version and its tag
+            self.client.set_registered_model_tag(name, _HIGHEST, number)
         if held.tags.get(_STATE) != status.state:
             self.client.set_model_version_tag(name, number, _STATE, status.state)
 
@@ -228,7 +231,8 @@ class MlflowTarget:
             )
         if highest < version.version - 1 and (kept is not None or not shown):
             raise _conflict(
-                f"{version.label} would be version {highest + 1} of {name!r} in MLflow: the ones before it aren't there"
+                f"{version.label} can't become version {version.version} of {name!r} in MLflow, which counts on from "
+                f"{highest} as far as it shows: the ones before it aren't there"
             )
 
     def _highest(self, name: str) -> int | None:

@@ -208,7 +208,7 @@ class Moving(Opened):
 
     def _require_bytes(self, version: Version, looked_at: tuple[str, BlobCorrupted | None]) -> None:
         digest, absence = looked_at
-        if version.digest != digest:  # somebody was faster, and the REF is another version now
+        if absence is not None or version.digest != digest:  # put back meanwhile, or the REF is another version now
             absence = self._absence(version)
         if absence is not None:
             raise absence

@@ -14,7 +14,7 @@ from registry.canonical import canonical_json
 from registry.database import insert_row
 from registry.entities import AliasChange, AliasState, Evaluation, Version
 from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
-from registry.gate import Champion, GateResult, Policy, check, effective_policy, recorded_policy
+from registry.gate import Champion, GateResult, Policy, check, recorded_policy
 from registry.lookup import Query, query_alias, query_aliases, query_numbered, query_revision, resolve_digest
 from registry.reports import comparable_evaluation, evaluations_of
 from registry.schema import alias_events, outbox
@@ -74,10 +74,9 @@ def judge(
     reports = evaluations_of(query, version)
     evaluation = reports[0] if reports else None
     report = None if evaluation is None else evaluation.report
-    policy_from = "caller"
-    if policy is None:
-        policy_from = "defaults" if recorded_policy(report) is None else "evaluation"
-    policy = effective_policy(policy, report)
+    recorded = recorded_policy(report) if policy is None else None
+    policy_from = "caller" if policy is not None else "defaults" if recorded is None else "evaluation"
+    policy = policy or recorded or Policy()
     champion = against = consent = None
     moves = state is None or state.digest != version.digest
     if state is not None and moves:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from registry import audit
 from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
@@ -16,7 +17,7 @@ from registry.reports import evaluations_of
 from registry.runs import EVERY, Run, query_runs
 from registry.search import Model, query_models, search_versions
 from registry.standing import Standing, standing_of
-from registry.status import Status, query_status, query_statuses, require_usable
+from registry.status import Status, query_status, query_statuses, query_statuses_of, require_usable
 
 __all__ = ["Reading"]
 
@@ -115,21 +116,20 @@ class Reading(Opened):
         """
         return require_usable(self._lookup.query, version, act)
 
-    def statuses(
-        self, name: str | None = None, *, after: tuple[str, int] = ("", 0), limit: int | None = None
-    ) -> dict[str, Status]:
+    def statuses(self, name: str | None = None) -> dict[str, Status]:
         """Return the status of every version of one model, or of all, by its digest.
-
-        Args:
-            name: Of the model.
-            after: Name and number of the version behind which to begin, in that order.
-            limit: Of how many versions at most.
 
         Raises:
             ReferenceInvalid: No name of a model.
         """
+        versions = self.search(name=name)
         found = query_statuses(self._lookup.query, name)
-        return {v.digest: found.get(v.id, Status()) for v in self.search(name=name, after=after, limit=limit)}
+        return {version.digest: found.get(version.id, Status()) for version in versions}
+
+    def statuses_of(self, versions: Sequence[Version]) -> dict[str, Status]:
+        """Return the status of each of these versions, by its digest."""
+        found = query_statuses_of(self._lookup.query, [version.id for version in versions])
+        return {version.digest: found.get(version.id, Status()) for version in versions}
 
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""

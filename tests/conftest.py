@@ -49,17 +49,23 @@ def one_frameworks_process() -> Iterator[None]:
     """
     from components.memory import process as module
 
-    kept: list[module.FrameworksProcess] = []
-
     class Kept(module.FrameworksProcess):
+        lent = True
+
         def end(self) -> None:
+            self.lent = False
             if not self.is_idle:
                 super().end()
 
+    kept: list[Kept] = []
+
     def start() -> module.FrameworksProcess:
-        if not (kept and kept[0].is_idle):
-            kept[:] = [Kept()]
-        return kept[0]
+        free = [one for one in kept if one.is_idle and not one.lent]
+        if not free:
+            kept.append(Kept())
+            return kept[-1]
+        free[0].lent = True
+        return free[0]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "start_frameworks", start)

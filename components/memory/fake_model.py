@@ -58,8 +58,7 @@ def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    whole = settings.method == "full" and training and settings.mixed
-    dtype = torch.float32 if whole else getattr(torch, settings.dtype)
+    dtype = _loaded_as(settings) if training else getattr(torch, settings.dtype)
     if settings.rope_scaling is not None:
         config = copy.deepcopy(config)
         scale_config(config, RopeScaling.parse(settings.rope_scaling))
@@ -126,9 +125,16 @@ def is_mapped(tensor: Any, settings: StepSettings, file_dtype: Any) -> bool:
     """
     import torch
 
-    loaded_as = torch.float32 if settings.method == "full" and settings.mixed else getattr(torch, settings.dtype)
     is_base = isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad == (settings.method == "full")
-    return is_base and tensor.dtype == file_dtype == loaded_as
+    return is_base and tensor.dtype == file_dtype == _loaded_as(settings)
+
+
+def _loaded_as(settings: StepSettings) -> Any:
+    """Return the dtype in which a base is loaded for training: whole weights are their own master copy."""
+    import torch
+
+    whole = settings.method == "full" and settings.mixed
+    return torch.float32 if whole else getattr(torch, settings.dtype)
 
 
 def _of_class(auto_class: Any, config: Any, dtype: Any) -> Any:

@@ -73,7 +73,7 @@ class ProcessOverhead:
 class FrameworksProcess:
     """The process behind a `TrainingProcess`: it has imported what training imports, and answers questions in turn.
 
-    A question is answered in a copy of it, so that it is the same to the next plan as to the first.
+    A question is answered in a copy of it, so that it could serve several plans, one after the other: tests do that.
     """
 
     def __init__(self) -> None:
@@ -133,6 +133,7 @@ class FrameworksProcess:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.strip():
+            self._process.kill()
             self._process.wait()
             self._said.seek(0)
             last_line = (self._said.read().strip().splitlines() or ["no message"])[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints
 
 from registry.collection import GRACE_SECONDS
 from registry.http.models import Digest
@@ -211,8 +211,8 @@ class CollectionRequest(Request):
     Contents that were sent and belong to no version yet are younger than a grace period that leaves time for that.
     """
 
-    grace_seconds: Annotated[Number, Field(ge=0)] = GRACE_SECONDS
-    dry_run: bool = False
+    grace_seconds: Annotated[Number, Field(ge=0, strict=True)] = GRACE_SECONDS
+    dry_run: StrictBool = False
 
 
 class VerificationRequest(Request):

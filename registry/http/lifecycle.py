@@ -11,7 +11,6 @@ from registry.http.access import READS, WRITES, Cursor, Limit, Promoter, cursor_
 from registry.http.act_models import CollectionModel, StatusModel, StatusPage, VerificationModel, VersionChangeModel
 from registry.http.bodies import CollectionRequest, StateRequest, VerificationRequest
 from registry.http.versions import Name, Ref
-from registry.status import Status
 from registry.store import Registry
 
 __all__ = ["lifecycle_routes"]
@@ -35,12 +34,10 @@ def lifecycle_routes(registry: Registry) -> APIRouter:
         """List the states of versions, of one model or of all, by name and number."""
         after_name, after_number = position_of(cursor, "", 0)
         rows = registry.search(name=name, after=(after_name, after_number), limit=limit + 1)
-        states = registry.statuses(name, after=(after_name, after_number), limit=limit + 1)
+        states = registry.statuses_of(rows)
 
         def document(row: Version) -> dict[str, Any]:
-            # one that was registered just now is in one of the two lists
-            state = states.get(row.digest, Status())
-            return {"name": row.name, "version": row.version, "digest": row.digest, **state.to_dict()}
+            return {"name": row.name, "version": row.version, "digest": row.digest, **states[row.digest].to_dict()}
 
         return page(rows, limit, document, lambda row: cursor_of(row.name, row.version))
 

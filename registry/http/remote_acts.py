@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.approvals import Approvals
 from registry.canonical import canonical_json
+from registry.collection import GRACE_SECONDS, Collection
 from registry.entities import AliasChange, Version, VersionChange
 from registry.gate import Policy
 from registry.http.connection import Connection, quoted
@@ -23,8 +24,6 @@ from registry.status import Status
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-    from registry.collection import Collection
 
 __all__ = ["RemoteActs"]
 
@@ -116,18 +115,10 @@ class RemoteActs(Connection):
         return {item["digest"]: status_of({key: item[key] for key in told}) for item in items}
 
     def collect(
-        self, *, actor: str | None = None, grace_seconds: float | None = None, dry_run: bool = False
+        self, *, actor: str | None = None, grace_seconds: float = GRACE_SECONDS, dry_run: bool = False
     ) -> Collection:
-        """Let the server remove bytes that no version needs any more, as `Registry.collect`.
-
-        Args:
-            actor: Not used.
-            grace_seconds: As there; None takes the server's, a week.
-            dry_run: Only say what would be removed.
-        """
-        body: dict[str, Any] = {"dry_run": dry_run}
-        if grace_seconds is not None:
-            body["grace_seconds"] = grace_seconds
+        """Let the server remove bytes that no version needs any more, as `Registry.collect`; `actor` is not used."""
+        body = {"grace_seconds": grace_seconds, "dry_run": dry_run}
         return collection_of(self._post("/v1/collections", body, timeout_seconds=COLLECT_SECONDS))
 
     def signatures(self, ref: str) -> list[dict[str, Any]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from registry.approvals import Approval, Approvals
 from registry.canonical import canonical_json, sha256_text
+from registry.collection import Collection
 from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version, VersionChange
 from registry.errors import BlobCorrupted
 from registry.http.problems import gate_of
@@ -15,9 +16,6 @@ from registry.protection import Protection
 from registry.runs import Run
 from registry.status import Status
 from registry.verification import Problem, Verification
-
-if TYPE_CHECKING:
-    from registry.collection import Collection
 
 __all__ = [
     "alias_of",
@@ -132,8 +130,6 @@ def verification_of(document: Mapping[str, Any]) -> Verification:
 
 def collection_of(document: Mapping[str, Any]) -> Collection:
     """Return what a collection removed."""
-    from registry.collection import Collection  # which needs SQLAlchemy
-
     return Collection(**document)
 
 

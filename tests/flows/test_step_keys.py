@@ -110,8 +110,9 @@ def reached(node: ast.AST, scope: Scope) -> tuple[set[str], set[str]]:
 def keyed_steps() -> list[tuple[str, set[str], set[str]]]:
     """List (step, packages that it reaches, packages in its key) of every call of a step store."""
     found = []
-    for file in ("steps.py", "measure_steps.py", "champion_step.py", "endpoint_steps.py"):
-        tree = ast.parse((ROOT / "flows" / file).read_text())
+    files = [file for pattern in ("*_step.py", "*steps.py") for file in sorted((ROOT / "flows").glob(pattern))]
+    for file in files:
+        tree = ast.parse(file.read_text())
         for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
             scope = {**names_in(tree), **names_in(function)}
             # a parameter is no function of its name

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,7 +291,7 @@ def test_tries_that_can_not_succeed_use_up_no_numbers(
     registry.record_evaluation(second.digest, make_report())
     fails("has come to version 2 already")
     client.delete_registered_model("text2sql")  # of which MLflow would make a 1 now
-    fails("would be version 1")
+    fails("can't become version 2")
     assert mirror(registry, target, from_start=True).error is None
     assert client.get_model_version("text2sql", "2").tags["tunewright.digest"] == second.digest
     client.delete_model_version("text2sql", "2")
@@ -304,6 +305,46 @@ def test_tries_that_can_not_succeed_use_up_no_numbers(
     fails("has come to version 5 already")
     assert fourth.label == "text2sql:v4"
     assert client.get_model_version("text2sql", "1").tags["tunewright.digest"] == first.digest
+
+
+def test_a_number_whose_noting_was_lost_is_noted_by_the_next_round(
+    registry: Registry, target: MlflowTarget, add_adapter: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = target.client
+    add_adapter("a")
+    mirror(registry, target)
+    add_adapter("b")
+    with monkeypatch.context() as patch:
+
+        def lost(*_: Any) -> None:
+            raise TimeoutError("no answer")
+
+        patch.setattr(client, "set_registered_model_tag", lost)
+        assert mirror(registry, target).error is not None
+    assert client.get_registered_model("text2sql").tags["tunewright.highest"] == "1"
+    assert mirror(registry, target, at=time.time() + 3600).error is None
+    assert client.get_registered_model("text2sql").tags["tunewright.highest"] == "2"
+    client.delete_model_version("text2sql", "2")
+    third = add_adapter("c")
+    assert mirror(registry, target).error is None
+    assert client.get_model_version("text2sql", "3").tags["tunewright.digest"] == third.digest
+
+
+def test_what_others_make_while_files_are_sent_uses_up_no_number(
+    registry: Registry, target: MlflowTarget, add_base: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, send = target.client, target._run
+
+    def meanwhile(*arguments: Any) -> Any:
+        run = send(*arguments)
+        client.create_registered_model("tiny-base")
+        client.create_model_version("tiny-base", "file:///somewhere")
+        return run
+
+    add_base()
+    monkeypatch.setattr(target, "_run", meanwhile)
+    assert "others write this model" in str(mirror(registry, target).error)
+    assert client.create_model_version("tiny-base", "file:///more").version in (2, "2")
 
 
 def test_models_that_an_earlier_release_mirrored_go_on(

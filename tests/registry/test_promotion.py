@@ -18,6 +18,7 @@ from registry.errors import (
     PolicyInvalid,
     ReferenceInvalid,
     RollbackRefused,
+    VersionRetired,
 )
 from registry.gate import Policy
 from registry.store import Registry
@@ -355,3 +356,42 @@ def test_another_version_than_was_looked_at_is_looked_at_under_the_lock(
     with pytest.raises(BlobCorrupted, match="text2sql:v2"):
         registry.promote("text2sql", "champion", policy=policy, actor="ada")
     assert registry.aliases() == []
+
+
+def test_bytes_that_a_collection_takes_between_the_look_and_the_lock_promote_nothing(
+    registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = passing("one")
+    look = registry._look_at_bytes
+
+    def look_and_lose(one: Version) -> Any:
+        found = look(one)
+        registry.retire(version.label, actor="ada", reason="r")
+        assert registry.collect(actor="ada", grace_seconds=0).blobs
+        return found
+
+    monkeypatch.setattr(registry, "_look_at_bytes", look_and_lose)
+    with pytest.raises(VersionRetired):
+        registry.promote(version.label, "champion", policy=policy, actor="ada")
+    assert registry.aliases() == []
+
+
+def test_bytes_that_are_put_back_between_the_look_and_the_lock_are_there(
+    registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = passing("one")
+    path = registry.blobs.local_path(version.manifest.files["model.safetensors"].sha256)
+    assert path is not None
+    kept = path.read_bytes()
+    path.unlink()
+    look = registry._look_at_bytes
+
+    def look_and_put_back(one: Version) -> Any:
+        found = look(one)
+        path.write_bytes(kept)
+        return found
+
+    monkeypatch.setattr(registry, "_look_at_bytes", look_and_put_back)
+    registry.promote(version.label, "champion", policy=policy, actor="ada")
+    assert registry.resolve("text2sql@champion") == version
+    assert registry.verify().intact

@@ -189,6 +189,25 @@ def test_the_life_of_a_version(either: Any, registry: Registry, given: Any, make
     )
 
 
+def test_states_hold_while_others_register(
+    registry: Registry, given: Any, either: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = given.adapter("one"), given.adapter("two")
+    registry.retire(two.label, actor="tester", reason="older data")
+    looked = registry.search
+    late = iter(["three", "four"])
+
+    def meanwhile(**asked: Any) -> Any:
+        found = looked(**asked)
+        for key in late:
+            given.adapter(key)
+        return found
+
+    monkeypatch.setattr(registry, "search", meanwhile)
+    states = {digest: status.state for digest, status in either.statuses("text2sql").items()}
+    assert (states[one.digest], states[two.digest]) == ("active", "retired")
+
+
 def test_states_of_all_versions_and_collection(
     either: Any, registry: Registry, given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

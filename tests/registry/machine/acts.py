@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from registry.approvals import Approvals
 from registry.errors import AliasNotFound, ApprovalsMissing, RollbackRefused, VersionHeld, VersionRetired
 from registry.status import STATES
 from tests.registry.machine.model import GIVEN, POLICIES, REGISTRANT, Asked
@@ -68,16 +69,16 @@ class Acts(Watched):
         if error is None:
             assert change.changed == (model.champion != number)
             if change.changed:
-                self._note_move("promote", number, policy, change.approvals)
+                self._note_promotion(number, policy, change.approvals)
 
-    def _note_move(self, action: str, number: int, policy: Asked | None, told: object) -> None:
+    def _note_promotion(self, number: int, policy: Asked | None, told: Approvals | None) -> None:
         """Take over a promotion that was done; nobody but the model says whether enough people had approved it."""
         matter = self.model.promotion(number, policy)
         people, needed = self.model.people(matter), self.model.needed(matter)
         assert len(people) >= needed
-        assert (() if told is None else told.given) == (people if needed else ())  # type: ignore[attr-defined]
+        assert (() if told is None else told.given) == (people if needed else ())
         self.tally["promoted with approvals"] += needed > 0
-        self.model.move(action, number)
+        self.model.move("promote", number)
 
     @rule(data=st.data(), action=st.sampled_from(["deprecate", "restore", "retire", "retire"]))
     def change_state(self, data: st.DataObject, action: str) -> None:

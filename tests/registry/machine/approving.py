@@ -6,15 +6,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from registry.errors import ApprovalsMissing
-from tests.registry.machine.acts import POLICY
+from tests.registry.machine.acts import POLICY, Acts
 from tests.registry.machine.model import PEOPLE, POLICIES, Asked
-from tests.registry.machine.watched import Watched
 
 ACT = st.sampled_from(["promote", "promote", "promote", "demote", "unprotect"])
 TARGET = st.sampled_from([(0, False), (0, False), (1, False), (1, True), (2, True)])
 
 
-class Approving(Watched):
+class Approving(Acts):
     """Rules for those who approve and for those who protect."""
 
     @rule(
@@ -34,6 +33,46 @@ class Approving(Watched):
             policy = None  # as a roll-back asks
         for person in people:
             self._approve(version.version, act, policy, to, person)
+
+    @rule(
+        data=st.data(),
+        act=st.sampled_from(["promote", "promote", "rollback", "rollback", "rollback", "demote", "unprotect"]),
+        policy=POLICY,
+        required=st.integers(0, 2),
+        at_once=st.sampled_from([True, True, False]),
+    )
+    def ask_everyone(self, data: st.DataObject, act: str, policy: Asked | None, required: int, at_once: bool) -> None:
+        """All approve, one after the other, until they are enough: chance alone seldom comes to that."""
+        model, nothing = self.model, (0, False)
+        if required > model.protection[0]:
+            self._protect(required, False)
+        could = {
+            "promote": [n for n in model.states if n != model.champion and model.refused_by_gate(n) is None],
+            "rollback": [] if model.champion is None else sorted(set(model.history) - {None, model.champion}),
+            "demote": [] if model.champion is None else [model.champion],
+            "unprotect": [1] if model.protection[0] else [],
+        }
+        act = act if could[act] else "promote"
+        if not could[act]:
+            return
+        number = data.draw(st.sampled_from(could[act]))
+        policy = policy if act == "promote" else None
+        asked = "promote" if act == "rollback" else act  # which is what a roll-back is approved as
+        matter = model.matter(asked, number, policy, nothing)
+        needed = model.protection[0] if act == "rollback" else model.needed(matter)
+        for person in PEOPLE:
+            if len(model.people(matter)) < needed:
+                self._approve(number, asked, policy, nothing, person)
+        if not at_once:
+            return
+        if act == "promote":
+            self._promote(number, policy, None)
+        elif act == "rollback":
+            self._rollback_to(number)
+        elif act == "demote":
+            self._demote()
+        else:
+            self._protect(*nothing)
 
     def _approve(self, number: int, act: str, policy: Asked | None, to: tuple[int, bool], person: str) -> None:
         matter = self.model.matter(act, number, policy, to)
@@ -69,6 +108,9 @@ class Approving(Watched):
         approved = sorted(matter.to for matter, _ in self.model.standing if matter.to is not None)
         if approved and data.draw(st.booleans()):
             required, own = data.draw(st.sampled_from(approved))
+        self._protect(required, own)
+
+    def _protect(self, required: int, own: bool) -> None:
         refusal = self.model.refused_protection(required, own)
         why = {"actor": "eve", "reason": "r"}
         told, error = self.tried(

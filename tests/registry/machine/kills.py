@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from hypothesis import strategies as st
@@ -25,8 +26,14 @@ WHY: dict[str, Any] = {"actor": "eve", "reason": "r"}
 class Kills(Acts):
     """The rule that kills, and what it makes of what it finds."""
 
-    @rule(data=st.data(), act=st.sampled_from(ACTS), deadly=st.integers(1, 13))
-    def die(self, data: st.DataObject, act: str, deadly: int) -> None:
+    # most acts have twelve steps, a registration of new bytes 26, opening the registry some more
+    @rule(
+        data=st.data(),
+        act=st.sampled_from(ACTS),
+        deadly=st.integers(1, 13) | st.integers(1, 30),
+        opens=st.sampled_from([False, False, False, True]),
+    )
+    def die(self, data: st.DataObject, act: str, deadly: int, opens: bool) -> None:
         chosen = self.choose(data, self.approved("promote") if act == "promote" else self.promotable())
         key = data.draw(st.integers(0, 5))
         self.salt += 1
@@ -55,18 +62,19 @@ class Kills(Acts):
         def do() -> None:
             self.watching = False
             leases.LEASE_SECONDS = 0.0  # what the dead leave has ended
-            try:
-                acts[act](self.registry)
-            except RegistryError:
-                return
-            acknowledged.touch()
+            with Registry.open(self.root / "registry") if opens else nullcontext(self.registry) as one:
+                try:
+                    acts[act](one)
+                except RegistryError:
+                    return
+                acknowledged.touch()
 
         before = self.chain[0]
         # nothing open goes through a fork: the child opens its own connections, and so does whoever asks here again
         self.registry._engine.dispose()
         self.registry._lookup._close_own()
         self.tally["processes"] += 1
-        if self.run_and_die(do, self.root / "registry", deadly):
+        if self.run_and_die(do, self.root / "registry", deadly * 3 if act == "mirror" else deadly):
             self.tally["kills"] += 1
             self._reopen()
         if act == "collect":

@@ -22,7 +22,7 @@ class Mirroring(Watched):
         self.target.failures = failures.split()
         done = mirror(self.registry, self.target, most=most)
         left, self.target.failures = self.target.failures, []
-        failed = len(left) < len(failures.split()) and not left and failures.split()[-1] != "no"
+        failed = bool(failures) and not left
         assert (done.error is not None) == failed
         self.tally["mirror failed"] += failed
         if done.position == done.head and not failed:

@@ -5,7 +5,7 @@ Used approvals are thrown away here; the registry never throws one away, and tel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from registry.errors import (
@@ -54,11 +54,10 @@ class Matter(NamedTuple):
     to: tuple[int, bool] | None  # what a protection is weakened to
 
 
-@dataclass
 class Model:
     """One model `m` with its alias `champion`; changed by what the registry said that it did."""
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         self.keys: dict[int, int] = {}
         self.states: dict[int, str] = {}
         self.reports: dict[int, list[Report]] = {}

@@ -180,7 +180,7 @@ class Watched(RuleBasedStateMachine):
         protections = [(one.required, one.self_approval) for one in registry.protections("m")]
         assert protections == ([model.protection] if model.protection[0] else [])
         assert self.needed() <= self.stored()
-        self.seen = None  # of an act that was refused, and undone
+        self.seen = sizes  # whatever the next act writes before its transaction would show
 
     def check_at_the_end(self) -> None:
         found = self.registry.verify()
