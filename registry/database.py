@@ -27,7 +27,7 @@ from registry.layout import DATABASE, SCHEMA_REVISION, WRITERS
 from registry.sqlite import no_registry
 from registry.turns import Turns
 
-__all__ = ["insert_row", "open_engine", "query_on", "writing"]
+__all__ = ["close_engine", "insert_row", "open_engine", "query_on", "writing"]
 
 BUSY_TIMEOUT_SECONDS = 30
 
@@ -255,10 +255,16 @@ def query_on(connection: Connection) -> Any:
     return query
 
 
-def insert_row(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Insert one row of plain values, as its database's driver takes them.
+def close_engine(engine: Engine) -> None:
+    """End an engine's connections: kept ones now, one in use or made by an act after this when that act is done."""
+    engine.update_execution_options(closed=True)
+    engine.dispose()
 
-    As `connection.execute(table.insert(), row)` in a quarter of the time, which is time that all other writers wait.
+
+def insert_row(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert one row of numbers, texts and nulls, as its database's driver takes them; booleans aren't converted.
+
+    As `connection.execute(table.insert(), row)` in a third of the time, which is time that all other writers wait.
     """
     values = tuple(row.values())
     connection.exec_driver_sql(_insertion(table.name, tuple(row), connection.dialect.name), values).close()

@@ -21,7 +21,7 @@ from registry.names import is_digest
 __all__ = ["LEASE_SECONDS", "Leases"]
 
 LEASE_SECONDS = 86_400.0
-# What a disk writes at once. A power cut leaves all of such a file, or nothing of it.
+# Of a file within a block, put into place unflushed, a power cut leaves all or nothing on a local filesystem.
 _BLOCK_BYTES = 4096
 
 
@@ -117,7 +117,7 @@ class Leases:
         try:
             read = path.read_bytes()
             if not read.strip(b"\0"):
-                # put into place whole: only a power cut leaves one empty, which its holder didn't outlive
+                # put into place whole: a power cut leaves one empty, which its holder on this machine didn't outlive
                 return 0.0, frozenset()
             content = json.loads(read)
             end, digests = float(content["expires_at"]), frozenset(content["digests"])

@@ -12,7 +12,7 @@ from typing import Self
 from sqlalchemy import Engine
 
 from registry.blob_place import open_blobs, settle_blobs
-from registry.database import open_engine
+from registry.database import close_engine, open_engine
 from registry.entities import Version
 from registry.errors import BlobCorrupted
 from registry.layout import LEASES
@@ -76,7 +76,7 @@ class Opened:
             if is_new:
                 opened.blobs.owner.claim()
         except BaseException:
-            engine.dispose()
+            close_engine(engine)
             if opened is not None:
                 opened.close()
             raise
@@ -86,9 +86,9 @@ class Opened:
         return str(self._lookup.query("SELECT registry FROM identity", ())[0][0])
 
     def close(self) -> None:
-        """Close this thread's connections (and other threads' to PostgreSQL); it can't be used afterwards."""
+        """Close this thread's connections, and to PostgreSQL other threads', once they are done with what they do."""
         self._lookup.close()
-        self._engine.dispose()
+        close_engine(self._engine)
 
     def __enter__(self) -> Self:
         return self

@@ -37,13 +37,15 @@ __all__ = [
     "unreachable",
 ]
 
-# Where neither the address nor libpq's own variables say otherwise. A server that is gone is noticed within minutes.
+# Where neither the address nor libpq's own variables say otherwise. A server that is gone is noticed within
+# minutes; one that was gone when it was written to, which keepalives don't see, within half a minute.
 CONNECT_TIMEOUT_SECONDS = 10
 _DEFAULTS = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "keepalives_idle": 60,
     "keepalives_interval": 10,
     "keepalives_count": 6,
+    "tcp_user_timeout": 30_000,
     "fallback_application_name": "tunewright",
 }
 _LOST = {"25P03", "25P04"}  # the server ended a session that was idle or busy for too long

@@ -4,18 +4,20 @@ An advisory lock, held to the end of the transaction, is taken before anything i
 (READ COMMITTED), and ids are committed in their order: who reads the outbox by id misses nothing.
 
 Making a connection takes longer than most acts, so a few are kept. One that was lost meanwhile is noticed at the
-transaction's first statement, before anything was done, and another is made; none is used in a process that was forked.
+transaction's first statement, before anything was done, and another is made. A process that was forked has its own.
 """
 
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, QueuePool, Transaction, create_engine, event
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from registry.address import Address, import_driver
 from registry.postgres import connect, explain
@@ -26,8 +28,6 @@ __all__ = ["KEPT_CONNECTIONS", "WRITE_LOCK", "make_engine", "write_on_postgres"]
 IDLE_TIMEOUT_SECONDS = 300
 # Between acts; while more threads write there are more.
 KEPT_CONNECTIONS = 2
-# What states begin with in which the server ends a session.
-_ENDED = "57P"
 # PostgreSQL's advisory locks are numbers that programs agree on, one set a database.
 WRITE_LOCK = int.from_bytes(b"tunewrgt")
 # For this transaction alone, since a pooler may give the session to others; a commit that is acknowledged is on disk
@@ -36,7 +36,9 @@ _SETTINGS = """SELECT set_config('lock_timeout', '{lock}s', true),
     set_config('idle_in_transaction_session_timeout', '{idle}s', true),
     set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true),
     set_config('statement_timeout', '0', true)"""
-_NEWER_LIMIT, _NEWER_SERVER = ", set_config('transaction_timeout', '0', true)", 170000
+_NEWER_SERVER = 170000
+_NEWER_LIMIT = ", set_config('transaction_timeout', '0', true)"
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def make_engine(address: Address) -> Engine:
@@ -51,19 +53,25 @@ def make_engine(address: Address) -> Engine:
         use_native_hstore=False,
         execution_options={"address": address},
     )
-    event.listen(engine, "connect", _note_process)
-    event.listen(engine, "checkout", _leave_to_parent)
+    _ENGINES.add(engine)
+    known = weakref.ref(engine)
+
+    def end_with_engine(_connection: Any, record: ConnectionPoolEntry) -> None:
+        found = known()
+        if found is None or found.get_execution_options().get("closed"):
+            record.invalidate()
+
+    event.listen(engine, "checkin", end_with_engine)
     return engine
 
 
-def _note_process(_connection: Any, record: Any) -> None:
-    record.info["process"] = os.getpid()
+def _leave_to_parent() -> None:
+    """Begin anew in a process that was forked: to close the parent's connections would end its sessions."""
+    for engine in list(_ENGINES):
+        engine.dispose(close=False)
 
 
-def _leave_to_parent(_connection: Any, record: Any, proxy: Any) -> None:
-    if record.info["process"] != os.getpid():
-        record.dbapi_connection = proxy.dbapi_connection = None  # not closed: it is the parent's
-        raise DisconnectionError("the connection belongs to the process that this one was forked from")
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextmanager
@@ -85,8 +93,10 @@ def write_on_postgres(engine: Engine, lock_timeout_seconds: float) -> Iterator[C
         with engine.connect() as connection, _begin(connection, lock_timeout_seconds):
             try:
                 yield connection
-            except driver.Error as error:  # of a look-up that went to the driver, past SQLAlchemy
-                if _is_lost(connection, error):
+            except BaseException as error:
+                # a look-up goes to the driver, past SQLAlchemy: a signal in its midst leaves the connection busy
+                stopped = not isinstance(error, Exception)
+                if not connection.invalidated and (stopped or _is_lost(connection)):
                     connection.invalidate()
                 raise
             ended = "whether it was written can't be told"
@@ -103,7 +113,7 @@ def _begin(connection: Connection, lock_timeout_seconds: float) -> Transaction:
     try:
         _lock(connection, lock_timeout_seconds)
     except DBAPIError as error:
-        lost = error.connection_invalidated or _is_lost(connection, error.orig)
+        lost = error.connection_invalidated or _is_lost(connection)
         if lost and not connection.invalidated:
             connection.invalidate()
         transaction.close()
@@ -114,10 +124,8 @@ def _begin(connection: Connection, lock_timeout_seconds: float) -> Transaction:
     return transaction
 
 
-def _is_lost(connection: Connection, error: Any) -> bool:
-    """Tell whether the session is over; the server may have said so before the connection knows it."""
-    state = getattr(error, "sqlstate", None) or ""
-    return state[:3] == _ENDED or bool(connection.connection.driver_connection.closed)  # type: ignore[union-attr]
+def _is_lost(connection: Connection) -> bool:
+    return bool(connection.connection.driver_connection.closed)  # type: ignore[union-attr]
 
 
 def _lock(connection: Connection, timeout_seconds: float) -> None:
