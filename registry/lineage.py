@@ -8,9 +8,9 @@ from typing import Any
 
 from registry.entities import Version
 from registry.errors import ReferenceInvalid
-from registry.lookup import Query, query_aliases
+from registry.lookup import Query, query_aliases_of, query_of_each
 from registry.manifest import WHOLE_KINDS
-from registry.runs import Run, query_runs
+from registry.runs import Run, has_runs, query_runs
 from registry.search import search_versions
 from registry.status import Status, query_statuses_of
 
@@ -22,6 +22,12 @@ DIRECTIONS = ("both", "up", "down")
 _WALK = """WITH RECURSIVE reached(id) AS (
     SELECT CAST(? AS INTEGER) UNION SELECT p.{next} FROM version_parents p JOIN reached r ON p.{here} = r.id)
     SELECT id FROM reached"""
+_VERSIONS = """SELECT id, name, number, digest, kind, base_fingerprint, manifest, created_at FROM versions
+    WHERE id IN ({}) ORDER BY id"""
+_SWEPT = "SELECT DISTINCT name FROM runs WHERE name IN ({})"
+_KEYS = "SELECT id, content_key FROM versions WHERE content_key IS NOT NULL AND id IN ({}) ORDER BY id"
+_PARENTS = """SELECT parent_id, child_id, role, weight FROM version_parents WHERE child_id IN ({})
+    ORDER BY child_id, id"""
 
 
 @dataclass(frozen=True)
@@ -102,13 +108,13 @@ def trace(query: Query, version: Version) -> Lineage:
     if up & down:
         raise AssertionError(f"lineage of {version.label} has a cycle, which the schema rules out")
     direction = {version.id: "self", **dict.fromkeys(up, "up"), **dict.fromkeys(down, "down")}
-    found = [_version(query, number) for number in sorted(direction)]
+    ids = sorted(direction)
+    found = [Version(*row) for row in query_of_each(query, _VERSIONS, ids)]
     aliases: dict[str, list[str]] = {}
     # of the models reached alone: a registry has thousands of others
-    for name in sorted({v.name for v in found}):
-        for state in query_aliases(query, name):
-            aliases.setdefault(state.digest, []).append(state.alias)
-    statuses = query_statuses_of(query, sorted(direction))
+    for state in query_aliases_of(query, sorted({v.name for v in found})):
+        aliases.setdefault(state.digest, []).append(state.alias)
+    statuses = query_statuses_of(query, ids)
     nodes = [
         Node(
             v.digest,
@@ -126,10 +132,7 @@ def trace(query: Query, version: Version) -> Lineage:
     digests = {v.id: v.digest for v in found}
     edges = [
         Edge(digests[parent], digests[child], role, weight)
-        for child in digests
-        for parent, role, weight in query(
-            "SELECT parent_id, role, weight FROM version_parents WHERE child_id = ? ORDER BY id", (child,)
-        )
+        for parent, child, role, weight in query_of_each(query, _PARENTS, ids)
         if parent in digests
     ]
     runs, of_runs = _runs(query, found, direction)
@@ -191,9 +194,12 @@ def _runs(query: Query, found: list[Version], direction: Mapping[int, str]) -> t
     """
     reached: dict[int, tuple[Run, str]] = {}
     edges = []
-    for v in found:
-        keys = query("SELECT content_key FROM versions WHERE id = ?", (v.id,))
-        for own in query_runs(query, "name = ? AND content_key = ?", (v.name, keys[0][0])):
+    names = sorted({v.name for v in found}) if has_runs(query) else []
+    swept = {row[0] for row in query_of_each(query, _SWEPT, names)}
+    of_swept = {v.id: v for v in found if v.name in swept}
+    for number, key in query_of_each(query, _KEYS, list(of_swept)):
+        v = of_swept[number]
+        for own in query_runs(query, "name = ? AND content_key = ?", (v.name, key)):
             for run in query_runs(query, "name = ? AND sweep = ?", (own.name, own.sweep)):
                 reached.setdefault(run.id, (run, "up" if direction[v.id] != "down" else "down"))
                 edges.append(Edge(run.digest, v.digest, "run" if run.content_key == own.content_key else "trial"))
@@ -213,11 +219,3 @@ def _runs(query: Query, found: list[Version], direction: Mapping[int, str]) -> t
 
 def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _version(query: Query, number: int) -> Version:
-    row = query(
-        "SELECT id, name, number, digest, kind, base_fingerprint, manifest, created_at FROM versions WHERE id = ?",
-        (number,),
-    )[0]
-    return Version(*row)

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from registry.postgres import PostgresReader
 
 __all__ = [
-    "IDS_AT_ONCE",
     "Lookup",
     "Query",
     "query_alias",
     "query_aliases",
+    "query_aliases_of",
     "query_numbered",
+    "query_of_each",
     "query_revision",
     "query_versions",
     "resolve_digest",
@@ -69,8 +70,9 @@ _NEWEST_OF_ALL = _NEWEST_EVENTS.format(
 _NEWEST_OF_ONE = _NEWEST_EVENTS.format(
     names="SELECT name FROM (SELECT name FROM alias_events WHERE name = ? LIMIT 1) one"
 )
+_NEWEST_OF_SOME = _NEWEST_EVENTS.format(names="SELECT DISTINCT name FROM alias_events WHERE name IN ({})")
 # SQLite takes 999 parameters at least.
-IDS_AT_ONCE = 500
+VALUES_AT_ONCE = 500
 
 
 def resolve_reference(query: Query, text: str) -> Version:
@@ -179,13 +181,32 @@ def query_revision(query: Query, name: str, alias: str) -> int:
 
 def query_aliases(query: Query, name: str | None = None) -> list[AliasState]:
     """Return where every alias points now, folded from the alias history."""
-    newest = [row[0] for row in (query(_NEWEST_OF_ALL, ()) if name is None else query(_NEWEST_OF_ONE, (name,)))]
-    found: list[AliasState] = []
-    for start in range(0, len(newest), IDS_AT_ONCE):
-        ids = newest[start : start + IDS_AT_ONCE]
-        rows = query(f"{_STATE} WHERE e.id IN ({', '.join('?' * len(ids))})", ids)
-        found += [AliasState(*row) for row in rows]
-    return sorted(found, key=lambda state: (state.name, state.alias))
+    return _states(query, query(_NEWEST_OF_ALL, ()) if name is None else query(_NEWEST_OF_ONE, (name,)))
+
+
+def query_aliases_of(query: Query, names: Sequence[str]) -> list[AliasState]:
+    """Return where the aliases of these models point now."""
+    return _states(query, query_of_each(query, _NEWEST_OF_SOME, names))
+
+
+def _states(query: Query, newest: Sequence[Sequence[Any]]) -> list[AliasState]:
+    rows = query_of_each(query, _STATE + " WHERE e.id IN ({})", [row[0] for row in newest])
+    return sorted((AliasState(*row) for row in rows), key=lambda state: (state.name, state.alias))
+
+
+def query_of_each(query: Query, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
+    """Return the rows of a SELECT for each of some values, so many at once as both databases take.
+
+    Args:
+        query: Runs it.
+        sql: With `IN ({})` where the values come.
+        values: Numbers or names.
+    """
+    found: list[Sequence[Any]] = []
+    for start in range(0, len(values), VALUES_AT_ONCE):
+        some = values[start : start + VALUES_AT_ONCE]
+        found += query(sql.format(", ".join("?" * len(some))), some)
+    return found
 
 
 class Lookup:

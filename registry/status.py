@@ -12,7 +12,7 @@ from typing import Any
 
 from registry.entities import Version
 from registry.errors import VersionDeprecated, VersionRetired
-from registry.lookup import IDS_AT_ONCE, Query, query_versions
+from registry.lookup import Query, query_of_each, query_versions
 
 __all__ = [
     "ACTIVE",
@@ -74,14 +74,10 @@ def query_statuses(query: Query, name: str | None = None) -> dict[int, Status]:
 
 def query_statuses_of(query: Query, ids: Sequence[int]) -> dict[int, Status]:
     """Return the status of each of these versions that something has befallen, by the version's id."""
-    found: dict[int, Status] = {}
     if not has_events(query):
-        return found
-    for start in range(0, len(ids), IDS_AT_ONCE):
-        some = ids[start : start + IDS_AT_ONCE]
-        rows = query(f"{_NEWEST} AND e.version_id IN ({', '.join('?' * len(some))})", some)
-        found.update((row[0], _status(*row[1:])) for row in rows)
-    return found
+        return {}
+    rows = query_of_each(query, _NEWEST + " AND e.version_id IN ({})", ids)
+    return {row[0]: _status(*row[1:]) for row in rows}
 
 
 def query_status(query: Query, version: Version) -> Status:

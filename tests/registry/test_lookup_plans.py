@@ -10,6 +10,7 @@ from registry.entities import Version
 from registry.gate import Policy
 from registry.lineage import trace
 from registry.lookup import Lookup, query_alias
+from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
 
 SMALL, LARGE = 40, 1000
@@ -154,6 +155,27 @@ def test_steps_of_a_lineage_and_a_list_do_not_grow_with_other_models(
             )
     grown = {what: (counts[0][what], steps) for what, steps in counts[1].items() if steps > 1.5 * counts[0][what] + 5}
     assert grown == {}
+
+
+def test_a_lineage_asks_as_often_whatever_was_made_of_a_base(
+    registry: Registry, add_base: Callable[..., Version], write_files: Any
+) -> None:
+    base, files = add_base(), write_files("adapter")
+    counts = []
+    for number in range(12):
+        manifest = Manifest(
+            "adapter", describe_files(files), base_fingerprint=base.base_fingerprint, seed=number,
+            parents=(Parent(base.digest, "base"),),
+        )  # fmt: skip
+        made = registry.register(f"model-{number}", manifest, files)
+        registry.promote(made.digest, "champion", policy=Policy(require_evaluation=False), actor="ada")
+        asked: list[str] = []
+        with Lookup(registry.folder) as lookup:
+            found = trace(lambda sql, values: (asked.append(sql), lookup.query(sql, values))[1], base)  # noqa: B023
+        assert [node.aliases for node in found.nodes] == [(), *[("champion",)] * (number + 1)]
+        assert len(found.edges) == number + 1
+        counts.append(len(asked))
+    assert len(set(counts)) == 1
 
 
 def test_many_aliases_are_listed_in_order(registry: Registry, backend: Any) -> None:
