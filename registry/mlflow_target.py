@@ -63,6 +63,12 @@ class MlflowTarget:
     def __init__(
         self, uri: str, *, experiment: str = EXPERIMENT, files: bool = False, artifacts: str | None = None
     ) -> None:
+        if not uri.strip():  # MLflow would make a database in this folder
+            raise RegistryInputError(
+                "no URI of an MLflow is given: it is empty",
+                allowed="a server (http://, https://) or a database (sqlite:///FILE, postgresql://, mysql+pymysql://)",
+                next_step="name it with --to, or in $MLFLOW_TRACKING_URI",
+            )
         self.uri = uri
         self.experiment = experiment
         self.files = files

@@ -127,12 +127,18 @@ def resolve(ref: str, checkout: bool, home: Path, as_json: bool) -> None:
 @json_option
 def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
     """Show REF's manifest, aliases, evaluations, and what the gate says of it."""
-    from registry.gate import effective_policy
+    from registry.errors import PolicyInvalid
+    from registry.gate import Check, GateResult, effective_policy
 
     with open_registry(home) as registry:
         version = registry.resolve(ref)
         reports = registry.evaluations(version.digest)
-        policy = effective_policy(None, reports[0].report if reports else None)
+        policy = None
+        try:
+            policy = effective_policy(None, reports[0].report if reports else None)
+            gate = registry.check_gate(version.digest, policy, alias)
+        except PolicyInvalid as error:  # what no promotion gets past is still to be seen
+            gate = GateResult(False, (error.problem,), (Check("policy", False, None, None, error.problem),))
         status = registry.status(version.digest)
         document = {
             **version.to_dict(),
@@ -141,8 +147,8 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
             "aliases": [a.to_dict() for a in registry.aliases(version.name) if a.digest == version.digest],
             "manifest": version.manifest.to_dict(),
             "evaluations": [e.to_dict() for e in reports],
-            "policy": policy.to_dict(),
-            "gate": registry.check_gate(version.digest, policy, alias).to_dict(),
+            "policy": None if policy is None else policy.to_dict(),
+            "gate": gate.to_dict(),
         }
     if warning := status.warning(version.label):
         note(f"warning: {warning}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from registry.checkout import check_out
 from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
-from registry.errors import BlobsMissing, MissingError
+from registry.errors import BlobsMissing, MissingError, VersionRetired
 from registry.gate import GateResult
 from registry.http.connection import quoted
 from registry.http.problems import gate_of
@@ -33,6 +33,7 @@ from registry.runs import Run
 from registry.scan import scan
 from registry.search import Model
 from registry.standing import Standing
+from registry.status import RETIRED
 from registry.verification import Verification
 
 __all__ = ["RegistryClient"]
@@ -221,8 +222,16 @@ class RegistryClient(RemoteActs):
         Raises:
             BlobCorrupted: A file is gone or damaged; nothing is left behind.
             RegistryPathError: The folder holds other files, or can't be written.
+            VersionRetired: It is retired.
         """
         version = self.resolve(ref)
+        status = self.status(version.digest)
+        if status.state == RETIRED:
+            raise VersionRetired(
+                f"{status.warning(version.label)}; it can't be checked out",
+                allowed="versions that are active or deprecated",
+                next_step="restore it, while its bytes are there",
+            )
         total = sum(entry.size for entry in version.manifest.files.values())
         done = 0
 

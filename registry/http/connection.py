@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from registry.canonical import canonical_json
-from registry.errors import ReportInvalid, ServerUnavailable
+from registry.errors import ReportInvalid, ServerUnavailable, TokenInvalid
 from registry.http.transfer import FIRST_PAUSE_SECONDS, raise_for
 
 __all__ = ["Connection", "quoted"]
@@ -24,6 +24,13 @@ class Connection:
     """What the parts of `registry.http.client.RegistryClient` ask through; see there."""
 
     def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+        token = None if token is None else token.strip()  # of a file, a line
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise TokenInvalid(
+                "the token has characters that no token has",
+                allowed="what `tunewright registry token add` printed",
+                next_step="copy it anew",
+            )
         self._http = httpx.Client(
             base_url=url.rstrip("/"),
             headers={} if token is None else {"Authorization": f"Bearer {token}"},

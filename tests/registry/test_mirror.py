@@ -245,6 +245,12 @@ def test_followers_wait_for_another_process(registry: Registry, target: MlflowTa
     assert (rounds[1].error, rounds[1].position) == (None, registry.outbox_head())
 
 
+def test_an_empty_address_is_no_mirror() -> None:
+    for uri in ("", "  "):
+        with pytest.raises(RegistryInputError, match="it is empty"):
+            MlflowTarget(uri)
+
+
 @pytest.mark.parametrize("uri", ["postgres://ann:hunter22@host/db", "mysql+nodriver://ann:hunter22@host/db"])
 def test_what_can_be_no_mirror_is_refused_without_its_password(uri: str) -> None:
     pytest.importorskip("mlflow")

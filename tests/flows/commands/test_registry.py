@@ -232,6 +232,16 @@ def test_a_ref_lists_the_one_version_that_it_names(run: Run) -> None:
     assert [row["version"] for row in _json(run("ls", "text2sql", "--json"))["versions"]] == [1, 2, 3]
 
 
+def test_show_tells_of_a_report_that_no_promotion_gets_past(run: Run, home: Path) -> None:
+    with Registry.open(home / "registry") as registry:
+        registry.record_evaluation(registry.resolve("tiny").digest, {"policy": {"required_approvals": "x"}})
+    status, out, _ = run("show", "tiny")
+    assert status == 0
+    assert "FAILED  policy" in out
+    shown = _json(run("show", "tiny", "--json"))
+    assert (shown["policy"], shown["gate"]["passed"]) == (None, False)
+
+
 def test_show_tells_scores_tax_and_each_check(run: Run, home: Path) -> None:
     _measure(home, "text2sql:v1", 0.3, base=0.1)
     _, out, _ = run("show", "text2sql:v1")

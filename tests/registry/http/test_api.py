@@ -201,6 +201,9 @@ def test_evaluations_are_recorded_listed_and_judged(
     assert (laid["note"], laid["task"]["delta"]) == ("x", 0.3)
     assert ask("GET", "/v1/gate/text2sql").json()["passed"] is True
     assert ask("GET", "/v1/standing/text2sql").json() == {"proven": True, "basis": "gate", "reasons": []}
+    for asked in ({"required_approvals": "x"}, [1], {"min_row": 1}):
+        sent = ask("POST", f"/v1/evaluations/{version.digest}", json={"report": {**make_report(), "policy": asked}})
+        problem(sent, sent.status_code, "PolicyInvalid")
     wrong = ask("POST", f"/v1/evaluations/{version.digest}", json={"report": {"files": {"a": "b"}}})
     problem(wrong, 422, "EvaluationMismatch")
     problem(ask("POST", f"/v1/evaluations/{'0' * 64}", json={"report": {}}), 404, "VersionNotFound")

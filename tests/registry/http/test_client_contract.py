@@ -389,6 +389,14 @@ def test_errors_are_the_same_in_class_and_words(
     assert registry.verify().intact
 
 
+def test_a_retired_version_is_not_checked_out(either: Any, given: Any, tmp_path: Path) -> None:
+    version = given.adapter("one")
+    either.retire(version.label, reason="older data", **WHO)
+    with pytest.raises(VersionRetired, match="checked out"):
+        either.checkout(version.label, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_roll_back_to_what_never_held_the_alias(
     either: Any, registry: Registry, given: Any, make_report: Any, policy: Policy
 ) -> None:
@@ -469,6 +477,9 @@ def test_what_is_no_registry_is_told(in_process: Callable[..., Any], registry: R
         RegistryClient("http://127.0.0.1:9").versions()
     Tokens(registry.folder).add("x", "read")
     closed = make_app(registry, Tokens(registry.folder))
-    for token in (None, "tw_wrong"):
-        with pytest.raises(TokenInvalid):
+    for token in (None, "tw_wrong", "tw_\u00fc", "tw_a\nb"):
+        with pytest.raises(TokenInvalid) as refused:
             RegistryClient("http://registry.test", token, transport=in_process(closed)).versions()
+        assert token is None or token not in str(refused.value)
+    read = Tokens(registry.folder).add("y", "read")
+    RegistryClient("http://registry.test", f"{read}\n", transport=in_process(closed)).versions()
