@@ -24,6 +24,8 @@ __all__ = [
     "revision_option",
 ]
 
+MOST_POLICY_BYTES = 100_000
+
 home_option = click.option(
     "--home",
     type=click.Path(path_type=Path),
@@ -66,7 +68,7 @@ def read_policy(file: Path | None) -> Policy | None:
     """Return the policy in a file, or None where no file was given.
 
     Raises:
-        InputError: The file is no YAML.
+        InputError: The file is no YAML, no text, or far too long for a policy.
         PolicyInvalid: It holds no policy.
     """
     if file is None:
@@ -76,7 +78,11 @@ def read_policy(file: Path | None) -> Policy | None:
     from components.errors import InputError
     from registry.gate import Policy
 
+    with file.open("rb") as stream:  # a device has no size, and no end
+        content = stream.read(MOST_POLICY_BYTES + 1)
+    if len(content) > MOST_POLICY_BYTES:
+        raise InputError(f"policy {file} is longer than {MOST_POLICY_BYTES} bytes", allowed="a mapping of policy keys")
     try:
-        return Policy.from_dict(yaml.safe_load(file.read_text()))
-    except yaml.YAMLError as error:
+        return Policy.from_dict(yaml.safe_load(content.decode()))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"policy {file} is not YAML: {error}", allowed="a mapping of policy keys") from error

@@ -136,6 +136,19 @@ def test_challenger_below_the_champion_is_refused_and_shown_so(run: Run, home: P
     assert "note: could not be compared with text2sql:v1: its metric is exact_match" in out
 
 
+@pytest.mark.parametrize(
+    ("content", "word"), [(None, "longer than"), (b"min_rows: \xff", "not YAML"), (b"a: [", "not YAML")]
+)
+def test_what_is_no_policy_file_is_refused(run: Run, home: Path, content: bytes | None, word: str) -> None:
+    policy = Path("/dev/zero")
+    if content is not None:
+        policy = home.parent / "policy.yaml"
+        policy.write_bytes(content)
+    status, _, err = run("promote", "text2sql:v1", "--alias", "champion", "--policy", str(policy))
+    assert status == 2
+    assert word in err
+
+
 def test_audit_says_whose_policy_decided(run: Run, home: Path) -> None:
     policy = home.parent / "policy.yaml"
     policy.write_text("min_task_delta: 0.05\nmax_champion_loss: null\n")
