@@ -26,6 +26,7 @@ __all__ = [
     "query_statuses_of",
     "require_promotable",
     "require_usable",
+    "retired",
 ]
 
 ACTIVE, DEPRECATED, RETIRED = "active", "deprecated", "retired"
@@ -108,13 +109,18 @@ def require_usable(query: Query, version: Version, act: str) -> Status:
     """
     status = query_status(query, version)
     if status.state == RETIRED:
-        raise VersionRetired(
-            f"{status.warning(version.label)}; it can't be {act}",
-            allowed=_others(query, version, (ACTIVE, DEPRECATED)),
-            next_step=f"tunewright registry restore {version.label} --reason ..., while its bytes are there; after "
-            "that, registering the same files again brings it back",
-        )
+        raise retired(status, version, act, _others(query, version, (ACTIVE, DEPRECATED)))
     return status
+
+
+def retired(status: Status, version: Version, act: str, others: str) -> VersionRetired:
+    """Return the error of an act that a retired version isn't there for; `others` are those that are."""
+    return VersionRetired(
+        f"{status.warning(version.label)}; it can't be {act}",
+        allowed=others,
+        next_step=f"tunewright registry restore {version.label} --reason ..., while its bytes are there; after "
+        "that, registering the same files again brings it back",
+    )
 
 
 def require_promotable(query: Query, version: Version) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from registry.checkout import check_out
 from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
-from registry.errors import BlobsMissing, MissingError, VersionRetired
+from registry.errors import BlobsMissing, MissingError
 from registry.gate import GateResult
 from registry.http.connection import quoted
 from registry.http.problems import gate_of
@@ -33,7 +33,7 @@ from registry.runs import Run
 from registry.scan import scan
 from registry.search import Model
 from registry.standing import Standing
-from registry.status import RETIRED
+from registry.status import RETIRED, retired
 from registry.verification import Verification
 
 __all__ = ["RegistryClient"]
@@ -227,11 +227,7 @@ class RegistryClient(RemoteActs):
         version = self.resolve(ref)
         status = self.status(version.digest)
         if status.state == RETIRED:
-            raise VersionRetired(
-                f"{status.warning(version.label)}; it can't be checked out",
-                allowed="versions that are active or deprecated",
-                next_step="restore it, while its bytes are there",
-            )
+            raise retired(status, version, "checked out", "versions that are active or deprecated")
         total = sum(entry.size for entry in version.manifest.files.values())
         done = 0
 

@@ -43,6 +43,19 @@ def _grow(raw: Any, first: int, last: int) -> None:
                 )
 
 
+def _steps(lookup: Lookup, acts: dict[str, Callable[[Lookup], Any]], raw: Any) -> dict[str, int]:
+    """Return how many steps each act takes."""
+    return {
+        what: _steps_of_postgres(lookup, act, raw) if raw.postgres else _steps_of_sqlite(lookup, act)
+        for what, act in acts.items()
+    }
+
+
+def _grown(small: dict[str, int], large: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """Return the acts that take more steps in the large registry, with both numbers."""
+    return {what: (small[what], steps) for what, steps in large.items() if steps > 1.5 * small[what] + 5}
+
+
 def _steps_of_sqlite(lookup: Lookup, act: Callable[[Lookup], Any]) -> int:
     steps = 0
 
@@ -94,14 +107,10 @@ def test_steps_of_look_ups_do_not_grow_with_versions_and_promotions(registry: Re
             assert [(a.name, a.alias, a.revision) for a in lookup.aliases()] == [
                 ("m", "candidate", last), ("m", "champion", last), ("n", "champion", last)
             ]  # fmt: skip
-            counted = {
-                what: _steps_of_postgres(lookup, act, raw) if raw.postgres else _steps_of_sqlite(lookup, act)
-                for what, act in LOOK_UPS.items()
-            }
+            counted = _steps(lookup, LOOK_UPS, raw)
         assert min(counted.values()) > 0
         counts.append(counted)
-    grown = {what: (counts[0][what], steps) for what, steps in counts[1].items() if steps > 1.5 * counts[0][what] + 5}
-    assert grown == {}
+    assert _grown(*counts) == {}
 
 
 def _add_others(raw: Any, first: int, last: int) -> None:
@@ -147,14 +156,8 @@ def test_steps_of_a_lineage_and_a_list_do_not_grow_with_other_models(
                 "lineage": lambda lookup: trace(lookup.query, lookup.resolve("tiny-base")),
                 "list": lambda lookup: lookup.versions("text2sql"),
             }
-            counts.append(
-                {
-                    what: _steps_of_postgres(lookup, act, raw) if raw.postgres else _steps_of_sqlite(lookup, act)
-                    for what, act in acts.items()
-                }
-            )
-    grown = {what: (counts[0][what], steps) for what, steps in counts[1].items() if steps > 1.5 * counts[0][what] + 5}
-    assert grown == {}
+            counts.append(_steps(lookup, acts, raw))
+    assert _grown(*counts) == {}
 
 
 def test_a_lineage_asks_as_often_whatever_was_made_of_a_base(
