@@ -173,7 +173,7 @@ def consent_to_promotion(
     Raises:
         PolicyInvalid: As `asked_for_promotion`.
     """
-    required, self_approval = asked_for_promotion(query, version, alias, policy, evaluations_of(query, version))
+    required, self_approval = asked_for_promotion(query, version, alias, policy, evaluations_of(query, version.digest))
     matter = promotion_matter(query, version, alias, policy, evaluation)
     return weigh(query, matter, required, self_approval=self_approval)
 
@@ -204,7 +204,7 @@ def consent_to_rollback(query: Query, version: Version, alias: str) -> Approvals
     protection = query_protection(query, version.name, alias)
     if protection is None:
         return None
-    matter = promotion_matter(query, version, alias, None, newest_evaluation(query, version))
+    matter = promotion_matter(query, version, alias, None, newest_evaluation(query, version.digest))
     return weigh(query, matter, protection.required, self_approval=protection.self_approval)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from registry import audit, lifecycle
 from registry.approvals import Approvals, consent_to_promotion, query_registrant, weigh
-from registry.database import query_on, writing
+from registry.database import writing
 from registry.errors import ApprovalNotFound, ApprovalRefused, ApprovalsMissing, PolicyInvalid, ReferenceInvalid
 from registry.gate import Policy, effective_policy
 from registry.lookup import Query, query_alias, resolve_reference
@@ -21,17 +21,17 @@ from registry.schema import approvals, protections
 from registry.status import require_usable
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from registry.writer import Writer
 
 __all__ = ["Approving", "missing", "refuse"]
 
 
-def refuse(connection: Connection, consent: Approvals, actor: str) -> None:
+def refuse(writer: Writer, consent: Approvals, actor: str) -> None:
     """Write into the audit that an act was refused for want of approvals."""
     subject = consent.version or f"{consent.name}@{consent.alias}"
     payload = {"alias": consent.alias, "act": consent.act, "digest": consent.digest, "reasons": [consent.problem],
                "approvals": [asdict(one) for one in consent.approvals]}  # fmt: skip
-    audit.append(connection, at=audit.now(), actor=actor, action="refuse", subject=subject, payload=payload)
+    audit.append(writer, at=audit.now(), actor=actor, action="refuse", subject=subject, payload=payload)
 
 
 def missing(problem: str, consent: Approvals) -> ApprovalsMissing:
@@ -99,8 +99,8 @@ class Approving(Opened):
         lifecycle.check_reason(f"to {'protect' if required else 'unprotect'} {name}@{alias}", reason)
         check_text("actor", actor, 128)
         check_text("reason", reason)
-        with writing(self._engine) as connection:
-            query = query_on(connection)
+        with writing(self._engine) as writer:
+            query = writer.query
             resolve_reference(query, name)  # a misspelt model would be one that nothing protects
             present = query_protection(query, name, alias)
             if present is not None and (present.required, present.self_approval) == (required, self_approval):
@@ -110,8 +110,8 @@ class Approving(Opened):
                 matter, held = unprotection_matter(query, name, alias, required, self_approval)
                 consent = weigh(query, matter, held.required, self_approval=True)
             if consent is None or not consent.missing:
-                return _write_protection(connection, name, alias, required, self_approval, actor, reason, consent)
-            refuse(connection, consent, actor)
+                return _write_protection(writer, name, alias, required, self_approval, actor, reason, consent)
+            refuse(writer, consent, actor)
         raise missing(f"the protection of {name}@{alias} may not be weakened", consent)
 
     def approve(
@@ -151,8 +151,8 @@ class Approving(Opened):
         """
         self._check_words(alias, act, actor, reason)
         target = _target(act, required, self_approval)
-        with writing(self._engine) as connection:
-            query = query_on(connection)
+        with writing(self._engine) as writer:
+            query = writer.query
             matter, consent = _about(query, ref, alias, act, policy, target)
             if matter.version is not None:
                 require_usable(query, matter.version, "approved")
@@ -160,7 +160,7 @@ class Approving(Opened):
                 _check_not_own(query, matter, consent, actor)
             said = {(one.actor, one.matter) for one in consent.approvals if one.stands}
             if (actor, matter.digest) not in said:
-                _write_word(connection, matter, "approve", actor, reason)
+                _write_word(writer, matter, "approve", actor, reason)
             return weigh(query, matter, consent.required, self_approval=consent.self_approval)
 
     def withdraw(
@@ -180,8 +180,8 @@ class Approving(Opened):
             As `approve` otherwise.
         """
         self._check_words(alias, act, actor, reason)
-        with writing(self._engine) as connection:
-            query = query_on(connection)
+        with writing(self._engine) as writer:
+            query = writer.query
             matter, consent = _about(query, ref, alias, act, None, (0, False))
             standing = [one for one in consent.approvals if one.actor == actor and one.stands]
             if not standing:
@@ -193,7 +193,7 @@ class Approving(Opened):
                 )
             for one in standing:
                 rows = query("SELECT id FROM approvals WHERE digest = ? AND actor = ? ORDER BY id", (one.matter, actor))
-                _write_word(connection, matter, "withdraw", actor, reason, like=int(rows[-1][0]))
+                _write_word(writer, matter, "withdraw", actor, reason, like=int(rows[-1][0]))
             return weigh(query, matter, consent.required, self_approval=consent.self_approval)
 
     def approvals(
@@ -250,7 +250,7 @@ def _about(
         matter = demotion_matter(query, version, alias)
         required, own = _asked_by_alias(query, version.name, alias)
         return matter, weigh(query, matter, required, self_approval=own)
-    evaluation = newest_evaluation(query, version)
+    evaluation = newest_evaluation(query, version.digest)
     matter = promotion_matter(query, version, alias, policy, evaluation)
     try:
         judged_by = effective_policy(policy, None if evaluation is None else evaluation.report)
@@ -288,7 +288,7 @@ def _check_not_own(query: Query, matter: Matter, consent: Approvals, actor: str)
 
 
 def _write_protection(
-    connection: Connection,
+    writer: Writer,
     name: str,
     alias: str,
     required: int,
@@ -299,17 +299,16 @@ def _write_protection(
 ) -> Protection:
     at, action = audit.now(), "protect" if required else "unprotect"
     row = {"name": name, "alias": alias, "required": required, "self_approval": int(self_approval)}
-    connection.execute(protections.insert().values(**row, actor=actor, reason=reason, created_at=at))
+    number = writer.insert_numbered(protections, {**row, "actor": actor, "reason": reason, "created_at": at})
     given = [] if consent is None else [asdict(one) for one in consent.approvals if one.counts]
     payload = {**row, "self_approval": self_approval, "reason": reason, "approvals": given}
-    audit.append(connection, at=at, actor=actor, action=action, subject=f"{name}@{alias}", payload=payload)
-    emit(connection, at, f"alias.{action}", payload)
-    found = query_on(connection)("SELECT max(id) FROM protections", ())
-    return Protection(int(found[0][0]), name, alias, required, self_approval, actor, reason, at)
+    audit.append(writer, at=at, actor=actor, action=action, subject=f"{name}@{alias}", payload=payload)
+    emit(writer, at, f"alias.{action}", payload)
+    return Protection(number, name, alias, required, self_approval, actor, reason, at)
 
 
 def _write_word(
-    connection: Connection, matter: Matter, action: str, actor: str, reason: str | None, like: int | None = None
+    writer: Writer, matter: Matter, action: str, actor: str, reason: str | None, like: int | None = None
 ) -> None:
     """Write an approval or its withdrawal; `like` is the row that is withdrawn, which may be of another matter."""
     at = audit.now()
@@ -328,9 +327,9 @@ def _write_word(
         }
     else:
         columns = [c.name for c in approvals.c if c.name not in ("id", "action", "actor", "reason", "created_at")]
-        found = query_on(connection)(f"SELECT {', '.join(columns)} FROM approvals WHERE id = ?", (like,))
+        found = writer.query(f"SELECT {', '.join(columns)} FROM approvals WHERE id = ?", (like,))
         row = dict(zip(columns, found[0], strict=True))
-    connection.execute(approvals.insert().values(**row, action=action, actor=actor, reason=reason, created_at=at))
+    writer.insert(approvals, {**row, "action": action, "actor": actor, "reason": reason, "created_at": at})
     payload = {
         "name": matter.name,
         "alias": matter.alias,
@@ -340,7 +339,5 @@ def _write_word(
         "matter": row["digest"],
         "reason": reason,
     }
-    audit.append(
-        connection, at=at, actor=actor, action=action, subject=f"{matter.name}@{matter.alias}", payload=payload
-    )
-    emit(connection, at, f"alias.{action}", payload)
+    audit.append(writer, at=at, actor=actor, action=action, subject=f"{matter.name}@{matter.alias}", payload=payload)
+    emit(writer, at, f"alias.{action}", payload)

@@ -9,17 +9,22 @@ import getpass
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.canonical import canonical_json, sha256_text
 from registry.entities import AuditEntry
 from registry.errors import AuditBroken
-from registry.lookup import Query
+from registry.lookup import Query, Statement
 from registry.names import check_text
 
-__all__ = ["GENESIS", "acting", "append", "login_name", "now", "read_chain", "verify_chain"]
+if TYPE_CHECKING:
+    from registry.writer import Writer
+
+__all__ = ["GENESIS", "LAST", "acting", "append", "chain_hash", "login_name", "now", "read_chain", "verify_chain"]
 
 GENESIS = "0" * 64
+# The row that the next one is put behind.
+LAST: Statement = "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1", ()
 _COLUMNS = "sequence, created_at, actor, action, subject, payload, previous_hash, hash"
 
 
@@ -47,15 +52,16 @@ def acting(actor: str | None) -> str:
     return who
 
 
-def _hash(sequence: int, at: str, actor: str, action: str, subject: str, payload: str, previous: str) -> str:
+def chain_hash(sequence: int, at: str, actor: str, action: str, subject: str, payload: str, previous: str) -> str:
+    """Return the hash that binds a row, whose payload is canonical JSON, to the hash of the row before it."""
     return sha256_text(canonical_json([sequence, at, actor, action, subject, payload, previous]))
 
 
-def append(connection: Any, *, at: str, actor: str, action: str, subject: str, payload: Mapping[str, Any]) -> str:
+def append(writer: Writer, *, at: str, actor: str, action: str, subject: str, payload: Mapping[str, Any]) -> str:
     """Add a row at the chain's end, inside the caller's write transaction.
 
     Args:
-        connection: The store's connection, holding the write lock.
+        writer: Of the write transaction.
         at: The transaction's time.
         actor: Who did it.
         action: register, run, evaluate, promote, rollback, demote, refuse, approve, withdraw, protect, unprotect,
@@ -66,16 +72,14 @@ def append(connection: Any, *, at: str, actor: str, action: str, subject: str, p
     Returns:
         The new row's hash.
     """
-    # these need SQLAlchemy; the rest of this module reads without it
-    from registry.database import insert_row, query_on
+    # this needs SQLAlchemy; the rest of this module reads without it
     from registry.schema import audit
 
-    last = query_on(connection)("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1", ())
+    last = writer.query(*LAST)
     sequence, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
     text = canonical_json(payload)
-    digest = _hash(sequence, at, actor, action, subject, text, previous)
-    insert_row(
-        connection,
+    digest = chain_hash(sequence, at, actor, action, subject, text, previous)
+    writer.insert(
         audit,
         {
             "sequence": sequence,
@@ -109,7 +113,7 @@ def verify_chain(query: Query) -> str:
     """
     previous = GENESIS
     for expected, entry in enumerate(read_chain(query), start=1):
-        digest = _hash(
+        digest = chain_hash(
             entry.sequence, entry.at, entry.actor, entry.action, entry.subject, entry.payload_json, entry.previous_hash
         )
         if entry.sequence != expected or entry.previous_hash != previous or entry.hash != digest:

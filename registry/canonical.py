@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["canonical_json", "sha256_text", "without_repeats"]
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def canonical_json(value: Any) -> str:
     """Serialise with sorted keys, no white space and no NaN, so that equal values have equal text.
@@ -16,7 +18,7 @@ def canonical_json(value: Any) -> str:
         ValueError: A number is NaN or infinite.
         TypeError: A value has no JSON form.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def sha256_text(text: str) -> str:

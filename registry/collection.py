@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from registry import audit
 from registry.blobs import BlobStore
 from registry.canonical import sha256_text
-from registry.database import query_on, writing
+from registry.database import writing
 from registry.errors import AuditBroken
 from registry.leases import Leases
 from registry.lookup import Query
@@ -183,8 +183,8 @@ def collect(
         return done
     if waiting or _old_checkouts(checkouts, marks, grace_seconds):
         while True:
-            with writing(engine) as connection:
-                marks = marker.mark(query_on(connection))
+            with writing(engine) as writer:
+                marks = marker.mark(writer.query)
                 if not waiting:
                     going = [_hide(path) for path in _old_checkouts(checkouts, marks, grace_seconds)]
                     break
@@ -193,7 +193,7 @@ def collect(
                     size = sum(stored[sha256] for sha256 in removed)
                     payload = {"blobs": removed, "bytes": size, "grace_seconds": grace_seconds}
                     audit.append(
-                        connection, at=audit.now(), actor=actor, action="collect", subject="blobs", payload=payload
+                        writer, at=audit.now(), actor=actor, action="collect", subject="blobs", payload=payload
                     )
             if waiting:
                 time.sleep(PAUSE_SECONDS)

@@ -11,23 +11,24 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from registry.binding import Binding, find_binding, put_back_binding, remembered_binding, write_binding
 from registry.errors import RegistryBusy, RegistryError, RegistryPathError, WrongDatabase
 from registry.layout import DATABASE, SCHEMA_REVISION, WRITERS
+from registry.lookup import Statement
 from registry.sqlite import no_registry
 from registry.turns import Turns
+from registry.writer import Writer
 
-__all__ = ["close_engine", "insert_row", "open_engine", "query_on", "writing"]
+__all__ = ["close_engine", "open_engine", "writing"]
 
 BUSY_TIMEOUT_SECONDS = 30
 
@@ -120,7 +121,7 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("write_lock", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    _driver(connection).execute("BEGIN IMMEDIATE" if immediate else "BEGIN").close()
 
 
 def _revision(path: Path) -> str | None:
@@ -180,26 +181,43 @@ def _open_postgres(folder: Path, binding: Binding, database: str | None, making:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """Give a connection that holds the write lock; commits at the end, undoes everything on an error.
+def writing(engine: Engine, expected: Sequence[Statement] = ()) -> Iterator[Writer]:
+    """Give a writer that holds the write lock; commits at the end, undoes everything on an error.
+
+    Args:
+        engine: Of `open_engine`.
+        expected: What will be read, as far as can be told; PostgreSQL is asked for it with the lock, in one message.
 
     Raises:
-        RegistryBusy: Another process held the lock for longer than the busy timeout.
+        RegistryBusy: The write lock was held for longer than the busy timeout.
         RegistryPathError: SQLite's file can't be written: the disk is full, or fails.
         DatabaseUnreachable, DatabaseRefused: PostgreSQL's server can't be reached, went away, or refuses.
     """
     if engine.dialect.name == "postgresql":
         from registry.postgres_writing import write_on_postgres
 
-        with write_on_postgres(engine, BUSY_TIMEOUT_SECONDS) as connection:
+        with write_on_postgres(engine, BUSY_TIMEOUT_SECONDS, expected) as writer:
+            yield writer
+    else:
+        with _locked_on_sqlite(engine) as connection:
+            yield Writer(connection)
+
+
+@contextmanager
+def _locked(engine: Engine) -> Iterator[Connection]:
+    """Give SQLAlchemy's connection, as migrations need it, that holds the write lock; otherwise as `writing`."""
+    if engine.dialect.name == "postgresql":
+        from registry.postgres_writing import lock_on_postgres
+
+        with lock_on_postgres(engine, BUSY_TIMEOUT_SECONDS) as connection:
             yield connection
     else:
-        with _writing_on_sqlite(engine) as connection:
+        with _locked_on_sqlite(engine) as connection:
             yield connection
 
 
 @contextmanager
-def _writing_on_sqlite(engine: Engine) -> Iterator[Connection]:
+def _locked_on_sqlite(engine: Engine) -> Iterator[Connection]:
     until = time.monotonic() + BUSY_TIMEOUT_SECONDS
     turns: Turns | None = engine.get_execution_options().get("turns")
     try:
@@ -240,40 +258,10 @@ def _driver(connection: Connection) -> Any:
     return connection.connection.driver_connection
 
 
-def query_on(connection: Connection) -> Any:
-    """Return the look-ups' query function on a store connection, so that they see its transaction."""
-    # the driver's own: a tenth of the time, which is time that all other writers wait
-    execute = _driver(connection).execute
-    translate: Callable[[str], str] = str
-    if connection.dialect.name == "postgresql":
-        from registry.postgres import to_driver as translate
-
-    def query(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        found: Sequence[Sequence[Any]] = execute(translate(sql), parameters).fetchall()
-        return found
-
-    return query
-
-
 def close_engine(engine: Engine) -> None:
     """End an engine's connections: kept ones now, one in use or made by an act after this when that act is done."""
     engine.update_execution_options(closed=True)
     engine.dispose()
-
-
-def insert_row(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Insert one row of numbers, texts and nulls, as its database's driver takes them; booleans aren't converted.
-
-    As `connection.execute(table.insert(), row)` in a third of the time, which is time that all other writers wait.
-    """
-    values = tuple(row.values())
-    connection.exec_driver_sql(_insertion(table.name, tuple(row), connection.dialect.name), values).close()
-
-
-@lru_cache
-def _insertion(table: str, columns: tuple[str, ...], dialect: str) -> str:
-    mark = "%s" if dialect == "postgresql" else "?"
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"
 
 
 def _migrate(
@@ -293,7 +281,7 @@ def _migrate(
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
-    with writing(engine) as connection:
+    with _locked(engine) as connection:
         _check_migratable(connection, config, what, binding)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -85,13 +85,18 @@ class AliasState:
     actor: str
     changed_at: str
 
+    @property
+    def label(self) -> str:
+        """The version that it points at, as people write it: `name:vN`."""
+        return f"{self.name}:v{self.version}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the alias as plain JSON."""
         return {
             "name": self.name,
             "alias": self.alias,
             "revision": self.revision,
-            "version": f"{self.name}:v{self.version}",
+            "version": self.label,
             "digest": self.digest,
             "actor": self.actor,
             "changed_at": self.changed_at,

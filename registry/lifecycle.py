@@ -5,16 +5,14 @@ The migration's triggers hold the same rules against every client of the databas
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
-
 from registry import audit
-from registry.database import query_on
 from registry.entities import Version, VersionChange
 from registry.errors import ReasonMissing, VersionHeld, VersionRetired
 from registry.lookup import Query, query_aliases
 from registry.promotion import emit
 from registry.schema import version_events
 from registry.status import RETIRED, STATES, Status, query_status, query_statuses_of
+from registry.writer import Writer
 
 __all__ = ["change_state", "check_reason", "check_restorable", "holders"]
 
@@ -80,11 +78,11 @@ def check_restorable(query: Query, version: Version) -> None:
         )
 
 
-def change_state(connection: Connection, version: Version, action: str, *, actor: str, reason: str) -> VersionChange:
+def change_state(writer: Writer, version: Version, action: str, *, actor: str, reason: str) -> VersionChange:
     """Write a version's event with its audit row and its outbox row, if it isn't in that state already.
 
     Args:
-        connection: Within a writing transaction.
+        writer: Of the write transaction.
         version: The version.
         action: deprecate, restore or retire. Whoever restores a retired version has looked that its bytes are there.
         actor: Who does it.
@@ -94,7 +92,7 @@ def change_state(connection: Connection, version: Version, action: str, *, actor
         VersionRetired: A retired version can't be deprecated, nor one restored whose parent is retired.
         VersionHeld: What is to be retired is needed; names by what.
     """
-    query = query_on(connection)
+    query = writer.query
     before = query_status(query, version)
     at = audit.now()
     change = VersionChange(
@@ -103,13 +101,13 @@ def change_state(connection: Connection, version: Version, action: str, *, actor
     if not change.changed:
         return change
     _check(query, version, action, before.state)
-    connection.execute(
-        version_events.insert(),
+    writer.insert(
+        version_events,
         {"version_id": version.id, "action": action, "actor": actor, "reason": reason, "created_at": at},
     )
     payload = {"name": version.name, "version": version.version, "digest": version.digest, "reason": reason}
-    audit.append(connection, at=at, actor=actor, action=action, subject=version.label, payload=payload)
-    emit(connection, at, f"version.{action}", payload)
+    audit.append(writer, at=at, actor=actor, action=action, subject=version.label, payload=payload)
+    emit(writer, at, f"version.{action}", payload)
     return change
 
 

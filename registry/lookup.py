@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Lookup",
     "Query",
+    "Statement",
+    "alias_statement",
     "query_alias",
     "query_aliases",
     "query_aliases_of",
@@ -35,12 +37,15 @@ __all__ = [
     "query_of_each",
     "query_revision",
     "query_versions",
+    "reference_statement",
     "resolve_digest",
     "resolve_reference",
 ]
 
 # Runs one SELECT with qmark parameters and returns its rows; readers and the store's connections both give one.
 Query = Callable[[str, Sequence[Any]], Sequence[Sequence[Any]]]
+# A SELECT and its parameters; what an act is going to read can be asked for before it does.
+Statement = tuple[str, tuple[Any, ...]]
 
 _VERSION = "SELECT id, name, number, digest, kind, base_fingerprint, manifest, created_at FROM versions"
 _NEWEST = f"{_VERSION} WHERE name = ? ORDER BY number DESC LIMIT 1"
@@ -51,8 +56,8 @@ _ALIASED = f"""{_VERSION} WHERE id =
 _PREFIXED = f"{_VERSION} WHERE digest >= ? AND digest < ? ORDER BY digest LIMIT 4"
 _STATE = """SELECT e.name, e.alias, e.revision, v.number, v.digest, e.actor, e.created_at
     FROM alias_events e JOIN versions v ON v.id = e.version_id"""
-_ALIAS = f"""{_STATE} WHERE e.name = ? AND e.alias = ?
-    AND e.revision = (SELECT max(revision) FROM alias_events WHERE name = ? AND alias = ?)"""
+_ALIAS = f"""{_STATE} WHERE e.id =
+    (SELECT id FROM alias_events WHERE name = ? AND alias = ? ORDER BY revision DESC LIMIT 1)"""
 # The newest event of every alias. Models, their aliases and the event are each found by one step in the unique index:
 # an alias's history, which grows by a row a promotion, is never walked.
 _NEWEST_EVENTS = """WITH RECURSIVE named(name) AS ({names}), held(name, alias) AS (
@@ -83,24 +88,32 @@ def resolve_reference(query: Query, text: str) -> Version:
         VersionNotFound, AliasNotFound: Nothing has this name; says what exists.
         AmbiguousReference: A digest prefix fits several versions.
     """
+    rows = query(*reference_statement(text))
+    if not rows:
+        _raise_missing(query, parse_reference(text))
+    if len(rows) > 1:
+        raise AmbiguousReference(
+            f"digest prefix {text} fits several versions",
+            allowed=", ".join(f"{row[1]}:v{row[2]} ({row[3][:20]})" for row in rows),
+            next_step="type more digits, or name:vN",
+        )
+    return Version(*rows[0])
+
+
+def reference_statement(text: str) -> Statement:
+    """Return what finds a REF's version; only of a digest's prefix there may be several.
+
+    Raises:
+        ReferenceInvalid: The text follows none of the four forms.
+    """
     reference = parse_reference(text)
     if reference.digest_prefix is not None:
-        rows = query(_PREFIXED, (reference.digest_prefix, reference.digest_prefix + "g"))
-        if len(rows) > 1:
-            raise AmbiguousReference(
-                f"digest prefix {text} fits several versions",
-                allowed=", ".join(f"{row[1]}:v{row[2]} ({row[3][:20]})" for row in rows),
-                next_step="type more digits, or name:vN",
-            )
-    elif reference.alias is not None:
-        rows = query(_ALIASED, (reference.name, reference.alias))
-    elif reference.number is not None:
-        rows = query(_NUMBERED, (reference.name, reference.number))
-    else:
-        rows = query(_NEWEST, (reference.name,))
-    if not rows:
-        _raise_missing(query, reference)
-    return Version(*rows[0])
+        return _PREFIXED, (reference.digest_prefix, reference.digest_prefix + "g")
+    if reference.alias is not None:
+        return _ALIASED, (reference.name, reference.alias)
+    if reference.number is not None:
+        return _NUMBERED, (reference.name, reference.number)
+    return _NEWEST, (reference.name,)
 
 
 def resolve_digest(query: Query, digest: str) -> Version:
@@ -170,7 +183,12 @@ def query_numbered(query: Query, name: str, number: int) -> Version:
 
 def query_alias(query: Query, name: str, alias: str) -> AliasState | None:
     """Return where an alias points now, or None if it isn't there, or was taken away."""
-    return next((AliasState(*row) for row in query(_ALIAS, (name, alias) * 2)), None)
+    return next((AliasState(*row) for row in query(*alias_statement(name, alias))), None)
+
+
+def alias_statement(name: str, alias: str) -> Statement:
+    """Return what `query_alias` asks."""
+    return _ALIAS, (name, alias)
 
 
 def query_revision(query: Query, name: str, alias: str) -> int:

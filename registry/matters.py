@@ -106,7 +106,7 @@ def demotion_matter(query: Query, version: Version, alias: str) -> Matter:
             allowed="the version that holds the alias",
             next_step=f"tunewright registry ls {version.name} shows which that is",
         )
-    evaluation = newest_evaluation(query, version)
+    evaluation = newest_evaluation(query, version.digest)
     return Matter("demote", version.name, alias, version, evaluation, None, _last_revision(query, version, alias))
 
 

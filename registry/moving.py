@@ -7,7 +7,7 @@ from dataclasses import replace
 from registry import audit, lifecycle, promotion
 from registry.approvals import consent_to_demotion, consent_to_rollback
 from registry.approving import missing, refuse
-from registry.database import query_on, writing
+from registry.database import writing
 from registry.entities import AliasChange, Version
 from registry.errors import ApprovalsMissing, BlobCorrupted, GateRefused, RollbackRefused
 from registry.gate import Policy
@@ -64,9 +64,10 @@ class Moving(Opened):
         check_alias(alias)
         check_text("actor", actor, 128)
         check_text("reason", reason)
-        looked_at = self._look_at_bytes(self._lookup.resolve(ref))
-        with writing(self._engine) as connection:
-            query = query_on(connection)
+        found = self._lookup.resolve(ref)
+        looked_at = self._look_at_bytes(found)
+        with writing(self._engine, promotion.expected_reads(ref, found, alias)) as writer:
+            query = writer.query
             version = resolve_reference(query, ref)
             change, ruling = promotion.plan_promotion(query, version, alias, policy, expected_revision)
             self._require_bytes(version, looked_at)
@@ -77,7 +78,7 @@ class Moving(Opened):
             if verdict.passed:
                 if not change.changed:
                     return replace(change, actor=actor, reason=reason, at=audit.now())
-                return promotion.write_change(connection, change, version, actor=actor, reason=reason, ruling=ruling)
+                return promotion.write_change(writer, change, version, actor=actor, reason=reason, ruling=ruling)
             payload = {
                 "alias": alias,
                 "digest": version.digest,
@@ -86,9 +87,7 @@ class Moving(Opened):
                 "evaluation": None if ruling.evaluation is None else ruling.evaluation.digest,
                 "gate": ruling.to_dict(),
             }
-            audit.append(
-                connection, at=audit.now(), actor=actor, action="refuse", subject=version.label, payload=payload
-            )
+            audit.append(writer, at=audit.now(), actor=actor, action="refuse", subject=version.label, payload=payload)
         problem = f"{version.label} may not become {version.name}@{alias}"
         consent = ruling.consent
         if consent is not None and consent.missing and len(verdict.reasons) == 1:
@@ -150,15 +149,15 @@ class Moving(Opened):
         with self._lookup.snapshot():
             _, version = plan(self._lookup.query)
         looked_at = self._look_at_bytes(version)
-        with writing(self._engine) as connection:
-            query = query_on(connection)
+        with writing(self._engine) as writer:
+            query = writer.query
             change, version = plan(query)
             self._require_bytes(version, looked_at)
             consent = consent_to_rollback(query, version, alias)
             if consent is None or not consent.missing:
                 change = replace(change, approvals=consent)
-                return promotion.write_change(connection, change, version, actor=actor, reason=reason, ruling=None)
-            refuse(connection, consent, actor)
+                return promotion.write_change(writer, change, version, actor=actor, reason=reason, ruling=None)
+            refuse(writer, consent, actor)
         raise missing(f"{name}@{alias} may not go back to {version.label}", consent)
 
     def demote(
@@ -186,16 +185,16 @@ class Moving(Opened):
         lifecycle.check_reason(f"to demote {name}@{alias}", reason)
         check_text("actor", actor, 128)
         check_text("reason", reason)
-        with writing(self._engine) as connection:
-            query = query_on(connection)
+        with writing(self._engine) as writer:
+            query = writer.query
             resolve_reference(query, name)  # an unknown model is told before its missing alias
             change = promotion.plan_demotion(query, name, alias, expected_revision)
             version = resolve_digest(query, str(change.previous_digest))
             consent = consent_to_demotion(query, version, alias)
             if consent is None or not consent.missing:
                 change = replace(change, approvals=consent)
-                return promotion.write_change(connection, change, None, actor=actor, reason=reason, ruling=None)
-            refuse(connection, consent, actor)
+                return promotion.write_change(writer, change, None, actor=actor, reason=reason, ruling=None)
+            refuse(writer, consent, actor)
         raise missing(f"{name}@{alias} may not be taken away from {version.label}", consent)
 
     def _look_at_bytes(self, version: Version) -> tuple[str, BlobCorrupted | None]:

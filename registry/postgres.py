@@ -48,6 +48,10 @@ _DEFAULTS = {
     "tcp_user_timeout": 30_000,
     "fallback_application_name": "tunewright",
 }
+# A statement that a session is sent a third time is kept by the server, parsed and soon planned: half of what it takes.
+PREPARE_THRESHOLD = 2
+# 12 got its last fixes in 2024.
+OLDEST_SERVER = 130000
 _LOST = {"25P03", "25P04"}  # the server ended a session that was idle or busy for too long
 _REFUSED = {"42501", "25006", "3F000", "22P05"}  # rights, read-only, no schema, encoding
 _CANCELLED = "57014"
@@ -63,6 +67,7 @@ def connect(address: Address) -> Any:
 
     Raises:
         DatabaseUnreachable: The server isn't there, or lets this user not in.
+        DatabaseRefused: It is older than what the registry is written for.
         DriverMissing: psycopg isn't there.
     """
     driver = import_driver()
@@ -71,12 +76,28 @@ def connect(address: Address) -> Any:
     if "PGCONNECT_TIMEOUT" in os.environ:
         defaults.pop("connect_timeout", None)
     try:
-        # no prepared statements, and no settings of the session: a pooler may stand between
-        return driver.connect(
+        # no settings of the session, and no statements that it keeps: a pooler may stand between
+        connection = driver.connect(
             address.secret, autocommit=True, prepare_threshold=None, client_encoding="UTF8", **defaults
         )
+        version = connection.info.server_version
+        if version < OLDEST_SERVER:
+            connection.close()
+            raise DatabaseRefused(
+                f"the registry's database {address.url} is on PostgreSQL {version // 10000}",
+                allowed=f"PostgreSQL {OLDEST_SERVER // 10000} or newer",
+                next_step="use a newer server (pg_upgrade takes the registry along)",
+            )
+        if _is_direct(connection):
+            connection.prepare_threshold = PREPARE_THRESHOLD
     except driver.Error as error:
         raise (explain(error, address) or unreachable(error, address)) from error
+    return connection
+
+
+def _is_direct(connection: Any) -> bool:
+    """Tell whether the server's own session is at the other end: a pooler gives out process ids of its own."""
+    return bool(connection.execute("SELECT pg_backend_pid()").fetchone()[0] == connection.info.backend_pid)
 
 
 def unreachable(error: Exception, address: Address, ended: str | None = None) -> DatabaseUnreachable:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import Connection, Engine, QueuePool, Transaction, create_engine, event
@@ -20,9 +20,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from registry.address import Address, import_driver
-from registry.postgres import connect, explain
+from registry.lookup import Statement
+from registry.postgres import connect, explain, to_driver
+from registry.writer import Writer
 
-__all__ = ["KEPT_CONNECTIONS", "WRITE_LOCK", "make_engine", "write_on_postgres"]
+__all__ = ["KEPT_CONNECTIONS", "WRITE_LOCK", "lock_on_postgres", "make_engine", "write_on_postgres"]
 
 # After this the server ends a writer that has stopped in the midst of a transaction, and lets the others go on.
 IDLE_TIMEOUT_SECONDS = 300
@@ -75,31 +77,52 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextmanager
-def write_on_postgres(engine: Engine, lock_timeout_seconds: float) -> Iterator[Connection]:
-    """Give a connection that holds the write lock; commits at the end, undoes everything on an error.
+def write_on_postgres(
+    engine: Engine, lock_timeout_seconds: float, expected: Sequence[Statement] = ()
+) -> Iterator[Writer]:
+    """Give a writer that holds the write lock; commits at the end, undoes everything on an error.
 
     Args:
         engine: Of `make_engine`.
         lock_timeout_seconds: How long the lock is waited for.
+        expected: What will be read; asked for with the lock, in one message.
 
     Raises:
         RegistryBusy: Another process held the lock for longer.
         DatabaseUnreachable, DatabaseRefused: The server can't be reached, went away, or refuses.
     """
+    with _locked(engine, lock_timeout_seconds, expected) as (connection, asked):
+        yield Writer(connection, asked)
+
+
+@contextmanager
+def lock_on_postgres(engine: Engine, lock_timeout_seconds: float) -> Iterator[Connection]:
+    """Give SQLAlchemy's connection, which knows of no pipeline; otherwise as `write_on_postgres`."""
+    with _locked(engine, lock_timeout_seconds, None) as (connection, _):
+        yield connection
+
+
+@contextmanager
+def _locked(
+    engine: Engine, lock_timeout_seconds: float, expected: Sequence[Statement] | None
+) -> Iterator[tuple[Connection, dict[Statement, Any]]]:
     address: Address = engine.get_execution_options()["address"]
     driver = import_driver()
     ended = "nothing was written"
     try:
-        with engine.connect() as connection, _begin(connection, lock_timeout_seconds):
-            try:
-                yield connection
-            except BaseException as error:
-                # a look-up goes to the driver, past SQLAlchemy: a signal in its midst leaves the connection busy
-                stopped = not isinstance(error, Exception)
-                if not connection.invalidated and (stopped or _is_lost(connection)):
-                    connection.invalidate()
-                raise
-            ended = "whether it was written can't be told"
+        with engine.connect() as connection, ExitStack() as pipeline:
+            transaction, asked = _begin(connection, pipeline, lock_timeout_seconds, expected)
+            with transaction:
+                try:
+                    yield connection, asked
+                except BaseException as error:
+                    # a look-up goes to the driver, past SQLAlchemy: a signal in its midst leaves the connection busy
+                    stopped = not isinstance(error, Exception)
+                    if not connection.invalidated and (stopped or _is_lost(connection)):
+                        connection.invalidate()
+                    pipeline.close()  # in one that was aborted nothing can be undone
+                    raise
+                ended = "whether it was written can't be told"
     except (DBAPIError, driver.Error) as error:
         explained = explain(error.orig if isinstance(error, DBAPIError) else error, address, ended)
         if explained is None:
@@ -107,30 +130,51 @@ def write_on_postgres(engine: Engine, lock_timeout_seconds: float) -> Iterator[C
         raise explained from error
 
 
-def _begin(connection: Connection, lock_timeout_seconds: float) -> Transaction:
+def _begin(
+    connection: Connection, pipeline: ExitStack, lock_timeout_seconds: float, expected: Sequence[Statement] | None
+) -> tuple[Transaction, dict[Statement, Any]]:
     """Begin a transaction and take the write lock, on another connection where the kept one was lost."""
-    transaction = connection.begin()
-    try:
-        _lock(connection, lock_timeout_seconds)
-    except DBAPIError as error:
-        lost = error.connection_invalidated or _is_lost(connection)
-        if lost and not connection.invalidated:
-            connection.invalidate()
-        transaction.close()
-        if not lost:
-            raise
+    driver = import_driver()
+    for attempt in (1, 2):
         transaction = connection.begin()
-        _lock(connection, lock_timeout_seconds)
-    return transaction
+        try:
+            return transaction, _lock(connection, pipeline, lock_timeout_seconds, expected)
+        except driver.Error:
+            lost = _is_lost(connection)
+            if lost:
+                connection.invalidate()
+                connection.engine.dispose()  # the other kept ones were lost with it, or will be made again
+            pipeline.close()
+            transaction.close()
+            if attempt == 2 or not lost:
+                raise
+    raise AssertionError("the second attempt returns or raises")
 
 
 def _is_lost(connection: Connection) -> bool:
     return bool(connection.connection.driver_connection.closed)  # type: ignore[union-attr]
 
 
-def _lock(connection: Connection, timeout_seconds: float) -> None:
+def _lock(
+    connection: Connection, pipeline: ExitStack, timeout_seconds: float, expected: Sequence[Statement] | None
+) -> dict[Statement, Any]:
+    driver = import_driver()
+    session: Any = connection.connection.driver_connection
     settings = _SETTINGS.format(lock=timeout_seconds, idle=IDLE_TIMEOUT_SECONDS)
-    if connection.connection.driver_connection.info.server_version >= _NEWER_SERVER:  # type: ignore[union-attr]
+    if session.info.server_version >= _NEWER_SERVER:
         settings += _NEWER_LIMIT
-    # one message: each further one costs its way there and back
-    connection.exec_driver_sql(f"{settings}; SELECT pg_advisory_xact_lock({WRITE_LOCK})").close()
+    if expected is not None and driver.Pipeline.is_supported():  # libpq has it since 14
+        entered = session.pipeline()
+        entered.__enter__()
+        pipeline.callback(_leave, entered, driver)
+    session.execute(settings)
+    locked = session.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
+    asked = {(sql, parameters): session.execute(to_driver(sql), parameters) for sql, parameters in expected or ()}
+    locked.fetchall()
+    return asked
+
+
+def _leave(pipeline: Any, driver: Any) -> None:
+    """Leave a pipeline whose transaction has ended, so that nothing depends on what is left in it."""
+    with suppress(driver.Error):
+        pipeline.__exit__(None, None, None)

@@ -6,23 +6,32 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection
-
 from registry import audit
 from registry.approvals import Approvals, asked_for_promotion, consent_to_promotion
 from registry.canonical import canonical_json
-from registry.database import insert_row
 from registry.entities import AliasChange, AliasState, Evaluation, Version
 from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
 from registry.gate import Champion, GateResult, Policy, check, recorded_policy
-from registry.lookup import Query, query_alias, query_aliases, query_numbered, query_revision, resolve_digest
-from registry.reports import comparable_evaluation, evaluations_of
+from registry.lookup import (
+    Query,
+    Statement,
+    alias_statement,
+    query_alias,
+    query_aliases,
+    query_numbered,
+    query_revision,
+    reference_statement,
+)
+from registry.protection import protection_statements
+from registry.reports import comparable_evaluation, evaluations_of, reports_statement
 from registry.schema import alias_events, outbox
-from registry.status import require_promotable, require_usable
+from registry.status import require_promotable, require_usable, status_statements
+from registry.writer import Writer
 
 __all__ = [
     "Ruling",
     "emit",
+    "expected_reads",
     "judge",
     "plan_demotion",
     "plan_promotion",
@@ -71,7 +80,7 @@ def judge(
     Raises:
         PolicyInvalid: The report's policy can't be used, or what an older one asks for is no number of approvals.
     """
-    reports = evaluations_of(query, version)
+    reports = evaluations_of(query, version.digest)
     evaluation = reports[0] if reports else None
     report = None if evaluation is None else evaluation.report
     recorded = recorded_policy(report) if policy is None else None
@@ -80,14 +89,31 @@ def judge(
     champion = against = consent = None
     moves = state is None or state.digest != version.digest
     if state is not None and moves:
-        holder = resolve_digest(query, state.digest)
-        against = comparable_evaluation(query, holder, report)
-        champion = Champion(holder.label, None if against is None else against.report)
+        against = comparable_evaluation(query, state.digest, report)
+        champion = Champion(state.label, None if against is None else against.report)
     verdict = check(policy, report, champion)
     if alias is not None and moves and asked_for_promotion(query, version, alias, policy, reports)[0]:
         consent = consent_to_promotion(query, version, alias, policy, evaluation)
         verdict = verdict.with_check(consent.check())
     return Ruling(verdict, policy, policy_from, evaluation, against, consent)
+
+
+def expected_reads(ref: str, version: Version, alias: str) -> list[Statement]:
+    """Return what a promotion reads, the report of what the alias holds apart, and what the audit row is put behind.
+
+    Args:
+        ref: The challenger as the caller names it.
+        version: What that was just now.
+        alias: The alias.
+    """
+    return [
+        reference_statement(ref),
+        alias_statement(version.name, alias),
+        *status_statements(version),
+        reports_statement(version.digest),
+        *protection_statements(version.name, alias),
+        audit.LAST,
+    ]
 
 
 def plan_promotion(
@@ -237,7 +263,7 @@ def _change(
 
 
 def write_change(
-    connection: Connection,
+    writer: Writer,
     change: AliasChange,
     version: Version | None,
     *,
@@ -255,8 +281,7 @@ def write_change(
     gate = None if ruling is None else ruling.to_dict()
     evaluation = None if ruling is None else ruling.evaluation
     assert (None if version is None else version.digest) == change.digest
-    insert_row(
-        connection,
+    writer.insert(
         alias_events,
         {
             "name": change.name,
@@ -285,11 +310,11 @@ def write_change(
     if change.approvals is not None:
         payload["approvals"] = [asdict(one) for one in change.approvals.approvals if one.counts]
     subject = f"{change.name}@{change.alias}"
-    audit.append(connection, at=change.at, actor=actor, action=change.action, subject=subject, payload=payload)
-    emit(connection, change.at, f"alias.{change.action}", payload)
+    audit.append(writer, at=change.at, actor=actor, action=change.action, subject=subject, payload=payload)
+    emit(writer, change.at, f"alias.{change.action}", payload)
     return change
 
 
-def emit(connection: Connection, at: str, topic: str, payload: dict[str, Any]) -> None:
+def emit(writer: Writer, at: str, topic: str, payload: dict[str, Any]) -> None:
     """Leave an outbox row in the caller's transaction, for whoever tells other systems."""
-    insert_row(connection, outbox, {"created_at": at, "topic": topic, "payload": canonical_json(payload)})
+    writer.insert(outbox, {"created_at": at, "topic": topic, "payload": canonical_json(payload)})

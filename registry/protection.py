@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from registry.lookup import Query
+from registry.lookup import Query, Statement
 
-__all__ = ["MOST_APPROVALS", "Protection", "has_approvals", "query_protection", "query_protections"]
+__all__ = [
+    "MOST_APPROVALS",
+    "Protection",
+    "has_approvals",
+    "protection_statements",
+    "query_protection",
+    "query_protections",
+]
 
 # More people than that never agree on anything; a typo does.
 MOST_APPROVALS = 100
 
+_HAS_APPROVALS: Statement = "SELECT 1 FROM alembic_version WHERE version_num >= '0005'", ()
 _COLUMNS = "p.id, p.name, p.alias, p.required, p.self_approval, p.actor, p.reason, p.created_at"
 _NEWEST = f"""SELECT {_COLUMNS} FROM protections p
     WHERE p.id = (SELECT max(n.id) FROM protections n WHERE n.name = p.name AND n.alias = p.alias)"""
@@ -50,18 +58,22 @@ class Protection:
 
 def has_approvals(query: Query) -> bool:
     """Tell whether there are tables of them: a registry of an earlier release has none until it is opened."""
-    return bool(query("SELECT 1 FROM alembic_version WHERE version_num >= '0005'", ()))
+    return bool(query(*_HAS_APPROVALS))
 
 
 def query_protection(query: Query, name: str, alias: str) -> Protection | None:
     """Return an alias's protection, or None if it has none, or has none any more."""
-    if not has_approvals(query):
-        return None
-    rows = query(
+    there, newest = protection_statements(name, alias)
+    rows = query(*newest) if query(*there) else ()
+    return next((found for found in map(_protection, rows) if found.required), None)
+
+
+def protection_statements(name: str, alias: str) -> tuple[Statement, Statement]:
+    """Return what `query_protection` asks: whether there are protections, and the alias's newest one."""
+    return _HAS_APPROVALS, (
         f"SELECT {_COLUMNS} FROM protections p WHERE p.name = ? AND p.alias = ? ORDER BY p.id DESC LIMIT 1",
         (name, alias),
     )
-    return next((found for found in map(_protection, rows) if found.required), None)
 
 
 def query_protections(query: Query, name: str | None = None) -> list[Protection]:

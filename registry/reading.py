@@ -133,7 +133,7 @@ class Reading(Opened):
 
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
-        return evaluations_of(self._lookup.query, self.resolve(ref))
+        return evaluations_of(self._lookup.query, self.resolve(ref).digest)
 
     def check_gate(
         self, ref: str, policy: Policy | None = None, alias: str | None = None, *, approvals: bool = True

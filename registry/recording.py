@@ -13,7 +13,7 @@ from typing import Any
 
 from registry import audit
 from registry.canonical import canonical_json, sha256_text
-from registry.database import query_on, writing
+from registry.database import writing
 from registry.entities import Evaluation, Version
 from registry.errors import BlobCorrupted, BlobsMissing, EvaluationMismatch, RegistryBusy, ReportInvalid
 from registry.lookup import resolve_digest
@@ -21,7 +21,7 @@ from registry.manifest import Manifest, open_regular, require_files
 from registry.names import check_name, check_text
 from registry.opened import Opened
 from registry.promotion import emit
-from registry.registration import check_stored, find_existing, find_parents, insert_version
+from registry.registration import check_stored, expected_reads, find_existing, find_parents, insert_version
 from registry.reports import newest_evaluation
 from registry.runs import Run, insert_run
 from registry.scan import scan
@@ -75,7 +75,7 @@ class Recording(Opened):
         if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
             self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
-        find_parents(self._lookup.query, manifest)
+        expected = expected_reads(name, manifest, find_parents(self._lookup.query, manifest))
         for path in manifest.files:
             with open_regular(path, Path(files[path])) as stream:
                 scan(path, stream, os.fstat(stream.fileno()).st_size)
@@ -85,10 +85,10 @@ class Recording(Opened):
                     self._store_files(manifest, files, progress)
                 except BlobCorrupted:  # collected just after it was stored
                     continue
-                with writing(self._engine) as connection:
+                with writing(self._engine, expected) as writer:
                     # under the lock, so that a collection has taken what it takes, or will see the row
                     if not self._gone(manifest):
-                        return insert_version(connection, name, manifest, actor)
+                        return insert_version(writer, name, manifest, actor)
         raise RegistryBusy(
             f"files of {name!r} were removed {STORE_ATTEMPTS} times while they were registered",
             allowed="collections that heed leases, of this release or a newer one",
@@ -114,14 +114,13 @@ class Recording(Opened):
         actor = audit.acting(actor)
         check_text("content_key", manifest.content_key, 256)
         existing = find_existing(self._lookup.query, name, manifest)
-        if existing is None:
-            find_parents(self._lookup.query, manifest)
+        parents = find_parents(self._lookup.query, manifest) if existing is None else []
         self.blobs.owner.claim()
         with self.leases.hold(manifest.file_digests.values()):
             check_stored(self.blobs, manifest)
             if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
                 return existing
-            with writing(self._engine) as connection:
+            with writing(self._engine, expected_reads(name, manifest, parents)) as writer:
                 # under the lock, so that a collection has taken what it takes, or will see the row
                 gone = self._gone(manifest)
                 if gone:
@@ -130,7 +129,7 @@ class Recording(Opened):
                         missing=sorted(gone),
                         next_step="send them, then register again",
                     )
-                return insert_version(connection, name, manifest, actor)
+                return insert_version(writer, name, manifest, actor)
 
     def _gone(self, manifest: Manifest) -> set[str]:
         """Return the contents that were there and aren't; under the write lock no collection takes one."""
@@ -180,10 +179,9 @@ class Recording(Opened):
         check_text("sweep", sweep, 64)
         check_text("base_fingerprint", base_fingerprint, 64)
         check_text("content_key", content_key, 256)
-        with writing(self._engine) as connection:
+        with writing(self._engine) as writer:
             return insert_run(
-                connection,
-                query_on(connection),
+                writer,
                 name=name,
                 sweep=sweep,
                 number=number,
@@ -215,10 +213,10 @@ class Recording(Opened):
             EvaluationMismatch: The report's `files` are not the version's.
         """
         actor = audit.acting(actor)
-        with writing(self._engine) as connection:
-            query = query_on(connection)
+        with writing(self._engine) as writer:
+            query = writer.query
             version = resolve_digest(query, version_digest)
-            newest = newest_evaluation(query, version)
+            newest = newest_evaluation(query, version.digest)
             try:
                 whole = {**newest.report, **report} if over_newest and newest is not None else dict(report)
                 text = canonical_json(whole)
@@ -230,16 +228,14 @@ class Recording(Opened):
             if newest is not None and newest.digest == digest:
                 return newest
             at = audit.now()
-            connection.execute(
-                evaluations.insert(), {"version_id": version.id, "digest": digest, "report": text, "created_at": at}
+            number = writer.insert_numbered(
+                evaluations, {"version_id": version.id, "digest": digest, "report": text, "created_at": at}
             )
             payload = {"digest": version.digest, "evaluation": digest}
-            audit.append(connection, at=at, actor=actor, action="evaluate", subject=version.label, payload=payload)
+            audit.append(writer, at=at, actor=actor, action="evaluate", subject=version.label, payload=payload)
             named = {"name": version.name, "version": version.version}
-            emit(connection, at, "version.evaluated", {**named, **payload})
-            written = newest_evaluation(query, version)
-            assert written is not None
-            return written
+            emit(writer, at, "version.evaluated", {**named, **payload})
+            return Evaluation(number, version.digest, digest, text, at)
 
 
 def _behind(before: int, total: int, progress: Callable[[int, int], object]) -> Callable[[int], object]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from collections.abc import Sequence
 
 from registry import audit
 from registry.blobs import BlobStore
-from registry.database import insert_row, query_on
 from registry.entities import Version
 from registry.errors import (
     BaseMismatch,
@@ -19,14 +18,15 @@ from registry.errors import (
     VersionNotFound,
 )
 from registry.lifecycle import change_state
-from registry.lookup import Query, resolve_digest
+from registry.lookup import Query, Statement, reference_statement, resolve_digest
 from registry.manifest import BOUND_KINDS, WHOLE_KINDS, Manifest
 from registry.promotion import emit
 from registry.scan import scan
 from registry.schema import version_parents, versions
-from registry.status import RETIRED, query_status, require_usable
+from registry.status import RETIRED, query_status, require_usable, status_statements
+from registry.writer import Writer
 
-__all__ = ["check_stored", "find_existing", "find_parents", "insert_version"]
+__all__ = ["check_stored", "expected_reads", "find_existing", "find_parents", "insert_version"]
 
 
 def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None:
@@ -36,10 +36,8 @@ def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None
         ContentKeyTaken: The version with this content key holds other files.
         DigestTaken: The same manifest is registered under another name.
     """
-    columns = "id, name, number, digest, kind, base_fingerprint, manifest, created_at"
-    rows = query(
-        f"SELECT {columns} FROM versions WHERE name = ? AND content_key = ?", (name, manifest.content_key)
-    ) or query(f"SELECT {columns} FROM versions WHERE digest = ?", (manifest.digest,))
+    by_key, by_digest = _existing_statements(name, manifest)
+    rows = query(*by_key) or query(*by_digest)
     if not rows:
         return None
     version = Version(*rows[0])
@@ -52,6 +50,35 @@ def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None
     if version.digest != manifest.digest:  # found by its key: other fields may differ, the bytes may not
         _compare_files(version, manifest)
     return version
+
+
+def _existing_statements(name: str, manifest: Manifest) -> tuple[Statement, Statement]:
+    columns = "id, name, number, digest, kind, base_fingerprint, manifest, created_at"
+    return (
+        (f"SELECT {columns} FROM versions WHERE name = ? AND content_key = ?", (name, manifest.content_key)),
+        (f"SELECT {columns} FROM versions WHERE digest = ?", (manifest.digest,)),
+    )
+
+
+def expected_reads(name: str, manifest: Manifest, parents: Sequence[Version]) -> list[Statement]:
+    """Return what `insert_version` reads.
+
+    Args:
+        name: The model's name.
+        manifest: What the new version is.
+        parents: As `find_parents` returned them just now.
+    """
+    return [
+        *_existing_statements(name, manifest),
+        *(reference_statement(parent.digest) for parent in parents),
+        *(statement for parent in parents for statement in status_statements(parent)),
+        _next_number(name),
+        audit.LAST,
+    ]
+
+
+def _next_number(name: str) -> Statement:
+    return "SELECT 1 + coalesce(max(number), 0) FROM versions WHERE name = ?", (name,)
 
 
 def _compare_files(registered: Version, manifest: Manifest) -> None:
@@ -141,13 +168,13 @@ def check_stored(blobs: BlobStore, manifest: Manifest) -> None:
             scan(path, stream, entry.size)
 
 
-def insert_version(connection: Connection, name: str, manifest: Manifest, actor: str) -> Version:
+def insert_version(writer: Writer, name: str, manifest: Manifest, actor: str) -> Version:
     """Write a version's row with its parents and its audit row, or return the version that is there already.
 
     One that was retired is restored: its bytes are back, and whoever registers it wants it.
 
     Args:
-        connection: Within a writing transaction.
+        writer: Of the write transaction.
         name: The model's name.
         manifest: What the version is; its bytes are stored already.
         actor: Who registers.
@@ -155,14 +182,14 @@ def insert_version(connection: Connection, name: str, manifest: Manifest, actor:
     Returns:
         The version.
     """
-    query = query_on(connection)
+    query = writer.query
     existing = find_existing(query, name, manifest)
     if existing is not None:
         if query_status(query, existing).state == RETIRED:
-            change_state(connection, existing, "restore", actor=actor, reason="registered again")
+            change_state(writer, existing, "restore", actor=actor, reason="registered again")
         return existing
     parents = find_parents(query, manifest)
-    number = 1 + query("SELECT coalesce(max(number), 0) FROM versions WHERE name = ?", (name,))[0][0]
+    number = int(query(*_next_number(name))[0][0])
     at = audit.now()
     row = {
         "name": name,
@@ -173,12 +200,13 @@ def insert_version(connection: Connection, name: str, manifest: Manifest, actor:
         "manifest": manifest.canonical,
         "created_at": at,
     }
-    insert_row(connection, versions, {"content_key": manifest.content_key, **row})
-    version = resolve_digest(query, manifest.digest)
+    identity = writer.insert_numbered(versions, {"content_key": manifest.content_key, **row})
+    version = Version(
+        identity, name, number, manifest.digest, manifest.kind, manifest.base_fingerprint, manifest.canonical, at
+    )
     for parent, entry in zip(parents, manifest.parents, strict=True):
         assert parent.id < version.id, "a parent is older than its child: cycles can't be written"
-        insert_row(
-            connection,
+        writer.insert(
             version_parents,
             {
                 "child_id": version.id,
@@ -188,6 +216,6 @@ def insert_version(connection: Connection, name: str, manifest: Manifest, actor:
             },
         )
     payload = {"name": name, "version": number, "digest": version.digest, "kind": version.kind}
-    audit.append(connection, at=at, actor=actor, action="register", subject=version.label, payload=payload)
-    emit(connection, at, "version.registered", payload)
+    audit.append(writer, at=at, actor=actor, action="register", subject=version.label, payload=payload)
+    emit(writer, at, "version.registered", payload)
     return version

@@ -19,7 +19,7 @@ from registry.lookup import Query
 from registry.names import is_digest
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from registry.writer import Writer
 
 __all__ = ["EVERY", "Run", "has_runs", "insert_run", "query_runs"]
 
@@ -97,8 +97,7 @@ def query_runs(query: Query, where: str = EVERY, parameters: tuple[Any, ...] = (
 
 
 def insert_run(
-    connection: Connection,
-    query: Query,
+    writer: Writer,
     *,
     name: str,
     sweep: str,
@@ -115,7 +114,7 @@ def insert_run(
     """
     from registry.schema import runs
 
-    found = query_runs(query, "name = ? AND sweep = ? AND number = ?", (name, sweep, number))
+    found = query_runs(writer.query, "name = ? AND sweep = ? AND number = ?", (name, sweep, number))
     if found:
         return found[0]
     try:
@@ -127,12 +126,12 @@ def insert_run(
     if not isinstance(data, Mapping) or not all(is_digest(digest) for digest in data.values()):
         raise ReportInvalid("run document: data", allowed="a mapping of data file -> hex sha256, which lineage shows")
     at = audit.now()
-    connection.execute(
-        runs.insert(),
+    writer.insert(
+        runs,
         {"name": name, "sweep": sweep, "number": number, "digest": digest, "base_fingerprint": base_fingerprint,
          "content_key": content_key, "document": text, "created_at": at},
     )  # fmt: skip
-    written = query_runs(query, "digest = ?", (digest,))[0]
+    written = query_runs(writer.query, "digest = ?", (digest,))[0]
     payload = {"name": name, "sweep": sweep, "number": number, "digest": digest}
-    audit.append(connection, at=at, actor=actor, action="run", subject=written.label, payload=payload)
+    audit.append(writer, at=at, actor=actor, action="run", subject=written.label, payload=payload)
     return written

@@ -12,7 +12,7 @@ from typing import Any
 
 from registry.entities import Version
 from registry.errors import VersionDeprecated, VersionRetired
-from registry.lookup import Query, query_of_each, query_versions
+from registry.lookup import Query, Statement, query_of_each, query_versions
 
 __all__ = [
     "ACTIVE",
@@ -27,12 +27,14 @@ __all__ = [
     "require_promotable",
     "require_usable",
     "retired",
+    "status_statements",
 ]
 
 ACTIVE, DEPRECATED, RETIRED = "active", "deprecated", "retired"
 # What a version's newest event makes of it.
 STATES = {"restore": ACTIVE, "deprecate": DEPRECATED, "retire": RETIRED}
 
+_HAS_EVENTS: Statement = "SELECT 1 FROM alembic_version WHERE version_num >= '0004'", ()
 _NEWEST = """SELECT e.version_id, e.action, e.actor, e.reason, e.created_at FROM version_events e
     WHERE e.id = (SELECT max(n.id) FROM version_events n WHERE n.version_id = e.version_id)"""
 
@@ -59,7 +61,7 @@ class Status:
 
 def has_events(query: Query) -> bool:
     """Tell whether there is a table of version events: a registry of an earlier release has none until it is opened."""
-    return bool(query("SELECT 1 FROM alembic_version WHERE version_num >= '0004'", ()))
+    return bool(query(*_HAS_EVENTS))
 
 
 def query_statuses(query: Query, name: str | None = None) -> dict[int, Status]:
@@ -83,13 +85,17 @@ def query_statuses_of(query: Query, ids: Sequence[int]) -> dict[int, Status]:
 
 def query_status(query: Query, version: Version) -> Status:
     """Return a version's status."""
-    if not has_events(query):
-        return Status()
-    rows = query(
+    there, newest = status_statements(version)
+    rows = query(*newest) if query(*there) else ()
+    return _status(*rows[0]) if rows else Status()
+
+
+def status_statements(version: Version) -> tuple[Statement, Statement]:
+    """Return what `query_status` asks: whether there are events, and the version's newest one."""
+    return _HAS_EVENTS, (
         "SELECT action, actor, reason, created_at FROM version_events WHERE version_id = ? ORDER BY id DESC LIMIT 1",
         (version.id,),
     )
-    return _status(*rows[0]) if rows else Status()
 
 
 def _status(action: str, actor: str, reason: str, at: str) -> Status:

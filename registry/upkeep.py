@@ -5,7 +5,7 @@ from __future__ import annotations
 from registry import lifecycle
 from registry.audit import login_name
 from registry.collection import GRACE_SECONDS, Collection, collect
-from registry.database import query_on, writing
+from registry.database import writing
 from registry.entities import Version, VersionChange
 from registry.errors import VersionRetired
 from registry.layout import CHECKOUTS
@@ -75,12 +75,12 @@ class Upkeep(Opened):
         lifecycle.check_reason(f"to {action} {ref}", reason)
         check_text("actor", actor, 128)
         check_text("reason", reason)
-        with writing(self._engine) as connection:
-            query = query_on(connection)
+        with writing(self._engine) as writer:
+            query = writer.query
             version = resolve_reference(query, ref)
             if action == "restore" and query_status(query, version).state == RETIRED:
                 self._check_restorable(version)
-            return lifecycle.change_state(connection, version, action, actor=actor, reason=reason)
+            return lifecycle.change_state(writer, version, action, actor=actor, reason=reason)
 
     def _check_restorable(self, version: Version) -> None:
         # under the write lock, which a collection holds while it removes

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from registry.audit import GENESIS, _hash
+from registry.audit import GENESIS, chain_hash
 from registry.canonical import canonical_json, sha256_text
 from registry.manifest import FileEntry, Manifest, Parent
 
@@ -132,7 +132,7 @@ def _registered(row: dict[str, Any], last: tuple[int, str]) -> tuple[tuple[int, 
         "sequence": sequence, "created_at": NOW, "actor": "fill", "action": "register",
         "subject": f"{row['name']}:v{row['number']}", "payload": payload, "previous_hash": previous,
     }  # fmt: skip
-    digest = _hash(sequence, NOW, "fill", "register", values["subject"], payload, previous)
+    digest = chain_hash(sequence, NOW, "fill", "register", values["subject"], payload, previous)
     told = {"created_at": NOW, "topic": "version.registered", "payload": payload}
     return (sequence, digest), {**values, "hash": digest}, told
 

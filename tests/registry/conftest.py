@@ -26,6 +26,7 @@ from registry.gate import Policy
 from registry.layout import BINDING, DATABASE
 from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
+from registry.writer import Writer
 
 pytest.register_assert_rewrite("tests.registry.machine")
 
@@ -164,6 +165,15 @@ def postgres_backend(postgres_template: dict[str, Any], make_database: Callable[
     one = Backend("postgresql", bind)
     yield one
     one.close()
+
+
+@pytest.fixture
+def server(postgres_server: str) -> Iterator[Any]:
+    """The server as its administrator sees it."""
+    import psycopg
+
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
@@ -320,13 +330,24 @@ def run_and_die() -> Callable[..., bool]:
     return _run_and_die
 
 
+def _between(step: Callable[[], None], act: Callable[..., Any]) -> Callable[..., Any]:
+    def acting(*arguments: Any) -> Any:
+        step()
+        found = act(*arguments)
+        step()
+        return found
+
+    return acting
+
+
 def _run_and_die(
     act: Callable[[], object], folder: Path, deadly: int, *, statements: bool = True, writes: bool = False
 ) -> bool:
     """Fork, do the act, and die at the deadly-th step. Returns whether the child died before its end.
 
-    The child counts what it does through Python's audit hooks and SQLAlchemy's events; without `statements` it counts
-    what it does to files, and commits. With `writes` each piece written to a file and each flush is a step, too.
+    The child counts what it does through Python's audit hooks, SQLAlchemy's events and the writer; without
+    `statements` it counts what it does to files, and commits. With `writes` each piece written to a file and each flush
+    is a step, too.
     """
     child = os.fork()
     if child == 0:
@@ -349,8 +370,11 @@ def _run_and_die(
         from sqlalchemy.engine import Engine
 
         if statements:
+            # migrations' statements go through SQLAlchemy, an act's past it
             event.listen(Engine, "before_cursor_execute", lambda *_: step())
             event.listen(Engine, "after_cursor_execute", lambda *_: step())
+            for name in ("query", "_insert"):
+                setattr(Writer, name, _between(step, getattr(Writer, name)))
         event.listen(Engine, "commit", lambda *_: step())
         sys.addaudithook(on_audit)
         # the others are heard of by the hook

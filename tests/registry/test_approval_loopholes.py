@@ -72,15 +72,15 @@ def test_leaving_the_alias_is_another_matter_than_coming_to_it(
 
 def _approved_while_held(registry: Registry, backend: Any, version: Version) -> list[str]:
     """Write two approvals of a version while it holds the alias, as a client that is not this program could."""
-    from registry.database import open_engine, query_on, writing
+    from registry.database import open_engine, writing
     from registry.gate import effective_policy
     from registry.matters import promotion_matter
     from registry.reports import newest_evaluation
 
     engine = open_engine(registry.folder, create=False)
-    with writing(engine) as connection:
-        query = query_on(connection)
-        evaluation = newest_evaluation(query, version)
+    with writing(engine) as writer:
+        query = writer.query
+        evaluation = newest_evaluation(query, version.digest)
         policy = effective_policy(None, None if evaluation is None else evaluation.report)
         matter = promotion_matter(query, version, "champion", policy, evaluation)
     engine.dispose()

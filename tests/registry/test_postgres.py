@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from registry import database
 from registry.address import VARIABLE
@@ -24,7 +21,6 @@ from registry.errors import (
     DatabaseRefused,
     DatabaseUnreachable,
     RegistryBusy,
-    RegistryError,
     RegistryNotFound,
     WrongDatabase,
 )
@@ -32,7 +28,7 @@ from registry.gate import Policy
 from registry.layout import BINDING, DATABASE
 from registry.lookup import Lookup
 from registry.manifest import Manifest, describe_files
-from registry.postgres_writing import KEPT_CONNECTIONS, WRITE_LOCK
+from registry.postgres_writing import WRITE_LOCK
 from registry.store import Registry
 
 pytestmark = pytest.mark.integration
@@ -44,15 +40,6 @@ Write = Callable[..., dict[str, Path]]
 def backend(request: pytest.FixtureRequest, postgres_backend: Any) -> Any:
     """These tests are about the one."""
     return postgres_backend
-
-
-@pytest.fixture
-def server(postgres_server: str) -> Iterator[Any]:
-    """The server as its administrator sees it."""
-    import psycopg
-
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        yield connection
 
 
 def _registered(folder: Path, write_files: Write, fingerprint: str, database: str | None = None) -> Version:
@@ -303,9 +290,9 @@ def test_servers_own_settings_weaken_nothing(
     for number in range(4):
         passing(str(number))
     engine = open_engine(registry.folder, create=False)
-    with writing(engine) as connection:
+    with writing(engine) as writer:
         shown = [
-            connection.exec_driver_sql(f"SHOW {setting}").scalar()
+            writer.query(f"SHOW {setting}", ())[0][0]
             for setting in ("transaction_isolation", "synchronous_commit", "lock_timeout", *limits)
         ]
     assert shown == ["read committed", "on", f"{database.BUSY_TIMEOUT_SECONDS}s"] + ["0"] * len(limits)
@@ -350,172 +337,6 @@ def test_write_lock_held_too_long_is_told(
     assert registry.versions() == []  # readers go on
     holder.execute("SELECT pg_advisory_unlock(?)", (WRITE_LOCK,))
     assert add_base().version == 1
-
-
-def _error_of(act: Callable[[], object]) -> RegistryError | None:
-    try:
-        act()
-    except RegistryError as error:
-        return error
-    return None
-
-
-@contextmanager
-def _lost_at(step: int | None, server: Any) -> Iterator[None]:
-    """End the writer's session from outside at one of its statements, or right before its commit."""
-    import psycopg
-
-    seen = 0
-    execute = psycopg.Cursor.execute
-
-    def end(connection: Any) -> None:
-        # of a pid that is gone PostgreSQL says false; a session needs a moment to end
-        server.execute("SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
-
-    def count(cursor: Any, *arguments: Any, **options: Any) -> Any:
-        nonlocal seen
-        if not cursor.connection.autocommit:  # the store's alone; readers, and the server's administrator, commit each
-            seen += 1
-            if seen == step:
-                end(cursor.connection)
-        return execute(cursor, *arguments, **options)
-
-    def on_commit(connection: Any) -> None:
-        if step is None:
-            end(connection.connection.driver_connection)
-
-    event.listen(Engine, "commit", on_commit)
-    psycopg.Cursor.execute = count  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        psycopg.Cursor.execute = execute  # type: ignore[method-assign]
-        event.remove(Engine, "commit", on_commit)
-
-
-def test_connection_lost_at_any_statement_of_a_promotion_leaves_nothing(
-    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any
-) -> None:
-    passing("one")
-    rows = len(registry.audit())
-    for step in range(2, 100):  # at the first nothing was done yet, and it is begun anew
-        with _lost_at(step, server):
-            error = _error_of(lambda: registry.promote("text2sql", "champion", policy=policy, actor="ada"))
-        if error is None:
-            break
-        assert isinstance(error, DatabaseUnreachable)
-        assert "nothing was written" in str(error)
-        assert (registry.aliases(), len(registry.audit())) == ([], rows)
-    assert step > 10
-    assert len(registry.history("text2sql", "champion")) == 1
-    assert registry.verify().intact
-
-
-def test_connection_lost_at_the_commit_is_told_as_what_it_is(
-    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any
-) -> None:
-    passing("one")
-    with _lost_at(None, server):
-        error = _error_of(lambda: registry.promote("text2sql", "champion", policy=policy, actor="ada"))
-    assert isinstance(error, DatabaseUnreachable)
-    assert "whether it was written can't be told" in str(error)
-    assert "registry audit" in str(error)
-    assert registry.verify().intact
-
-
-def test_kept_connection_that_was_lost_is_made_anew(
-    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any
-) -> None:
-    for number in range(3):
-        passing(str(number))
-    name = _name(json.loads((registry.folder / BINDING).read_text())["database"])
-    promote = lambda n: registry.promote(f"text2sql:v{n}", "champion", policy=policy, actor="ada")  # noqa: E731
-    with ThreadPoolExecutor(3) as pool:  # so that more than one is kept
-        assert sorted(change.revision for change in pool.map(promote, (1, 2, 3))) == [1, 2, 3]
-    server.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,))
-    assert promote(1).revision == 4 - (registry.history("text2sql", "champion")[2].version == 1)
-    with _lost_at(1, server):  # just as it is used again
-        promote(2)
-    assert registry.verify().intact
-
-
-def test_connections_are_kept_and_not_taken_over_a_fork(
-    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any
-) -> None:
-    name = _name(json.loads((registry.folder / BINDING).read_text())["database"])
-    pids: list[int] = []
-    act = event.listens_for(registry._engine, "commit")
-    act(lambda connection: pids.append(connection.connection.driver_connection.info.backend_pid))
-    for number in range(3):
-        passing(str(number))
-    assert len(pids) >= 6
-    assert len(set(pids)) == 1
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda n: registry.record_evaluation(registry.resolve("text2sql").digest, {"n": n}), range(12)))
-        readers = 7  # one a thread
-        deadline = time.monotonic() + 20  # a session needs a moment to end
-        while server.execute(sessions, (name,)).fetchone()[0] > KEPT_CONNECTIONS + readers:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    child = os.fork()
-    if child == 0:
-        try:
-            revision = registry.promote("text2sql:v1", "champion", policy=policy, actor="ada").revision
-            os._exit(0 if revision == 1 and pids[-1] not in pids[:-1] else 1)
-        except BaseException:
-            os._exit(2)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    before = len(set(pids))
-    assert registry.promote("text2sql:v2", "champion", policy=policy, actor="ada").revision == 2
-    assert len(set(pids)) == before, "the child closed the parent's connection"
-    assert registry.verify().intact
-
-
-def test_look_ups_go_on_after_the_server_ended_their_session(
-    registry: Registry, add_base: Callable[..., Version], server: Any
-) -> None:
-    version = add_base()
-    name = _name(json.loads((registry.folder / BINDING).read_text())["database"])
-    end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
-    with Lookup(registry.folder) as lookup:
-        for _ in range(2):
-            server.execute(end, (name,))
-            assert lookup.resolve("tiny-base") == registry.resolve("tiny-base") == version
-        server.execute(end, (name,))
-        assert registry.verify().intact  # begins with a snapshot
-        with lookup.snapshot():
-            server.execute(end, (name,))
-            # another session would see another state
-            assert isinstance(_error_of(lambda: lookup.resolve("tiny-base")), DatabaseUnreachable)
-        assert lookup.resolve("tiny-base") == version
-
-
-def test_forked_process_has_its_own_connection(registry: Registry, add_base: Callable[..., Version]) -> None:
-    version = add_base()
-    for _ in range(2):
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if registry.resolve("tiny-base") == version and registry.verify().intact else 1)
-        _, status = os.waitpid(child, 0)
-        assert os.WEXITSTATUS(status) == 0
-        assert registry.resolve("tiny-base") == version
-
-
-def test_closed_registry_holds_no_session(
-    registry: Registry, add_base: Callable[..., Version], backend: Any, server: Any
-) -> None:
-    add_base()
-    with ThreadPoolExecutor(3) as pool:
-        assert set(pool.map(lambda _: registry.resolve("tiny-base").version, range(9))) == {1}
-        registry.close()
-        name = _name(json.loads((registry.folder / BINDING).read_text())["database"])
-        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
-        deadline = time.monotonic() + 20  # a session needs a moment to end
-        while server.execute(count, (name,)).fetchone() != (0,):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
 
 def test_ids_are_committed_in_their_order_though_they_leave_gaps(
@@ -569,37 +390,3 @@ def test_names_are_sorted_as_on_sqlite_whatever_the_servers_locale(
         (),
     )
     assert [tuple(row) for row in raw_collations] == [("C",)]
-
-
-def test_claim_stays_where_the_commit_may_have_been_done_and_the_next_finishes_it(
-    tmp_path: Path, make_database: Any, server: Any
-) -> None:
-    address = make_database()
-    with _lost_at(None, server):
-        error = _error_of(lambda: Registry.open(tmp_path / "r", database=address).close())
-    assert "can't be told" in str(error)
-    claim = json.loads((tmp_path / "r" / BINDING).read_text())
-    assert not claim["made"]
-    with Registry.open(tmp_path / "r") as registry:
-        assert registry.versions() == []
-    assert json.loads((tmp_path / "r" / BINDING).read_text()) == {**claim, "made": True}
-
-
-def test_server_that_goes_away_while_a_registry_is_made_leaves_nothing_in_the_way(
-    tmp_path: Path, make_database: Any, server: Any
-) -> None:
-    address = make_database()
-    failures = 0
-    for step in range(1, 200, 9):
-        with _lost_at(step, server):
-            error = _error_of(lambda: Registry.open(tmp_path / "r", database=address).close())
-        if error is None:
-            break
-        assert isinstance(error, DatabaseUnreachable)
-        failures += 1
-        assert not (tmp_path / "r" / BINDING).exists()
-        with pytest.raises(RegistryNotFound):
-            Lookup(tmp_path / "r")
-    assert failures > 3
-    with Lookup(tmp_path / "r") as lookup:
-        assert lookup.versions() == []

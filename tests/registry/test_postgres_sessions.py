@@ -1,4 +1,4 @@
-"""Sessions that are kept between acts: whose they are after a fork, a signal and a close."""
+"""Sessions on PostgreSQL: lost at any moment, kept between acts, and whose they are after a fork, signal or close."""
 
 from __future__ import annotations
 
@@ -8,13 +8,25 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
-from registry.database import query_on, writing
+from registry.address import parse_address
+from registry.database import writing
 from registry.entities import Version
+from registry.errors import DatabaseRefused, DatabaseUnreachable, GateRefused, RegistryError, RegistryNotFound
+from registry.gate import Policy
 from registry.layout import BINDING
+from registry.lookup import Lookup
+from registry.postgres import connect
+from registry.postgres_writing import KEPT_CONNECTIONS
 from registry.store import Registry
 
 pytestmark = pytest.mark.integration
@@ -27,21 +39,23 @@ def backend(request: pytest.FixtureRequest, postgres_backend: Any) -> Any:
 
 
 @pytest.fixture
-def sessions(postgres_server: str, registry: Registry) -> Iterator[Callable[[], set[int]]]:
-    """The sessions on the registry's database, as the server's administrator sees them."""
-    import psycopg
-
+def name(registry: Registry) -> str:
+    """Of the registry's database."""
     address = json.loads((registry.folder / BINDING).read_text())["database"]
-    name = address.partition("?")[0].rpartition("/")[2]
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        query = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
-        yield lambda: {row[0] for row in connection.execute(query, (name,))}
+    return str(address.partition("?")[0].rpartition("/")[2])
+
+
+@pytest.fixture
+def sessions(server: Any, name: str) -> Callable[[], set[int]]:
+    """The sessions on the registry's database, as the server's administrator sees them."""
+    query = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+    return lambda: {row[0] for row in server.execute(query, (name,))}
 
 
 def act(registry: Registry) -> int:
     """Do something under the write lock; returns the session that did it."""
-    with writing(registry._engine) as connection:
-        return int(query_on(connection)("SELECT pg_backend_pid()", ())[0][0])
+    with writing(registry._engine) as writer:
+        return int(writer.query("SELECT pg_backend_pid()", ())[0][0])
 
 
 def close_in_a_child(registry: Registry) -> None:
@@ -61,8 +75,8 @@ def test_a_child_that_closes_the_registry_ends_none_of_its_parents_sessions(
 ) -> None:
     kept = act(registry)
     close_in_a_child(registry)
-    with writing(registry._engine) as connection:
-        query = query_on(connection)
+    with writing(registry._engine) as writer:
+        query = writer.query
         assert query("SELECT pg_backend_pid()", ())[0][0] == kept
         close_in_a_child(registry)
         time.sleep(0.1)
@@ -82,8 +96,8 @@ def test_a_signal_in_a_look_up_within_an_act_comes_out_as_it_is(registry: Regist
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         timer.start()
-        with pytest.raises(StopError), writing(registry._engine) as connection:
-            query_on(connection)("SELECT pg_sleep(3)", ())
+        with pytest.raises(StopError), writing(registry._engine) as writer:
+            writer.query("SELECT pg_sleep(3)", ())
     finally:
         timer.join()
         signal.signal(signal.SIGTERM, before)
@@ -94,11 +108,228 @@ def test_what_is_in_use_when_a_registry_is_closed_ends_with_its_act(
     registry: Registry, add_base: Callable[..., Version], sessions: Callable[[], set[int]]
 ) -> None:
     add_base()
-    with writing(registry._engine) as connection:
-        assert query_on(connection)("SELECT 1", ())[0][0] == 1
+    with writing(registry._engine) as writer:
+        assert writer.query("SELECT 1", ())[0][0] == 1
         registry.close()
     act(registry)  # it makes a session, and ends it
     deadline = time.monotonic() + 20  # a session needs a moment to end
     while sessions():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _error_of(act: Callable[[], object]) -> RegistryError | None:
+    try:
+        act()
+    except RegistryError as error:
+        return error
+    return None
+
+
+@contextmanager
+def _lost_at(step: int | None, server: Any) -> Iterator[None]:
+    """End the writer's session from outside at one of its statements, or right before its commit."""
+    import psycopg
+
+    seen = 0
+    execute = psycopg.Cursor.execute
+
+    def end(connection: Any) -> None:
+        # of a pid that is gone PostgreSQL says false; a session needs a moment to end
+        server.execute("SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
+
+    def count(cursor: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal seen
+        if not cursor.connection.autocommit:  # the store's alone; readers, and the server's administrator, commit each
+            seen += 1
+            if seen == step:
+                end(cursor.connection)
+        return execute(cursor, *arguments, **options)
+
+    def on_commit(connection: Any) -> None:
+        if step is None:
+            end(connection.connection.driver_connection)
+
+    event.listen(Engine, "commit", on_commit)
+    psycopg.Cursor.execute = count  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        psycopg.Cursor.execute = execute  # type: ignore[method-assign]
+        event.remove(Engine, "commit", on_commit)
+
+
+def test_connection_lost_at_any_statement_of_a_promotion_leaves_nothing(
+    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any
+) -> None:
+    passing("one")
+    strict = replace(policy, min_rows=10**6)
+    rows = len(registry.audit())
+    # settings, lock, and eight reads that are asked for with it: nothing was done yet, and it is begun anew
+    for step in range(1, 11):
+        with _lost_at(step, server), pytest.raises(GateRefused):
+            registry.promote("text2sql", "champion", policy=strict, actor="ada")
+    assert [entry.action for entry in registry.audit()[rows:]] == ["refuse"] * 10
+    rows += 10
+    for step in range(11, 100):
+        with _lost_at(step, server):
+            error = _error_of(lambda: registry.promote("text2sql", "champion", policy=policy, actor="ada"))
+        if error is None:
+            break
+        assert isinstance(error, DatabaseUnreachable)
+        assert "nothing was written" in str(error)
+        assert (registry.aliases(), len(registry.audit())) == ([], rows)
+    assert step == 15  # the alias's revision, its row, the audit's and the outbox's
+    assert len(registry.history("text2sql", "champion")) == 1
+    assert registry.verify().intact
+
+
+def test_connection_lost_at_the_commit_is_told_as_what_it_is(
+    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any
+) -> None:
+    passing("one")
+    with _lost_at(None, server):
+        error = _error_of(lambda: registry.promote("text2sql", "champion", policy=policy, actor="ada"))
+    assert isinstance(error, DatabaseUnreachable)
+    assert "whether it was written can't be told" in str(error)
+    assert "registry audit" in str(error)
+    assert registry.verify().intact
+
+
+def test_kept_connection_that_was_lost_is_made_anew(
+    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any, name: str
+) -> None:
+    for number in range(3):
+        passing(str(number))
+    promote = lambda n: registry.promote(f"text2sql:v{n}", "champion", policy=policy, actor="ada")  # noqa: E731
+    with ThreadPoolExecutor(3) as pool:  # so that more than one is kept
+        assert sorted(change.revision for change in pool.map(promote, (1, 2, 3))) == [1, 2, 3]
+    server.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,))
+    assert promote(1).revision == 4 - (registry.history("text2sql", "champion")[2].version == 1)
+    with _lost_at(1, server):  # just as it is used again
+        promote(2)
+    assert registry.verify().intact
+
+
+def test_connections_are_kept_and_not_taken_over_a_fork(
+    registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any, name: str
+) -> None:
+    pids: list[int] = []
+    act = event.listens_for(registry._engine, "commit")
+    act(lambda connection: pids.append(connection.connection.driver_connection.info.backend_pid))
+    for number in range(3):
+        passing(str(number))
+    assert len(pids) >= 6
+    assert len(set(pids)) == 1
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: registry.record_evaluation(registry.resolve("text2sql").digest, {"n": n}), range(12)))
+        readers = 7  # one a thread
+        deadline = time.monotonic() + 20  # a session needs a moment to end
+        while server.execute(sessions, (name,)).fetchone()[0] > KEPT_CONNECTIONS + readers:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    child = os.fork()
+    if child == 0:
+        try:
+            revision = registry.promote("text2sql:v1", "champion", policy=policy, actor="ada").revision
+            os._exit(0 if revision == 1 and pids[-1] not in pids[:-1] else 1)
+        except BaseException:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    before = len(set(pids))
+    assert registry.promote("text2sql:v2", "champion", policy=policy, actor="ada").revision == 2
+    assert len(set(pids)) == before, "the child closed the parent's connection"
+    assert registry.verify().intact
+
+
+def test_look_ups_go_on_after_the_server_ended_their_session(
+    registry: Registry, add_base: Callable[..., Version], server: Any, name: str
+) -> None:
+    version = add_base()
+    end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+    with Lookup(registry.folder) as lookup:
+        for _ in range(2):
+            server.execute(end, (name,))
+            assert lookup.resolve("tiny-base") == registry.resolve("tiny-base") == version
+        server.execute(end, (name,))
+        assert registry.verify().intact  # begins with a snapshot
+        with lookup.snapshot():
+            server.execute(end, (name,))
+            # another session would see another state
+            assert isinstance(_error_of(lambda: lookup.resolve("tiny-base")), DatabaseUnreachable)
+        assert lookup.resolve("tiny-base") == version
+
+
+def test_forked_process_has_its_own_connection(registry: Registry, add_base: Callable[..., Version]) -> None:
+    version = add_base()
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if registry.resolve("tiny-base") == version and registry.verify().intact else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.WEXITSTATUS(status) == 0
+        assert registry.resolve("tiny-base") == version
+
+
+def test_closed_registry_holds_no_session(
+    registry: Registry, add_base: Callable[..., Version], backend: Any, server: Any, name: str
+) -> None:
+    add_base()
+    with ThreadPoolExecutor(3) as pool:
+        assert set(pool.map(lambda _: registry.resolve("tiny-base").version, range(9))) == {1}
+        registry.close()
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        deadline = time.monotonic() + 20  # a session needs a moment to end
+        while server.execute(count, (name,)).fetchone() != (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_claim_stays_where_the_commit_may_have_been_done_and_the_next_finishes_it(
+    tmp_path: Path, make_database: Any, server: Any
+) -> None:
+    address = make_database()
+    with _lost_at(None, server):
+        error = _error_of(lambda: Registry.open(tmp_path / "r", database=address).close())
+    assert "can't be told" in str(error)
+    claim = json.loads((tmp_path / "r" / BINDING).read_text())
+    assert not claim["made"]
+    with Registry.open(tmp_path / "r") as registry:
+        assert registry.versions() == []
+    assert json.loads((tmp_path / "r" / BINDING).read_text()) == {**claim, "made": True}
+
+
+def test_server_that_goes_away_while_a_registry_is_made_leaves_nothing_in_the_way(
+    tmp_path: Path, make_database: Any, server: Any
+) -> None:
+    address = make_database()
+    failures = 0
+    for step in range(1, 200, 9):
+        with _lost_at(step, server):
+            error = _error_of(lambda: Registry.open(tmp_path / "r", database=address).close())
+        if error is None:
+            break
+        assert isinstance(error, DatabaseUnreachable)
+        failures += 1
+        assert not (tmp_path / "r" / BINDING).exists()
+        with pytest.raises(RegistryNotFound):
+            Lookup(tmp_path / "r")
+    assert failures > 3
+    with Lookup(tmp_path / "r") as lookup:
+        assert lookup.versions() == []
+
+
+def test_server_that_is_too_old_is_refused(make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.postgres.OLDEST_SERVER", 990000)
+    with pytest.raises(DatabaseRefused, match=r"is on PostgreSQL \d+$") as caught:
+        connect(parse_address(make_database()))
+    assert caught.value.allowed == "PostgreSQL 99 or newer"
+
+
+def test_server_that_is_silently_gone_is_noticed(make_database: Callable[..., str]) -> None:
+    with connect(parse_address(make_database())) as connection:
+        limits = connection.info.get_parameters()
+    assert limits["tcp_user_timeout"] == "30000"  # milliseconds
+    assert int(limits["keepalives_idle"]) + int(limits["keepalives_interval"]) * int(limits["keepalives_count"]) <= 120

@@ -279,13 +279,13 @@ def test_write_lock_that_is_held_for_too_long_is_told(
     assert "again" in str(caught.value)
     other.execute("ROLLBACK")
     other.close()
-    with writing(engine) as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM versions").scalar() == 0
+    with writing(engine) as writer:
+        assert writer.query("SELECT count(*) FROM versions", ())[0][0] == 0
     engine.dispose()
 
 
 def test_database_in_memory_has_no_line() -> None:
     engine = create_engine("sqlite://")
-    with writing(engine) as connection:
-        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    with writing(engine) as writer:
+        assert writer.query("SELECT 1", ())[0][0] == 1
     engine.dispose()

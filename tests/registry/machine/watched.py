@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 from sqlalchemy import event
@@ -20,6 +21,7 @@ from registry.entities import Version
 from registry.errors import RegistryError
 from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
+from registry.writer import Writer
 from tests.registry.machine.mirrored import RecordingTarget
 from tests.registry.machine.model import POLICIES, REGISTRANT, Model, Refusal, Report
 
@@ -66,6 +68,7 @@ class Watched(RuleBasedStateMachine):
         self.model = Model()
         self.seen: tuple[int, ...] | None = None
         self.watching = True
+        self._watch_inserts()
         self.chain = (0, "0" * 64)
         self.salt = 0
         self.open()
@@ -79,15 +82,24 @@ class Watched(RuleBasedStateMachine):
 
     def open(self) -> None:
         self.registry = Registry.open(self.root / "registry")
-        event.listen(self.registry._engine, "before_cursor_execute", self._look_at_insert)
         event.listen(self.registry._engine, "commit", self._look_at_commit)
 
     def sizes(self) -> tuple[int, ...]:
         return tuple(self.registry._lookup.query(_SIZES, ())[0])
 
-    def _look_at_insert(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def _watch_inserts(self) -> None:
+        insert = Writer._insert
+
+        def look_and_insert(writer: Writer, *arguments: Any) -> Any:
+            self._look_at_insert()
+            return insert(writer, *arguments)
+
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(Writer, "_insert", look_and_insert)
+
+    def _look_at_insert(self) -> None:
         """A reader beside the writer sees nothing of a transaction before its end."""
-        if self.watching and statement.startswith("INSERT"):
+        if self.watching:
             if self.seen is None:
                 self.seen = self.sizes()
             assert self.sizes() == self.seen
@@ -187,6 +199,8 @@ class Watched(RuleBasedStateMachine):
         assert found.intact, found.problems
 
     def teardown(self) -> None:
+        if hasattr(self, "patch"):
+            self.patch.undo()
         if hasattr(self, "registry"):
             try:
                 if not isinstance(sys.exc_info()[1], Exception):  # which would be hidden by what follows from it
