@@ -23,7 +23,7 @@ from registry.lookup import (
     reference_statement,
 )
 from registry.protection import protection_statements
-from registry.reports import comparable_evaluation, evaluations_of, reports_statement
+from registry.reports import comparable_evaluation, evaluations_of, held_reports_statement, reports_statement
 from registry.schema import alias_events, outbox
 from registry.status import require_promotable, require_usable, status_statements
 from registry.writer import Writer
@@ -89,7 +89,7 @@ def judge(
     champion = against = consent = None
     moves = state is None or state.digest != version.digest
     if state is not None and moves:
-        against = comparable_evaluation(query, state.digest, report)
+        against = comparable_evaluation(query, state.name, state.alias, report)
         champion = Champion(state.label, None if against is None else against.report)
     verdict = check(policy, report, champion)
     if alias is not None and moves and asked_for_promotion(query, version, alias, policy, reports)[0]:
@@ -99,7 +99,7 @@ def judge(
 
 
 def expected_reads(ref: str, version: Version, alias: str) -> list[Statement]:
-    """Return what a promotion reads, the report of what the alias holds apart, and what the audit row is put behind.
+    """Return what a promotion reads, and what its audit row is put behind.
 
     Args:
         ref: The challenger as the caller names it.
@@ -111,6 +111,7 @@ def expected_reads(ref: str, version: Version, alias: str) -> list[Statement]:
         alias_statement(version.name, alias),
         *status_statements(version),
         reports_statement(version.digest),
+        held_reports_statement(version.name, alias),
         *protection_statements(version.name, alias),
         audit.LAST,
     ]

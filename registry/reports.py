@@ -8,7 +8,16 @@ from typing import Any
 from registry.entities import Evaluation
 from registry.lookup import Query, Statement
 
-__all__ = ["comparable_evaluation", "evaluations_of", "newest_evaluation", "reports_statement"]
+__all__ = [
+    "comparable_evaluation",
+    "evaluations_of",
+    "held_reports_statement",
+    "newest_evaluation",
+    "reports_statement",
+]
+
+_REPORTS = """SELECT e.id, v.digest, e.digest, e.report, e.created_at
+    FROM versions v JOIN evaluations e ON e.version_id = v.id WHERE"""
 
 
 def newest_evaluation(query: Query, digest: str) -> Evaluation | None:
@@ -23,20 +32,22 @@ def evaluations_of(query: Query, digest: str, *, newest_only: bool = False) -> l
 
 def reports_statement(digest: str, *, newest_only: bool = False) -> Statement:
     """Return what `evaluations_of` asks."""
-    asked = (
-        "SELECT e.id, v.digest, e.digest, e.report, e.created_at FROM versions v JOIN evaluations e "
-        "ON e.version_id = v.id WHERE v.digest = ? ORDER BY e.id DESC"
-    )
-    return asked + (" LIMIT 1" if newest_only else ""), (digest,)
+    return f"{_REPORTS} v.digest = ? ORDER BY e.id DESC" + (" LIMIT 1" if newest_only else ""), (digest,)
 
 
-def comparable_evaluation(query: Query, digest: str, report: Mapping[str, Any] | None) -> Evaluation | None:
-    """Return a version's last report on the test of another report, or its last one where it has none on that.
+def held_reports_statement(name: str, alias: str) -> Statement:
+    """Return what finds the reports, newest first, of the version that an alias points at."""
+    held = "SELECT version_id FROM alias_events WHERE name = ? AND alias = ? ORDER BY revision DESC LIMIT 1"
+    return f"{_REPORTS} v.id = ({held}) ORDER BY e.id DESC", (name, alias)
 
-    A version may be measured on several tests, by several recipes that share an alias: which one came last says nothing
-    about how it compares.
+
+def comparable_evaluation(query: Query, name: str, alias: str, report: Mapping[str, Any] | None) -> Evaluation | None:
+    """Return the last report, on the test of another report, of the version that an alias points at.
+
+    Where it has none on that, its last one. A version may be measured on several tests, by several recipes that share an
+    alias: which one came last says nothing about how it compares.
     """
-    found = evaluations_of(query, digest)
+    found = [Evaluation(*row) for row in query(*held_reports_statement(name, alias))]
     same = (one for one in found if _test_of(one.report) == _test_of(report) != (None, None))
     return next(same, found[0] if found else None)
 

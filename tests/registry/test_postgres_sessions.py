@@ -165,13 +165,13 @@ def test_connection_lost_at_any_statement_of_a_promotion_leaves_nothing(
     passing("one")
     strict = replace(policy, min_rows=10**6)
     rows = len(registry.audit())
-    # settings, lock, and eight reads that are asked for with it: nothing was done yet, and it is begun anew
-    for step in range(1, 11):
+    # settings, lock, and nine reads that are asked for with it: nothing was done yet, and it is begun anew
+    for step in range(1, 12):
         with _lost_at(step, server), pytest.raises(GateRefused):
             registry.promote("text2sql", "champion", policy=strict, actor="ada")
-    assert [entry.action for entry in registry.audit()[rows:]] == ["refuse"] * 10
-    rows += 10
-    for step in range(11, 100):
+    assert [entry.action for entry in registry.audit()[rows:]] == ["refuse"] * 11
+    rows += 11
+    for step in range(12, 100):
         with _lost_at(step, server):
             error = _error_of(lambda: registry.promote("text2sql", "champion", policy=policy, actor="ada"))
         if error is None:
@@ -179,7 +179,7 @@ def test_connection_lost_at_any_statement_of_a_promotion_leaves_nothing(
         assert isinstance(error, DatabaseUnreachable)
         assert "nothing was written" in str(error)
         assert (registry.aliases(), len(registry.audit())) == ([], rows)
-    assert step == 15  # the alias's revision, its row, the audit's and the outbox's
+    assert step == 16  # the alias's revision, its row, the audit's and the outbox's
     assert len(registry.history("text2sql", "champion")) == 1
     assert registry.verify().intact
 
@@ -323,7 +323,7 @@ def test_server_that_goes_away_while_a_registry_is_made_leaves_nothing_in_the_wa
 
 def test_server_that_is_too_old_is_refused(make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("registry.postgres.OLDEST_SERVER", 990000)
-    with pytest.raises(DatabaseRefused, match=r"is on PostgreSQL \d+$") as caught:
+    with pytest.raises(DatabaseRefused, match=r"is on PostgreSQL [1-9]") as caught:
         connect(parse_address(make_database()))
     assert caught.value.allowed == "PostgreSQL 99 or newer"
 
