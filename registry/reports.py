@@ -44,8 +44,8 @@ def held_reports_statement(name: str, alias: str) -> Statement:
 def comparable_evaluation(query: Query, name: str, alias: str, report: Mapping[str, Any] | None) -> Evaluation | None:
     """Return the last report, on the test of another report, of the version that an alias points at.
 
-    Where it has none on that, its last one. A version may be measured on several tests, by several recipes that share an
-    alias: which one came last says nothing about how it compares.
+    Where it has none on that, its last one. A version may be measured on several tests, by several recipes that share
+    an alias: which one came last says nothing about how it compares.
     """
     found = [Evaluation(*row) for row in query(*held_reports_statement(name, alias))]
     same = (one for one in found if _test_of(one.report) == _test_of(report) != (None, None))
