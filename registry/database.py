@@ -120,8 +120,8 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    immediate = connection.get_execution_options().get("write_lock", False)
-    _driver(connection).execute("BEGIN IMMEDIATE" if immediate else "BEGIN").close()
+    # the engine is for writers alone; look-ups have connections of their own (`lookup.py`)
+    _driver(connection).execute("BEGIN IMMEDIATE").close()
 
 
 def _revision(path: Path) -> str | None:
@@ -224,7 +224,7 @@ def _locked_on_sqlite(engine: Engine) -> Iterator[Connection]:
         # in line before a connection is taken, so that many threads in it don't use them up
         with (
             nullcontext() if turns is None else turns.turn(BUSY_TIMEOUT_SECONDS),
-            engine.connect().execution_options(write_lock=True) as connection,
+            engine.connect() as connection,
         ):
             left = max(until - time.monotonic(), BUSY_TIMEOUT_SECONDS / 10)
             _driver(connection).execute(f"PRAGMA busy_timeout = {1000 * left:.0f}").close()
