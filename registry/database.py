@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from registry.writer import Writer
 __all__ = ["close_engine", "open_engine", "writing"]
 
 BUSY_TIMEOUT_SECONDS = 30
+# With the write lock: the engine is for writers alone, look-ups have connections of their own (`lookup.py`).
+_BEGIN = "BEGIN IMMEDIATE"
 
 
 def open_engine(
@@ -83,7 +85,7 @@ def _open_sqlite(folder: Path, making: Callable[[], object]) -> Engine:
         execution_options={"turns": Turns(folder / WRITERS)},
     )
     event.listen(engine, "connect", _set_pragmas)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(_BEGIN))
     try:
         if _revision(path) != SCHEMA_REVISION:
             with _one_migration(folder):
@@ -113,15 +115,10 @@ def _one_migration(folder: Path) -> Iterator[None]:
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
-    # None: Python's sqlite3 begins no transactions of its own, `_begin` does
+    # None: Python's sqlite3 begins no transactions of its own
     connection.isolation_level = None
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: Connection) -> None:
-    # the engine is for writers alone; look-ups have connections of their own (`lookup.py`)
-    _driver(connection).execute("BEGIN IMMEDIATE").close()
 
 
 def _revision(path: Path) -> str | None:
@@ -199,8 +196,23 @@ def writing(engine: Engine, expected: Sequence[Statement] = ()) -> Iterator[Writ
         with write_on_postgres(engine, BUSY_TIMEOUT_SECONDS, expected) as writer:
             yield writer
     else:
-        with _locked_on_sqlite(engine) as connection:
-            yield Writer(connection)
+        with _turn_on_sqlite(engine) as left, closing(engine.raw_connection()) as pooled:
+            # without SQLAlchemy's own transaction: a tenth of what a promotion takes
+            connection: Any = pooled.driver_connection
+            _wait_at_most(connection, left())
+            connection.execute(_BEGIN).close()
+            try:
+                writer = Writer(connection)
+                yield writer
+                writer.end()
+                connection.execute("COMMIT").close()
+            except BaseException as error:
+                try:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK").close()
+                except sqlite3.Error:
+                    pooled.invalidate(error)
+                raise
 
 
 @contextmanager
@@ -212,29 +224,30 @@ def _locked(engine: Engine) -> Iterator[Connection]:
         with lock_on_postgres(engine, BUSY_TIMEOUT_SECONDS) as connection:
             yield connection
     else:
-        with _locked_on_sqlite(engine) as connection:
-            yield connection
+        with _turn_on_sqlite(engine) as left, engine.connect() as connection:
+            _wait_at_most(connection.connection.driver_connection, left())
+            with connection.begin():
+                yield connection
 
 
 @contextmanager
-def _locked_on_sqlite(engine: Engine) -> Iterator[Connection]:
+def _turn_on_sqlite(engine: Engine) -> Iterator[Callable[[], float]]:
+    """Wait in line, and say what SQLite's errors mean; gives how many seconds are left to wait for its write lock."""
     until = time.monotonic() + BUSY_TIMEOUT_SECONDS
     turns: Turns | None = engine.get_execution_options().get("turns")
     try:
         # in line before a connection is taken, so that many threads in it don't use them up
-        with (
-            nullcontext() if turns is None else turns.turn(BUSY_TIMEOUT_SECONDS),
-            engine.connect() as connection,
-        ):
-            left = max(until - time.monotonic(), BUSY_TIMEOUT_SECONDS / 10)
-            _driver(connection).execute(f"PRAGMA busy_timeout = {1000 * left:.0f}").close()
-            with connection.begin():
-                yield connection
+        with nullcontext() if turns is None else turns.turn(BUSY_TIMEOUT_SECONDS):
+            yield lambda: max(until - time.monotonic(), BUSY_TIMEOUT_SECONDS / 10)
     except (DBAPIError, sqlite3.Error) as error:
         explained = _explain_sqlite(error.orig if isinstance(error, DBAPIError) else error, engine)
         if explained is None:
             raise
         raise explained from error
+
+
+def _wait_at_most(connection: Any, seconds: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {1000 * seconds:.0f}").close()
 
 
 def _explain_sqlite(error: BaseException | None, engine: Engine) -> RegistryError | None:
@@ -252,10 +265,6 @@ def _explain_sqlite(error: BaseException | None, engine: Engine) -> RegistryErro
         allowed="a disk with room that works, and a file that this user may write",
         next_step="free space, then run the command again: what was written already isn't written twice",
     )
-
-
-def _driver(connection: Connection) -> Any:
-    return connection.connection.driver_connection
 
 
 def close_engine(engine: Engine) -> None:

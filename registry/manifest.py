@@ -221,9 +221,11 @@ class Manifest:
             if other != path:
                 raise ManifestInvalid(f"manifest: {other!r} and {path!r} are one file where case is ignored")
         for path in self.files:
-            for above in Path(path).parents:
-                if str(above) in self.files:
-                    raise ManifestInvalid(f"manifest: {str(above)!r} is a file and a folder (of {path!r})")
+            end = path.find("/")
+            while end >= 0:
+                if path[:end] in self.files:
+                    raise ManifestInvalid(f"manifest: {path[:end]!r} is a file and a folder (of {path!r})")
+                end = path.find("/", end + 1)
 
     def _check_text(self) -> None:
         for name in ("base_fingerprint", "tokenizer_digest", "template_digest", "decision_digest", "plan_digest"):

@@ -92,7 +92,9 @@ def write_on_postgres(
         DatabaseUnreachable, DatabaseRefused: The server can't be reached, went away, or refuses.
     """
     with _locked(engine, lock_timeout_seconds, expected) as (connection, asked):
-        yield Writer(connection, asked)
+        writer = Writer(connection.connection.driver_connection, asked, is_postgres=True)
+        yield writer
+        writer.end()
 
 
 @contextmanager

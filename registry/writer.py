@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Table
 
 from registry.lookup import Statement
 
@@ -23,16 +23,16 @@ class Writer:
     """What acts read and write in one transaction that holds the write lock.
 
     Args:
-        connection: The store's, within the transaction.
+        driver: The driver's connection, within the transaction.
         asked: What was asked for already, and the cursor that has the answer or will have it. An answer counts until a
             row comes into a table that it was read from.
     """
 
-    def __init__(self, connection: Connection, asked: Mapping[Statement, Any] | None = None) -> None:
-        self._driver: Any = connection.connection.driver_connection
-        self._is_postgres = connection.dialect.name == "postgresql"
+    def __init__(self, driver: Any, asked: Mapping[Statement, Any] | None = None, *, is_postgres: bool = False) -> None:
+        self._driver = driver
+        self._is_postgres = is_postgres
         self._translate: Callable[[str], str] = str
-        if self._is_postgres:
+        if is_postgres:
             from registry.postgres import to_driver
 
             self._translate = to_driver
@@ -62,6 +62,10 @@ class Writer:
         if self._is_postgres:
             return int(self._insert(table, row, " RETURNING id").fetchone()[0])
         return int(self._insert(table, row, "").lastrowid)
+
+    def end(self) -> None:
+        """Let go of the connection, right before what was written is committed: nothing is read or written after it."""
+        self._driver = None
 
     def _insert(self, table: Table, row: Mapping[str, Any], returning: str) -> Any:
         for known in (self._asked, self._answers):

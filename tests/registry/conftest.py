@@ -373,7 +373,7 @@ def _run_and_die(
             # migrations' statements go through SQLAlchemy, an act's past it
             event.listen(Engine, "before_cursor_execute", lambda *_: step())
             event.listen(Engine, "after_cursor_execute", lambda *_: step())
-            for name in ("query", "_insert"):
+            for name in ("query", "_insert", "end"):
                 setattr(Writer, name, _between(step, getattr(Writer, name)))
         event.listen(Engine, "commit", lambda *_: step())
         sys.addaudithook(on_audit)

@@ -181,9 +181,9 @@ def test_promotion_with_no_page_left(proven: Registry, policy: Policy) -> None:
     pages = proven._lookup.query("PRAGMA page_count", ())[0][0]
     allowed = [pages]
 
-    @event.listens_for(proven._engine, "begin")
-    def limit(connection: Any) -> None:
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {allowed[0]}")
+    @event.listens_for(proven._engine, "checkout")
+    def limit(connection: Any, *_: Any) -> None:
+        connection.execute(f"PRAGMA max_page_count = {allowed[0]}")
 
     refused = 0
     while error := _fails(lambda: proven.promote("m:v1", "champion", policy=policy, actor="a", reason=reason)):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -323,12 +324,19 @@ def test_of_processes_that_promote_at_once_exactly_one_wins(registry: Registry, 
 def test_bytes_are_looked_for_before_the_write_lock_is_taken(
     registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sqlalchemy import event
+    from registry import moving
 
     size, locked, looks = registry.blobs.size, [False], []
-    event.listen(registry._engine, "begin", lambda _: locked.append(True))
-    event.listen(registry._engine, "commit", lambda _: locked.append(False))
-    event.listen(registry._engine, "rollback", lambda _: locked.append(False))
+    writing = moving.writing
+
+    @contextmanager
+    def watched(*arguments: Any) -> Iterator[Any]:
+        with writing(*arguments) as writer:
+            locked.append(True)
+            yield writer
+        locked.append(False)
+
+    monkeypatch.setattr(moving, "writing", watched)
     passing("one"), passing("two")
     monkeypatch.setattr(registry.blobs, "size", lambda sha256: (looks.append(locked[-1]), size(sha256))[1])
     for ref in ("text2sql:v1", "text2sql:v2"):

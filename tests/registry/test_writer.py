@@ -80,6 +80,15 @@ def test_answers_are_asked_for_again_once_a_row_has_come_in(registry: Registry) 
         assert writer.query(*COUNTED)[0][0] == before + 3
 
 
+def test_nothing_is_written_past_the_end_of_the_transaction(registry: Registry) -> None:
+    with writing(registry._engine) as writer:
+        writer.insert(outbox, ROW)
+    for act in (lambda: writer.insert(outbox, ROW), lambda: writer.query(*COUNTED)):
+        with pytest.raises(AttributeError):
+            act()
+    assert len(registry.outbox()) == 1
+
+
 @pytest.mark.parametrize("then_read", [False, True])
 def test_row_that_is_refused_takes_the_others_with_it(registry: Registry, then_read: bool) -> None:
     """On PostgreSQL it is refused with the next answer or the commit, on SQLite at once."""

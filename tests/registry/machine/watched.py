@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
-from sqlalchemy import event
 
 from registry.entities import Version
 from registry.errors import RegistryError
@@ -82,20 +81,24 @@ class Watched(RuleBasedStateMachine):
 
     def open(self) -> None:
         self.registry = Registry.open(self.root / "registry")
-        event.listen(self.registry._engine, "commit", self._look_at_commit)
 
     def sizes(self) -> tuple[int, ...]:
         return tuple(self.registry._lookup.query(_SIZES, ())[0])
 
     def _watch_inserts(self) -> None:
-        insert = Writer._insert
+        insert, end = Writer._insert, Writer.end
 
         def look_and_insert(writer: Writer, *arguments: Any) -> Any:
             self._look_at_insert()
             return insert(writer, *arguments)
 
+        def look_and_end(writer: Writer) -> None:
+            self._look_at_commit()
+            end(writer)
+
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(Writer, "_insert", look_and_insert)
+        self.patch.setattr(Writer, "end", look_and_end)
 
     def _look_at_insert(self) -> None:
         """A reader beside the writer sees nothing of a transaction before its end."""
@@ -104,7 +107,7 @@ class Watched(RuleBasedStateMachine):
                 self.seen = self.sizes()
             assert self.sizes() == self.seen
 
-    def _look_at_commit(self, _connection: Any) -> None:
+    def _look_at_commit(self) -> None:
         if self.watching and self.seen is not None:
             assert self.sizes() == self.seen
             self.seen = None
