@@ -1,38 +1,32 @@
 """The database behind the store: durable, one writer at a time, migrated when it is opened. SQLite or PostgreSQL.
 
-SQLite: WAL lets readers go on while a writer commits; synchronous=FULL makes a commit survive a power cut; BEGIN
-IMMEDIATE takes the write lock before anything is read, so that a compare-and-swap can't be overtaken.
-
-PostgreSQL: an advisory lock, held to the end of the transaction, does the same (`postgres_writing.py`).
+How either is written to, and what takes its write lock, is in `sqlite_writing.py` and `postgres_writing.py`.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
+from registry import sqlite_writing
 from registry.binding import Binding, find_binding, put_back_binding, remembered_binding, write_binding
-from registry.errors import RegistryBusy, RegistryError, RegistryPathError, WrongDatabase
-from registry.layout import DATABASE, SCHEMA_REVISION, WRITERS
+from registry.errors import RegistryBusy, RegistryPathError, WrongDatabase
+from registry.layout import DATABASE, SCHEMA_REVISION
 from registry.lookup import Statement
 from registry.sqlite import no_registry
-from registry.turns import Turns
 from registry.writer import Writer
 
 __all__ = ["close_engine", "open_engine", "writing"]
 
 BUSY_TIMEOUT_SECONDS = 30
-# With the write lock: the engine is for writers alone, look-ups have connections of their own (`lookup.py`).
-_BEGIN = "BEGIN IMMEDIATE"
 
 
 def open_engine(
@@ -79,13 +73,7 @@ def _make_writable(folder: Path) -> None:
 
 def _open_sqlite(folder: Path, making: Callable[[], object]) -> Engine:
     path = folder / DATABASE
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
-        execution_options={"turns": Turns(folder / WRITERS)},
-    )
-    event.listen(engine, "connect", _set_pragmas)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(_BEGIN))
+    engine = sqlite_writing.make_engine(folder, BUSY_TIMEOUT_SECONDS)
     try:
         if _revision(path) != SCHEMA_REVISION:
             with _one_migration(folder):
@@ -112,13 +100,6 @@ def _one_migration(folder: Path) -> Iterator[None]:
             f"another process has been making or migrating the registry at {folder} for {BUSY_TIMEOUT_SECONDS} s",
             next_step="run the command again",
         ) from error
-
-
-def _set_pragmas(connection: Any, _record: Any) -> None:
-    # None: Python's sqlite3 begins no transactions of its own
-    connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _revision(path: Path) -> str | None:
@@ -196,23 +177,8 @@ def writing(engine: Engine, expected: Sequence[Statement] = ()) -> Iterator[Writ
         with write_on_postgres(engine, BUSY_TIMEOUT_SECONDS, expected) as writer:
             yield writer
     else:
-        with _turn_on_sqlite(engine) as left, closing(engine.raw_connection()) as pooled:
-            # without SQLAlchemy's own transaction: a tenth of what a promotion takes
-            connection: Any = pooled.driver_connection
-            _wait_at_most(connection, left())
-            connection.execute(_BEGIN).close()
-            try:
-                writer = Writer(connection)
-                yield writer
-                writer.end()
-                connection.execute("COMMIT").close()
-            except BaseException as error:
-                try:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK").close()
-                except sqlite3.Error:
-                    pooled.invalidate(error)
-                raise
+        with sqlite_writing.write_on_sqlite(engine, BUSY_TIMEOUT_SECONDS) as writer:
+            yield writer
 
 
 @contextmanager
@@ -224,47 +190,8 @@ def _locked(engine: Engine) -> Iterator[Connection]:
         with lock_on_postgres(engine, BUSY_TIMEOUT_SECONDS) as connection:
             yield connection
     else:
-        with _turn_on_sqlite(engine) as left, engine.connect() as connection:
-            _wait_at_most(connection.connection.driver_connection, left())
-            with connection.begin():
-                yield connection
-
-
-@contextmanager
-def _turn_on_sqlite(engine: Engine) -> Iterator[Callable[[], float]]:
-    """Wait in line, and say what SQLite's errors mean; gives how many seconds are left to wait for its write lock."""
-    until = time.monotonic() + BUSY_TIMEOUT_SECONDS
-    turns: Turns | None = engine.get_execution_options().get("turns")
-    try:
-        # in line before a connection is taken, so that many threads in it don't use them up
-        with nullcontext() if turns is None else turns.turn(BUSY_TIMEOUT_SECONDS):
-            yield lambda: max(until - time.monotonic(), BUSY_TIMEOUT_SECONDS / 10)
-    except (DBAPIError, sqlite3.Error) as error:
-        explained = _explain_sqlite(error.orig if isinstance(error, DBAPIError) else error, engine)
-        if explained is None:
-            raise
-        raise explained from error
-
-
-def _wait_at_most(connection: Any, seconds: float) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {1000 * seconds:.0f}").close()
-
-
-def _explain_sqlite(error: BaseException | None, engine: Engine) -> RegistryError | None:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it says more closely where
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return RegistryBusy(
-            f"the registry's write lock was held for {BUSY_TIMEOUT_SECONDS} s by another process",
-            next_step="run the command again",
-        )
-    if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-        return None
-    ended = "whether it was written can't be told" if code == sqlite3.SQLITE_IOERR else "nothing was written"
-    return RegistryPathError(
-        f"{engine.url.database} can't be written: {error}; {ended}",
-        allowed="a disk with room that works, and a file that this user may write",
-        next_step="free space, then run the command again: what was written already isn't written twice",
-    )
+        with sqlite_writing.lock_on_sqlite(engine, BUSY_TIMEOUT_SECONDS) as connection:
+            yield connection
 
 
 def close_engine(engine: Engine) -> None:
