@@ -6,6 +6,7 @@ psycopg is imported inside functions: a registry on SQLite never loads it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from registry.errors import (
     WrongDatabase,
 )
 from registry.layout import READABLE_REVISIONS, SCHEMA_REVISION
+from registry.postgres_session import has_lost_statements, keep_statements, signal_behind
 
 __all__ = [
     "PostgresReader",
@@ -48,8 +50,6 @@ _DEFAULTS = {
     "tcp_user_timeout": 30_000,
     "fallback_application_name": "tunewright",
 }
-# A statement that a session is sent a third time is kept by the server, parsed and soon planned: half of what it takes.
-PREPARE_THRESHOLD = 2
 # 12 got its last fixes in 2024.
 OLDEST_SERVER = 130000
 _LOST = {"25P03", "25P04"}  # the server ended a session that was idle or busy for too long
@@ -76,7 +76,7 @@ def connect(address: Address) -> Any:
     if "PGCONNECT_TIMEOUT" in os.environ:
         defaults.pop("connect_timeout", None)
     try:
-        # no settings of the session, and no statements that it keeps: a pooler may stand between
+        # no settings of the session, and for now no statements that it keeps: a pooler may stand between
         connection = driver.connect(
             address.secret, autocommit=True, prepare_threshold=None, client_encoding="UTF8", **defaults
         )
@@ -88,16 +88,9 @@ def connect(address: Address) -> Any:
                 allowed=f"PostgreSQL {OLDEST_SERVER // 10000} or newer",
                 next_step="use a newer server (pg_upgrade takes the registry along)",
             )
-        if _is_direct(connection):
-            connection.prepare_threshold = PREPARE_THRESHOLD
     except driver.Error as error:
         raise (explain(error, address) or unreachable(error, address)) from error
     return connection
-
-
-def _is_direct(connection: Any) -> bool:
-    """Tell whether the server's own session is at the other end: a pooler gives out process ids of its own."""
-    return bool(connection.execute("SELECT pg_backend_pid()").fetchone()[0] == connection.info.backend_pid)
 
 
 def unreachable(error: Exception, address: Address, ended: str | None = None) -> DatabaseUnreachable:
@@ -128,6 +121,11 @@ def explain(error: Exception | None, address: Address, ended: str | None = None)
     if state == "55P03" or state[:2] == "40":
         return RegistryBusy(
             f"the registry's write lock was held for too long by another process: {_first_line(error)}",
+            next_step="run the command again",
+        )
+    if has_lost_statements(error):
+        return RegistryBusy(
+            f"the registry's database {address.url} has lost what its session kept: {_first_line(error)}",
             next_step="run the command again",
         )
     if state == _CANCELLED:
@@ -190,12 +188,19 @@ class PostgresReader:
         return rows
 
     def _run(self, statement: str, parameters: Sequence[Any]) -> Any:
+        before = sys.exception()
         for attempt in (1, 2):
             try:
                 return self._connection.execute(statement, parameters)
-            except self._driver.Error as error:
+            except BaseException as error:
+                signal = signal_behind(error, before)
+                if signal is not None or not isinstance(error, self._driver.Error):
+                    self._connection.close()  # it is in the midst of something
+                    raise signal or error from None
                 if self._closed:
                     raise RegistryClosed from error
+                if has_lost_statements(error):
+                    self._connection.close()
                 explained = explain(error, self._binding.address)
                 if explained is None:
                     raise
@@ -295,8 +300,8 @@ def check_makeable(state: State, binding: Binding) -> None:
 def _check(connection: Any, binding: Binding) -> None:
     driver, address = import_driver(), binding.address
     try:
-        revision, registry = connection.execute(
-            "SELECT (SELECT version_num FROM alembic_version), (SELECT registry FROM identity)"
+        revision, registry, process_id = connection.execute(
+            "SELECT (SELECT version_num FROM alembic_version), (SELECT registry FROM identity), pg_backend_pid()"
         ).fetchone()
     except driver.errors.UndefinedTable as error:
         raise missing(binding) from error
@@ -312,6 +317,7 @@ def _check(connection: Any, binding: Binding) -> None:
             next_step="a writing command of this release brings an older schema up to date; a newer one needs a newer "
             "release",
         )
+    keep_statements(connection, process_id)
 
 
 def missing(binding: Binding) -> WrongDatabase:

@@ -4,7 +4,10 @@ An advisory lock, held to the end of the transaction, is taken before anything i
 (READ COMMITTED), and ids are committed in their order: who reads the outbox by id misses nothing.
 
 Making a connection takes longer than most acts, so a few are kept. One that was lost meanwhile is noticed at the
-transaction's first statement, before anything was done, and another is made. A process that was forked has its own.
+transaction's first message, before anything was done, and another is made. A process that was forked has its own.
+
+An act waits for the server twice, as a rule: for the lock together with what it is expected to read, and for its rows
+together with their commit. Between the two the session is idle for the server, which ends it after a while.
 """
 
 from __future__ import annotations
@@ -12,17 +15,18 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, QueuePool, Transaction, create_engine, event
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, QueuePool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from registry.address import Address, import_driver
 from registry.lookup import Statement
 from registry.postgres import connect, explain, to_driver
-from registry.writer import Writer
+from registry.postgres_session import Session, has_lost_statements, keep_statements, leave_to_parent
+from registry.writer import Rows, Writer, insertion
 
 __all__ = ["KEPT_CONNECTIONS", "WRITE_LOCK", "lock_on_postgres", "make_engine", "write_on_postgres"]
 
@@ -34,12 +38,13 @@ KEPT_CONNECTIONS = 2
 WRITE_LOCK = int.from_bytes(b"tunewrgt")
 # For this transaction alone, since a pooler may give the session to others; a commit that is acknowledged is on disk
 # even where the server's own setting says otherwise. Waiting for the lock, and migrating, take as long as they take.
-_SETTINGS = """SELECT set_config('lock_timeout', '{lock}s', true),
+_SETTINGS = """SELECT pg_backend_pid(), set_config('lock_timeout', '{lock}s', true),
     set_config('idle_in_transaction_session_timeout', '{idle}s', true),
     set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true),
     set_config('statement_timeout', '0', true)"""
 _NEWER_SERVER = 170000
 _NEWER_LIMIT = ", set_config('transaction_timeout', '0', true)"
+_TAKE_LOCK = f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -50,8 +55,9 @@ def make_engine(address: Address) -> Engine:
         creator=lambda: connect(address),
         poolclass=QueuePool,
         pool_size=KEPT_CONNECTIONS,
+        pool_reset_on_return=None,  # what is put back has ended its transaction
         max_overflow=-1,
-        isolation_level="READ COMMITTED",
+        isolation_level="AUTOCOMMIT",  # acts begin and commit themselves
         use_native_hstore=False,
         execution_options={"address": address},
     )
@@ -64,16 +70,62 @@ def make_engine(address: Address) -> Engine:
             record.invalidate()
 
     event.listen(engine, "checkin", end_with_engine)
+    for ending in ("close", "invalidate"):
+        event.listen(engine, ending, _leave_pipeline)
     return engine
+
+
+def _leave_pipeline(_connection: Any, record: ConnectionPoolEntry, *_: Any) -> None:
+    if (session := record.info.get("session")) is not None:
+        session.leave()
 
 
 def _leave_to_parent() -> None:
     """Begin anew in a process that was forked: to close the parent's connections would end its sessions."""
+    leave_to_parent()
     for engine in list(_ENGINES):
         engine.dispose(close=False)
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+class _PostgresWriter(Writer):
+    """Rows wait for the next answer that is needed, or for the commit."""
+
+    def __init__(self, session: Session, answers: dict[Statement, Rows]) -> None:
+        super().__init__(answers)
+        self._session: Session | None = session
+        self._waiting: list[tuple[str, Sequence[Any]]] = []
+
+    def _ask(self, sql: str, parameters: Sequence[Any]) -> Rows:
+        rows: Rows = self._exchange(to_driver(sql), parameters).fetchall()
+        return rows
+
+    def _add(self, table: str, columns: tuple[str, ...], values: tuple[Any, ...], *, numbered: bool) -> int | None:
+        statement = insertion(table, columns, "%s")
+        if numbered:
+            return int(self._exchange(f"{statement} RETURNING id", values).fetchone()[0])
+        assert self._open
+        self._waiting.append((statement, values))
+        return None
+
+    def _exchange(self, sql: str, parameters: Sequence[Any]) -> Any:
+        return self._open.exchange([*self.take_waiting(), (sql, parameters)])[-1]
+
+    @property
+    def _open(self) -> Session:
+        assert self._session is not None, "nothing is read or written after the end of a transaction"
+        return self._session
+
+    def take_waiting(self) -> list[tuple[str, Sequence[Any]]]:
+        """Return the rows that are still to be sent."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def end(self) -> None:
+        super().end()
+        self._session = None
 
 
 @contextmanager
@@ -91,92 +143,98 @@ def write_on_postgres(
         RegistryBusy: Another process held the lock for longer.
         DatabaseUnreachable, DatabaseRefused: The server can't be reached, went away, or refuses.
     """
-    with _locked(engine, lock_timeout_seconds, expected) as (connection, asked):
-        writer = Writer(connection.connection.driver_connection, asked, is_postgres=True)
-        yield writer
-        writer.end()
+    with _explaining(engine) as ended:
+        pooled, session, answers = _begin(engine, lock_timeout_seconds, expected)
+        try:
+            writer = _PostgresWriter(session, answers)
+            yield writer
+            waiting = writer.take_waiting()
+            writer.end()
+            ended.append("whether it was written can't be told")
+            session.exchange([*waiting, ("COMMIT", ())])
+        except BaseException as error:
+            _undo(pooled, session, error)
+            raise
+        if session.connection.closed:  # after it had committed
+            pooled.invalidate()
+        pooled.close()
 
 
 @contextmanager
 def lock_on_postgres(engine: Engine, lock_timeout_seconds: float) -> Iterator[Connection]:
-    """Give SQLAlchemy's connection, which knows of no pipeline; otherwise as `write_on_postgres`."""
-    with _locked(engine, lock_timeout_seconds, None) as (connection, _):
-        yield connection
+    """Give SQLAlchemy's connection, as migrations need it; otherwise as `write_on_postgres`."""
+    with _explaining(engine) as ended:
+        begun = engine.connect().execution_options(isolation_level="READ COMMITTED")
+        with begun as connection, connection.begin():
+            try:
+                session: Any = connection.connection.driver_connection
+                for sql in (_settings(session, lock_timeout_seconds), _TAKE_LOCK):
+                    session.execute(sql)
+                yield connection
+            except BaseException as error:
+                # a signal leaves the session busy
+                if not connection.invalidated and (not isinstance(error, Exception) or session.closed):
+                    connection.invalidate()
+                raise
+            ended.append("whether it was written can't be told")
 
 
 @contextmanager
-def _locked(
-    engine: Engine, lock_timeout_seconds: float, expected: Sequence[Statement] | None
-) -> Iterator[tuple[Connection, dict[Statement, Any]]]:
-    address: Address = engine.get_execution_options()["address"]
-    driver = import_driver()
-    ended = "nothing was written"
+def _explaining(engine: Engine) -> Iterator[list[str]]:
+    """Say what an error of the driver means; the last of the list is what has become of the act."""
+    ended = ["nothing was written"]
     try:
-        with engine.connect() as connection, ExitStack() as pipeline:
-            transaction, asked = _begin(connection, pipeline, lock_timeout_seconds, expected)
-            with transaction:
-                try:
-                    yield connection, asked
-                except BaseException as error:
-                    # a look-up goes to the driver, past SQLAlchemy: a signal in its midst leaves the connection busy
-                    stopped = not isinstance(error, Exception)
-                    if not connection.invalidated and (stopped or _is_lost(connection)):
-                        connection.invalidate()
-                    pipeline.close()  # in one that was aborted nothing can be undone
-                    raise
-                ended = "whether it was written can't be told"
-    except (DBAPIError, driver.Error) as error:
-        explained = explain(error.orig if isinstance(error, DBAPIError) else error, address, ended)
+        yield ended
+    except (DBAPIError, import_driver().Error) as error:
+        address: Address = engine.get_execution_options()["address"]
+        explained = explain(error.orig if isinstance(error, DBAPIError) else error, address, ended[-1])
         if explained is None:
             raise
         raise explained from error
 
 
 def _begin(
-    connection: Connection, pipeline: ExitStack, lock_timeout_seconds: float, expected: Sequence[Statement] | None
-) -> tuple[Transaction, dict[Statement, Any]]:
-    """Begin a transaction and take the write lock, on another connection where the kept one was lost."""
-    driver = import_driver()
+    engine: Engine, lock_timeout_seconds: float, expected: Sequence[Statement]
+) -> tuple[PoolProxiedConnection, Session, dict[Statement, Rows]]:
+    """Begin a transaction, take the write lock and read, in another session where a kept one turns out to be lost."""
     for attempt in (1, 2):
-        transaction = connection.begin()
+        pooled = engine.raw_connection()
+        session = pooled.info.setdefault("session", Session(pooled.driver_connection))
         try:
-            return transaction, _lock(connection, pipeline, lock_timeout_seconds, expected)
-        except driver.Error:
-            lost = _is_lost(connection)
-            if lost:
-                connection.invalidate()
-                connection.engine.dispose()  # the other kept ones were lost with it, or will be made again
-            pipeline.close()
-            transaction.close()
-            if attempt == 2 or not lost:
+            return pooled, session, _lock(session, lock_timeout_seconds, expected)
+        except BaseException as error:
+            lost = session.connection.closed or has_lost_statements(error)
+            _undo(pooled, session, error)
+            if attempt == 2 or not lost or not isinstance(error, Exception):
                 raise
+            engine.dispose()  # the other kept ones were lost with it, or will be made again
     raise AssertionError("the second attempt returns or raises")
 
 
-def _is_lost(connection: Connection) -> bool:
-    return bool(connection.connection.driver_connection.closed)  # type: ignore[union-attr]
+def _lock(session: Session, timeout_seconds: float, expected: Sequence[Statement]) -> dict[Statement, Rows]:
+    settings = _settings(session.connection, timeout_seconds)
+    begun = [("BEGIN ISOLATION LEVEL READ COMMITTED", ()), (settings, ()), (_TAKE_LOCK, ())]
+    reads = [(to_driver(sql), parameters) for sql, parameters in expected]
+    cursors = session.exchange(begun + reads)
+    keep_statements(session.connection, cursors[1].fetchone()[0])
+    return {statement: cursor.fetchall() for statement, cursor in zip(expected, cursors[3:], strict=True)}
 
 
-def _lock(
-    connection: Connection, pipeline: ExitStack, timeout_seconds: float, expected: Sequence[Statement] | None
-) -> dict[Statement, Any]:
-    driver = import_driver()
-    session: Any = connection.connection.driver_connection
+def _settings(connection: Any, timeout_seconds: float) -> str:
     settings = _SETTINGS.format(lock=timeout_seconds, idle=IDLE_TIMEOUT_SECONDS)
-    if session.info.server_version >= _NEWER_SERVER:
-        settings += _NEWER_LIMIT
-    if expected is not None and driver.Pipeline.is_supported():  # libpq has it since 14
-        entered = session.pipeline()
-        entered.__enter__()
-        pipeline.callback(_leave, entered, driver)
-    session.execute(settings)
-    locked = session.execute(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
-    asked = {(sql, parameters): session.execute(to_driver(sql), parameters) for sql, parameters in expected or ()}
-    locked.fetchall()
-    return asked
+    return settings + _NEWER_LIMIT if connection.info.server_version >= _NEWER_SERVER else settings
 
 
-def _leave(pipeline: Any, driver: Any) -> None:
-    """Leave a pipeline whose transaction has ended, so that nothing depends on what is left in it."""
-    with suppress(driver.Error):
-        pipeline.__exit__(None, None, None)
+def _undo(pooled: PoolProxiedConnection, session: Session, error: BaseException) -> None:
+    """End a transaction that came to nothing, and put its session back if that can be used again."""
+    # a signal leaves a session busy: nothing may wait for it, and the server undoes what a closed one has begun
+    usable = isinstance(error, Exception) and not session.connection.closed and not has_lost_statements(error)
+    if usable:
+        try:
+            session.exchange([("ROLLBACK", ())])
+        except import_driver().Error:
+            usable = False
+    if not usable:
+        session.connection.close()
+        pooled.invalidate(error)
+    pooled.close()

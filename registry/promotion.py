@@ -89,7 +89,7 @@ def judge(
     champion = against = consent = None
     moves = state is None or state.digest != version.digest
     if state is not None and moves:
-        against = comparable_evaluation(query, state.name, state.alias, report)
+        against = comparable_evaluation(query, state, report)
         champion = Champion(state.label, None if against is None else against.report)
     verdict = check(policy, report, champion)
     if alias is not None and moves and asked_for_promotion(query, version, alias, policy, reports)[0]:

@@ -16,13 +16,13 @@ from registry.canonical import canonical_json, sha256_text
 from registry.database import writing
 from registry.entities import Evaluation, Version
 from registry.errors import BlobCorrupted, BlobsMissing, EvaluationMismatch, RegistryBusy, ReportInvalid
-from registry.lookup import resolve_digest
+from registry.lookup import reference_statement, resolve_digest
 from registry.manifest import Manifest, open_regular, require_files
-from registry.names import check_name, check_text
+from registry.names import check_name, check_text, is_digest
 from registry.opened import Opened
 from registry.promotion import emit
 from registry.registration import check_stored, expected_reads, find_existing, find_parents, insert_version
-from registry.reports import newest_evaluation
+from registry.reports import newest_evaluation, reports_statement
 from registry.runs import Run, insert_run
 from registry.scan import scan
 from registry.schema import evaluations
@@ -213,7 +213,10 @@ class Recording(Opened):
             EvaluationMismatch: The report's `files` are not the version's.
         """
         actor = audit.acting(actor)
-        with writing(self._engine) as writer:
+        expected = [audit.LAST]
+        if is_digest(version_digest):
+            expected += reference_statement(version_digest), reports_statement(version_digest, newest_only=True)
+        with writing(self._engine, expected) as writer:
             query = writer.query
             version = resolve_digest(query, version_digest)
             newest = newest_evaluation(query, version.digest)

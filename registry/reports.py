@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from registry.entities import Evaluation
+from registry.entities import AliasState, Evaluation
 from registry.lookup import Query, Statement
 
 __all__ = [
@@ -41,13 +41,15 @@ def held_reports_statement(name: str, alias: str) -> Statement:
     return f"{_REPORTS} v.id = ({held}) ORDER BY e.id DESC", (name, alias)
 
 
-def comparable_evaluation(query: Query, name: str, alias: str, report: Mapping[str, Any] | None) -> Evaluation | None:
+def comparable_evaluation(query: Query, state: AliasState, report: Mapping[str, Any] | None) -> Evaluation | None:
     """Return the last report, on the test of another report, of the version that an alias points at.
 
     Where it has none on that, its last one. A version may be measured on several tests, by several recipes that share
     an alias: which one came last says nothing about how it compares.
     """
-    found = [Evaluation(*row) for row in query(*held_reports_statement(name, alias))]
+    found = [Evaluation(*row) for row in query(*held_reports_statement(state.name, state.alias))]
+    if {one.version_digest for one in found} != {state.digest}:  # it moved meanwhile, where no lock is held
+        found = evaluations_of(query, state.digest)
     same = (one for one in found if _test_of(one.report) == _test_of(report) != (None, None))
     return next(same, found[0] if found else None)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from registry.errors import RegistryBusy, RegistryError, RegistryPathError
 from registry.layout import DATABASE, WRITERS
 from registry.turns import Turns
-from registry.writer import Writer
+from registry.writer import Rows, Writer, insertion
 
 __all__ = ["lock_on_sqlite", "make_engine", "write_on_sqlite"]
 
@@ -51,6 +51,27 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+class _SqliteWriter(Writer):
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__()
+        self._connection: sqlite3.Connection | None = connection
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        assert self._connection is not None, "nothing is read or written after the end of a transaction"
+        return self._connection
+
+    def _ask(self, sql: str, parameters: Sequence[Any]) -> Rows:
+        return self._open.execute(sql, parameters).fetchall()
+
+    def _add(self, table: str, columns: tuple[str, ...], values: tuple[Any, ...], *, numbered: bool) -> int | None:
+        return self._open.execute(insertion(table, columns, "?"), values).lastrowid
+
+    def end(self) -> None:
+        super().end()
+        self._connection = None
+
+
 @contextmanager
 def write_on_sqlite(engine: Engine, timeout_seconds: float) -> Iterator[Writer]:
     """Give a writer that holds the write lock; commits at the end, undoes everything on an error.
@@ -69,7 +90,7 @@ def write_on_sqlite(engine: Engine, timeout_seconds: float) -> Iterator[Writer]:
         _wait_at_most(connection, left())
         connection.execute(_BEGIN).close()
         try:
-            writer = Writer(connection)
+            writer = _SqliteWriter(connection)
             yield writer
             writer.end()
             connection.execute("COMMIT").close()

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from registry.address import parse_address
 from registry.database import writing
@@ -104,6 +103,21 @@ def test_a_signal_in_a_look_up_within_an_act_comes_out_as_it_is(registry: Regist
     assert act(registry)  # its lock is free, and so is the next session
 
 
+def test_child_that_was_forked_in_an_act_reaches_nothing_of_it(registry: Registry) -> None:
+    with writing(registry._engine) as writer:
+        child = os.fork()
+        if child == 0:
+            try:
+                writer.query("SELECT pg_backend_pid()", ())
+                os._exit(0)
+            except BaseException as error:
+                os._exit(7 if "Error" in type(error).__name__ else 8)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7
+        assert writer.query("SELECT 1", ())[0][0] == 1
+    assert act(registry)
+
+
 def test_what_is_in_use_when_a_registry_is_closed_ends_with_its_act(
     registry: Registry, add_base: Callable[..., Version], sessions: Callable[[], set[int]]
 ) -> None:
@@ -132,31 +146,33 @@ def _lost_at(step: int | None, server: Any) -> Iterator[None]:
     import psycopg
 
     seen = 0
-    execute = psycopg.Cursor.execute
+    writing: set[int] = set()
+    execute, commit = psycopg.Cursor.execute, psycopg.Connection.commit
 
     def end(connection: Any) -> None:
         # of a pid that is gone PostgreSQL says false; a session needs a moment to end
         server.execute("SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
 
-    def count(cursor: Any, *arguments: Any, **options: Any) -> Any:
+    def count(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
         nonlocal seen
-        if not cursor.connection.autocommit:  # the store's alone; readers, and the server's administrator, commit each
+        # the store's alone, and not those of readers or of the server's administrator
+        if str(query).startswith("BEGIN ISOLATION LEVEL READ COMMITTED") or "lock_timeout" in str(query):
+            writing.add(id(cursor.connection))
+        if id(cursor.connection) in writing:
             seen += 1
-            if seen == step:
+            if seen == step or (step is None and query == "COMMIT"):
                 end(cursor.connection)
-        return execute(cursor, *arguments, **options)
+        return execute(cursor, query, *arguments, **options)
 
-    def on_commit(connection: Any) -> None:
+    def count_commit(connection: Any) -> None:
         if step is None:
-            end(connection.connection.driver_connection)
+            end(connection)
+        commit(connection)
 
-    event.listen(Engine, "commit", on_commit)
-    psycopg.Cursor.execute = count  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", count)
+        patch.setattr(psycopg.Connection, "commit", count_commit)  # of a migration
         yield
-    finally:
-        psycopg.Cursor.execute = execute  # type: ignore[method-assign]
-        event.remove(Engine, "commit", on_commit)
 
 
 def test_connection_lost_at_any_statement_of_a_promotion_leaves_nothing(
@@ -165,21 +181,22 @@ def test_connection_lost_at_any_statement_of_a_promotion_leaves_nothing(
     passing("one")
     strict = replace(policy, min_rows=10**6)
     rows = len(registry.audit())
-    # settings, lock, and nine reads that are asked for with it: nothing was done yet, and it is begun anew
-    for step in range(1, 12):
+    # begin, settings, lock, and nine reads that are asked for with it: nothing was done yet, and it is begun anew
+    for step in range(1, 13):
         with _lost_at(step, server), pytest.raises(GateRefused):
             registry.promote("text2sql", "champion", policy=strict, actor="ada")
-    assert [entry.action for entry in registry.audit()[rows:]] == ["refuse"] * 11
-    rows += 11
-    for step in range(12, 100):
+    assert [entry.action for entry in registry.audit()[rows:]] == ["refuse"] * 12
+    rows += 12
+    for step in range(13, 100):
         with _lost_at(step, server):
             error = _error_of(lambda: registry.promote("text2sql", "champion", policy=policy, actor="ada"))
         if error is None:
             break
         assert isinstance(error, DatabaseUnreachable)
-        assert "nothing was written" in str(error)
+        # of a row that is sent with the commit only the commit's answer would tell
+        assert ("nothing was written" if step == 13 else "whether it was written can't be told") in str(error)
         assert (registry.aliases(), len(registry.audit())) == ([], rows)
-    assert step == 16  # the alias's revision, its row, the audit's and the outbox's
+    assert step == 18  # the alias's revision, its row, the audit's, the outbox's, and the commit
     assert len(registry.history("text2sql", "champion")) == 1
     assert registry.verify().intact
 
@@ -215,8 +232,8 @@ def test_connections_are_kept_and_not_taken_over_a_fork(
     registry: Registry, passing: Callable[[str], Version], policy: Policy, server: Any, name: str
 ) -> None:
     pids: list[int] = []
-    act = event.listens_for(registry._engine, "commit")
-    act(lambda connection: pids.append(connection.connection.driver_connection.info.backend_pid))
+    act = event.listens_for(registry._engine, "checkout")
+    act(lambda connection, *_: pids.append(connection.info.backend_pid))
     for number in range(3):
         passing(str(number))
     assert len(pids) >= 6

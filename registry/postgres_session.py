@@ -1,0 +1,127 @@
+"""A session on PostgreSQL: several statements in one message, and statements that the server keeps for it.
+
+A statement that is kept is parsed once and soon planned once, which is half of what the server does for a look-up. But
+behind a pooler the next transaction may be somebody else's session, which has none of them, or others of that name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from registry.address import import_driver
+
+__all__ = ["Session", "has_lost_statements", "keep_statements", "leave_to_parent", "signal_behind"]
+
+# A statement that comes a third time is kept, and of those the hundred that were used last.
+_THRESHOLD = 2
+# No such kept statement, one of that name that somebody else made; a kept one that doesn't fit its table any more.
+_NOT_OURS = {"26000", "42P05"}
+_OUTDATED = "0A000"
+
+_is_keeping = True
+_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def keep_statements(session: Any, process_id: int) -> None:
+    """Let the server keep statements, if its own session is at the other end: a pooler gives out other process ids.
+
+    Args:
+        session: psycopg's connection.
+        process_id: What `pg_backend_pid()` said in it.
+    """
+    if _is_keeping and process_id == session.info.backend_pid:
+        session.prepare_threshold = _THRESHOLD
+
+
+def has_lost_statements(error: BaseException) -> bool:
+    """Tell whether an error says that what a session kept can't be used: another session can be asked the same.
+
+    Once a session turns out to be shared after all, none keeps statements any more in this process.
+    """
+    global _is_keeping
+    state = getattr(error, "sqlstate", None)
+    if state in _NOT_OURS:
+        _is_keeping = False
+    return state in _NOT_OURS or state == _OUTDATED
+
+
+class Session:
+    """A session that several statements are sent to at once, in libpq's pipeline mode, which it stays in.
+
+    Args:
+        connection: psycopg's, which commits each statement by itself.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._pipeline: Any = None
+        _SESSIONS.add(self)
+
+    def exchange(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        """Send statements together, wait once for all of their answers, and return their cursors.
+
+        The server is told that it may answer (Sync, not Flush), so that it knows when it waits for us: otherwise it
+        ends no session that has stopped in the midst of a transaction. A session that is interrupted meanwhile is
+        closed, since what is on its way in it is nobody's any more.
+
+        Args:
+            statements: With psycopg's placeholders. After one that fails none is run.
+
+        Raises:
+            psycopg.Error: That of the first one that failed.
+        """
+        driver = import_driver()
+        before = sys.exception()
+        try:
+            if self._pipeline is None and driver.Pipeline.is_supported():  # libpq has it since 14
+                self._pipeline = self.connection.pipeline()
+                self._sync = self._pipeline.__enter__().sync
+            cursors = [self.connection.execute(sql, parameters) for sql, parameters in statements]
+            if self._pipeline is not None:
+                self._sync()
+        except BaseException as error:
+            signal = signal_behind(error, before)
+            if signal is not None or not isinstance(error, driver.Error):
+                self.connection.close()
+                raise signal or error from None
+            if self._pipeline is not None:
+                with suppress(driver.Error):
+                    self._sync()  # out of what was broken off
+            raise
+        return cursors
+
+    def leave(self) -> None:
+        """Leave the pipeline, of a session that is to be closed or is; psycopg complains of one that is forgotten."""
+        if self._pipeline is not None:
+            with suppress(Exception):
+                self._pipeline.__exit__(None, None, None)
+            self._pipeline = None
+
+
+def leave_to_parent() -> None:
+    """Cut this process, which was forked, off its parent's sessions: nothing that is sent here reaches them."""
+    with Path(os.devnull).open("r+b", buffering=0) as nowhere:
+        for session in list(_SESSIONS):
+            if not session.connection.closed:
+                os.dup2(nowhere.fileno(), session.connection.fileno())
+                session.leave()
+
+
+def signal_behind(error: BaseException | None, before: BaseException | None) -> BaseException | None:
+    """Return what interrupted psycopg, where that then stumbled over its own state and raised another error.
+
+    Args:
+        error: What psycopg raised.
+        before: What was being handled before it was called.
+    """
+    while error is not None and error is not before:
+        if not isinstance(error, Exception):
+            return error
+        error = error.__context__
+    return None
