@@ -331,9 +331,9 @@ def run_and_die() -> Callable[..., bool]:
 
 
 def _between(step: Callable[[], None], act: Callable[..., Any]) -> Callable[..., Any]:
-    def acting(*arguments: Any) -> Any:
+    def acting(*arguments: Any, **options: Any) -> Any:
         step()
-        found = act(*arguments)
+        found = act(*arguments, **options)
         step()
         return found
 
@@ -375,6 +375,9 @@ def _run_and_die(
             event.listen(Engine, "after_cursor_execute", lambda *_: step())
             for name in ("query", "_insert", "end"):
                 setattr(Writer, name, _between(step, getattr(Writer, name)))
+            if "psycopg" in sys.modules:  # rows and their commit go out one behind the other
+                cursor = sys.modules["psycopg"].Cursor
+                cursor.execute = _between(step, cursor.execute)
         event.listen(Engine, "commit", lambda *_: step())
         sys.addaudithook(on_audit)
         # the others are heard of by the hook

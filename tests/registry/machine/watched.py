@@ -88,9 +88,9 @@ class Watched(RuleBasedStateMachine):
     def _watch_inserts(self) -> None:
         insert, end = Writer._insert, Writer.end
 
-        def look_and_insert(writer: Writer, *arguments: Any) -> Any:
+        def look_and_insert(writer: Writer, *arguments: Any, **options: Any) -> Any:
             self._look_at_insert()
-            return insert(writer, *arguments)
+            return insert(writer, *arguments, **options)
 
         def look_and_end(writer: Writer) -> None:
             self._look_at_commit()
