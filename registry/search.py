@@ -15,6 +15,7 @@ from typing import Any
 from registry.entities import Version
 from registry.errors import ReferenceInvalid
 from registry.lookup import Query
+from registry.manifest import KINDS
 from registry.names import check_name, is_digest, is_digest_prefix
 
 __all__ = ["Model", "query_models", "scores_of", "search_versions"]
@@ -64,7 +65,7 @@ def search_versions(
     Args:
         query: The look-ups' query function.
         name: Of the model.
-        kind: As in the manifest.
+        kind: As in the manifest, one of `KINDS`.
         base: Fingerprint of the base that a version is bound to or is, or its first 12 or more digits.
         data: Hex sha256 of a data file that it was trained on.
         metric: A task metric or a general suite in its newest report; see `scores_of`.
@@ -74,8 +75,8 @@ def search_versions(
         limit: Most versions to return; None returns all.
 
     Raises:
-        ReferenceInvalid: A name, fingerprint or digest that follows no grammar, or a range without a metric or with
-            nothing in it.
+        ReferenceInvalid: A name, fingerprint or digest that follows no grammar, a kind that no version has, or a range
+            without a metric or with nothing in it.
     """
     conditions: list[str] = []
     values: list[Any] = []
@@ -83,6 +84,8 @@ def search_versions(
         conditions.append("v.name = ?")
         values.append(check_name(name))
     if kind is not None:
+        if kind not in KINDS:
+            raise ReferenceInvalid(f"kind {kind!r} is none that a version has", allowed=", ".join(KINDS))
         conditions.append("v.kind = ?")
         values.append(kind)
     if base is not None:

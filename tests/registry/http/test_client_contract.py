@@ -348,6 +348,7 @@ def test_errors_are_the_same_in_class_and_words(
         (ReferenceInvalid, lambda r: r.resolve("..")),
         (ReferenceInvalid, lambda r: r.lineage("text2sql", "left")),
         (ReferenceInvalid, lambda r: r.search(minimum=1.0)),
+        (ReferenceInvalid, lambda r: r.search(kind="zap")),
         (ReferenceInvalid, lambda r: r.register("../x", adapter.manifest, write_files("adapter one"))),
         (VersionNotFound, lambda r: r.resolve("text2sq")),
         (VersionNotFound, lambda r: r.resolve("text2sql:v9")),
