@@ -83,9 +83,11 @@ def import_folder(
         Registry errors: FileRefused for what may not enter; unknown or ambiguous REF; as `Registry.register`.
     """
     from registry.folder_scan import scan_folder
+    from registry.names import LICENCE_LENGTH, check_text
 
     if kind is not None and kind not in IMPORT_KINDS:
         raise InputError(f"unknown kind {kind!r}", allowed=", ".join(IMPORT_KINDS))
+    check_text("licence", licence, LICENCE_LENGTH)
     named = None if base is None else registry.resolve(base)
     scanned = scan_folder(folder, keep=(MODEL_FILE, CONFIG_FILE, BINDING_FILE, CARD_FILE))
     is_adapter = _is_adapter(folder, scanned, kind)

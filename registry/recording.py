@@ -18,7 +18,7 @@ from registry.entities import Evaluation, Version
 from registry.errors import BlobCorrupted, BlobsMissing, EvaluationMismatch, RegistryBusy, ReportInvalid
 from registry.lookup import resolve_digest
 from registry.manifest import Manifest, open_regular, require_files
-from registry.names import check_name, check_text
+from registry.names import LICENCE_LENGTH, check_name, check_text
 from registry.opened import Opened
 from registry.promotion import emit
 from registry.registration import check_stored, find_existing, find_parents, insert_version
@@ -72,6 +72,8 @@ class Recording(Opened):
         check_text("content_key", manifest.content_key, 256)
         require_files(manifest, files)
         existing = find_existing(self._lookup.query, name, manifest)
+        if existing is None:  # an earlier release took others, which are still what they are
+            check_text("licence", manifest.licence, LICENCE_LENGTH)
         if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
             self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
@@ -115,6 +117,7 @@ class Recording(Opened):
         check_text("content_key", manifest.content_key, 256)
         existing = find_existing(self._lookup.query, name, manifest)
         if existing is None:
+            check_text("licence", manifest.licence, LICENCE_LENGTH)
             find_parents(self._lookup.query, manifest)
         self.blobs.owner.claim()
         with self.leases.hold(manifest.file_digests.values()):

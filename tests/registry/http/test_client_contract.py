@@ -349,6 +349,10 @@ def test_errors_are_the_same_in_class_and_words(
         (ReferenceInvalid, lambda r: r.lineage("text2sql", "left")),
         (ReferenceInvalid, lambda r: r.search(minimum=1.0)),
         (ReferenceInvalid, lambda r: r.search(kind="zap")),
+        (ReferenceInvalid, lambda r: r.promote("text2sql", "champion", reason="fine\nby eve", **WHO)),
+        (ReferenceInvalid, lambda r: r.deprecate("text2sql", reason="fine\u2028by eve", **WHO)),
+        (ReferenceInvalid, lambda r: r.register("x", dataclasses.replace(
+            adapter.manifest, content_key="x", licence="mit\x1b[2K"), write_files("adapter one"))),
         (ReferenceInvalid, lambda r: r.register("../x", adapter.manifest, write_files("adapter one"))),
         (VersionNotFound, lambda r: r.resolve("text2sq")),
         (VersionNotFound, lambda r: r.resolve("text2sql:v9")),
