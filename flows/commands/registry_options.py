@@ -18,6 +18,7 @@ __all__ = [
     "actor_option",
     "home_option",
     "open_registry",
+    "open_to_read",
     "policy_option",
     "read_policy",
     "reason_option",
@@ -62,6 +63,17 @@ def open_registry(home: Path) -> Registry:
 
     Lookup(home / "registry").close()
     return Registry.open(home / "registry", create=False)
+
+
+def open_to_read(home: Path) -> Registry:
+    """Open the registry of a home for a command that looks up, verifies or exports; its folder needn't be writable.
+
+    Raises:
+        RegistryNotFound: There is none; says what to do, and makes nothing.
+    """
+    from registry.store import Registry
+
+    return Registry.open_to_read(home / "registry")
 
 
 def read_policy(file: Path | None) -> Policy | None:

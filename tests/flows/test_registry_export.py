@@ -122,6 +122,15 @@ def test_an_adapter_for_transformers_is_merged_and_says_the_same(
     assert "## Merged" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_merging_lays_nothing_out_where_the_registry_takes_nothing(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registry, "is_writable", False)
+    assert export_version(registry, "sql", tmp_path / "out", "hf")["merged"]
+    assert not (registry.folder / "checkouts").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_vllm_gets_base_and_adapter_side_by_side_with_the_command_that_serves_them(
     registry: Registry, tiny_base: Path, lora: Path, tmp_path: Path
 ) -> None:
