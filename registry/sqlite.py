@@ -130,8 +130,9 @@ def no_registry(folder: Path, claim: Binding | None = None) -> RegistryNotFound:
         )
     return RegistryNotFound(
         f"there is no registry at {folder}",
-        allowed="a home where `tunewright run` has registered a model",
-        next_step="tunewright run RECIPE, or pass --home (or set TUNEWRIGHT_HOME) to where one is",
+        allowed="a home where something was registered, or a registry served",
+        next_step="tunewright run RECIPE, or tunewright registry import FOLDER --name NAME, makes one; or pass --home "
+        "(or set TUNEWRIGHT_HOME) to where one is",
     )
 
 
