@@ -29,6 +29,7 @@ RegistryError (exit 1)
 │   ├── RequestInvalid        a request to the server doesn't follow its schema, or is too large or too slow
 │   ├── TokenInvalid          the server asks for a token, and the one that was sent is none of its tokens
 │   ├── RoleInsufficient      the token's role doesn't include this act
+│   ├── CallerRefused         a server without tokens was asked under another machine's name, or by a web page
 │   ├── WebhookRefused        a webhook's URL, events or host can't be used
 │   ├── ApprovalRefused       an approval that nothing could use: of one's own version, or of what isn't there
 │   ├── ReasonMissing         an act that somebody has to answer for came without a reason
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AliasConflict", "AliasNotFound", "AmbiguousReference", "ApprovalNotFound", "ApprovalRefused", "ApprovalsMissing",
-    "AuditBroken", "BaseMismatch", "BlobCorrupted", "BlobsMissing", "BlobsUnreachable", "ClashError",
+    "AuditBroken", "BaseMismatch", "BlobCorrupted", "BlobsMissing", "BlobsUnreachable", "CallerRefused", "ClashError",
     "ContentKeyTaken", "DatabaseAddressInvalid", "DatabaseRefused", "DatabaseUnreachable", "DigestTaken",
     "DriverMissing", "EvaluationMismatch", "ExportRefused", "FileRefused", "GateRefused", "KeyUnusable",
     "ManifestInvalid", "MirrorConflict", "MissingError", "MlflowMissing", "NameTaken", "ParentNotFound",
@@ -226,6 +227,10 @@ class TokenInvalid(RegistryInputError):
 
 class RoleInsufficient(RegistryInputError):
     """The token's role does not include this act."""
+
+
+class CallerRefused(RegistryInputError):
+    """A server without tokens answers its own machine only, by its own name, and no web page."""
 
 
 class WebhookRefused(RegistryInputError):
