@@ -17,6 +17,7 @@ __all__ = [
     "Reference",
     "check_actor",
     "check_alias",
+    "check_bound",
     "check_name",
     "check_text",
     "is_digest",
@@ -168,6 +169,16 @@ def check_actor(actor: str | None) -> None:
         allowed="a name without invisible characters or ligatures, and with single spaces inside alone",
         next_step=f"--actor {seen!r}, if that is who acts" if seen else "--actor NAME",
     )
+
+
+def check_bound(what: str, value: int | None) -> None:
+    """Refuse a number of rows, or one to begin behind, that counts nothing.
+
+    Raises:
+        ReferenceInvalid: Negative, larger than any row's number, or no whole number; None is no bound.
+    """
+    if value is not None and (type(value) is not int or not 0 <= value <= 2**53):
+        raise ReferenceInvalid(f"{what} is {value!r}", allowed="a whole number, 0 or more")
 
 
 def parse_reference(text: str) -> Reference:

@@ -22,7 +22,7 @@ from registry.names import LICENCE_LENGTH, check_name, check_text
 from registry.opened import Opened
 from registry.promotion import emit
 from registry.registration import check_stored, find_existing, find_parents, insert_version
-from registry.reports import newest_evaluation
+from registry.reports import check_document, newest_evaluation
 from registry.runs import Run, insert_run
 from registry.scan import scan
 from registry.schema import evaluations
@@ -163,7 +163,7 @@ class Recording(Opened):
         document: Mapping[str, Any],
         actor: str | None = None,
     ) -> Run:
-        """Record a run that is no version, once: a second call for the same one returns what is there.
+        """Record a run that is no version, once: a second call with the same document returns what is there.
 
         Args:
             name: Name of the model that it was a trial for.
@@ -177,6 +177,7 @@ class Recording(Opened):
         Raises:
             ReferenceInvalid: No name of a model.
             ReportInvalid: The document is not plain JSON, or NaN is in it.
+            RunTaken: The run is recorded with another document, base or content key.
         """
         check_name(name)
         actor = audit.acting(actor)
@@ -218,6 +219,7 @@ class Recording(Opened):
             EvaluationMismatch: The report's `files` are not the version's.
         """
         actor = audit.acting(actor)
+        check_document("evaluation report", report)
         with writing(self._engine) as connection:
             query = query_on(connection)
             version = resolve_digest(query, version_digest)

@@ -6,9 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.entities import Evaluation, Version
+from registry.errors import ReportInvalid
 from registry.lookup import Query
 
-__all__ = ["comparable_evaluation", "evaluations_of", "newest_evaluation"]
+__all__ = ["check_document", "comparable_evaluation", "evaluations_of", "newest_evaluation"]
+
+
+def check_document(what: str, document: object) -> None:
+    """Refuse a report or a run's document that is no mapping; what is in it is looked at when it becomes JSON.
+
+    Raises:
+        ReportInvalid: It is something else, pairs included.
+    """
+    if not isinstance(document, Mapping):
+        raise ReportInvalid(f"{what} is a {type(document).__name__}", allowed="a mapping of plain JSON, no NaN")
 
 
 def newest_evaluation(query: Query, version: Version) -> Evaluation | None:

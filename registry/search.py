@@ -16,7 +16,7 @@ from registry.entities import Version
 from registry.errors import ReferenceInvalid
 from registry.lookup import Query
 from registry.manifest import KINDS
-from registry.names import check_name, is_digest, is_digest_prefix
+from registry.names import check_bound, check_name, is_digest, is_digest_prefix
 
 __all__ = ["Model", "query_models", "scores_of", "search_versions"]
 
@@ -78,6 +78,7 @@ def search_versions(
         ReferenceInvalid: A name, fingerprint or digest that follows no grammar, a kind that no version has, or a range
             without a metric or with nothing in it.
     """
+    check_bound("limit", limit)
     conditions: list[str] = []
     values: list[Any] = []
     if name is not None:
@@ -100,6 +101,8 @@ def search_versions(
         values.append(f'%"{data}"%')
     keeps = _keeper(data, metric, minimum, maximum)
     found: list[Version] = []
+    if limit == 0:
+        return found
     for version, report in _scan(query, conditions, values, metric is not None, after):
         if keeps(version, report):
             found.append(version)
