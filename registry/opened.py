@@ -12,11 +12,11 @@ from typing import Self
 
 from sqlalchemy import Engine
 
-from registry.blob_place import open_blobs, settle_blobs
+from registry.blob_place import look_at_blobs, open_blobs, settle_blobs
 from registry.database import close_engine, open_engine
 from registry.entities import Version
 from registry.errors import BlobCorrupted, RegistryPathError
-from registry.layout import LEASES
+from registry.layout import BINDING, DATABASE, LEASES
 from registry.leases import Leases
 from registry.lookup import Lookup
 
@@ -72,6 +72,8 @@ class Opened:
             settle_blobs(folder, blobs)
             is_new = True
 
+        if create and not ((folder / DATABASE).exists() or (folder / BINDING).exists()):
+            look_at_blobs(folder, blobs)  # once more when it is made; here nothing, a lock neither, is left behind
         engine = open_engine(folder, create=create, database=database, making=settle)
         opened = None
         try:
