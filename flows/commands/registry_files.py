@@ -130,6 +130,11 @@ def _render_import(document: dict[str, Any]) -> str:
         f"  {document['files']} files, {document['bytes']} bytes, {document['parameters']:,} numbers, all finite; "
         f"{len(document['templates'])} chat template{'' if len(document['templates']) == 1 else 's'} rendered",
     ]
+    if document["same_bases"]:
+        lines.append(
+            f"  its base is {document['base_version']}; registered with the same fingerprints: "
+            f"{', '.join(document['same_bases'])}; --base REF takes one of these"
+        )
     if document["left_out"]:
         lines.append(f"  not stored: {', '.join(document['left_out'])}")
     if standing["basis"] == "base":
