@@ -266,7 +266,10 @@ def runs(name: str | None, home: Path, as_json: bool) -> None:
 @home_option
 @json_option
 def verify(ref: str | None, home: Path, as_json: bool) -> None:
-    """Read every byte of REF, or of every version, and the whole audit chain. Exit status 3 if anything is damaged."""
+    """Read every byte of REF, or of every version, and the whole audit chain. Exit status 3 if anything is damaged.
+
+    Signatures are looked at by `verify-signature` alone, which is told whose key is trusted.
+    """
     with open_to_read(home) as registry:
         found = registry.verify(ref)
     emit(found.to_dict(), as_json, _render_verification)
