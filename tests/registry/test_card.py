@@ -166,6 +166,7 @@ def test_what_others_wrote_ends_no_line_and_no_cell(registry: Registry, add_adap
         {"task": {"subsets": 5}, "tax": "x"},
         {"task": None, "policy": {"unknown": 1}},
         {"task": {"tuned": "high", "delta": True}, "tax": [None, {"suite": None}]},
+        {"task": {"tuned": 10**400, "delta": 10**400}, "tax": [{"suite": "s", "tuned": -(10**400)}]},
     ],
 )
 def test_a_report_of_any_form_makes_a_card(registry: Registry, add_adapter: Add, report: dict[str, Any]) -> None:
