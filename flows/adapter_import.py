@@ -32,7 +32,7 @@ def prepare_adapter(
     licence: str,
     origin: str,
     staged: Path,
-) -> tuple[Manifest, dict[str, Path]]:
+) -> tuple[Manifest, dict[str, Path], list[str]]:
     """Bind an adapter to its base; its config loses paths, which are no names for a base or a tokenizer.
 
     Args:
@@ -45,7 +45,7 @@ def prepare_adapter(
         staged: An empty folder for the files that are written anew.
 
     Returns:
-        The manifest, and where each of its files lies.
+        The manifest, where each of its files lies, and which other versions are the same base, where none was named.
 
     Raises:
         InputError: Not an adapter that is known, no base, or one that it doesn't fit.
@@ -65,7 +65,7 @@ def prepare_adapter(
         )
     record = scanned.kept.get(BINDING_FILE)
     recorded, scaling = (None, None) if record is None else parse_binding(record, folder)
-    base = _base_of(registry, folder, recorded, named)
+    base, others = _base_of(registry, folder, recorded, named, str(config.get("base_model_name_or_path")))
     made = base.manifest
     binding = Fingerprint(str(base.base_fingerprint), str(made.tokenizer_digest), str(made.template_digest))
     held = check_fits(
@@ -100,7 +100,7 @@ def prepare_adapter(
             "rope_scaling": scaling.to_record() if scaling is not None else None,
         },
     )
-    return manifest, files
+    return manifest, files, others
 
 
 def _clear_tokenizer(config: dict[str, Any], base: Version) -> None:
@@ -110,12 +110,18 @@ def _clear_tokenizer(config: dict[str, Any], base: Version) -> None:
         config["tokenizer_name_or_path"] = base.name if config.get("prompt_tuning_init") == "TEXT" else None
 
 
-def _base_of(registry: Registry, folder: Path, recorded: Fingerprint | None, named: Version | None) -> Version:
-    """Return the registered base of an adapter, as it records it or as it was named.
+def _base_of(
+    registry: Registry, folder: Path, recorded: Fingerprint | None, named: Version | None, called: str
+) -> tuple[Version, list[str]]:
+    """Return the registered base of an adapter, as it records it or as it was named, and what else is that base.
+
+    Of several versions with the recorded fingerprints it is the newest of the model that the adapter's config calls its
+    base, else the one that was registered last.
 
     Raises:
         InputError: Neither, or the two differ, or what was named has no weights to bind to.
     """
+    from registry.card import hub_id
     from registry.manifest import WHOLE_KINDS
     from registry.status import RETIRED
 
@@ -141,7 +147,7 @@ def _base_of(registry: Registry, folder: Path, recorded: Fingerprint | None, nam
                 allowed="exactly the base, tokenizer and chat template that the adapter was trained with",
                 next_step="leave --base out, or name the base that it was trained on",
             )
-        return named
+        return named, []
     if recorded is None:
         raise InputError(
             f"the adapter in {folder} doesn't record which base it was trained on",
@@ -149,13 +155,17 @@ def _base_of(registry: Registry, folder: Path, recorded: Fingerprint | None, nam
             next_step="tunewright registry import FOLDER-OF-THE-BASE --name NAME, then this again with --base NAME",
         )
     statuses = registry.statuses()
-    for version in reversed(registry.versions()):
+    found = []
+    for version in registry.versions():
         if statuses[version.digest].state == RETIRED:
             continue
         made = version.manifest
-        found = (version.base_fingerprint, made.tokenizer_digest, made.template_digest)
-        if version.kind in WHOLE_KINDS and found == (recorded.base, recorded.tokenizer, recorded.template):
-            return version
+        prints = (version.base_fingerprint, made.tokenizer_digest, made.template_digest)
+        if version.kind in WHOLE_KINDS and prints == (recorded.base, recorded.tokenizer, recorded.template):
+            found.append(version)
+    if found:
+        chosen = max(found, key=lambda one: (called in (one.name, hub_id(one)), one.id))
+        return chosen, [one.label for one in found if one.digest != chosen.digest]
     raise InputError(
         f"the adapter in {folder} was trained on base {recorded.base[:12]}, and no registered version is that",
         allowed="an adapter whose base is registered",

@@ -26,6 +26,7 @@ def base_manifest(
         metadata: `origin`, and whatever else is known.
     """
     from registry.manifest import Manifest
+    from registry.names import LICENCE_LENGTH, one_line
 
     return Manifest(
         kind="base",
@@ -34,7 +35,7 @@ def base_manifest(
         tokenizer_digest=binding.tokenizer,
         template_digest=binding.template,
         content_key=weights_key(binding, files),
-        licence=licence,
+        licence=one_line(licence, LICENCE_LENGTH),
         metadata=metadata,
     )
 

@@ -168,6 +168,7 @@ def _register(
 ) -> tuple[Version, dict[str, Any]]:
     """Register the integers with their parent, tie the evaluation to them, and hold it against the gate."""
     from registry.manifest import Manifest, Parent, describe_files
+    from registry.names import LICENCE_LENGTH, one_line
     from registry.store import Registry
 
     weights = job.home / made.document["weights"]
@@ -192,7 +193,7 @@ def _register(
         library_versions=library_versions(),
         code_revision=source_digest(("components", "flows")),
         content_key=made.key,
-        licence=source.licence,
+        licence=one_line(source.licence, LICENCE_LENGTH),
         metadata={
             **kept,
             "task": job.recipe.task.metric,

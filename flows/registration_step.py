@@ -59,6 +59,7 @@ def register(
         `version` (`name:vN`), `digest`, `base` (the base's digest).
     """
     from registry.manifest import Manifest, describe_files
+    from registry.names import LICENCE_LENGTH, one_line
     from registry.store import Registry
 
     recipe = job.recipe
@@ -91,7 +92,7 @@ def register(
             decision_digest=digest_of(decision),
             plan_digest=digest_of(plan),
             content_key=training.key,
-            licence=job.base.licence,
+            licence=one_line(job.base.licence, LICENCE_LENGTH),
             metadata={
                 "method": plan["method"],
                 "task": job.metric,

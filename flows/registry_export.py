@@ -154,7 +154,10 @@ def _merged(registry: Registry, version: Version, base: Version, form: str, card
     from flows.version_base import merge
     from registry.export import CARD_FILE, Layout
 
-    merge(registry.checkout(base.digest), registry.checkout(version.digest), folder)
+    # beside the result, and not for the next time, where the registry's own folder takes none
+    own = registry.is_writable
+    laid_out = [registry.checkout(one.digest, None if own else folder.parent / one.digest) for one in (base, version)]
+    merge(laid_out[0], laid_out[1], folder)
     mark_folder(folder, version)
     note = f"merged for this export from {version.label} and its base {base.label}; its logits were held against both"
     command = (

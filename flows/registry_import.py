@@ -72,8 +72,9 @@ def import_folder(
         progress: Told the bytes that are stored, and how many there are.
 
     Returns:
-        `version`, `digest`, `kind`, `base`, `licence`, `files`, `bytes`, `parameters`, `templates`, `left_out`, and
-        `standing` with what may be done with it.
+        `version`, `digest`, `kind`, `base` (its fingerprint), `base_version` (the registered base of an adapter),
+        `same_bases` (other versions that are that base, where none was named), `licence`, `files`, `bytes`,
+        `parameters`, `templates`, `left_out`, and `standing` with what may be done with it.
 
     Raises:
         InputError: A folder that is neither, a kind that doesn't fit, an adapter that doesn't fit its base, weights
@@ -83,9 +84,11 @@ def import_folder(
         Registry errors: FileRefused for what may not enter; unknown or ambiguous REF; as `Registry.register`.
     """
     from registry.folder_scan import scan_folder
+    from registry.names import LICENCE_LENGTH, check_text
 
     if kind is not None and kind not in IMPORT_KINDS:
         raise InputError(f"unknown kind {kind!r}", allowed=", ".join(IMPORT_KINDS))
+    check_text("licence", licence, LICENCE_LENGTH)
     named = None if base is None else registry.resolve(base)
     scanned = scan_folder(folder, keep=(MODEL_FILE, CONFIG_FILE, BINDING_FILE, CARD_FILE))
     is_adapter = _is_adapter(folder, scanned, kind)
@@ -93,11 +96,12 @@ def import_folder(
     chosen = licence or _stated_licence(card) or "unknown"
     with tempfile.TemporaryDirectory(prefix="tunewright-import-") as temporary:
         if is_adapter:
-            manifest, files = prepare_adapter(
+            manifest, files, same_bases = prepare_adapter(
                 registry, folder, scanned, named, licence=chosen, origin=ORIGIN, staged=Path(temporary)
             )
         else:
             kind = kind or ("base" if named is None else "full")
+            same_bases = []
             manifest, files = _weights(folder, scanned, kind, named, chosen)
             if kind == "base":
                 _check_nothing_made(registry, folder, manifest, card, _origin_of(scanned))
@@ -110,6 +114,8 @@ def import_folder(
         "digest": version.digest,
         "kind": version.kind,
         "base": version.base_fingerprint,
+        "base_version": _base_label(registry, version),
+        "same_bases": same_bases,
         "licence": version.manifest.licence,
         "files": len(stored),
         "bytes": sum(entry.size for entry in stored.values()),
@@ -118,6 +124,11 @@ def import_folder(
         "left_out": sorted(set(scanned.files) - set(stored)),
         "standing": standing.to_dict(),
     }
+
+
+def _base_label(registry: Registry, version: Version) -> str | None:
+    base = next((parent for parent in version.manifest.parents if parent.role == "base"), None)
+    return None if base is None else registry.resolve(base.digest).label
 
 
 def _is_adapter(folder: Path, scanned: ScannedFolder, kind: str | None) -> bool:

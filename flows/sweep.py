@@ -216,24 +216,33 @@ class _Trial:
         return str(path.relative_to(home))
 
     def _register(self, row: dict[str, Any]) -> None:
+        from registry.canonical import canonical_json
+        from registry.errors import RunTaken
         from registry.store import Registry
 
         home = self.base_job.home
         came_to = row["reason"] or f"{_objective(self.objective)} {row['value']:.4f}"
         with Registry.open(home / "registry") as registry:
-            registry.record_run(
-                self.base_job.recipe.name,
-                self.key,
-                self.trial.number,
-                base_fingerprint=self.base_job.binding.base,
-                content_key=self.training_key if row["state"] == COMPLETE else None,
-                document={
-                    **row,
-                    "summary": f"{_in_words(row['values'])}: {row['state']}, {came_to}",
-                    "data": {file["path"]: file["sha256"] for file in self.data["files"]},
-                },
-                actor=f"sweep {self.base_job.recipe.name}",
-            )
+            try:
+                registry.record_run(
+                    self.base_job.recipe.name,
+                    self.key,
+                    self.trial.number,
+                    base_fingerprint=self.base_job.binding.base,
+                    content_key=self.training_key if row["state"] == COMPLETE else None,
+                    document={
+                        **row,
+                        "summary": f"{_in_words(row['values'])}: {row['state']}, {came_to}",
+                        "data": {file["path"]: file["sha256"] for file in self.data["files"]},
+                    },
+                    actor=f"sweep {self.base_job.recipe.name}",
+                )
+            except RunTaken:
+                # ended between this and the study, a sweep comes to the same trial again; only its time is another
+                name = self.base_job.recipe.name
+                kept = next(r for r in registry.runs(name) if (r.sweep, r.number) == (self.key, self.trial.number))
+                if canonical_json(kept.document.get("values")) != canonical_json(row["values"]):
+                    raise
 
     def _drop_checkpoints(self) -> None:
         """Remove what an ended trial would resume from; weights stay."""

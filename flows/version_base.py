@@ -211,6 +211,7 @@ def _register(registry: Registry, adapter: Version, base: str, folder: Path, key
     from components.models.fingerprint import base_files, fingerprint
     from flows.step_store import library_versions, source_digest
     from registry.manifest import Manifest, Parent, describe_files
+    from registry.names import LICENCE_LENGTH, one_line
 
     files, binding, made = base_files(folder), fingerprint(folder), adapter.manifest
     manifest = Manifest(
@@ -225,7 +226,7 @@ def _register(registry: Registry, adapter: Version, base: str, folder: Path, key
         library_versions=library_versions(),
         code_revision=source_digest(("components", "flows")),
         content_key=key,
-        licence=made.licence,
+        licence=one_line(made.licence, LICENCE_LENGTH),
         metadata={"merged": adapter.label, "dtype": "float32"},
     )
     return registry.register(_merged_name(adapter), manifest, files)

@@ -12,6 +12,7 @@ from registry.errors import PolicyInvalid
 from registry.gate import Check, Policy
 from registry.lookup import Query
 from registry.matters import Matter, demotion_matter, promotion_matter
+from registry.names import person
 from registry.protection import has_approvals, query_protection
 from registry.reports import evaluations_of, newest_evaluation
 
@@ -79,8 +80,8 @@ class Approvals:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Whose approvals count."""
-        return tuple(sorted({one.actor for one in self.approvals if one.counts}))
+        """Whose approvals count; what an earlier release took for two names of one person is one."""
+        return tuple(sorted({person(one.actor) for one in self.approvals if one.counts}))
 
     @property
     def missing(self) -> int:
@@ -249,7 +250,7 @@ def _newest_words(query: Query, matter: Matter) -> list[Sequence[Any]]:
         f"WHERE name = ? AND alias = ? AND act = ? AND {about} ORDER BY id",
         values if matter.version is None else [*values, matter.version.id],
     )
-    newest: dict[tuple[str, str], Sequence[Any]] = {(row[1], row[3]): row for row in rows}
+    newest: dict[tuple[str, str], Sequence[Any]] = {(row[1], person(row[3])): row for row in rows}
     return sorted(newest.values(), key=lambda row: int(row[0]))
 
 
@@ -260,7 +261,7 @@ def _weighed(row: Sequence[Any], matter: Matter, excluded: str | None) -> Approv
         why = WITHDRAWN
     elif digest != matter.digest:
         why = _difference(json.loads(text), matter.to_dict())
-    elif actor == excluded:
+    elif excluded is not None and person(actor) == person(excluded):
         why = "by whoever registered the version"
     return Approval(actor, at, reason, digest, why is None, why)
 

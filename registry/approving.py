@@ -12,7 +12,7 @@ from registry.errors import ApprovalNotFound, ApprovalRefused, ApprovalsMissing,
 from registry.gate import Policy, effective_policy
 from registry.lookup import Query, query_alias, resolve_reference
 from registry.matters import ACTS, Matter, demotion_matter, promotion_matter, unprotection_matter
-from registry.names import check_alias, check_name, check_text
+from registry.names import check_actor, check_alias, check_name, check_text, person
 from registry.opened import Opened
 from registry.promotion import emit
 from registry.protection import MOST_APPROVALS, Protection, query_protection, query_protections
@@ -97,7 +97,7 @@ class Approving(Opened):
         check_name(name)
         check_alias(alias)
         lifecycle.check_reason(f"to {'protect' if required else 'unprotect'} {name}@{alias}", reason)
-        check_text("actor", actor, 128)
+        check_actor(actor)
         check_text("reason", reason)
         with writing(self._engine) as writer:
             query = writer.query
@@ -183,7 +183,7 @@ class Approving(Opened):
         with writing(self._engine) as writer:
             query = writer.query
             matter, consent = _about(query, ref, alias, act, None, (0, False))
-            standing = [one for one in consent.approvals if one.actor == actor and one.stands]
+            standing = [one for one in consent.approvals if person(one.actor) == actor and one.stands]
             if not standing:
                 others = sorted({one.actor for one in consent.approvals if one.stands})
                 raise ApprovalNotFound(
@@ -192,8 +192,9 @@ class Approving(Opened):
                     next_step="look at `tunewright registry approvals` with the same words",
                 )
             for one in standing:
-                rows = query("SELECT id FROM approvals WHERE digest = ? AND actor = ? ORDER BY id", (one.matter, actor))
-                _write_word(writer, matter, "withdraw", actor, reason, like=int(rows[-1][0]))
+                given = (one.matter, one.actor)  # an earlier release may have written the name in another way
+                rows = query("SELECT id FROM approvals WHERE digest = ? AND actor = ? ORDER BY id", given)
+                _write_word(writer, matter, "withdraw", one.actor, reason, like=int(rows[-1][0]))
             return weigh(query, matter, consent.required, self_approval=consent.self_approval)
 
     def approvals(
@@ -219,9 +220,7 @@ class Approving(Opened):
         check_alias(alias)
         if act not in ACTS:
             raise ReferenceInvalid(f"{act!r} is nothing that is approved", allowed=", ".join(ACTS))
-        if not actor.strip():
-            raise ReferenceInvalid("an approval without a name", allowed="the name of whoever approves")
-        check_text("actor", actor, 128)
+        check_actor(actor)
         check_text("reason", reason)
 
 
@@ -279,7 +278,8 @@ def _check_not_held(query: Query, matter: Matter) -> None:
 
 def _check_not_own(query: Query, matter: Matter, consent: Approvals, actor: str) -> None:
     assert matter.version is not None
-    if consent.required and not consent.self_approval and actor == query_registrant(query, matter.version):
+    registrant = query_registrant(query, matter.version)
+    if consent.required and not consent.self_approval and registrant is not None and person(registrant) == actor:
         raise ApprovalRefused(
             f"{actor!r} registered {matter.version.label}, and one's own approval doesn't count",
             allowed=consent.allowed,

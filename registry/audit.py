@@ -15,7 +15,7 @@ from registry.canonical import canonical_json, sha256_text
 from registry.entities import AuditEntry
 from registry.errors import AuditBroken
 from registry.lookup import Query, Statement
-from registry.names import check_text
+from registry.names import check_actor
 
 if TYPE_CHECKING:
     from registry.writer import Writer
@@ -48,7 +48,7 @@ def acting(actor: str | None) -> str:
         ReferenceInvalid: Too long for the trail, or text that it can't keep.
     """
     who = actor or login_name()
-    check_text("actor", who, 128)
+    check_actor(who)
     return who
 
 

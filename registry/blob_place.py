@@ -14,9 +14,40 @@ from registry.s3 import check_s3_url
 from registry.s3_owner import OWNER, owner_document
 from registry.whole_file import write_whole
 
-__all__ = ["VARIABLE", "open_blobs", "settle_blobs"]
+__all__ = ["VARIABLE", "look_at_blobs", "open_blobs", "settle_blobs"]
 
 VARIABLE = "TUNEWRIGHT_REGISTRY_BLOBS"
+
+
+def look_at_blobs(folder: Path, given: str | None = None) -> str | None:
+    """Look whether the contents of a registry that is to be made may be where they are wanted; nothing is made.
+
+    Args:
+        folder: The registry's folder.
+        given: As in `open_blobs`.
+
+    Returns:
+        The address in S3; None where there is nothing to decide.
+
+    Raises:
+        RegistryPathError: The address can't be used.
+        BlobsUnreachable: Nothing answers there.
+        WrongBlobs: It is another registry's.
+        S3Missing: s3fs isn't installed.
+    """
+    url = _given(given)
+    # what an earlier making that was cut off, or a copy, has noted holds; and contents without rows are somebody's
+    if url is None or _remembered(folder) is not None or _own_contents(folder):
+        return None
+    if {".", ".."} & set(url.split("/")):  # plain names in S3, and steps in a path for what shows or copies them
+        raise RegistryPathError(
+            f"the address of the blobs, {url}, has a part that is '.' or '..'",
+            allowed="s3://BUCKET or s3://BUCKET/PREFIX with other names",
+        )
+    blobs = BlobStore(url)
+    blobs.check_reachable()
+    blobs.owner.require_free()
+    return url
 
 
 def settle_blobs(folder: Path, given: str | None = None) -> None:
@@ -27,18 +58,12 @@ def settle_blobs(folder: Path, given: str | None = None) -> None:
         given: As in `open_blobs`.
 
     Raises:
-        RegistryPathError: The address can't be used, isn't the one that the folder remembers, or can't be noted.
-        BlobsUnreachable: Nothing answers there.
-        WrongBlobs: It is another registry's.
-        S3Missing: s3fs isn't installed.
+        RegistryPathError: As `look_at_blobs`, or the address can't be noted.
+        BlobsUnreachable, WrongBlobs, S3Missing: As `look_at_blobs`.
     """
-    url = _given(given)
-    # what an earlier making that was cut off, or a copy, has noted holds; and contents without rows are somebody's
-    if url is None or _remembered(folder) is not None or _own_contents(folder):
+    url = look_at_blobs(folder, given)
+    if url is None:
         return
-    blobs = BlobStore(url)
-    blobs.check_reachable()
-    blobs.owner.require_free()
     try:
         write_whole(folder / BLOBS_PLACE, (json.dumps({"url": url}) + "\n").encode())
     except OSError as error:

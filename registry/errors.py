@@ -29,6 +29,7 @@ RegistryError (exit 1)
 │   ├── RequestInvalid        a request to the server doesn't follow its schema, or is too large or too slow
 │   ├── TokenInvalid          the server asks for a token, and the one that was sent is none of its tokens
 │   ├── RoleInsufficient      the token's role doesn't include this act
+│   ├── CallerRefused         a server without tokens was asked under another machine's name, or by a web page
 │   ├── WebhookRefused        a webhook's URL, events or host can't be used
 │   ├── ApprovalRefused       an approval that nothing could use: of one's own version, or of what isn't there
 │   ├── ReasonMissing         an act that somebody has to answer for came without a reason
@@ -52,6 +53,7 @@ RegistryError (exit 1)
     ├── NameTaken             a token of this name is there already
     ├── UploadConflict        an upload isn't where the caller thinks; names the offset to go on at
     ├── ContentKeyTaken       a version with this content key holds other files
+    ├── RunTaken              a run of this name, sweep and number has another document
     ├── DigestTaken           the same manifest is registered under another name
     ├── VersionDeprecated     no alias takes a deprecated version
     ├── VersionRetired        a retired version can't be used; its bytes may be gone
@@ -70,15 +72,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AliasConflict", "AliasNotFound", "AmbiguousReference", "ApprovalNotFound", "ApprovalRefused", "ApprovalsMissing",
-    "AuditBroken", "BaseMismatch", "BlobCorrupted", "BlobsMissing", "BlobsUnreachable", "ClashError",
+    "AuditBroken", "BaseMismatch", "BlobCorrupted", "BlobsMissing", "BlobsUnreachable", "CallerRefused", "ClashError",
     "ContentKeyTaken", "DatabaseAddressInvalid", "DatabaseRefused", "DatabaseUnreachable", "DigestTaken",
     "DriverMissing", "EvaluationMismatch", "ExportRefused", "FileRefused", "GateRefused", "KeyUnusable",
     "ManifestInvalid", "MirrorConflict", "MissingError", "MlflowMissing", "NameTaken", "ParentNotFound",
     "PolicyInvalid", "ReasonMissing", "ReferenceInvalid", "RegistryBusy", "RegistryClosed", "RegistryError",
     "RegistryInputError", "RegistryNotFound", "RegistryPathError", "ReportInvalid", "RequestInvalid",
-    "RoleInsufficient", "RollbackRefused", "S3Missing", "SchemaUnsupported", "ServerUnavailable", "SignatureRefused",
-    "TokenInvalid", "TokenNotFound", "UploadConflict", "VersionDeprecated", "VersionHeld", "VersionNotFound",
-    "VersionRetired", "WebhookNotFound", "WebhookRefused", "WrongBlobs", "WrongDatabase",
+    "RoleInsufficient", "RollbackRefused", "RunTaken", "S3Missing", "SchemaUnsupported", "ServerUnavailable",
+    "SignatureRefused", "TokenInvalid", "TokenNotFound", "UploadConflict", "VersionDeprecated", "VersionHeld",
+    "VersionNotFound", "VersionRetired", "WebhookNotFound", "WebhookRefused", "WrongBlobs", "WrongDatabase",
 ]  # fmt: skip
 
 
@@ -228,6 +230,10 @@ class RoleInsufficient(RegistryInputError):
     """The token's role does not include this act."""
 
 
+class CallerRefused(RegistryInputError):
+    """A server without tokens answers its own machine only, by its own name, and no web page."""
+
+
 class WebhookRefused(RegistryInputError):
     """A webhook's URL, events or host can't be used."""
 
@@ -295,12 +301,7 @@ class BlobsMissing(MissingError):
     """A manifest names contents that are not stored, or are damaged; `missing` has their sha256, sorted."""
 
     def __init__(
-        self,
-        problem: str,
-        *,
-        missing: Sequence[str] = (),
-        allowed: str | None = None,
-        next_step: str | None = None,
+        self, problem: str, *, missing: Sequence[str] = (), allowed: str | None = None, next_step: str | None = None
     ) -> None:
         self.missing = tuple(missing)
         super().__init__(problem, allowed=allowed, next_step=next_step)
@@ -332,12 +333,7 @@ class AliasConflict(ClashError):
     """The alias moved since the caller looked; `current_revision` says where it is now."""
 
     def __init__(
-        self,
-        problem: str,
-        *,
-        current_revision: int = 0,
-        allowed: str | None = None,
-        next_step: str | None = None,
+        self, problem: str, *, current_revision: int = 0, allowed: str | None = None, next_step: str | None = None
     ) -> None:
         self.current_revision = current_revision
         super().__init__(problem, allowed=allowed, next_step=next_step)
@@ -359,12 +355,7 @@ class UploadConflict(ClashError):
     """An upload is not where the caller thinks; `offset` says how many bytes are there."""
 
     def __init__(
-        self,
-        problem: str,
-        *,
-        offset: int = 0,
-        allowed: str | None = None,
-        next_step: str | None = None,
+        self, problem: str, *, offset: int = 0, allowed: str | None = None, next_step: str | None = None
     ) -> None:
         self.offset = offset
         super().__init__(problem, allowed=allowed, next_step=next_step)
@@ -372,6 +363,10 @@ class UploadConflict(ClashError):
 
 class ContentKeyTaken(ClashError):
     """A version with this content key holds other files."""
+
+
+class RunTaken(ClashError):
+    """A run of this name, sweep and number is recorded with another document."""
 
 
 class DigestTaken(ClashError):

@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 
 from registry.card import card_of
 from registry.checkout import check_out
-from registry.errors import MirrorConflict, MlflowMissing, RegistryError, RegistryInputError
-from registry.secret_uris import redacted, without_secrets
+from registry.errors import MirrorConflict, MlflowMissing, RegistryError
+from registry.mlflow_address import check_address, unusable
+from registry.secret_uris import without_secrets
 from registry.status import RETIRED
 
 if TYPE_CHECKING:
@@ -58,17 +59,15 @@ class MlflowTarget:
         files: Whether the versions' files are uploaded as artifacts; else a document says where they are.
         artifacts: Where artifacts of an experiment that isn't there yet go; MLflow's own choice by default, and for
             SQLite a folder beside it.
+
+    Raises:
+        RegistryInputError: As `registry.mlflow_address.check_address`.
     """
 
     def __init__(
         self, uri: str, *, experiment: str = EXPERIMENT, files: bool = False, artifacts: str | None = None
     ) -> None:
-        if not uri.strip():  # MLflow would make a database in this folder
-            raise RegistryInputError(
-                "no URI of an MLflow is given: it is empty",
-                allowed="a server (http://, https://) or a database (sqlite:///FILE, postgresql://, mysql+pymysql://)",
-                next_step="name it with --to, or in $MLFLOW_TRACKING_URI",
-            )
+        check_address(uri)
         self.uri = uri
         self.experiment = experiment
         self.files = files
@@ -101,11 +100,7 @@ class MlflowTarget:
             # drivers that aren't there, ports that are no numbers, schemes that MLflow doesn't know
             if not isinstance(error, ValueError | ArgumentError) and not type(error).__name__.startswith("Unsupported"):
                 raise
-            raise RegistryInputError(
-                f"{without_secrets(self.uri)} can't be a mirror: {redacted(str(error), self.uri)}",
-                allowed="a server (http://, https://) or a database (sqlite:///FILE, postgresql://, mysql+pymysql://)",
-                next_step="check the URI",
-            ) from None  # the driver's own words repeat the URI
+            raise unusable(self.uri, error) from None  # the driver's own words repeat the URI
 
     def check(self) -> None:
         """Refuse what can never be a mirror; one that isn't there at the moment is told of by the rounds.

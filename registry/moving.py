@@ -12,7 +12,7 @@ from registry.entities import AliasChange, Version
 from registry.errors import ApprovalsMissing, BlobCorrupted, GateRefused, RollbackRefused
 from registry.gate import Policy
 from registry.lookup import Query, resolve_digest, resolve_reference
-from registry.names import check_alias, check_name, check_text
+from registry.names import check_actor, check_alias, check_name, check_text
 from registry.opened import Opened
 
 __all__ = ["Moving"]
@@ -62,7 +62,7 @@ class Moving(Opened):
             ReferenceInvalid, VersionNotFound, AliasNotFound, AmbiguousReference: As `resolve`.
         """
         check_alias(alias)
-        check_text("actor", actor, 128)
+        check_actor(actor)
         check_text("reason", reason)
         found = self._lookup.resolve(ref)
         looked_at = self._look_at_bytes(found)
@@ -137,7 +137,7 @@ class Moving(Opened):
         check_alias(alias)
         if not reason or not reason.strip():
             raise RollbackRefused("a roll-back without a reason", allowed="a text that says why", next_step="--reason")
-        check_text("actor", actor, 128)
+        check_actor(actor)
         check_text("reason", reason)
 
         def plan(query: Query) -> tuple[AliasChange, Version]:
@@ -183,7 +183,7 @@ class Moving(Opened):
         check_name(name)
         check_alias(alias)
         lifecycle.check_reason(f"to demote {name}@{alias}", reason)
-        check_text("actor", actor, 128)
+        check_actor(actor)
         check_text("reason", reason)
         with writing(self._engine) as writer:
             query = writer.query

@@ -6,29 +6,43 @@ REF := name | name:vN | name@alias | digest prefix of at least 12 hex digits.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from registry.errors import ReferenceInvalid
 
 __all__ = [
     "DIGEST_PREFIX_LENGTH",
+    "LICENCE_LENGTH",
     "Reference",
+    "check_actor",
     "check_alias",
+    "check_bound",
     "check_name",
     "check_text",
     "is_digest",
     "is_digest_prefix",
     "looks_like_digest",
+    "one_line",
     "parse_reference",
+    "person",
 ]
 
 DIGEST_PREFIX_LENGTH = 12
+LICENCE_LENGTH = 256
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _DIGEST_PREFIX = re.compile(rf"[0-9a-f]{{{DIGEST_PREFIX_LENGTH},64}}")
 _NUMBER = re.compile(r"v[1-9][0-9]{0,8}")
 # "latest" would read as the newest version, which is what a bare name means already.
 _RESERVED_ALIASES = {"latest", "newest"}
+
+# Control characters, line and paragraph separators, halves of surrogate pairs.
+_CONTROLS = {"Cc", "Zl", "Zp", "Cs"}
+# Nothing is seen of them, though Unicode has them among letters and marks: fillers, joiners and variation selectors.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 GRAMMAR = "name, name:vN, name@alias, or at least 12 hex digits of a version digest"
 
@@ -104,16 +118,67 @@ def check_text(what: str, text: str | None, length: int | None = None) -> None:
         length: How many characters there is room for.
 
     Raises:
-        ReferenceInvalid: Too long, or with NUL or half of a surrogate pair in it.
+        ReferenceInvalid: Too long, with a line break or another control character, which would forge lines where it is
+            printed, or with half of a surrogate pair in it.
     """
     if text is None:
         return
-    if not isinstance(text, str) or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ReferenceInvalid(f"{what} {str(text)[:40]!r} can't be kept", allowed="text without NUL, valid as UTF-8")
+    if not isinstance(text, str) or any(unicodedata.category(character) in _CONTROLS for character in text):
+        raise ReferenceInvalid(
+            f"{what} {str(text)[:40]!r} can't be kept",
+            allowed="one line of text without control characters, valid as UTF-8",
+        )
     if length is not None and len(text) > length:
         raise ReferenceInvalid(
             f"{what} {text[:40]!r}... has {len(text)} characters", allowed=f"at most {length} characters"
         )
+
+
+def one_line(text: str | None, length: int) -> str | None:
+    """Return a text of others, a licence of the hub's for instance, as `check_text` takes it."""
+    if text is None or (text.isprintable() and len(text) <= length):
+        return text
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length].rstrip() or None
+
+
+def person(actor: str) -> str:
+    """Return the name that people see in an actor: two actors with the same one are one person.
+
+    Compatible characters are one (NFKC), what can't be seen is left out, and white space is single spaces inside.
+    """
+    seen = _UNSEEN.sub("", unicodedata.normalize("NFKC", actor))
+    return " ".join("".join(c for c in seen if c.isprintable() or c.isspace()).split())
+
+
+def check_actor(actor: str | None) -> None:
+    """Refuse a name to act by that can't be kept, or that looks like another one.
+
+    Args:
+        actor: Who acts, or None where nobody was named.
+
+    Raises:
+        ReferenceInvalid: As `check_text`; empty; or white space at an end or twice in a row, invisible characters, or
+            ones that are written in a simpler way.
+    """
+    check_text("actor", actor, 128)
+    if actor is None or (actor and actor == person(actor)):
+        return
+    seen = person(actor)
+    raise ReferenceInvalid(
+        f"actor {actor[:40]!a} would be taken for {seen!r}" if seen else f"actor {actor[:40]!a} is no name",
+        allowed="a name without invisible characters or ligatures, and with single spaces inside alone",
+        next_step=f"--actor {seen!r}, if that is who acts" if seen else "--actor NAME",
+    )
+
+
+def check_bound(what: str, value: int | None) -> None:
+    """Refuse a number of rows, or one to begin behind, that counts nothing.
+
+    Raises:
+        ReferenceInvalid: Negative, larger than any row's number, or no whole number; None is no bound.
+    """
+    if value is not None and (type(value) is not int or not 0 <= value <= 2**53):
+        raise ReferenceInvalid(f"{what} is {value!r}", allowed="a whole number, 0 or more")
 
 
 def parse_reference(text: str) -> Reference:

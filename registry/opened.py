@@ -6,16 +6,17 @@ people answer for, `upkeep.py` is what comes afterwards, `reading.py` looks up; 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Self
 
 from sqlalchemy import Engine
 
-from registry.blob_place import open_blobs, settle_blobs
+from registry.blob_place import look_at_blobs, open_blobs, settle_blobs
 from registry.database import close_engine, open_engine
 from registry.entities import Version
-from registry.errors import BlobCorrupted
-from registry.layout import LEASES
+from registry.errors import BlobCorrupted, RegistryPathError
+from registry.layout import BINDING, DATABASE, LEASES
 from registry.leases import Leases
 from registry.lookup import Lookup
 
@@ -25,9 +26,11 @@ __all__ = ["Opened"]
 class Opened:
     """What every part of `registry.store.Registry` works on; see there."""
 
-    def __init__(self, folder: Path, engine: Engine, database: str | None = None, blobs: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, engine: Engine | None, database: str | None = None, blobs: str | None = None
+    ) -> None:
         self.folder = folder
-        self._engine = engine
+        self._writing_engine = engine
         self._lookup = Lookup(folder, database)
         try:
             self.blobs = open_blobs(folder, self._identity, blobs)
@@ -69,6 +72,8 @@ class Opened:
             settle_blobs(folder, blobs)
             is_new = True
 
+        if create and not ((folder / DATABASE).exists() or (folder / BINDING).exists()):
+            look_at_blobs(folder, blobs)  # once more when it is made; here nothing, a lock neither, is left behind
         engine = open_engine(folder, create=create, database=database, making=settle)
         opened = None
         try:
@@ -82,13 +87,46 @@ class Opened:
             raise
         return opened
 
+    @classmethod
+    def open_to_read(cls, folder: Path | str, *, database: str | None = None) -> Self:
+        """Open the registry in a folder to look up, verify and export, as it is: nothing is made, migrated or written.
+
+        The folder may be one that can't be written, a read-only mount for instance. What writes raises
+        RegistryPathError.
+
+        Args:
+            folder: As in `open`.
+            database: As in `open`.
+
+        Raises:
+            RegistryNotFound, RegistryPathError, SchemaUnsupported: As `registry.lookup.Lookup`.
+            WrongDatabase, DatabaseUnreachable, DatabaseAddressInvalid, DriverMissing, S3Missing: As `open`.
+        """
+        return cls(Path(folder).absolute(), None, database)
+
+    @property
+    def _engine(self) -> Engine:
+        if self._writing_engine is None:
+            raise RegistryPathError(
+                f"the registry at {self.folder} was opened to be read, and this writes",
+                allowed="looking up, verifying and exporting",
+                next_step="open it with Registry.open",
+            )
+        return self._writing_engine
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the folder takes files, checkouts for instance; a read-only mount takes none of anybody."""
+        return os.access(self.folder, os.W_OK | os.X_OK)
+
     def _identity(self) -> str:
         return str(self._lookup.query("SELECT registry FROM identity", ())[0][0])
 
     def close(self) -> None:
         """Close this thread's connections, and to PostgreSQL other threads', once they are done with what they do."""
         self._lookup.close()
-        close_engine(self._engine)
+        if self._writing_engine is not None:
+            close_engine(self._writing_engine)
 
     def __enter__(self) -> Self:
         return self

@@ -55,9 +55,7 @@ def write_private(path: Path, document: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(document, indent=1).encode(), mode=0o600)
     except OSError as error:
-        raise RegistryPathError(
-            f"{path} can't be written: {error.strerror}", allowed="a folder with room that this user may write"
-        ) from error
+        raise _unwritable(path, error) from error
 
 
 @contextmanager
@@ -66,10 +64,25 @@ def changing(path: Path) -> Iterator[None]:
 
     Raises:
         RegistryBusy: Another process held it too long.
+        RegistryPathError: The folder can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=LOCK_SECONDS)
     try:
-        with FileLock(path.with_name(f"{path.name}.lock"), timeout=LOCK_SECONDS):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout as error:
         raise RegistryBusy(f"{path} was held by another process for {LOCK_SECONDS} s", next_step="run again") from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unwritable(path: Path, error: OSError) -> RegistryPathError:
+    return RegistryPathError(
+        f"{path} can't be written: {error.strerror or error}",
+        allowed="a folder with room that this user may write, on a file system that isn't mounted read-only",
+        next_step="run the command where the registry's folder can be written",
+    )

@@ -10,7 +10,7 @@ from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, O
 from registry.gate import GateResult, Policy
 from registry.lineage import Lineage, trace, trained_on
 from registry.lookup import query_alias, query_revision
-from registry.names import check_alias
+from registry.names import check_alias, check_bound
 from registry.opened import Opened
 from registry.promotion import judge
 from registry.reports import evaluations_of
@@ -62,6 +62,7 @@ class Reading(Opened):
 
     def models(self, *, after: str = "", limit: int | None = None) -> list[Model]:
         """Return the models by name, those behind the name `after`, at most `limit` of them."""
+        check_bound("limit", limit)
         return query_models(self._lookup.query, after=after, limit=limit)
 
     def aliases(self, name: str | None = None) -> list[AliasState]:
@@ -188,10 +189,14 @@ class Reading(Opened):
 
     def audit(self, *, after: int = 0, limit: int | None = None) -> list[AuditEntry]:
         """Return the audit rows above a sequence number, oldest first; read only, see `verify` for the chain."""
+        check_bound("after", after)
+        check_bound("limit", limit)
         return list(audit.read_chain(self._lookup.query, after=after, limit=limit))
 
     def outbox(self, *, after: int = 0, limit: int | None = None) -> list[OutboxEvent]:
         """Return the outbox rows above an id, oldest first, at most `limit`; the reader keeps its own place."""
+        check_bound("after", after)
+        check_bound("limit", limit)
         sql, values = "SELECT id, created_at, topic, payload FROM outbox WHERE id > ? ORDER BY id", [after]
         rows = self._lookup.query(*((sql, values) if limit is None else (f"{sql} LIMIT ?", [*values, limit])))
         return [OutboxEvent(number, at, topic, json.loads(payload)) for number, at, topic, payload in rows]

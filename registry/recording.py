@@ -18,11 +18,11 @@ from registry.entities import Evaluation, Version
 from registry.errors import BlobCorrupted, BlobsMissing, EvaluationMismatch, RegistryBusy, ReportInvalid
 from registry.lookup import reference_statement, resolve_digest
 from registry.manifest import Manifest, open_regular, require_files
-from registry.names import check_name, check_text, is_digest
+from registry.names import LICENCE_LENGTH, check_name, check_text, is_digest
 from registry.opened import Opened
 from registry.promotion import emit
 from registry.registration import check_stored, expected_reads, find_existing, find_parents, insert_version
-from registry.reports import newest_evaluation, reports_statement
+from registry.reports import check_document, newest_evaluation, reports_statement
 from registry.runs import Run, insert_run
 from registry.scan import scan
 from registry.schema import evaluations
@@ -72,6 +72,8 @@ class Recording(Opened):
         check_text("content_key", manifest.content_key, 256)
         require_files(manifest, files)
         existing = find_existing(self._lookup.query, name, manifest)
+        if existing is None:  # an earlier release took others, which are still what they are
+            check_text("licence", manifest.licence, LICENCE_LENGTH)
         if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
             self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
@@ -114,7 +116,10 @@ class Recording(Opened):
         actor = audit.acting(actor)
         check_text("content_key", manifest.content_key, 256)
         existing = find_existing(self._lookup.query, name, manifest)
-        parents = find_parents(self._lookup.query, manifest) if existing is None else []
+        parents = []
+        if existing is None:
+            check_text("licence", manifest.licence, LICENCE_LENGTH)
+            parents = find_parents(self._lookup.query, manifest)
         self.blobs.owner.claim()
         with self.leases.hold(manifest.file_digests.values()):
             check_stored(self.blobs, manifest)
@@ -159,7 +164,7 @@ class Recording(Opened):
         document: Mapping[str, Any],
         actor: str | None = None,
     ) -> Run:
-        """Record a run that is no version, once: a second call for the same one returns what is there.
+        """Record a run that is no version, once: a second call with the same document returns what is there.
 
         Args:
             name: Name of the model that it was a trial for.
@@ -173,6 +178,7 @@ class Recording(Opened):
         Raises:
             ReferenceInvalid: No name of a model.
             ReportInvalid: The document is not plain JSON, or NaN is in it.
+            RunTaken: The run is recorded with another document, base or content key.
         """
         check_name(name)
         actor = audit.acting(actor)
@@ -213,6 +219,7 @@ class Recording(Opened):
             EvaluationMismatch: The report's `files` are not the version's.
         """
         actor = audit.acting(actor)
+        check_document("evaluation report", report)
         expected = [audit.LAST]
         if is_digest(version_digest):
             expected += reference_statement(version_digest), reports_statement(version_digest, newest_only=True)

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.entities import AliasState, Evaluation
+from registry.errors import ReportInvalid
 from registry.lookup import Query, Statement
 
 __all__ = [
+    "check_document",
     "comparable_evaluation",
     "evaluations_of",
     "held_reports_statement",
@@ -18,6 +20,16 @@ __all__ = [
 
 _REPORTS = """SELECT e.id, v.digest, e.digest, e.report, e.created_at
     FROM versions v JOIN evaluations e ON e.version_id = v.id WHERE"""
+
+
+def check_document(what: str, document: object) -> None:
+    """Refuse a report or a run's document that is no mapping; what is in it is looked at when it becomes JSON.
+
+    Raises:
+        ReportInvalid: It is something else, pairs included.
+    """
+    if not isinstance(document, Mapping):
+        raise ReportInvalid(f"{what} is a {type(document).__name__}", allowed="a mapping of plain JSON, no NaN")
 
 
 def newest_evaluation(query: Query, digest: str) -> Evaluation | None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from registry import audit
 from registry.canonical import canonical_json, sha256_text
-from registry.errors import ReportInvalid
+from registry.errors import ReportInvalid, RunTaken
 from registry.lookup import Query
 from registry.names import is_digest
+from registry.reports import check_document
 
 if TYPE_CHECKING:
     from registry.writer import Writer
@@ -111,17 +112,26 @@ def insert_run(
 
     Raises:
         ReportInvalid: The document is not plain JSON.
+        RunTaken: The run is recorded with another document, base or content key.
     """
     from registry.schema import runs
 
-    found = query_runs(writer.query, "name = ? AND sweep = ? AND number = ?", (name, sweep, number))
-    if found:
-        return found[0]
+    check_document("run document", document)
     try:
         text = canonical_json({**document, "name": name, "sweep": sweep, "number": number})
         digest = sha256_text(text)  # of no text with half of a surrogate pair in it
     except (TypeError, ValueError) as error:
         raise ReportInvalid(f"run document: {error}", allowed="plain JSON values, no NaN") from error
+    found = query_runs(writer.query, "name = ? AND sweep = ? AND number = ?", (name, sweep, number))
+    if found:
+        recorded = found[0].digest, found[0].base_fingerprint, found[0].content_key
+        if recorded == (digest, base_fingerprint, content_key):
+            return found[0]
+        raise RunTaken(
+            f"{found[0].label} is recorded already, since {found[0].created_at}, with another document",
+            allowed="the same document again, or another number",
+            next_step=f"`tunewright registry runs {name}` shows what is recorded; it stays so",
+        )
     data = document.get("data", {})
     if not isinstance(data, Mapping) or not all(is_digest(digest) for digest in data.values()):
         raise ReportInvalid("run document: data", allowed="a mapping of data file -> hex sha256, which lineage shows")

@@ -15,7 +15,8 @@ from typing import Any
 from registry.entities import Version
 from registry.errors import ReferenceInvalid
 from registry.lookup import Query
-from registry.names import check_name, is_digest, is_digest_prefix
+from registry.manifest import KINDS
+from registry.names import check_bound, check_name, is_digest, is_digest_prefix
 
 __all__ = ["Model", "query_models", "scores_of", "search_versions"]
 
@@ -64,7 +65,7 @@ def search_versions(
     Args:
         query: The look-ups' query function.
         name: Of the model.
-        kind: As in the manifest.
+        kind: As in the manifest, one of `KINDS`.
         base: Fingerprint of the base that a version is bound to or is, or its first 12 or more digits.
         data: Hex sha256 of a data file that it was trained on.
         metric: A task metric or a general suite in its newest report; see `scores_of`.
@@ -74,15 +75,18 @@ def search_versions(
         limit: Most versions to return; None returns all.
 
     Raises:
-        ReferenceInvalid: A name, fingerprint or digest that follows no grammar, or a range without a metric or with
-            nothing in it.
+        ReferenceInvalid: A name, fingerprint or digest that follows no grammar, a kind that no version has, or a range
+            without a metric or with nothing in it.
     """
+    check_bound("limit", limit)
     conditions: list[str] = []
     values: list[Any] = []
     if name is not None:
         conditions.append("v.name = ?")
         values.append(check_name(name))
     if kind is not None:
+        if kind not in KINDS:
+            raise ReferenceInvalid(f"kind {kind!r} is none that a version has", allowed=", ".join(KINDS))
         conditions.append("v.kind = ?")
         values.append(kind)
     if base is not None:
@@ -97,6 +101,8 @@ def search_versions(
         values.append(f'%"{data}"%')
     keeps = _keeper(data, metric, minimum, maximum)
     found: list[Version] = []
+    if limit == 0:
+        return found
     for version, report in _scan(query, conditions, values, metric is not None, after):
         if keeps(version, report):
             found.append(version)

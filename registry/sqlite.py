@@ -1,4 +1,8 @@
-"""Reading a registry's own SQLite file, with Python's sqlite3 alone."""
+"""Reading a registry's own SQLite file, with Python's sqlite3 alone; from a folder that can't be written, too.
+
+SQLite reads a file in WAL mode only with two files beside it, which it makes: on a read-only mount, as long as nobody
+writes, there are none, and it opens nothing. There the file is read whole into memory, and again once it changed.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteReader", "no_registry"]
 
+COPY_TRIES = 3
+# Where an SQLite file says by two bytes how it is written: https://www.sqlite.org/fileformat.html#file_format_version_numbers
+_MODE = slice(18, 20)
+_WAL_MODE, _ROLLBACK_MODE = b"\x02\x02", b"\x01\x01"
+
 
 class SqliteReader:
     """One thread's connection to a registry's file, for reading only.
@@ -31,12 +40,16 @@ class SqliteReader:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._connection = _connect(folder)
+        self._folder = folder
+        # a copy's, when the file was as it is in it; None where the file itself is read
+        self._copied: tuple[int, ...] | None = None
+        self._connection = self._connect()
         self._in_snapshot = False
         self.process = os.getpid()
 
     def query(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run one SELECT and return its rows."""
+        self._renew()
         return self._connection.execute(sql, parameters).fetchall()
 
     @contextmanager
@@ -45,6 +58,7 @@ class SqliteReader:
         if self._in_snapshot:
             yield
             return
+        self._renew()
         self._connection.execute("BEGIN")
         self._in_snapshot = True
         try:
@@ -58,6 +72,47 @@ class SqliteReader:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def _renew(self) -> None:
+        """Connect again where a copy is read and the file has changed since, but not inside a snapshot."""
+        if self._copied is None or self._in_snapshot or _stamp(self._folder / DATABASE) == self._copied:
+            return
+        self._connection.close()
+        self._connection = self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        path = self._folder / DATABASE
+        if not path.is_file():
+            raise no_registry(self._folder)
+        self._copied = None
+        try:
+            try:
+                connection = _open_file(path)
+            except sqlite3.OperationalError as error:
+                copy = _open_copy(path) if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN else None
+                if copy is None:
+                    raise
+                connection, self._copied = copy
+            revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.Error as error:
+            log = path.with_name(f"{path.name}-wal")
+            unfolded = error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN and log.exists()
+            raise RegistryPathError(
+                f"{path} can't be read as a registry: {error}",
+                allowed="a database that Tunewright made and this user may read",
+                next_step=f"what was written last is still in {log.name}: open it once where its folder can be written"
+                if unfolded
+                else "restore it from a copy, or pass --home to another one",
+            ) from error
+        if revision is None or revision[0] not in READABLE_REVISIONS:
+            connection.close()
+            found = revision[0] if revision else "none"
+            raise SchemaUnsupported(
+                f"{path} has schema {found}, this release reads {SCHEMA_REVISION}",
+                next_step="a writing command of this release brings an older schema up to date; a newer one needs a "
+                "newer release",
+            )
+        return connection
 
 
 def no_registry(folder: Path, claim: Binding | None = None) -> RegistryNotFound:
@@ -75,32 +130,48 @@ def no_registry(folder: Path, claim: Binding | None = None) -> RegistryNotFound:
         )
     return RegistryNotFound(
         f"there is no registry at {folder}",
-        allowed="a home where `tunewright run` has registered a model",
-        next_step="tunewright run RECIPE, or pass --home (or set TUNEWRIGHT_HOME) to where one is",
+        allowed="a home where something was registered, or a registry served",
+        next_step="tunewright run RECIPE, or tunewright registry import FOLDER --name NAME, makes one; or pass --home "
+        "(or set TUNEWRIGHT_HOME) to where one is",
     )
 
 
-def _connect(folder: Path) -> sqlite3.Connection:
-    path = folder / DATABASE
-    if not path.is_file():
-        raise no_registry(folder)
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when the file, or the log of what isn't in it yet, is written."""
+    status, log = path.stat(), path.with_name(f"{path.name}-wal")
+    return (status.st_ino, status.st_size, status.st_mtime_ns, log.stat().st_size if log.exists() else 0)
+
+
+def _open_file(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None, cached_statements=32
+    )
     try:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None, cached_statements=32
-        )
-        revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.Error as error:
-        raise RegistryPathError(
-            f"{path} can't be read as a registry: {error}",
-            allowed="a database that Tunewright made and this user may read",
-            next_step="restore it from a copy, or pass --home to another one",
-        ) from error
-    if revision is None or revision[0] not in READABLE_REVISIONS:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.Error:
         connection.close()
-        found = revision[0] if revision else "none"
-        raise SchemaUnsupported(
-            f"{path} has schema {found}, this release reads {SCHEMA_REVISION}",
-            next_step="a writing command of this release brings an older schema up to date; a newer one needs a newer "
-            "release",
-        )
+        raise
     return connection
+
+
+def _open_copy(path: Path) -> tuple[sqlite3.Connection, tuple[int, ...]] | None:
+    """Open a copy of the file in memory, or return None where it can't be told what is in it."""
+    for _ in range(COPY_TRIES):
+        try:
+            before = _stamp(path)
+            image = bytearray(path.read_bytes())
+            unchanged = _stamp(path) == before
+        except OSError:
+            return None
+        if before[-1]:  # what was committed last is in the log, which a copy can't be joined with
+            return None
+        if unchanged:
+            break
+    else:
+        return None
+    if image[_MODE] == _WAL_MODE:
+        image[_MODE] = _ROLLBACK_MODE  # a database in memory has no log
+    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=32)
+    connection.deserialize(bytes(image))
+    connection.execute("PRAGMA query_only = ON")
+    return connection, before

@@ -10,7 +10,7 @@ from registry.entities import Version, VersionChange
 from registry.errors import VersionRetired
 from registry.layout import CHECKOUTS
 from registry.lookup import resolve_reference
-from registry.names import check_text
+from registry.names import check_actor, check_text
 from registry.opened import Opened
 from registry.status import RETIRED, query_status
 
@@ -73,7 +73,7 @@ class Upkeep(Opened):
 
     def _change_state(self, ref: str, action: str, actor: str, reason: str) -> VersionChange:
         lifecycle.check_reason(f"to {action} {ref}", reason)
-        check_text("actor", actor, 128)
+        check_actor(actor)
         check_text("reason", reason)
         with writing(self._engine) as writer:
             query = writer.query
@@ -114,7 +114,7 @@ class Upkeep(Opened):
             WrongBlobs: Where its contents are to be in S3 is another registry's; nothing is removed.
             RegistryBusy: The write lock was held for too long.
         """
-        check_text("actor", actor, 128)
+        check_actor(actor)
         return collect(
             self._engine,
             self._lookup.query,

@@ -26,6 +26,7 @@ from flows.commands.registry_options import (
     actor_option,
     home_option,
     open_registry,
+    open_to_read,
     policy_option,
     read_policy,
     reason_option,
@@ -130,7 +131,7 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
     from registry.errors import PolicyInvalid
     from registry.gate import Check, GateResult, effective_policy
 
-    with open_registry(home) as registry:
+    with open_to_read(home) as registry:
         version = registry.resolve(ref)
         reports = registry.evaluations(version.digest)
         policy = None
@@ -265,8 +266,11 @@ def runs(name: str | None, home: Path, as_json: bool) -> None:
 @home_option
 @json_option
 def verify(ref: str | None, home: Path, as_json: bool) -> None:
-    """Read every byte of REF, or of every version, and the whole audit chain. Exit status 3 if anything is damaged."""
-    with open_registry(home) as registry:
+    """Read every byte of REF, or of every version, and the whole audit chain. Exit status 3 if anything is damaged.
+
+    Signatures are looked at by `verify-signature` alone, which is told whose key is trusted.
+    """
+    with open_to_read(home) as registry:
         found = registry.verify(ref)
     emit(found.to_dict(), as_json, _render_verification)
     if not found.intact:

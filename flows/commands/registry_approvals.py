@@ -14,6 +14,7 @@ from flows.commands.registry_options import (
     actor_option,
     home_option,
     open_registry,
+    open_to_read,
     policy_option,
     read_policy,
     reason_option,
@@ -186,7 +187,7 @@ def approvals_command(
     as_json: bool,
 ) -> None:
     """Say who has approved that an alias moves to REF and how many are missing; without REF, which are protected."""
-    with open_registry(home) as registry:
+    with open_to_read(home) as registry:
         if ref is None:
             emit({"protections": [p.to_dict() for p in registry.protections()]}, as_json, _render_protections)
             return

@@ -10,7 +10,7 @@ import click
 
 from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option
-from flows.commands.registry_options import actor_option, home_option, open_registry
+from flows.commands.registry_options import actor_option, home_option, open_to_read
 
 __all__ = ["card_command", "export_command", "import_command"]
 
@@ -91,7 +91,7 @@ def export_command(ref: str, destination: Path, form: str, base_name: str | None
     """
     from flows.registry_export import export_version
 
-    with open_registry(home) as registry:
+    with open_to_read(home) as registry:
         document = export_version(registry, ref, destination, form, base_name=base_name)
     emit(document, as_json, _render_export)
 
@@ -104,7 +104,7 @@ def card_command(ref: str, home: Path, as_json: bool) -> None:
     """Print REF's model card: README.md in Hugging Face's form, from its manifest and its newest evaluation."""
     from registry.card import card_of
 
-    with open_registry(home) as registry:
+    with open_to_read(home) as registry:
         version = registry.resolve(ref)
         document = {"version": version.label, "digest": version.digest, "card": card_of(registry, version)}
     emit(document, as_json, lambda found: str(found["card"]).rstrip())
@@ -130,6 +130,11 @@ def _render_import(document: dict[str, Any]) -> str:
         f"  {document['files']} files, {document['bytes']} bytes, {document['parameters']:,} numbers, all finite; "
         f"{len(document['templates'])} chat template{'' if len(document['templates']) == 1 else 's'} rendered",
     ]
+    if document["same_bases"]:
+        lines.append(
+            f"  its base is {document['base_version']}; registered with the same fingerprints: "
+            f"{', '.join(document['same_bases'])}; --base REF takes one of these"
+        )
     if document["left_out"]:
         lines.append(f"  not stored: {', '.join(document['left_out'])}")
     if standing["basis"] == "base":

@@ -9,6 +9,7 @@ import click
 
 from components.paths import home as default_home
 from flows.commands.option_types import WORDS
+from flows.commands.output import note
 
 if TYPE_CHECKING:
     from registry.gate import Policy
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = [
     "actor_option",
     "home_option",
+    "make_registry",
     "open_registry",
+    "open_to_read",
     "policy_option",
     "read_policy",
     "reason_option",
@@ -62,6 +65,34 @@ def open_registry(home: Path) -> Registry:
 
     Lookup(home / "registry").close()
     return Registry.open(home / "registry", create=False)
+
+
+def make_registry(home: Path) -> None:
+    """Make an empty registry in a home that has none, and say so: what a server begins with, before anybody registers.
+
+    Raises:
+        RegistryPathError, SchemaUnsupported: As `Registry.open`.
+    """
+    from registry.errors import RegistryNotFound
+    from registry.lookup import Lookup
+    from registry.store import Registry
+
+    try:
+        Lookup(home / "registry").close()
+    except RegistryNotFound:
+        Registry.open(home / "registry").close()
+        note(f"a new, empty registry was made at {home / 'registry'}")
+
+
+def open_to_read(home: Path) -> Registry:
+    """Open the registry of a home for a command that looks up, verifies or exports; its folder needn't be writable.
+
+    Raises:
+        RegistryNotFound: There is none; says what to do, and makes nothing.
+    """
+    from registry.store import Registry
+
+    return Registry.open_to_read(home / "registry")
 
 
 def read_policy(file: Path | None) -> Policy | None:

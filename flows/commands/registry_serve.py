@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from flows.commands.output import emit, json_option
-from flows.commands.registry_options import home_option
+from flows.commands.registry_options import home_option, make_registry
 
 __all__ = ["serve_command"]
 
@@ -27,16 +27,17 @@ __all__ = ["serve_command"]
 def serve_command(host: str, port: int, home: Path, as_json: bool) -> None:
     """Serve the registry over HTTP until interrupted or terminated; webhooks are delivered meanwhile.
 
+    Where there is none yet an empty one is made, for clients to register in.
     Without tokens it answers this machine only, and acts in the login name; with tokens every request needs one.
     """
-    from registry.http.serving import serve
-    from registry.lookup import Lookup
-
-    Lookup(home / "registry").close()  # says what to do where there is no registry, and makes nothing
+    from registry.http.serving import listen, serve
+    from registry.http.tokens import Tokens
 
     def ready(url: str, tokens: int) -> None:
         emit({"url": url, "api": f"{url}/v1", "tokens": tokens}, as_json, _render)
 
+    listen(host, port, with_tokens=bool(Tokens(home / "registry").all())).close()  # nothing is made if it can't
+    make_registry(home)
     signal.signal(signal.SIGTERM, _leave)
     serve(home / "registry", host=host, port=port, on_ready=ready)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.commands.output import emit, json_option
-from flows.commands.registry_options import home_option, open_registry
+from flows.commands.registry_options import home_option, open_registry, open_to_read
 
 if TYPE_CHECKING:
     from registry.entities import Version
@@ -65,7 +65,7 @@ def verify_signature_command(ref: str, public_key: Path, home: Path, as_json: bo
     from registry.errors import BlobCorrupted, SignatureRefused
     from registry.signatures import require_signature
 
-    with open_registry(home) as registry:
+    with open_to_read(home) as registry:
         version = registry.resolve(ref)
         name = require_signature(registry, version, public_key)
         try:

@@ -9,7 +9,7 @@ import click
 
 from flows.commands.group import VerbGroup
 from flows.commands.output import emit, json_option
-from flows.commands.registry_options import home_option
+from flows.commands.registry_options import home_option, make_registry
 
 if TYPE_CHECKING:
     from registry.http.tokens import Tokens
@@ -42,8 +42,15 @@ def _tokens(home: Path) -> Tokens:
 @home_option
 @json_option
 def add(name: str, role: str, home: Path, as_json: bool) -> None:
-    """Make a token for NAME and print it, once: only its sha256 is kept."""
-    secret = _tokens(home).add(name, role)
+    """Make a token for NAME and print it, once: only its sha256 is kept.
+
+    Where there is no registry yet an empty one is made.
+    """
+    from registry.http.tokens import Tokens, check_token
+
+    check_token(name, role)
+    make_registry(home)
+    secret = Tokens(home / "registry").add(name, role)
     emit({"name": name, "role": role, "token": secret}, as_json, lambda document: document["token"])
 
 

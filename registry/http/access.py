@@ -14,6 +14,7 @@ from registry.errors import RequestInvalid, RoleInsufficient
 from registry.http.tokens import ROLES, Token, includes
 
 __all__ = [
+    "NOTHING_ELSE",
     "READS",
     "WRITES",
     "After",
@@ -44,6 +45,20 @@ def _allows(role: str) -> Callable[[Request], Token]:
     return require
 
 
+def _ask_nothing_else(request: Request) -> None:
+    """Refuse a query parameter that the route doesn't declare: ignored, a mistyped condition would be none at all."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    unknown = sorted(set(request.query_params) - set(known))
+    if unknown:
+        named = ", ".join(repr(name[:40]) for name in unknown[:5])
+        raise RequestInvalid(
+            f"{request.method} {request.url.path} has no query parameter {named}",
+            allowed=", ".join(known) or "none",
+            next_step="GET /v1/openapi.json has the parameters of every path",
+        )
+
+
+NOTHING_ELSE = Depends(_ask_nothing_else)
 READS, WRITES = Depends(_allows("read")), Depends(_allows("write"))
 Writer = Annotated[Token, Depends(_allows("write"))]
 Promoter = Annotated[Token, Depends(_allows("promote"))]

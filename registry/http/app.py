@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.errors import MissingError, RegistryError, RequestInvalid
+from registry.http.access import NOTHING_ELSE
 from registry.http.aliases import alias_routes
 from registry.http.approvals import approval_routes
 from registry.http.contents import content_routes
@@ -89,7 +90,7 @@ def make_app(
         journal_routes(registry),
         server_routes(registry, metrics),
     ):
-        app.include_router(routes, prefix=PREFIX)
+        app.include_router(routes, prefix=PREFIX, dependencies=[NOTHING_ELSE])
     app.add_exception_handler(RegistryError, _tell)
     app.add_exception_handler(Refused, _tell)
     app.add_exception_handler(RequestValidationError, _tell_invalid)

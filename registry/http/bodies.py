@@ -41,8 +41,13 @@ def _encodable(value: Any) -> Any:
 Ref = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Alias = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-# no control characters, which would forge lines where it is printed, and no half of a surrogate pair
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"), AfterValidator(_encodable)]  # fmt: skip  # noqa: E501
+# The schema has the whole rule; what breaks lines or is no text is refused by the registry, with its words.
+_CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+Reason = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=2000, pattern=r"[^\x00-\x20\x7f]"),
+    Field(json_schema_extra={"pattern": rf"^[^{_CONTROLS}]*[^ {_CONTROLS}][^{_CONTROLS}]*$"}),
+]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_encodable)]
 Document = Annotated[dict[str, Any], AfterValidator(_encodable)]
 Texts = Annotated[dict[str, str], AfterValidator(_encodable)]

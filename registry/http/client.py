@@ -29,6 +29,7 @@ from registry.http.wire import (
 from registry.lineage import Lineage
 from registry.manifest import Manifest, open_regular, require_files
 from registry.names import check_name
+from registry.reports import check_document
 from registry.runs import Run
 from registry.scan import scan
 from registry.search import Model
@@ -108,6 +109,7 @@ class RegistryClient(RemoteActs):
         actor: str | None = None,
     ) -> Run:
         """Record a run, as `Registry.record_run`."""
+        check_document("run document", document)
         body = {
             "name": name,
             "sweep": sweep,
@@ -122,6 +124,7 @@ class RegistryClient(RemoteActs):
         self, version_digest: str, report: Mapping[str, Any], *, actor: str | None = None, over_newest: bool = False
     ) -> Evaluation:
         """Tie a report to exactly these weights, as `Registry.record_evaluation`."""
+        check_document("evaluation report", report)
         body = {"report": dict(report), "over_newest": over_newest}
         return evaluation_of(self._post(f"/v1/evaluations/{quoted(version_digest)}", body))
 

@@ -12,6 +12,7 @@ import httpx
 from registry.canonical import canonical_json
 from registry.errors import ReportInvalid, ServerUnavailable, TokenInvalid
 from registry.http.transfer import FIRST_PAUSE_SECONDS, raise_for
+from registry.names import check_bound
 
 __all__ = ["Connection", "quoted"]
 
@@ -85,6 +86,8 @@ class Connection:
                 return
 
     def _numbered(self, path: str, after: int, limit: int | None, **params: Any) -> Iterator[Any]:
+        check_bound("after", after)
+        check_bound("limit", limit)
         left = limit
         while left is None or left > 0:
             page = self._get(path, after=after, limit=PAGE if left is None else min(PAGE, left), **params)

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from registry.audit import login_name
-from registry.errors import RegistryError, RegistryPathError, RequestInvalid, RoleInsufficient, TokenInvalid
+from registry.errors import CallerRefused, RegistryError, RegistryPathError, RequestInvalid, TokenInvalid
 from registry.http.loopback import is_loopback, names_loopback
 from registry.http.problems import MEDIA_TYPE, Refused, document_of, headers_of, status_of
 from registry.http.tokens import Token, Tokens
@@ -153,13 +153,13 @@ class Guard:
             )
         host, origin = _header(scope, b"host"), _header(scope, b"origin")
         if host is not None and not names_loopback(f"//{host.decode('latin-1')}"):
-            error = RoleInsufficient(
+            error = CallerRefused(
                 "without tokens this server answers to 'localhost' and loopback addresses only",
                 allowed="a Host header with one of them",
             )
             raise Refused(421, error)
         if origin is not None and not names_loopback(origin.decode("latin-1")):
-            raise RoleInsufficient("without tokens this server answers no pages of other origins")
+            raise CallerRefused("without tokens this server answers no pages of other origins")
         if scope["method"] == "POST":
             kind = (_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
             if kind != b"application/json":

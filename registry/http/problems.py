@@ -28,6 +28,7 @@ _STATUSES: dict[type[errors.RegistryError], int] = {
     errors.DatabaseRefused: 500,
     errors.TokenInvalid: 401,
     errors.RoleInsufficient: 403,
+    errors.CallerRefused: 403,
     errors.MissingError: 404,
     errors.ClashError: 409,
     errors.RegistryBusy: 503,

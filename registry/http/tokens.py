@@ -17,7 +17,7 @@ from registry.audit import now
 from registry.errors import NameTaken, ReferenceInvalid, TokenNotFound
 from registry.private_file import changing, read_private, write_private
 
-__all__ = ["ROLES", "TOKENS_FILE", "Token", "Tokens", "includes"]
+__all__ = ["ROLES", "TOKENS_FILE", "Token", "Tokens", "check_token", "includes"]
 
 TOKENS_FILE = "tokens.json"
 # A ladder: each role includes those before it.
@@ -42,6 +42,20 @@ class Token:
 def includes(role: str, wanted: str) -> bool:
     """Say whether a role may do what another one may."""
     return ROLES.index(role) >= ROLES.index(wanted)
+
+
+def check_token(name: str, role: str) -> None:
+    """Refuse what no token can be.
+
+    Raises:
+        ReferenceInvalid: No usable name, or no such role.
+    """
+    if not _NAME.fullmatch(name):
+        raise ReferenceInvalid(
+            f"token name {name!r} can't be used", allowed="letters, digits and '._@-', at most 64 characters"
+        )
+    if role not in ROLES:
+        raise ReferenceInvalid(f"role {role!r}", allowed=", ".join(ROLES))
 
 
 class Tokens:
@@ -88,12 +102,7 @@ class Tokens:
             ReferenceInvalid: No usable name, or no such role.
             NameTaken: There is a token of this name.
         """
-        if not _NAME.fullmatch(name):
-            raise ReferenceInvalid(
-                f"token name {name!r} can't be used", allowed="letters, digits and '._@-', at most 64 characters"
-            )
-        if role not in ROLES:
-            raise ReferenceInvalid(f"role {role!r}", allowed=", ".join(ROLES))
+        check_token(name, role)
         secret = f"tw_{secrets.token_urlsafe(32)}"
         with changing(self._path):
             held = self.all()

@@ -1,6 +1,7 @@
 """Contents on their way in: a file that grows from its end, by one writer at a time, until it is whole and verified.
 
 <registry>/uploads/<sha256>.part        a resumable upload; its length is the offset to go on at
+<registry>/uploads/<sha256>.length      how long its first part said that it will be
 <registry>/uploads/<sha256>.<id>.part   a whole content in one request
 """
 
@@ -21,6 +22,7 @@ from registry.parts import held, sweep, unwritable
 __all__ = ["Uploads"]
 
 KEPT_SECONDS = 86_400
+_LENGTH = ".length"
 
 
 class Uploads:
@@ -49,12 +51,16 @@ class Uploads:
         if not self._path(sha256).exists():
             return False
         with held(self._path(sha256)) as stream:
-            Path(stream.name).unlink()
+            self._forget(Path(stream.name))
         return True
 
     def sweep(self) -> int:
         """Remove the uploads that nobody went on with, and return how many there were."""
-        return sweep(self._folder, self._kept_seconds)
+        removed = sweep(self._folder, self._kept_seconds)
+        for announced in self._folder.glob(f"*{_LENGTH}"):
+            if not announced.with_suffix(".part").exists():
+                announced.unlink(missing_ok=True)
+        return removed
 
     @contextmanager
     def appending(self, sha256: str, offset: int, total: int) -> Iterator[IO[bytes]]:
@@ -66,7 +72,7 @@ class Uploads:
             total: How many there will be.
 
         Raises:
-            UploadConflict: Another number of bytes is there, or somebody else is writing.
+            UploadConflict: Another number of bytes is there or was announced, or somebody else is writing.
             RegistryPathError: The disk has no room for the rest, or can't be written.
         """
         with held(self._path(sha256)) as stream:
@@ -78,6 +84,7 @@ class Uploads:
                     allowed=f"Upload-Offset {there}",
                     next_step="ask for the offset and go on from there",
                 )
+            self._check_announced(Path(stream.name), there, total)
             self._check_room(total - offset)
             yield stream
 
@@ -112,13 +119,39 @@ class Uploads:
         except OSError as error:
             raise unwritable(path, error) from error
         try:
-            return self._blobs.adopt(path, sha256, path.stat().st_size)
+            created = self._blobs.adopt(path, sha256, path.stat().st_size)
         except FileRefused:
-            path.unlink()
+            self._forget(path)
             raise
+        path.with_suffix(_LENGTH).unlink(missing_ok=True)
+        return created
 
     def _path(self, sha256: str) -> Path:
         return self._folder / f"{sha256}.part"
+
+    @staticmethod
+    def _forget(path: Path) -> None:
+        path.unlink()
+        path.with_suffix(_LENGTH).unlink(missing_ok=True)
+
+    @staticmethod
+    def _check_announced(path: Path, there: int, total: int) -> None:
+        """Note how long a content will be, or hold its later parts to that; while nothing is there, nothing is said."""
+        announced = path.with_suffix(_LENGTH)
+        try:
+            before = announced.read_text() if there and announced.exists() else ""
+            if not before.isdecimal():  # nothing was said, or a power cut took it
+                announced.write_text(str(total))
+                return
+        except OSError as error:
+            raise unwritable(announced, error) from error
+        if int(before) != total:
+            raise UploadConflict(
+                f"{path.stem} was announced with {before} bytes, and now with {total}",
+                offset=there,
+                allowed=f"Upload-Length {before}",
+                next_step="go on with that length, or DELETE the upload and begin anew",
+            )
 
     def _check_room(self, wanted_bytes: int) -> None:
         free = shutil.disk_usage(self._folder).free

@@ -122,6 +122,15 @@ def test_an_adapter_for_transformers_is_merged_and_says_the_same(
     assert "## Merged" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_merging_lays_nothing_out_where_the_registry_takes_nothing(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registry, "is_writable", False)
+    assert export_version(registry, "sql", tmp_path / "out", "hf")["merged"]
+    assert not (registry.folder / "checkouts").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_vllm_gets_base_and_adapter_side_by_side_with_the_command_that_serves_them(
     registry: Registry, tiny_base: Path, lora: Path, tmp_path: Path
 ) -> None:
@@ -321,6 +330,30 @@ def test_the_commands_tell_where_it_lies_and_what_comes_next(
     assert out.startswith("---\nlicense: ")
     assert out == (tmp_path / "out" / "README.md").read_text().partition("\n## Serving")[0]
     assert call("export", "nobody", str(tmp_path / "other"), "--format", "hf")[0] == 4
+
+
+def test_of_several_registered_as_the_same_base_it_is_said_which_one_was_taken(
+    registry: Registry, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    export_version(registry, "sql", tmp_path / "out", "peft")
+    export_version(registry, "sql", tmp_path / "named", "peft", base_name="org/tiny")
+    assert import_folder(registry, tmp_path / "out", name="again")["same_bases"] == []
+    copy = shutil.copytree(tiny_base, tmp_path / "copy")
+    for name in ("another", "zeta"):
+        (copy / "LICENSE").write_text(f"of {name}")  # which no fingerprint covers
+        import_folder(registry, copy, name=name)
+    found = import_folder(registry, tmp_path / "out", name="again")
+    assert (found["base_version"], found["same_bases"]) == ("tiny:v1", ["another:v1", "zeta:v1"])
+    found = import_folder(registry, tmp_path / "named", name="named")  # no model has the name that it calls its base
+    assert (found["base_version"], found["same_bases"]) == ("zeta:v1", ["another:v1", "tiny:v1"])
+    found = import_folder(registry, tmp_path / "out", name="chosen", base="another")
+    assert (found["base_version"], found["same_bases"]) == ("another:v1", [])
+    home = str(registry.folder.parent)
+    status, out, err = call_command(
+        monkeypatch, capsys, "registry", "import", str(tmp_path / "out"), "--name", "again", "--home", home
+    )
+    assert status == 0, err
+    assert "its base is tiny:v1; registered with the same fingerprints: another:v1, zeta:v1; --base REF takes" in out
 
 
 def test_another_base_of_the_same_shapes_does_not_take_an_exported_adapter(registry: Registry, tmp_path: Path) -> None:

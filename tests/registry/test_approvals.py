@@ -253,7 +253,7 @@ def test_what_cannot_be_protected_or_approved_is_told(registry: Registry, versio
         registry.protect("text2sq", "champion", **WHY)
     with pytest.raises(ReferenceInvalid, match="nothing that is approved"):
         _approve(registry, "ada", act="delete")
-    with pytest.raises(ReferenceInvalid, match="without a name"):
+    with pytest.raises(ReferenceInvalid, match="is no name"):
         _approve(registry, " ")
     with pytest.raises(ApprovalRefused, match="not protected"):
         registry.approve("text2sql:v1", "candidate", act="unprotect", actor="ada")

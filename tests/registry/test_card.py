@@ -144,9 +144,9 @@ HOSTILE = "</table>\n# Heading | [x](javascript:y) `code` ---\n---\nlicense: mit
 
 
 def test_what_others_wrote_ends_no_line_and_no_cell(registry: Registry, add_adapter: Add) -> None:
-    version = add_adapter(
-        licence=HOSTILE, metadata={"method": HOSTILE, "origin": HOSTILE, "tactics": {HOSTILE: {"value": HOSTILE}}}
-    )
+    version = add_adapter(metadata={"method": HOSTILE, "origin": HOSTILE, "tactics": {HOSTILE: {"value": HOSTILE}}})
+    # a licence as an earlier release took it
+    version = replace(version, manifest_json=replace(version.manifest, licence=HOSTILE).canonical)
     registry.record_evaluation(
         version.digest,
         {"task": {"metric": HOSTILE, "tuned": 0.5, "n": HOSTILE, "subset": HOSTILE}, "tax": [{"suite": HOSTILE}, 3]},
@@ -166,6 +166,7 @@ def test_what_others_wrote_ends_no_line_and_no_cell(registry: Registry, add_adap
         {"task": {"subsets": 5}, "tax": "x"},
         {"task": None, "policy": {"unknown": 1}},
         {"task": {"tuned": "high", "delta": True}, "tax": [None, {"suite": None}]},
+        {"task": {"tuned": 10**400, "delta": 10**400}, "tax": [{"suite": "s", "tuned": -(10**400)}]},
     ],
 )
 def test_a_report_of_any_form_makes_a_card(registry: Registry, add_adapter: Add, report: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ def test_killed_at_any_step_of_an_upload_the_next_one_goes_on(tmp_path: Path, ru
         there = uploads.offset(digest)
         begun += 0 < there < len(content)
         if (folder / "uploads").exists():
-            assert all(content.startswith(part.read_bytes()) for part in (folder / "uploads").iterdir())
+            assert all(content.startswith(part.read_bytes()) for part in (folder / "uploads").glob("*.part"))
         stored = list((folder / "blobs").rglob(digest))
         assert not stored or (blobs.read(digest) == len(content) and there == 0)
         if not stored:

@@ -228,6 +228,21 @@ def test_demoted_alias_is_gone_its_history_stays_and_its_revisions_go_on(
     assert registry.verify().intact
 
 
+def test_a_roll_back_goes_back_to_what_came_after_the_demotion_and_further_by_name_alone(
+    registry: Registry, passing: Add, policy: Policy
+) -> None:
+    for key in ("one", "two", "three", "four"):
+        registry.promote(passing(key).digest, "champion", policy=policy, actor="ada")
+        if key == "two":
+            registry.demote("text2sql", "champion", **WHO)
+    assert registry.rollback("text2sql", "champion", **WHO).version == 3
+    with pytest.raises(RollbackRefused, match="held nothing before v3") as refused:
+        registry.rollback("text2sql", "champion", **WHO)
+    assert (refused.value.exit_status, refused.value.allowed) == (2, "v1, v2, v4")
+    registry.deprecate("text2sql:v2", **WHO)
+    assert registry.rollback("text2sql", "champion", to="v2", **WHO).version == 2
+
+
 def test_gate_holds_a_first_version_against_nobody_after_a_demotion(
     registry: Registry, passing: Add, add_adapter: Add, policy: Policy
 ) -> None:

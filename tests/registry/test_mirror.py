@@ -251,6 +251,39 @@ def test_an_empty_address_is_no_mirror() -> None:
             MlflowTarget(uri)
 
 
+@pytest.mark.parametrize(
+    ("uri", "word", "step"),
+    [
+        ("sqlite:///{tmp}/mistyped/path/mlflow.db", "no such folder", "make the folder"),
+        ("sqlite:///mistyped/path/mlflow.db", "no such folder", "sqlite:////mistyped/path/mlflow.db"),
+        ("sqlite+pysqlite:///{tmp}/mistyped/mlflow.db", "no such folder", "make the folder"),
+        ("sqlite://", "in memory", ""),
+        ("sqlite:///:memory:", "in memory", ""),
+        ("sqlite:mlflow.db", "can't be a mirror", ""),
+        ("file://{tmp}/mlruns", "is a folder", "MLFLOW_ALLOW_FILE_STORE"),
+        ("{tmp}/mlruns", "is a folder", "sqlite:///mlflow.db"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_refused_and_nothing_is_made(
+    uri: str, word: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    with pytest.raises(RegistryInputError, match=word) as refused:
+        MlflowTarget(uri.format(tmp=tmp_path))
+    assert step in (refused.value.next_step or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_taken_where_mlflow_takes_one_and_its_parent_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert MlflowTarget(f"file://{tmp_path}/a%20b").uri.endswith("a%20b")
+    with pytest.raises(RegistryInputError, match="no such folder"):
+        MlflowTarget(f"file://{tmp_path}/mistyped/mlruns")
+
+
 @pytest.mark.parametrize("uri", ["postgres://ann:hunter22@host/db", "mysql+nodriver://ann:hunter22@host/db"])
 def test_what_can_be_no_mirror_is_refused_without_its_password(uri: str) -> None:
     pytest.importorskip("mlflow")

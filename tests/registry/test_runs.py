@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry.entities import Version
-from registry.errors import ReportInvalid
+from registry.errors import ReportInvalid, RunTaken
 from registry.store import Registry
 
 Add = Callable[..., Version]
@@ -25,8 +25,11 @@ def record(registry: Registry, fingerprint: str, number: int, content_key: str |
 
 def test_a_run_is_recorded_once_and_can_be_listed(registry: Registry, fingerprints: tuple[str, str]) -> None:
     first = record(registry, fingerprints[0], 0, "key")
-    again = record(registry, fingerprints[0], 0, "key", seconds=3)
-    assert again == first
+    assert record(registry, fingerprints[0], 0, "key") == first
+    for other in ({"seconds": 3}, {"content_key": "other"}, {"fingerprint": fingerprints[1]}):
+        with pytest.raises(RunTaken, match="another document") as refused:
+            record(registry, **{"fingerprint": fingerprints[0], "number": 0, "content_key": "key", **other})
+        assert refused.value.exit_status == 4
     assert [run.document["summary"] for run in registry.runs("text2sql")] == ["rank 0"]
     assert registry.runs("another") == []
     assert [entry.action for entry in registry.audit()] == ["run"]
@@ -45,6 +48,9 @@ def test_half_of_a_surrogate_pair_is_no_document_and_no_report(
 
 
 def test_a_document_that_is_no_json_is_refused(registry: Registry, fingerprints: tuple[str, str]) -> None:
+    pairs: Any = [("loss", 1)]
+    with pytest.raises(ReportInvalid, match="run document is a list"):
+        registry.record_run("m", "s", 0, base_fingerprint=fingerprints[0], content_key=None, document=pairs)
     with pytest.raises(ReportInvalid, match="run document"):
         record(registry, fingerprints[0], 0, "key", loss=float("nan"))
     assert registry.runs() == []

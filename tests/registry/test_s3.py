@@ -271,7 +271,10 @@ def test_addresses_and_what_cannot_be_reached(
         assert "hunter22" not in str(caught.value)
     with pytest.raises(BlobsUnreachable, match="no bucket"):
         Registry.open(tmp_path / "a", blobs="s3://no-such-bucket-here/x")
-    assert not (tmp_path / "a" / BLOBS_PLACE).exists()
+    for stepping in (f"{url}/../x", f"{url}/.", "s3://../x"):
+        with pytest.raises(RegistryPathError, match=r"part that is '\.' or '\.\.'"):
+            Registry.open(tmp_path / "a", blobs=stepping)
+    assert not (tmp_path / "a").exists()
     with pytest.raises(RegistryNotFound):
         Registry.open(tmp_path / "a", create=False)
     monkeypatch.setenv(VARIABLE, url)

@@ -202,7 +202,7 @@ def test_home_without_a_registry_is_not_found_and_stays_so(
 ) -> None:
     status, out, err = run(*arguments, at=tmp_path / "empty")
     assert (status, out) == (4, "")
-    assert "tunewright run RECIPE" in err
+    assert "tunewright run RECIPE, or tunewright registry import FOLDER --name NAME" in err
     assert not (tmp_path / "empty").exists()
 
 

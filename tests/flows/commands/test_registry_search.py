@@ -84,5 +84,6 @@ def test_what_serves_something_trained_on_a_file_is_shown(run: Callable[..., Any
 def test_mistakes_are_told(run: Callable[..., Any]) -> None:
     assert run("search", "--min", "0.5")[0] == 2
     assert run("search", "--base", "xyz")[0] == 2
+    assert run("search", "--kind", "zap")[0] == 2
     assert run("search", "--data", "nowhere.jsonl")[0] == 2
     assert run("trained-on", "nowhere.jsonl")[0] == 2

@@ -64,4 +64,15 @@ def test_mistakes_have_their_exit_status(run: Callable[..., Any], home: Path, tm
     status, out, _ = run("serve", "--host", "0.0.0.0", "--json")
     assert status == 2
     assert "registry token add" in json.loads(out)["error"]["next_step"]
-    assert run("serve", at=tmp_path / "nowhere")[0] == 4
+    for refused in (("serve", "--host", "0.0.0.0"), ("token", "add", "a b", "--role", "read")):
+        assert run(*refused, at=tmp_path / "nowhere")[0] == 2
+        assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_token_is_made_before_anything_was_registered(run: Callable[..., Any], tmp_path: Path) -> None:
+    home = tmp_path / "new"
+    status, out, err = run("token", "add", "ci", "--role", "write", at=home)
+    assert (status, "a new, empty registry was made" in err) == (0, True)
+    assert Tokens(home / "registry").find(out.strip()) is not None
+    assert run("ls", at=home)[1] == "no versions yet\n"
+    assert run("token", "add", "cd", "--role", "read", at=home)[2] == ""

@@ -177,8 +177,11 @@ def test_without_tokens_this_machine_acts_in_its_login_name(
 def test_without_tokens_no_other_machine_and_no_page_is_answered(ask_open: Ask) -> None:
     assert ask_open("GET", "/v1/models", base="http://localhost:3001").status_code == 200
     assert ask_open("GET", "/v1/models", client="192.0.2.7").status_code == 401
-    assert ask_open("GET", "/v1/models", base="http://evil.example:3001").status_code == 421
-    assert ask_open("GET", "/v1/models", headers={"Origin": "http://evil.example"}).status_code == 403
+    other = {"base": "http://evil.example:3001"}, {"headers": {"Origin": "http://evil.example"}}
+    for asked, status in zip(other, (421, 403), strict=True):
+        answer = ask_open("GET", "/v1/models", **asked)
+        assert (answer.status_code, answer.json()["type"]) == (status, "urn:tunewright:error:CallerRefused")
+        assert "own machine" in answer.json()["title"]
     assert ask_open("GET", "/v1/models", headers={"Origin": "null"}).status_code == 403
     assert ask_open("GET", "/v1/models", headers={"Origin": "http://127.0.0.1:8080"}).status_code == 200
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):

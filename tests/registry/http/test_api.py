@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from registry.entities import Version
 from registry.errors import RegistryBusy, VersionNotFound
@@ -242,9 +243,30 @@ def test_what_is_not_there_or_not_a_question_is_told(ask: Ask, add_base: Callabl
         ("/v1/nothing", 404, "MissingError"),
         ("/nothing", 404, "MissingError"),
         ("/v1/versions?limit=0", 422, "RequestInvalid"),
+        ("/v1/versions?kind=zap", 400, "ReferenceInvalid"),
         ("/v1/audit?after=99999999999999999999999", 422, "RequestInvalid"),
     ):
         problem(ask("GET", path), status, kind)
+
+
+def test_a_parameter_that_a_path_does_not_have_is_refused_with_those_that_it_has(ask: Ask, app: FastAPI) -> None:
+    document = problem(ask("GET", "/v1/versions?names=a&kind=base"), 422, "RequestInvalid")
+    assert ("'names'" in document["detail"], "'kind'" in document["detail"]) == (True, False)
+    assert document["allowed"] == "name, kind, base, data, metric, min, max, limit, cursor"
+    asked = 0
+    for path, operations in app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            if method == "head":  # is answered without a body
+                continue
+            declared = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+            told = problem(
+                ask(method.upper(), path.format(ref="a", target="a@b", digest=DATA, sha256=DATA) + "?x=1"),
+                422,
+                "RequestInvalid",
+            )
+            assert told["allowed"] == (", ".join(declared) or "none"), path
+            asked += 1
+    assert asked > 30
 
 
 def test_a_method_that_a_path_does_not_have_names_those_that_it_has(ask: Ask) -> None:

@@ -31,6 +31,7 @@ from registry.errors import (
     RegistryPathError,
     ReportInvalid,
     RollbackRefused,
+    RunTaken,
     ServerUnavailable,
     TokenInvalid,
     VersionHeld,
@@ -342,12 +343,18 @@ def test_errors_are_the_same_in_class_and_words(
     pickled = tmp_path / "weights.json"
     pickled.write_bytes(b"\x80\x04N.")
     hostile = {"weights.json": pickled}
+    registry.record_run("text2sql", "s", 0, base_fingerprint=fingerprints[0], content_key=None, document={})
     acts: list[tuple[type[RegistryError], Callable[[Any], Any]]] = [
         (ReferenceInvalid, lambda r: r.resolve("a b")),
         (ReferenceInvalid, lambda r: r.resolve("")),
         (ReferenceInvalid, lambda r: r.resolve("..")),
         (ReferenceInvalid, lambda r: r.lineage("text2sql", "left")),
         (ReferenceInvalid, lambda r: r.search(minimum=1.0)),
+        (ReferenceInvalid, lambda r: r.search(kind="zap")),
+        (ReferenceInvalid, lambda r: r.promote("text2sql", "champion", reason="fine\nby eve", **WHO)),
+        (ReferenceInvalid, lambda r: r.deprecate("text2sql", reason="fine\u2028by eve", **WHO)),
+        (ReferenceInvalid, lambda r: r.register("x", dataclasses.replace(
+            adapter.manifest, content_key="x", licence="mit\x1b[2K"), write_files("adapter one"))),
         (ReferenceInvalid, lambda r: r.register("../x", adapter.manifest, write_files("adapter one"))),
         (VersionNotFound, lambda r: r.resolve("text2sq")),
         (VersionNotFound, lambda r: r.resolve("text2sql:v9")),
@@ -358,6 +365,15 @@ def test_errors_are_the_same_in_class_and_words(
         (GateRefused, lambda r: r.promote("text2sql", "champion", **WHO)),
         (ReferenceInvalid, lambda r: r.promote("text2sql", "latest", **WHO)),
         (ReportInvalid, lambda r: r.record_evaluation(adapter.digest, {"a": float("nan")})),
+        *[(ReportInvalid, lambda r, report=report: r.record_evaluation(adapter.digest, report, over_newest=True))
+          for report in ([1], [("a", 1)], "a", None)],
+        (ReportInvalid, lambda r: r.record_run(
+            "text2sql", "s", 1, base_fingerprint=fingerprints[0], content_key=None, document=[1])),
+        (RunTaken, lambda r: r.record_run(
+            "text2sql", "s", 0, base_fingerprint=fingerprints[0], content_key=None, document={"other": 1})),
+        *[(ReferenceInvalid, lambda r, asked=asked: r.audit(**asked))
+          for asked in ({"limit": -1}, {"limit": 1.5}, {"limit": True}, {"after": -1}, {"after": 2**64})],
+        (ReferenceInvalid, lambda r: r.outbox(limit=-1)),
         (EvaluationMismatch, lambda r: r.record_evaluation(adapter.digest, {"files": {"a": "b"}})),
         (BaseMismatch, lambda r: r.register("x", stranger, files)),
         (ParentNotFound, lambda r: r.register("x", orphan, files)),

@@ -88,6 +88,21 @@ def test_an_upload_can_be_forgotten(ask: Ask) -> None:
     assert ask("GET", f"/v1/uploads/{DIGEST}", "write").json()["offset"] == 0
 
 
+def test_an_upload_keeps_the_length_that_it_was_announced_with(ask: Ask, registry: Registry) -> None:
+    half = len(CONTENT) // 2
+    upload(ask, CONTENT[:half], 0)
+    for other in (half, len(CONTENT) - 1, len(CONTENT) + 1):
+        clash = upload(ask, CONTENT[half:other], half, total=other)
+        assert (clash.status_code, clash.json()["type"]) == (409, "urn:tunewright:error:UploadConflict")
+        assert (clash.json()["offset"], clash.json()["allowed"]) == (half, f"Upload-Length {len(CONTENT)}")
+    assert ask("DELETE", f"/v1/uploads/{DIGEST}", "write").status_code == 204
+    assert upload(ask, CONTENT[:10], 0, total=20).status_code == 200  # begun anew
+    assert ask("DELETE", f"/v1/uploads/{DIGEST}", "write").status_code == 204
+    upload(ask, CONTENT[:half], 0)
+    assert upload(ask, CONTENT[half:], half).json()["complete"] is True
+    assert list((registry.folder / "uploads").iterdir()) == []
+
+
 def test_more_than_was_announced_or_allowed_is_refused(ask: Ask) -> None:
     assert upload(ask, b"123456", 0, total=5).status_code == 413
     assert upload(ask, b"", 0, total=2**50).status_code == 413
@@ -113,6 +128,7 @@ def test_one_writer_at_a_time_and_the_abandoned_are_swept(registry: Registry) ->
     old = time.time() - 120
     os.utime(registry.folder / "uploads" / f"{DIGEST}.part", (old, old))
     assert uploads.sweep() == 1
+    assert list((registry.folder / "uploads").iterdir()) == []
     assert uploads.offset(DIGEST) == 0
 
 

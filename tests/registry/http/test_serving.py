@@ -188,18 +188,21 @@ def test_other_addresses_than_loopback_take_tokens() -> None:
             listen("127.0.0.1", taken.getsockname()[1], with_tokens=False)
 
 
-def test_the_command_serves_until_it_is_terminated(registry: Registry, tmp_path: Path, add_base: Any) -> None:
+@pytest.mark.parametrize("new", [False, True])
+def test_the_command_serves_until_it_is_terminated(
+    registry: Registry, tmp_path: Path, add_base: Any, new: bool
+) -> None:
     add_base()
-    home = registry.folder.parent
-    secret = Tokens(registry.folder).add("reader", "read")
+    home = tmp_path / "new" if new else registry.folder.parent
+    secret = None if new else Tokens(registry.folder).add("reader", "read")
     command = [sys.executable, "-c", "from flows.cli import main; main()", "registry", "serve", "--port", "0", "--json"]
     with subprocess.Popen([*command, "--home", str(home)], stdout=subprocess.PIPE, env=dict(os.environ)) as process:
         try:
             assert process.stdout is not None
             ready = json.loads(process.stdout.readline())
-            assert ready["tokens"] == 1
+            assert ready["tokens"] == (0 if new else 1)
             with RegistryClient(ready["url"], secret) as client:
-                assert [v.label for v in client.versions()] == ["tiny-base:v1"]
+                assert [v.label for v in client.versions()] == ([] if new else ["tiny-base:v1"])
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
             assert process.stdout.read() == b""
