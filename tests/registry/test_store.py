@@ -199,6 +199,19 @@ def test_adapter_needs_the_tokenizer_and_template_that_it_was_trained_with(
         add_adapter("four", parents=(Parent(silent.digest, "base"),), **{field: "a" * 64})
 
 
+def test_a_base_whose_revision_moved_is_another_base(
+    registry: Registry, add_base: Add, add_adapter: Add, fingerprints: tuple[str, str]
+) -> None:
+    adapter, old = add_adapter("one"), add_base()
+    moved = add_base(fingerprint=fingerprints[1], content="the next revision")
+    assert (old.label, moved.label) == ("tiny-base:v1", "tiny-base:v2")
+    assert registry.resolve("tiny-base") == moved
+    assert adapter.manifest.parents == (Parent(old.digest, "base"),)
+    with pytest.raises(BaseMismatch, match="its base parent is tiny-base:v2"):
+        add_adapter("two", parents=(Parent(moved.digest, "base"),))
+    assert add_adapter("three", parents=(Parent(old.digest, "base"),)).label == "text2sql:v2"
+
+
 def test_adapter_cannot_stand_on_an_adapter(add_adapter: Add) -> None:
     first = add_adapter("one")
     with pytest.raises(BaseMismatch, match="text2sql:v1"):
