@@ -209,7 +209,8 @@ class RegistryClient(RemoteActs):
     def standing(self, ref: str) -> Standing:
         """Say whether a version is proven, as `Registry.standing`."""
         document = self._get(f"/v1/standing/{quoted(ref)}")
-        return Standing(document["proven"], document["basis"], tuple(document["reasons"]))
+        told = (tuple(document[key]) for key in ("reasons", "signed_by"))
+        return Standing(document["proven"], document["basis"], *told)
 
     def runs(self, name: str | None = None) -> list[Run]:
         """Return the recorded runs of a model, or of all, oldest first."""
