@@ -82,7 +82,7 @@ def version_files(
             SignatureRefused.
     """
     from registry.manifest import BOUND_KINDS, WHOLE_KINDS
-    from registry.signatures import carried_signatures, require_signature
+    from registry.signatures import carried_signatures, require_signature, required_keys
 
     found = registry.resolve(ref)
     manifest = found.manifest
@@ -90,7 +90,7 @@ def version_files(
     if proven:
         _require_proven(registry, found)
     if served:
-        check_asked_keys(found.label, registry.standing(found.digest).signed_by, public_key)
+        check_asked_keys(found.label, required_keys(registry, found), public_key)
     if public_key is not None:
         require_signature(registry, found, public_key)
     if found.kind in BOUND_KINDS:

@@ -410,11 +410,18 @@ def test_a_version_whose_policy_asks_for_a_key_is_not_served_without_it(
 
 def test_what_names_no_key_in_a_keys_place_is_not_served(registry: Registry, adapter: Version) -> None:
     registry.record_evaluation(adapter.digest, {"policy": {"required_signature": ["a key"]}})
-    with pytest.raises(PolicyInvalid, match="required_signature"):
+    with pytest.raises(PolicyInvalid, match="asks for the signature of"):
         version_files(registry, "sql", served=True)
     registry.record_evaluation(adapter.digest, {"policy": Policy().to_dict()})
     with pytest.raises(PolicyInvalid, match="asks for the signature of"):
         version_files(registry, "sql", served=True)
+
+
+def test_a_policy_that_is_none_asks_for_nothing(registry: Registry, adapter: Version) -> None:
+    """Whether the version is proven is another question, which --unproven leaves open."""
+    for policy in ([], "x", {"min_row": 1}):
+        registry.record_evaluation(adapter.digest, {"policy": policy})
+        assert version_files(registry, "sql", served=True).digest == adapter.digest
 
 
 @pytest.mark.integration
