@@ -261,6 +261,12 @@ class GateSection(Section):
     required_approvals: int = Field(
         0, ge=0, le=100, description="people who have to approve that the alias takes the version; 0: none"
     )
+    required_signature: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="id of the key without whose signature the version isn't served, not in the run either",
+        json_schema_extra={"x-allowed": "the 64 hex digits of a key's id, or nothing"},
+    )
 
 
 class ReleaseSection(Section):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError, VerdictError
-from deploy.signature import longest_answer
+from deploy.signature import check_asked_keys, longest_answer
 
 if TYPE_CHECKING:
     from registry.entities import Version
@@ -59,7 +59,7 @@ class VersionFiles:
 
 
 def version_files(
-    registry: Registry, ref: str, *, proven: bool = False, public_key: Path | None = None
+    registry: Registry, ref: str, *, proven: bool = False, public_key: Path | None = None, served: bool = False
 ) -> VersionFiles:
     """Resolve a REF once and check its files out, with those of its base where it is an adapter or a head.
 
@@ -68,24 +68,29 @@ def version_files(
         ref: `name`, `name:vN`, `name@alias` or a digest prefix.
         proven: Refuse a version that is not proven, before any of its files are read.
         public_key: Refuse a version that the key in this file has not signed.
+        served: Refuse a version whose policies ask for the signature of another key, before any of its files are read;
+            whoever loads what is staged looks again.
 
     Returns:
         What `stage_model` lays out.
 
     Raises:
         InputError: A kind of version that can't be served.
-        VerdictError: No alias points at it, and its newest report doesn't satisfy its policy, or there is none.
+        VerdictError: No alias points at it, and its newest report doesn't satisfy its policy, or there is none; or its
+            policy asks for a signature.
         Registry errors: Unknown or ambiguous REF, VersionRetired, a policy that can't be used, a damaged file;
             SignatureRefused.
     """
     from registry.manifest import BOUND_KINDS, WHOLE_KINDS
-    from registry.signatures import carried_signatures, require_signature
+    from registry.signatures import carried_signatures, require_signature, required_keys
 
     found = registry.resolve(ref)
     manifest = found.manifest
     status = registry.require_usable(found, "served")
     if proven:
         _require_proven(registry, found)
+    if served:
+        check_asked_keys(found.label, required_keys(registry, found), public_key)
     if public_key is not None:
         require_signature(registry, found, public_key)
     if found.kind in BOUND_KINDS:

@@ -29,7 +29,7 @@ from components.models.fingerprint import (
 from components.models.head import CONFIG_FILE
 from components.models.rope import RopeScaling, read_scaling
 from deploy.canary import Canary
-from deploy.signature import SIGNATURES_FILE, check_signature
+from deploy.signature import SIGNATURES_FILE, asked_keys, check_asked_keys, check_signature
 
 __all__ = ["ADAPTER", "BASE", "DESCRIPTION_FILE", "DTYPE", "FORMAT", "ServedModel", "check_base"]
 
@@ -131,10 +131,11 @@ class ServedModel:
                 without a key weights that were read in this process are known by their size and time.
 
         Raises:
-            VerdictError: The key has not signed it.
+            VerdictError: The key has not signed it, or its policy asks for the signature of another key, or of one.
             ConflictError: A file is missing, added or changed, or the base is not the one described or not the one
                 that the adapter was trained on.
         """
+        check_asked_keys(self.label, asked_keys(self.folder), public_key)
         if public_key is not None:
             check_signature(self, public_key)
         present = {

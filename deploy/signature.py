@@ -1,6 +1,7 @@
 """What a staged folder or a bundle carries to prove that its version was signed, and the check at load.
 
-    <folder>/tunewright-signatures.json   envelopes of the version's manifest, and the manifest of an adapter's base
+    <folder>/tunewright-signatures.json   envelopes of the version's manifest, the manifest of an adapter's base, and
+                                          the keys that the version's policies ask for
 
 The file itself is not trusted: envelopes prove themselves against the public key that the server was told, and every
 file of the folder is held against what was signed.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "KEY_VARIABLE",
     "SIGNATURES_FILE",
+    "asked_keys",
+    "check_asked_keys",
     "check_signature",
     "keep_signatures",
     "longest_answer",
@@ -59,6 +62,44 @@ def signatures_digest(folder: Path) -> str | None:
     """Return a digest of the signatures in a staged folder, or None where there are none."""
     path = folder / SIGNATURES_FILE
     return digest_of(_read(path)) if path.is_file() else None
+
+
+def asked_keys(folder: Path) -> tuple[str, ...]:
+    """Return the ids of the keys whose signatures the policies of a staged version ask for."""
+    carried = _read(folder / SIGNATURES_FILE)
+    found = carried.get("required_keys") if isinstance(carried, Mapping) else None
+    return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
+def check_asked_keys(label: str, keys: Sequence[str], public_key: Path | None) -> None:
+    """Refuse to serve a version without the key that its policies ask for; that it has signed is looked at with it.
+
+    Args:
+        label: The version, for the message.
+        keys: Ids of the keys that are asked for.
+        public_key: File of the public key that the server was told.
+
+    Raises:
+        VerdictError: There is none, or another key.
+        KeyUnusable: No ed25519 public key in the file.
+    """
+    if not keys:
+        return
+    if public_key is None:
+        problem = "no key was named"
+    else:
+        from registry.envelope import key_id, load_public_key
+
+        given = key_id(load_public_key(public_key))
+        if set(keys) == {given}:
+            return
+        problem = f"the key in {public_key} is {given[:12]}"
+    raise VerdictError(
+        f"{label} is served only with a signature of the key {', '.join(key[:12] for key in keys)}, for which its "
+        f"policy asks: {problem}",
+        allowed="the public key with this id, which has signed the version",
+        next_step=f"--require-signature FILE, or {KEY_VARIABLE}; `tunewright registry sign` signs and tells a key's id",
+    )
 
 
 def longest_answer(manifest: Mapping[str, Any]) -> int | None:

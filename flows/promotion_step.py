@@ -92,6 +92,7 @@ def gate_policy(job: Job) -> Policy:
         min_rows=section.min_rows,
         min_suites=len(job.recipe.evaluation.suites),
         required_approvals=section.required_approvals,
+        required_signature=section.required_signature,
     )
 
 

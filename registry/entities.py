@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,16 @@ if TYPE_CHECKING:
     from registry.gate import GateResult
     from registry.manifest import Manifest
 
-__all__ = ["AliasChange", "AliasState", "AuditEntry", "Evaluation", "OutboxEvent", "Version", "VersionChange"]
+__all__ = [
+    "AliasChange",
+    "AliasState",
+    "AuditEntry",
+    "Evaluation",
+    "OutboxEvent",
+    "Version",
+    "VersionChange",
+    "left_by_last_step",
+]
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,11 @@ class AliasChange:
             "gate": None if self.gate is None else self.gate.to_dict(),
             "approvals": None if self.approvals is None else self.approvals.to_dict(),
         }
+
+
+def left_by_last_step(steps: Sequence[AliasChange], digest: str) -> bool:
+    """Say whether the newest of an alias's steps, oldest first, is a roll-back or a demotion of the version."""
+    return bool(steps) and steps[-1].action in ("rollback", "demote") and steps[-1].previous_digest == digest
 
 
 @dataclass(frozen=True)

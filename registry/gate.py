@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from registry.errors import PolicyInvalid
+from registry.names import is_digest
 
 __all__ = ["Champion", "Check", "GateResult", "Policy", "check", "effective_policy", "recorded_policy"]
 
@@ -35,6 +36,8 @@ class Policy:
         require_champion_comparison: True refuses a version that can't be compared with the one that the alias holds.
         required_approvals: How many people have to approve that an alias takes the version (`registry/approvals.py`);
             a protected alias may ask for more. Asked where an alias moves, not by whoever only judges a report.
+        required_signature: Id of the ed25519 key, as `registry sign` names it, without whose signature the version
+            isn't served. Asked where it is served (`registry/standing.py`), not where an alias moves.
 
     Raises:
         PolicyInvalid: A value has the wrong type or can't be met by any report.
@@ -49,6 +52,7 @@ class Policy:
     max_champion_loss: float | None = 0.0
     require_champion_comparison: bool = False
     required_approvals: int = 0
+    required_signature: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("min_task_delta", "max_suite_drop"):
@@ -68,6 +72,11 @@ class Policy:
         for name in ("task_interval_excludes_zero", "require_evaluation", "require_champion_comparison"):
             if not isinstance(getattr(self, name), bool):
                 raise PolicyInvalid(f"policy: {name} is {getattr(self, name)!r}", allowed="true or false")
+        key = self.required_signature
+        if key is not None and not is_digest(key):
+            raise PolicyInvalid(
+                f"policy: required_signature is {key!r}", allowed="the 64 hex digits of a key's id, or null for no key"
+            )
         if self.require_champion_comparison and loss is None:
             raise PolicyInvalid(
                 "policy: require_champion_comparison is true and max_champion_loss is null",
@@ -96,8 +105,8 @@ class Policy:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the policy as plain JSON, defaults included."""
-        return dict(vars(self))
+        """Return the policy as plain JSON, defaults included; what was approved without a key reads as it did."""
+        return {name: value for name, value in vars(self).items() if value is not None or name != "required_signature"}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,15 @@ import json
 from collections.abc import Sequence
 
 from registry import audit
-from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
+from registry.entities import (
+    AliasChange,
+    AliasState,
+    AuditEntry,
+    Evaluation,
+    OutboxEvent,
+    Version,
+    left_by_last_step,
+)
 from registry.gate import GateResult, Policy
 from registry.lineage import Lineage, trace, trained_on
 from registry.lookup import query_alias, query_revision
@@ -102,8 +110,7 @@ class Reading(Opened):
 
     def rolled_back_from(self, name: str, alias: str, digest: str) -> bool:
         """Say whether the alias's newest step is a roll-back or a demotion of the version with this whole digest."""
-        steps = self.history(name, alias)
-        return bool(steps) and steps[-1].action in ("rollback", "demote") and steps[-1].previous_digest == digest
+        return left_by_last_step(self.history(name, alias), digest)
 
     def status(self, ref: str) -> Status:
         """Return a version's state, with who made it so and why; errors as `resolve`."""

@@ -26,6 +26,9 @@ from registry.schema import version_parents, versions
 from registry.status import RETIRED, query_status, require_usable, status_statements
 from registry.writer import Writer
 
+# Roles of parents whose weights are no part of a version: learnt from, or in its base already.
+NOT_COMPOSED = ("teacher", "domain")
+
 __all__ = ["check_stored", "expected_reads", "find_existing", "find_parents", "insert_version"]
 
 
@@ -119,7 +122,23 @@ def find_parents(query: Query, manifest: Manifest) -> list[Version]:
                 next_step="register the base that it was trained on, or train on the base that is registered",
             )
         _compare_rendering(manifest, [v for v in bases if v.base_fingerprint == manifest.base_fingerprint])
+    _require_one_base(manifest, found)
     return found
+
+
+def _require_one_base(manifest: Manifest, parents: Sequence[Version]) -> None:
+    """Refuse adapters and heads of different bases as parts of one version: their weights say nothing of each other."""
+    composed = [v for v, p in zip(parents, manifest.parents, strict=True) if p.role not in NOT_COMPOSED]
+    bound = [version for version in composed if version.kind in BOUND_KINDS]
+    bases = [v for v, p in zip(parents, manifest.parents, strict=True) if p.role == "base" and v.kind in WHOLE_KINDS]
+    if len({version.base_fingerprint for version in (*bound, *(bases if bound else ()))}) > 1:
+        named = ", ".join(f"{v.label} ({v.kind}, {str(v.base_fingerprint)[:12]})" for v in (*bases, *bound))
+        raise BaseMismatch(
+            f"the {manifest.kind} is made of what belongs to different bases: {named}",
+            allowed="adapters that were trained on one base, with that base, or none, as parent with role 'base'",
+            next_step="train them on one base; a parent that was only learnt from, or is in the base already, has the "
+            f"role {' or '.join(NOT_COMPOSED)}",
+        )
 
 
 def _compare_rendering(manifest: Manifest, bases: list[Version]) -> None:

@@ -24,6 +24,7 @@ from registry.envelope import (
 )
 from registry.errors import RegistryPathError, SignatureRefused
 from registry.layout import SIGNATURES
+from registry.standing import keys_asked_for
 from registry.whole_file import flush_folder, write_whole
 
 if TYPE_CHECKING:
@@ -31,7 +32,15 @@ if TYPE_CHECKING:
 
     from registry.store import Registry
 
-__all__ = ["accept_signature", "base_of", "carried_signatures", "require_signature", "sign_version", "verify_signature"]
+__all__ = [
+    "accept_signature",
+    "base_of",
+    "carried_signatures",
+    "require_signature",
+    "required_keys",
+    "sign_version",
+    "verify_signature",
+]
 
 MAX_ENVELOPE_BYTES = 64 * 2**20
 
@@ -188,16 +197,28 @@ def require_signature(registry: Registry, version: Version, public_key: Path) ->
 
 
 def carried_signatures(registry: Registry, version: Version) -> dict[str, Any] | None:
-    """Return what a bundle carries to prove a version by itself, or None where nobody signed it.
+    """Return what a bundle carries to prove a version by itself, or None where nobody signed it or asks for that.
 
     Returns:
-        `envelopes`, and `base_manifest`: the text of its base's manifest, whose digest the signed one names.
+        `envelopes`, and `base_manifest`: the text of its base's manifest, whose digest the signed one names; and
+        `required_keys`, where its policies ask for signatures: the ids of these keys.
     """
     envelopes = envelopes_of(registry.folder, version.digest)
-    if not envelopes:
+    asked = required_keys(registry, version)
+    if not envelopes and not asked:
         return None
-    base = base_of(registry, version)
-    return {"envelopes": envelopes, "base_manifest": None if base is None else base.manifest_json}
+    base = base_of(registry, version) if envelopes else None
+    carried = {"envelopes": envelopes, "base_manifest": None if base is None else base.manifest_json}
+    return {**carried, "required_keys": list(asked)} if asked else carried
+
+
+def required_keys(registry: Registry, version: Version) -> tuple[str, ...]:
+    """Return the keys whose signatures are a condition of serving a version, whatever else its newest report says.
+
+    Raises:
+        PolicyInvalid: What stands in a key's place is none.
+    """
+    return keys_asked_for(registry._lookup.query, version)
 
 
 def base_of(registry: Registry, version: Version) -> Version | None:

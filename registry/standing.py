@@ -6,15 +6,19 @@ nothing away from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.entities import Version
+from registry.errors import PolicyInvalid
 from registry.lookup import Query, query_aliases
+from registry.names import is_digest
 from registry.promotion import judge
+from registry.reports import evaluations_of
 from registry.status import RETIRED, query_status
 
-__all__ = ["Standing", "standing_of"]
+__all__ = ["Standing", "keys_asked_for", "standing_of"]
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,18 @@ class Standing:
             say themselves that they were. A retired version is not.
         basis: What that rests on: `alias champion`, `gate`, `base`, or "" where it is not proven.
         reasons: Why it is not proven; empty where it is.
+        signed_by: Ids of the keys without whose signatures it isn't served, proven or not: its policies ask for them.
     """
 
     proven: bool
     basis: str
     reasons: tuple[str, ...]
+    signed_by: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the standing as plain JSON."""
-        return {"proven": self.proven, "basis": self.basis, "reasons": list(self.reasons)}
+        found = {"proven": self.proven, "basis": self.basis, "reasons": list(self.reasons)}
+        return {**found, "signed_by": list(self.signed_by)}
 
 
 def standing_of(query: Query, version: Version) -> Standing:
@@ -45,8 +52,35 @@ def standing_of(query: Query, version: Version) -> Standing:
     An alias that has moved on doesn't count, since a later report may have shown why.
 
     Raises:
-        PolicyInvalid: The policy in the newest report can't be used.
+        PolicyInvalid: The policy in the newest report can't be used, or names no key where it asks for a signature.
     """
+    return replace(_proof(query, version), signed_by=keys_asked_for(query, version))
+
+
+def keys_asked_for(query: Query, version: Version) -> tuple[str, ...]:
+    """Return the keys whose signatures are a condition of serving a version.
+
+    Every policy counts that the version was recorded with, or by which an alias ever took it: a newer report takes
+    nothing away from what an older one asks for.
+
+    Raises:
+        PolicyInvalid: What stands in a key's place is none.
+    """
+    policies = [evaluation.report.get("policy") for evaluation in evaluations_of(query, version.digest)]
+    rows = query("SELECT gate FROM alias_events WHERE version_id = ? AND gate IS NOT NULL", (version.id,))
+    policies += [json.loads(row[0])["policy"] for row in rows]
+    asked = [policy.get("required_signature") for policy in policies if isinstance(policy, dict)]
+    for key in asked:
+        if key is not None and not is_digest(key):
+            raise PolicyInvalid(
+                f"a policy of {version.label} asks for the signature of {key!r}",
+                allowed="the 64 hex digits of a key's id",
+                next_step="a report stays recorded: register other bytes, or serve another version",
+            )
+    return tuple(sorted({key for key in asked if key is not None}))
+
+
+def _proof(query: Query, version: Version) -> Standing:
     status = query_status(query, version)
     if status.state == RETIRED:
         return Standing(False, "", (str(status.warning(version.label)),))

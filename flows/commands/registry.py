@@ -226,15 +226,22 @@ def rollback(
 
 @command.command("lineage")
 @click.argument("ref")
+@click.option(
+    "--direction",
+    type=click.Choice(["both", "up", "down"]),
+    default="both",
+    show_default=True,
+    help="Up: what it was made from. Down: what was made from it.",
+)
 @home_option
 @json_option
-def lineage(ref: str, home: Path, as_json: bool) -> None:
+def lineage(ref: str, direction: str, home: Path, as_json: bool) -> None:
     """Show what REF was made from, and what was made from it."""
     from registry.lineage import trace
     from registry.lookup import Lookup
 
     with Lookup(home / "registry") as lookup:
-        found = trace(lookup.query, lookup.resolve(ref))
+        found = trace(lookup.query, lookup.resolve(ref)).towards(direction)
     emit(found.to_dict(), as_json, _render_lineage)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,39 @@ def search_command(
 
 @click.command("trained-on")
 @click.argument("data", metavar="FILE")
+@click.option(
+    "--endpoint",
+    "endpoints",
+    multiple=True,
+    metavar="URL",
+    help="Ask this endpoint, too, what it serves; as often as there are endpoints.",
+)
 @home_option
 @json_option
-def trained_on_command(data: str, home: Path, as_json: bool) -> None:
-    """Show what was trained on FILE (or on the file with this sha256), what was made of it, and the aliases of all."""
+def trained_on_command(data: str, endpoints: tuple[str, ...], home: Path, as_json: bool) -> None:
+    """Show what was trained on FILE (or on the file with this sha256), what was made of it, and the aliases of all.
+
+    With --endpoint it says which of these endpoints serve something of that now, by the digest that each states; exit
+    status 3 if one couldn't be asked.
+    """
     from registry.lineage import trained_on
     from registry.lookup import Lookup
 
+    if endpoints:
+        from registry.http.endpoints import ask_endpoint, check_endpoint
+
+        for url in endpoints:
+            check_endpoint(url)
     with closing(Lookup(home / "registry")) as lookup:
         found = trained_on(lookup.query, _digest_of(data))
-    emit(found.to_dict(), as_json, _render_trained)
+    document = found.to_dict()
+    if endpoints:
+        labels = {node.id: node.label for node in found.nodes if node.type == "version"}
+        asked = [ask_endpoint(url) for url in dict.fromkeys(endpoints)]
+        document["endpoints"] = [{**one.to_dict(), "serves": labels.get(one.digest or "")} for one in asked]
+    emit(document, as_json, _render_trained)
+    if any(one["error"] for one in document.get("endpoints", ())):
+        sys.exit(3)
 
 
 def _digest_of(data: str) -> str:
@@ -103,4 +127,13 @@ def _render_trained(document: dict[str, Any]) -> str:
     for node in document["nodes"]:
         marks = " ".join(f"@{alias}" for alias in node["aliases"])
         lines.append(f"{node['label']}  {node['kind'] or 'data'}  {node['id'][:12]}  {marks}".rstrip())
-    return "\n".join(lines) or "nothing was trained on this file"
+    lines = lines or ["nothing was trained on this file"]
+    for one in document.get("endpoints", ()):
+        if one["error"]:
+            told = f"can't be asked: {one['error']}"
+        elif one["serves"]:
+            told = f"serves {one['serves']}" + ("" if one["status"] == "ready" else f", and is {one['status']}")
+        else:
+            told = f"serves nothing of this, but {one['digest'][:12]}"
+        lines.append(f"{one['url']}  {told}")
+    return "\n".join(lines)

@@ -93,7 +93,7 @@ def command(
         )
     host, port = check_address(host, port, token)
     with Registry.open(home / "registry", create=False) as registry:
-        files = version_files(registry, ref, proven=not unproven, public_key=public_key)
+        files = version_files(registry, ref, proven=not unproven, public_key=public_key, served=True)
     if files.warning:
         note(f"warning: {files.warning}")
     note(f"loading {files.label} ({files.digest[:12]})")

@@ -10,7 +10,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Query
 from starlette.requests import Request
 
-from registry.errors import RequestInvalid, RoleInsufficient
+from registry.errors import PolicyInvalid, RequestInvalid, RoleInsufficient
+from registry.gate import Policy
+from registry.http.cursors import cursor_of
 from registry.http.tokens import ROLES, Token, includes
 
 __all__ = [
@@ -20,11 +22,13 @@ __all__ = [
     "After",
     "Cursor",
     "Limit",
+    "PolicyText",
     "Promoter",
     "Writer",
     "cursor_of",
     "matches",
     "page",
+    "policy_of",
     "position_of",
 ]
 
@@ -66,11 +70,9 @@ Promoter = Annotated[Token, Depends(_allows("promote"))]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items on the page.")]
 Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")]
 After = Annotated[int, Query(ge=0, le=2**53, description="The last number that the caller has.")]
-
-
-def cursor_of(*position: str | int) -> str:
-    """Return the cursor for the page behind a position."""
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
+PolicyText = Annotated[
+    str | None, Query(max_length=2000, description="A policy's JSON; without it, that of the newest report.")
+]
 
 
 def position_of(cursor: str | None, *start: Any) -> tuple[Any, ...]:
@@ -111,3 +113,19 @@ def matches(request: Request, etag: str) -> bool:
     """Say whether the caller has this already, by its If-None-Match."""
     given = request.headers.get("if-none-match", "")
     return given.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in given.split(","))
+
+
+def policy_of(text: str | None) -> Policy | None:
+    """Return the policy that a query names, or None where it names none.
+
+    Raises:
+        PolicyInvalid: No JSON, or no policy.
+    """
+    if text is None:
+        return None
+    try:
+        return Policy.from_dict(json.loads(text))
+    except (ValueError, RecursionError) as problem:
+        raise PolicyInvalid(
+            f"the policy is no JSON: {problem}", allowed='an object, {"min_rows": 100} for instance'
+        ) from problem

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from registry.errors import PolicyInvalid
 from registry.gate import Policy
-from registry.http.access import READS, Cursor, Limit, Promoter, cursor_of, page, position_of
+from registry.http.access import (
+    READS,
+    Cursor,
+    Limit,
+    PolicyText,
+    Promoter,
+    cursor_of,
+    page,
+    policy_of,
+    position_of,
+)
 from registry.http.act_models import ApprovalsModel, ProtectionModel, ProtectionPage
 from registry.http.bodies import ApprovalRequest, ProtectionRequest, UnprotectionRequest, WithdrawalRequest
 from registry.http.versions import Ref
@@ -60,7 +68,7 @@ def approval_routes(registry: Registry) -> APIRouter:
         ref: Ref,
         alias: Annotated[str, Query(max_length=64)] = "champion",
         act: Annotated[str, Query(max_length=16, json_schema_extra={"enum": list(ACTS)})] = "promote",
-        policy: Annotated[str | None, Query(max_length=2000)] = None,
+        policy: PolicyText = None,
         required: Annotated[int, Query(ge=0, le=MOST_APPROVALS)] = 0,
         self_approval: bool = False,
     ) -> Any:
@@ -70,7 +78,7 @@ def approval_routes(registry: Registry) -> APIRouter:
         `required` and `self_approval` are what an unprotection weakens the protection to.
         """
         found = registry.approvals(
-            ref, alias, act=act, policy=_policy_of(policy), required=required, self_approval=self_approval
+            ref, alias, act=act, policy=policy_of(policy), required=required, self_approval=self_approval
         )
         return found.to_dict()
 
@@ -95,14 +103,3 @@ def approval_routes(registry: Registry) -> APIRouter:
         return registry.withdraw(body.ref, body.alias, act=body.act, actor=token.name, reason=body.reason).to_dict()
 
     return router
-
-
-def _policy_of(text: str | None) -> Policy | None:
-    if text is None:
-        return None
-    try:
-        return Policy.from_dict(json.loads(text))
-    except (ValueError, RecursionError) as problem:
-        raise PolicyInvalid(
-            f"the policy is no JSON: {problem}", allowed='an object, {"min_rows": 100} for instance'
-        ) from problem

@@ -7,11 +7,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from registry.canonical import canonical_json
 from registry.checkout import check_out
-from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version
+from registry.entities import (
+    AliasChange,
+    AliasState,
+    AuditEntry,
+    Evaluation,
+    OutboxEvent,
+    Version,
+    left_by_last_step,
+)
 from registry.errors import BlobsMissing, MissingError
-from registry.gate import GateResult
+from registry.gate import GateResult, Policy
 from registry.http.connection import quoted
+from registry.http.cursors import cursor_of
 from registry.http.problems import gate_of
 from registry.http.remote_acts import RemoteActs
 from registry.http.transfer import Progress, RemoteBlobs, send
@@ -34,7 +44,6 @@ from registry.runs import Run
 from registry.scan import scan
 from registry.search import Model
 from registry.standing import Standing
-from registry.status import RETIRED, retired
 from registry.verification import Verification
 
 __all__ = ["RegistryClient"]
@@ -148,16 +157,19 @@ class RegistryClient(RemoteActs):
         metric: str | None = None,
         minimum: float | None = None,
         maximum: float | None = None,
+        after: tuple[str, int] = ("", 0),
+        limit: int | None = None,
     ) -> list[Version]:
         """Return the versions that satisfy every condition given, as `Registry.search`."""
         found = self._pages(
-            "/v1/versions", name=name, kind=kind, base=base, data=data, metric=metric, min=minimum, max=maximum
-        )
+            "/v1/versions", cursor=cursor_of(*after), limit=limit,
+            name=name, kind=kind, base=base, data=data, metric=metric, min=minimum, max=maximum,
+        )  # fmt: skip
         return [version_of(item) for item in found]
 
-    def models(self) -> list[Model]:
-        """Return the models by name."""
-        return [Model(**item) for item in self._pages("/v1/models")]
+    def models(self, *, after: str = "", limit: int | None = None) -> list[Model]:
+        """Return the models by name, those behind the name `after`, at most `limit` of them."""
+        return [Model(**item) for item in self._pages("/v1/models", cursor=cursor_of(after), limit=limit)]
 
     def aliases(self, name: str | None = None) -> list[AliasState]:
         """Return where every alias points now, of one model or of all."""
@@ -171,20 +183,37 @@ class RegistryClient(RemoteActs):
             return []
         return [change_of(step) for step in steps]
 
+    def alias_revision(self, name: str, alias: str) -> int:
+        """Return what `expected_revision` has to be now: 0 for an alias that never was; one taken away has one, too."""
+        steps = self.history(name, alias)
+        return steps[-1].revision if steps else 0
+
+    def rolled_back_from(self, name: str, alias: str, digest: str) -> bool:
+        """Say whether the alias's newest step is a roll-back or a demotion of the version with this whole digest."""
+        return left_by_last_step(self.history(name, alias), digest)
+
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
         return [evaluation_of(item) for item in self._pages(f"/v1/evaluations/{quoted(ref)}")]
 
-    def check_gate(self, ref: str, alias: str | None = None) -> GateResult:
-        """Return the verdict that a promotion by the version's own policy would come to now."""
-        verdict = gate_of(self._get(f"/v1/gate/{quoted(ref)}", alias=alias))
+    def check_gate(
+        self, ref: str, policy: Policy | None = None, alias: str | None = None, *, approvals: bool = True
+    ) -> GateResult:
+        """Return the verdict that a promotion would come to now, as `Registry.check_gate`."""
+        asked: dict[str, Any] = {"alias": alias}
+        if policy is not None:
+            asked["policy"] = canonical_json(policy.to_dict())
+        if not approvals:
+            asked["approvals"] = "false"
+        verdict = gate_of(self._get(f"/v1/gate/{quoted(ref)}", **asked))
         assert verdict is not None
         return verdict
 
     def standing(self, ref: str) -> Standing:
         """Say whether a version is proven, as `Registry.standing`."""
         document = self._get(f"/v1/standing/{quoted(ref)}")
-        return Standing(document["proven"], document["basis"], tuple(document["reasons"]))
+        told = (tuple(document[key]) for key in ("reasons", "signed_by"))
+        return Standing(document["proven"], document["basis"], *told)
 
     def runs(self, name: str | None = None) -> list[Run]:
         """Return the recorded runs of a model, or of all, oldest first."""
@@ -228,9 +257,7 @@ class RegistryClient(RemoteActs):
             VersionRetired: It is retired.
         """
         version = self.resolve(ref)
-        status = self.status(version.digest)
-        if status.state == RETIRED:
-            raise retired(status, version, "checked out", "versions that are active or deprecated")
+        self.require_usable(version, "checked out")
         total = sum(entry.size for entry in version.manifest.files.values())
         done = 0
 

@@ -76,14 +76,16 @@ class Connection:
         except httpx.TransportError as error:
             raise self._unavailable(error) from error
 
-    def _pages(self, path: str, **params: Any) -> Iterator[Any]:
-        cursor = None
-        while True:
-            page = self._get(path, limit=PAGE, cursor=cursor, **params)
+    def _pages(self, path: str, *, cursor: str | None = None, limit: int | None = None, **params: Any) -> Iterator[Any]:
+        check_bound("limit", limit)
+        left = limit
+        while left is None or left > 0:
+            page = self._get(path, limit=PAGE if left is None else min(PAGE, left), cursor=cursor, **params)
             yield from page["items"]
             cursor = page["next"]
             if cursor is None:
                 return
+            left = None if left is None else left - len(page["items"])
 
     def _numbered(self, path: str, after: int, limit: int | None, **params: Any) -> Iterator[Any]:
         check_bound("after", after)

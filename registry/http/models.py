@@ -174,11 +174,12 @@ class GateModel(Answer):
 
 
 class StandingModel(Answer):
-    """Whether a version is proven, and by what."""
+    """Whether a version is proven, and by what; and whose signatures its policies ask for where it is served."""
 
     proven: bool
     basis: str
     reasons: list[str]
+    signed_by: list[Digest]
 
 
 class BlobModel(Answer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from registry.approvals import Approvals
@@ -20,7 +21,7 @@ from registry.http.wire import (
     version_of,
 )
 from registry.protection import Protection
-from registry.status import Status
+from registry.status import RETIRED, Status, retired
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -113,6 +114,24 @@ class RemoteActs(Connection):
         told = ("state", "actor", "reason", "changed_at")
         items = self._pages("/v1/statuses", name=name)
         return {item["digest"]: status_of({key: item[key] for key in told}) for item in items}
+
+    def statuses_of(self, versions: Sequence[Version]) -> dict[str, Status]:
+        """Return the status of each of these versions, by its digest."""
+        found: dict[str, Status] = {}
+        for name in dict.fromkeys(version.name for version in versions):
+            found |= self.statuses(name)
+        return {version.digest: found[version.digest] for version in versions}
+
+    def require_usable(self, version: Version, act: str) -> Status:
+        """Return a version's status, if it may be used; `act` says what for: `exported`.
+
+        Raises:
+            VersionRetired: It is retired.
+        """
+        status = self.status(version.digest)
+        if status.state == RETIRED:
+            raise retired(status, version, act, "versions that are active or deprecated")
+        return status
 
     def collect(
         self, *, actor: str | None = None, grace_seconds: float = GRACE_SECONDS, dry_run: bool = False

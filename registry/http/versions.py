@@ -11,7 +11,18 @@ from starlette.responses import Response
 
 from registry.entities import Evaluation, Version
 from registry.gate import recorded_policy
-from registry.http.access import READS, Cursor, Limit, Writer, cursor_of, matches, page, position_of
+from registry.http.access import (
+    READS,
+    Cursor,
+    Limit,
+    PolicyText,
+    Writer,
+    cursor_of,
+    matches,
+    page,
+    policy_of,
+    position_of,
+)
 from registry.http.bodies import EvaluationRequest, RegisterRequest
 from registry.http.models import (
     EvaluationModel,
@@ -147,9 +158,14 @@ def version_routes(registry: Registry) -> APIRouter:
         return evaluation_document(found)
 
     @router.get("/gate/{ref:path}", response_model=GateModel)
-    def check_gate(ref: Ref, alias: Annotated[str | None, Query(max_length=64)] = None) -> Any:
-        """Say what the gate would say now, by the policy in the newest report, and against what an alias holds."""
-        return registry.check_gate(ref, alias=alias).to_dict()
+    def check_gate(
+        ref: Ref,
+        alias: Annotated[str | None, Query(max_length=64)] = None,
+        policy: PolicyText = None,
+        approvals: bool = True,
+    ) -> Any:
+        """Say what the gate would say now, and against what an alias holds; without `approvals`, what is measured."""
+        return registry.check_gate(ref, policy_of(policy), alias, approvals=approvals).to_dict()
 
     @router.get("/standing/{ref:path}", response_model=StandingModel)
     def standing(ref: Ref) -> Any:

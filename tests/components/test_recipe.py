@@ -106,6 +106,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         ({"finetune": {"epochs": True}}, "finetune.epochs can't be true"),
         ({"evaluation": {"test_rows": {"joined": True}}}, "evaluation.test_rows can't be"),
         ({"gate": {"max_suite_drop": False}}, "gate.max_suite_drop can't be false"),
+        ({"gate": {"required_signature": "ada"}}, "the 64 hex digits of a key's id, or nothing"),
         ({"finetune": {"dropout": 1}}, "finetune.dropout can't be 1"),
         ({"memory": {"budget": True}}, "memory.budget can't be true"),
         ({"memory": {"budget": -3}}, "'-3' is not a size; allowed: auto, or a number of bytes or a size with a unit"),

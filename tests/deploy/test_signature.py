@@ -21,10 +21,12 @@ from deploy.bundle import REGISTRY_FILES, bento_environment, build_bundle
 from deploy.from_registry import VersionFiles, version_files
 from deploy.model import DESCRIPTION_FILE, ServedModel
 from deploy.serving import bento_command, refusal, serve_bundle
-from deploy.signature import KEY_VARIABLE, SIGNATURES_FILE, required_key
+from deploy.signature import KEY_VARIABLE, SIGNATURES_FILE, asked_keys, required_key
 from deploy.staging import stage_model
 from registry.entities import Version
-from registry.errors import KeyUnusable, SignatureRefused
+from registry.envelope import key_id
+from registry.errors import KeyUnusable, PolicyInvalid, SignatureRefused
+from registry.gate import Policy
 from registry.manifest import Manifest, Parent, describe_files
 from registry.signatures import sign_version
 from registry.store import Registry
@@ -370,6 +372,56 @@ def test_what_a_bundle_has_of_the_registry_is_enough_to_check_a_signature(tmp_pa
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert found.stdout.split() == [str(tmp_path / "registry" / "__init__.py"), "False"]
+
+
+@pytest.mark.parametrize("said", ["a report's policy", "the policy of a promotion"])
+def test_a_version_whose_policy_asks_for_a_key_is_not_served_without_it(
+    registry: Registry, adapter: Version, key: Path, other_key: Path, tmp_path: Path, said: str
+) -> None:
+    asking = Policy(require_evaluation=False, required_signature=key_id(KEY.public_key()))
+    plain = stage(registry, adapter, tmp_path)
+    plain.verify()
+    assert asked_keys(plain.folder) == registry.standing("sql").signed_by == ()
+    if said == "the policy of a promotion":
+        registry.promote("sql", "champion", policy=asking, actor="ada")
+        registry.demote("sql", "champion", actor="ada", reason="what was asked once stays asked")
+    else:
+        registry.record_evaluation(adapter.digest, {"policy": asking.to_dict()})
+        registry.record_evaluation(adapter.digest, {"policy": Policy().to_dict()})
+    for named, why in ((None, "no key was named"), (other_key, "the key in .*other")):
+        with pytest.raises(VerdictError, match=f"is served only with a signature .*{why}"):
+            version_files(registry, "sql", public_key=named, served=True)
+    with pytest.raises(SignatureRefused, match="is not signed"):
+        version_files(registry, "sql", public_key=key, served=True)
+    staged = stage(registry, adapter, tmp_path)  # a bundle of it asks, too: what it carries says so
+    with pytest.raises(VerdictError, match="no key was named"):
+        staged.verify()
+    with pytest.raises(VerdictError, match="it carries no signature"):
+        staged.verify(key)
+    sign_version(registry, adapter, KEY)
+    sign_version(registry, adapter, OTHER)
+    assert version_files(registry, "sql", public_key=key, served=True).digest == adapter.digest
+    staged = stage(registry, adapter, tmp_path)
+    staged.verify(key)
+    for named in (None, other_key):
+        with pytest.raises(VerdictError, match="is served only with a signature"):
+            staged.verify(named)
+
+
+def test_what_names_no_key_in_a_keys_place_is_not_served(registry: Registry, adapter: Version) -> None:
+    registry.record_evaluation(adapter.digest, {"policy": {"required_signature": ["a key"]}})
+    with pytest.raises(PolicyInvalid, match="asks for the signature of"):
+        version_files(registry, "sql", served=True)
+    registry.record_evaluation(adapter.digest, {"policy": Policy().to_dict()})
+    with pytest.raises(PolicyInvalid, match="asks for the signature of"):
+        version_files(registry, "sql", served=True)
+
+
+def test_a_policy_that_is_none_asks_for_nothing(registry: Registry, adapter: Version) -> None:
+    """Whether the version is proven is another question, which --unproven leaves open."""
+    for policy in ([], "x", {"min_row": 1}):
+        registry.record_evaluation(adapter.digest, {"policy": policy})
+        assert version_files(registry, "sql", served=True).digest == adapter.digest
 
 
 @pytest.mark.integration

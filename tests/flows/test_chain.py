@@ -186,6 +186,18 @@ def test_a_gate_that_cannot_be_met_registers_and_leaves_the_champion(project: Pr
     assert "tiny:v2" in Path(refused["report"]).read_text()
 
 
+def test_what_has_to_be_signed_is_promoted_and_not_served_in_the_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = {"tag": "tiny:v1", "path": "nowhere", "bytes": 1}
+    monkeypatch.setattr("flows.endpoint_steps.bundle", lambda *_: bundle)  # it takes longer than all else here
+    found = run(project(release={"bundle": True, "try_question": True}), f"gate.required_signature={'ab' * 32}")
+    assert (found["version"], found["gate"]["passed"]) == ("tiny:v1", True)
+    assert (found["bundle"], found["endpoint"]) == (bundle, None)
+    with Registry.open(home() / "registry") as registry:
+        assert registry.standing("tiny@champion").signed_by == ("ab" * 32,)
+
+
 def test_the_champion_is_measured_where_the_test_changed_since(project: Project, tmp_path: Path) -> None:
     first = run(project())
     write_rows(tmp_path / "test.jsonl", range(40, 48))

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from uuid import uuid4
 
@@ -39,6 +40,29 @@ def test_content_comes_back_by_its_digest(blobs: BlobStore) -> None:
 def test_content_that_is_there_is_not_written_again(blobs: BlobStore) -> None:
     blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
     assert not blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
+
+
+def test_a_content_is_streamed_and_told_of_as_it_grows(tmp_path: Path) -> None:
+    """Neither way is a content held in memory; what counts it sees Python's own allocations alone."""
+    source, size = tmp_path / "large", 48 << 20
+    with source.open("wb") as stream:
+        for start in range(0, size, 1 << 20):
+            stream.write(start.to_bytes(8) * (1 << 17))
+    with source.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    blobs, told = BlobStore(tmp_path / "blobs"), list[int]()
+    tracemalloc.start()
+    try:
+        with source.open("rb") as stream:
+            blobs.put(stream, digest, size, told.append)
+        assert blobs.read(digest) == size
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < size // 8, f"{peak} bytes in memory"
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (0, size)
+    assert len(told) > 40
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", b""])

@@ -161,6 +161,31 @@ def test_export(tmp_path: Path, write_files: Write, fail_each: Callable[..., int
         assert fail_each(tmp_path / "out", act, check) >= 3 * len(layout.files)
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_checkout(
+    tmp_path: Path, write_files: Write, fail_each: Callable[..., int], monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr("registry.checkout._link", lambda *_: False)
+    (tmp_path / "out").mkdir()
+    with Registry.open(tmp_path / "registry") as registry:
+        files = write_files()
+        version = registry.register("m", _manifest(files), files)
+
+        def act(turn: int) -> Path:
+            return registry.checkout(version.digest, tmp_path / "out" / str(turn))
+
+        def check(turn: int, whole: bool) -> None:
+            folder = tmp_path / "out" / str(turn)
+            assert not list((tmp_path / "out").glob(".*")), "half of it is left"
+            assert folder.exists() == whole
+            if whole:
+                assert describe_files({name: folder / name for name in _files(folder)}) == dict(version.manifest.files)
+
+        # a folder and the rename; of each file at least a link, or its opening, a piece and two flushes
+        assert fail_each(tmp_path / "out", act, check) >= 2 + len(files) * (1 if links else 4)
+
+
 # The database's own writes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,6 +102,15 @@ def test_unknown_policy_key_names_the_nearest() -> None:
 
 def test_policy_comes_back_from_its_document(policy: Policy) -> None:
     assert Policy.from_dict(policy.to_dict()) == policy
+
+
+def test_policy_that_asks_for_no_signature_reads_as_before_there_were_such(policy: Policy) -> None:
+    assert "required_signature" not in policy.to_dict()
+    asking = replace(policy, required_signature="ab" * 32)
+    assert Policy.from_dict(asking.to_dict()) == asking
+    for value in ("", "ab", "AB" * 32, 3, True):
+        with pytest.raises(PolicyInvalid, match="required_signature"):
+            Policy.from_dict({"required_signature": value})
 
 
 def test_policy_of_a_report_is_the_one_recorded_in_it(policy: Policy) -> None:

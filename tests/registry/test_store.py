@@ -199,6 +199,52 @@ def test_adapter_needs_the_tokenizer_and_template_that_it_was_trained_with(
         add_adapter("four", parents=(Parent(silent.digest, "base"),), **{field: "a" * 64})
 
 
+def test_a_base_whose_revision_moved_is_another_base(
+    registry: Registry, add_base: Add, add_adapter: Add, fingerprints: tuple[str, str]
+) -> None:
+    adapter, old = add_adapter("one"), add_base()
+    moved = add_base(fingerprint=fingerprints[1], content="the next revision")
+    assert (old.label, moved.label) == ("tiny-base:v1", "tiny-base:v2")
+    assert registry.resolve("tiny-base") == moved
+    assert adapter.manifest.parents == (Parent(old.digest, "base"),)
+    with pytest.raises(BaseMismatch, match="its base parent is tiny-base:v2"):
+        add_adapter("two", parents=(Parent(moved.digest, "base"),))
+    assert add_adapter("three", parents=(Parent(old.digest, "base"),)).label == "text2sql:v2"
+
+
+def test_what_belongs_to_different_bases_is_not_composed(
+    registry: Registry, add_base: Add, add_adapter: Add, write_files: Write, fingerprints: tuple[str, str]
+) -> None:
+    mine, own = add_base(), add_adapter("one")
+    other = add_base("other-base", fingerprint=fingerprints[1], content="other")
+    strange = add_adapter("two", base_fingerprint=fingerprints[1], parents=(Parent(other.digest, "base"),))
+    assert strange.kind == own.kind == "adapter"
+    files = write_files("composed")
+
+    def compose(kind: str, *parents: tuple[Version, str]) -> Version:
+        manifest = Manifest(
+            kind=kind,
+            files=describe_files(files),
+            base_fingerprint=fingerprints[0] if kind == "adapter" else "c" * 64,
+            parents=tuple(Parent(version.digest, role) for version, role in parents),
+        )
+        return registry.register("composed", manifest, files)
+
+    for kind, parents in (
+        ("merged", ((own, "source"), (strange, "source"))),
+        ("merged", ((other, "base"), (own, "adapter"))),
+        ("adapter", ((mine, "base"), (strange, "source"))),
+        ("adapter", ((mine, "base"), (own, "source"), (strange, "whatever"))),
+    ):
+        with pytest.raises(BaseMismatch, match=r"belongs to different bases: .*text2sql:v"):
+            compose(kind, *parents)
+    assert registry.versions("composed") == []
+    assert compose("merged", (mine, "base"), (own, "adapter")).label == "composed:v1"
+    assert compose("adapter", (mine, "base"), (own, "source"), (strange, "teacher")).label == "composed:v2"
+    # whole weights have a place of their own: a merge of two models is one of two bases
+    assert compose("merged", (mine, "source"), (other, "source")).label == "composed:v3"
+
+
 def test_adapter_cannot_stand_on_an_adapter(add_adapter: Add) -> None:
     first = add_adapter("one")
     with pytest.raises(BaseMismatch, match="text2sql:v1"):

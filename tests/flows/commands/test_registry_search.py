@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
+from deploy.engines.engine import EngineStatus
+from deploy.openai_api.app import create_app
 from flows import cli
 from registry.gate import Policy
 from registry.manifest import Manifest, Parent, describe_files
@@ -81,9 +88,93 @@ def test_what_serves_something_trained_on_a_file_is_shown(run: Callable[..., Any
     assert "nothing" in run("trained-on", "0" * 64)[1]
 
 
+class Idle:
+    """An engine that nobody asks anything: what the endpoint says of itself is what is tried here."""
+
+    def __init__(self, state: Literal["ready", "loading"]) -> None:
+        self._state = state
+
+    def start(self) -> None:
+        """Begin."""
+
+    def close(self) -> None:
+        """End."""
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(self._state)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Any], str]]:
+    """Serve an app on a socket, as often as asked; gives its address."""
+    with ExitStack() as stack:
+
+        def one(app: Any) -> str:
+            server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(setattr, server, "should_exit", True)
+            return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        yield one
+
+
+@pytest.mark.integration
+def test_endpoints_that_serve_something_trained_on_a_file_are_told(
+    run: Callable[..., Any], home: Path, serve: Callable[[Any], str]
+) -> None:
+    """Asked are the endpoints themselves, so that one that serves by number, or an older version, is told, too."""
+    with Registry.open(home / "registry") as registry:
+        digests = {version.version: version.digest for version in registry.versions("text2sql")}
+    one, two, three = (
+        serve(create_app(Idle(state), model_name="text2sql", digest=digests[number], token="secret"))  # type: ignore[arg-type]
+        for number, state in ((1, "ready"), (2, "loading"), (3, "ready"))
+    )
+    data = str(home / "train.jsonl")
+    status, out = run("trained-on", data, "--endpoint", f"{one}/v1", "--endpoint", two, "--endpoint", three, "--json")
+    assert status == 0
+    assert [(row["url"], row["serves"], row["status"]) for row in json.loads(out)["endpoints"]] == [
+        (f"{one}/v1", "text2sql:v1", "ready"), (two, "text2sql:v2", "loading"), (three, None, "ready")]  # fmt: skip
+    other = serve(FastAPI())
+    gone = "http://127.0.0.1:9"
+    status, out = run("trained-on", data, *(f"--endpoint={url}" for url in (one, two, three, other, gone)))
+    assert status == 3, "which endpoints serve it is not known of all"
+    lines = out.splitlines()[-5:]
+    assert lines[:2] == [f"{one}  serves text2sql:v1", f"{two}  serves text2sql:v2, and is loading"]
+    assert lines[2] == f"{three}  serves nothing of this, but {digests[3][:12]}"
+    assert [line.split("  ")[1].split(":")[0] for line in lines[3:]] == ["can't be asked"] * 2
+    status, out = run("trained-on", "0" * 64, f"--endpoint={one}")
+    assert (status, out.splitlines()[0]) == (0, "nothing was trained on this file")
+
+
+def test_lineage_is_shown_upwards_or_downwards(run: Callable[..., Any]) -> None:
+    def labels(direction: str) -> set[str]:
+        status, out = run("lineage", "text2sql:v1", "--direction", direction, "--json")
+        assert status == 0
+        return {node["label"] for node in json.loads(out)["nodes"]}
+
+    assert labels("up") == {"text2sql:v1", "tiny:v1", "train.jsonl"}
+    assert labels("down") == {"text2sql:v1"}
+    assert labels("both") == labels("up")
+    assert run("lineage", "tiny", "--direction", "left")[0] == 2
+
+
 def test_mistakes_are_told(run: Callable[..., Any]) -> None:
     assert run("search", "--min", "0.5")[0] == 2
     assert run("search", "--base", "xyz")[0] == 2
     assert run("search", "--kind", "zap")[0] == 2
     assert run("search", "--data", "nowhere.jsonl")[0] == 2
     assert run("trained-on", "nowhere.jsonl")[0] == 2
+    for url in (
+        "127.0.0.1:3000",
+        "ftp://host",
+        "http://",
+        "http://host:port",
+        "http://ann:secret@host",
+        "http://h?a=b",
+    ):
+        status, out = run("trained-on", "0" * 64, "--endpoint", url)
+        assert status == 2
+        assert "secret" not in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -130,3 +131,24 @@ def test_serve_refuses_what_is_not_signed_before_anything_is_loaded(
     # the private key is not taken for a public one
     status, out, _ = call("serve", "tiny", "--require-signature", private, "--port", "0", "--json")
     assert (status, json.loads(out)["error"]["type"]) == (2, "KeyUnusable")
+
+
+def test_a_policy_that_asks_for_a_key_is_a_condition_of_serving(
+    call: Call, registered: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    public = keys[1]
+    told = ["openssl", "pkey", "-pubin", "-in", str(public), "-outform", "DER"]  # as the guide says
+    key = hashlib.sha256(subprocess.run(told, check=True, capture_output=True).stdout).hexdigest()
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"require_evaluation: false\nmin_suites: 0\nrequired_signature: {key}\n")
+    promote = ("registry", "promote", "tiny", "--alias", "champion", "--policy", str(policy))
+    assert call(*promote)[0] == 0
+    for more in ((), ("--unproven",)):
+        status, out, err = call("serve", "tiny@champion", *more, "--port", "0", "--json")
+        assert (status, json.loads(out)["error"]["type"]) == (3, "VerdictError")
+        assert f"only with a signature of the key {key[:12]}" in err
+    status, _, err = call("serve", "tiny@champion", "--require-signature", str(public), "--port", "0")
+    assert (status, "tiny:v1 is not signed" in err) == (3, True)
+    policy.write_text("required_signature: ada\n")
+    status, _, err = call(*promote)
+    assert (status, "64 hex digits" in err) == (2, True)

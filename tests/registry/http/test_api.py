@@ -201,7 +201,12 @@ def test_evaluations_are_recorded_listed_and_judged(
     ]
     assert (laid["note"], laid["task"]["delta"]) == ("x", 0.3)
     assert ask("GET", "/v1/gate/text2sql").json()["passed"] is True
-    assert ask("GET", "/v1/standing/text2sql").json() == {"proven": True, "basis": "gate", "reasons": []}
+    assert ask("GET", "/v1/standing/text2sql").json() == {
+        "proven": True,
+        "basis": "gate",
+        "reasons": [],
+        "signed_by": [],
+    }
     for asked in ({"required_approvals": "x"}, [1], {"min_row": 1}):
         sent = ask("POST", f"/v1/evaluations/{version.digest}", json={"report": {**make_report(), "policy": asked}})
         problem(sent, sent.status_code, "PolicyInvalid")

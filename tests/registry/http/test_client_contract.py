@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,47 @@ def given(either: Any, write_files: Callable[..., dict[str, Path]], fingerprints
     return Given()
 
 
+# What a registry has that a client doesn't, and why; and what a client has besides.
+NOT_REMOTE = {
+    "open": "a client is given an address",
+    "open_to_read": "a token's role says that of a client",
+    "register_stored": "what the server does behind the client's `register`",
+    "outbox_head": "whoever reads the outbox from afar asks for what is behind its own place",
+}
+REMOTE_ALONE = {"sign", "signatures", "verify_signature"}  # functions of registry/signatures.py, over a registry
+CLIENT_FILES = {"client", "remote_acts", "transfer"}
+FROM_AFAR = {"checkout": {"dest", "progress"}}  # a client has no checkouts of its own, and waits for bytes
+
+
+def test_a_client_has_every_method_of_a_registry_with_its_parameters() -> None:
+    """What is called on one can be called on the other; only who acts need not be said to a server."""
+
+    def public(one: type) -> set[str]:
+        return {name for name in dir(one) if not name.startswith("_") and callable(getattr(one, name))}
+
+    assert public(Registry) - public(RegistryClient) == set(NOT_REMOTE)
+    assert public(RegistryClient) - public(Registry) == REMOTE_ALONE
+    for name in public(Registry) & public(RegistryClient):
+        ours, theirs = (dict(inspect.signature(getattr(one, name)).parameters) for one in (Registry, RegistryClient))
+        for parameters in (ours, theirs):
+            for parameter in FROM_AFAR.get(name, set()):
+                parameters.pop(parameter, None)
+        assert ours.keys() == theirs.keys(), name
+        by_place = [[n for n, p in given.items() if p.kind is not p.KEYWORD_ONLY] for given in (ours, theirs)]
+        assert by_place[0] == by_place[1], f"{name} takes them in another order"
+        for parameter in ours:
+            if parameter not in ("actor", "progress"):
+                assert ours[parameter].default == theirs[parameter].default, (name, parameter)
+
+
+def test_every_path_of_the_api_is_asked_by_the_client(registry: Registry) -> None:
+    paths = make_app(registry, Tokens(registry.folder)).openapi()["paths"]
+    asked = "".join(file.read_text() for file in Path("registry/http").glob("*.py") if file.stem in CLIENT_FILES)
+    left = {path for path in paths if re.sub(r"/?\{.*", "", path) not in asked}
+    # of the server, not of the registry: whether it lives, whom it takes the caller for, its own figures
+    assert left == {"/v1/health", "/v1/whoami", "/v1/metrics", "/v1/files/{ref}"}, "files are in the manifest"
+
+
 def test_versions_are_the_same_from_everywhere(either: Any, registry: Registry, given: Any) -> None:
     adapter, again = given.adapter("one"), given.adapter("one")
     other = given.adapter("two", data_digests={})
@@ -119,6 +162,11 @@ def test_more_versions_than_a_page_holds_are_all_there(
     assert either.audit(after=3, limit=3) == registry.audit(after=3, limit=3) == registry.audit()[3:6]
     assert either.outbox() == registry.outbox()
     assert either.outbox(after=1, limit=1) == registry.outbox()[1:2]
+    assert [v.label for v in either.search(after=("text2sql", 1), limit=3)] == [
+        "text2sql:v2", "text2sql:v3", "tiny-base:v1"]  # fmt: skip
+    assert either.search(kind="adapter", limit=3) == registry.search(kind="adapter")
+    assert either.models(after="text2sql") == registry.models()[1:]
+    assert either.models(limit=1) == registry.models(limit=1)
 
 
 def test_evaluations_and_the_gate(either: Any, registry: Registry, given: Any, make_report: Any) -> None:
@@ -130,8 +178,20 @@ def test_evaluations_and_the_gate(either: Any, registry: Registry, given: Any, m
     assert (laid.report["note"], laid.report["task"]["n"]) == ("é", 128)
     assert either.evaluations("text2sql") == registry.evaluations("text2sql") == [laid, first]
     assert either.check_gate("text2sql").passed
+    strict = Policy(min_rows=10_000)
+    assert either.check_gate("text2sql", strict) == registry.check_gate("text2sql", strict)
+    assert not either.check_gate("text2sql", strict).passed
+    asking = Policy(required_approvals=1)
+    for approvals in (True, False):
+        verdict = either.check_gate("text2sql", asking, "champion", approvals=approvals)
+        assert verdict == registry.check_gate("text2sql", asking, "champion", approvals=approvals)
+        assert verdict.passed is not approvals
     assert either.standing("text2sql") == registry.standing("text2sql")
     assert either.standing("text2sql").basis == "gate"
+    asking = Policy(required_signature="ab" * 32)
+    either.record_evaluation(version.digest, {"policy": asking.to_dict()}, over_newest=True, **WHO)
+    assert either.standing("text2sql") == registry.standing("text2sql")
+    assert either.standing("text2sql").signed_by == ("ab" * 32,)
 
 
 def test_promotions_and_rollbacks(
@@ -156,6 +216,8 @@ def test_promotions_and_rollbacks(
     assert either.aliases("text2sql")[0].revision == 4
     assert either.history("text2sql", "champion") == registry.history("text2sql", "champion")
     assert either.history("text2sql", "none") == []
+    assert [either.alias_revision("text2sql", alias) for alias in ("champion", "none")] == [4, 0]
+    assert [either.rolled_back_from("text2sql", "champion", v.digest) for v in (one, two)] == [True, False]
     assert either.history("none", "none") == []
     assert registry.verify().intact
 

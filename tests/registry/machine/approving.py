@@ -86,7 +86,8 @@ class Approving(Acts):
         )  # fmt: skip
         assert error is self.model.refused_approval(matter, person)
         new = error is None and (matter, person) not in self.model.standing
-        assert self.registry.outbox_head() == rows + new, "an approval is written once"
+        # counted, since whoever was killed before a commit leaves a gap in PostgreSQL's numbers
+        assert len(self.registry.outbox(after=rows)) == new, "an approval is written once"
         if error is None:
             self.model.standing.add((matter, person))
             assert told.given == self.model.people(matter)
