@@ -187,9 +187,10 @@ def _finetune(
             )
         probe = schedule.steps[0][0][0]
         plain = saving.probed(base, probe) if saving.takes_weights(settings.attachment) else None
+        unsaved_rows = None if method.kind == "full" else base.get_input_embeddings().weight.shape[0]
         model = method.attach(base, settings.attachment)
         untrained = saving.keep_untrained(model, settings.attachment, run_folder, write=processes.first)
-        guards.check_before(model, tokenizer, encoded, schedule.positions)
+        guards.check_before(model, tokenizer, encoded, schedule.positions, unsaved_rows)
         trainable, total = guards.trainable_counts(model)
         # before a checkpoint is loaded: what training changes is told from here
         start = saving.probed(model, probe)
