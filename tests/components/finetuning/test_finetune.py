@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from components.data.chat import encode
 from components.data.rows import Message
 from components.errors import ConflictError, InputError, TunewrightError
 from components.finetuning import checkpoint
@@ -24,7 +25,7 @@ from components.finetuning.run_schedule import run_workload
 from components.models.kernels import Kernels
 from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
-from tests.components.finetuning.conftest import rows, settings
+from tests.components.finetuning.conftest import rows, settings, uneven_rows
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +58,30 @@ def test_the_same_run_twice_gives_the_same_bytes(base: Path, tmp_path: Path) -> 
     assert (one.weights / name).read_bytes() == (two.weights / name).read_bytes()
 
 
-def test_a_split_into_other_micro_batches_gives_the_same_losses(base: Path, tmp_path: Path) -> None:
-    plain = {"attachment": LoraSettings(rank=4)}
-    one = run(base, tmp_path / "one", **plain, micro_batch_size=1, gradient_accumulation_steps=2)
-    two = run(base, tmp_path / "two", **plain, micro_batch_size=2, gradient_accumulation_steps=1)
-    for left, right in zip(one.losses, two.losses, strict=True):
-        assert abs(left["loss"] - right["loss"]) <= 2e-5 * left["loss"]
+def test_a_steps_loss_is_that_of_its_rows_alone_under_one_sum_of_weights(base: Path, tmp_path: Path) -> None:
+    """Each row by itself through plain transformers; weighted, summed, and divided once."""
+    given, weight = uneven_rows(9), 0.3
+    tokenizer, model = load_tokenizer(base), load_model(base)
+    summed = weights = 0.0
+    for row in given:
+        encoded = encode(tokenizer, row.messages, prompt_loss_weight=weight)
+        ids = torch.tensor([encoded.input_ids])
+        with torch.no_grad():
+            scores = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        losses = -scores.gather(1, ids[0, 1:, None])[:, 0]
+        summed += float((losses.double() * torch.tensor(encoded.weights[1:], dtype=torch.float64)).sum())
+        weights += sum(encoded.weights[1:])
+    for size, count in ((1, 6), (2, 3), (6, 1)):
+        result = finetune(
+            base, given, [],
+            settings(
+                attachment=LoraSettings(rank=4), prompt_loss_weight=weight, micro_batch_size=size, epochs=1.0,
+                gradient_accumulation_steps=count,
+            ),
+            run_folder=tmp_path / str(size), identity={},
+        )  # fmt: skip
+        assert result.steps == 1
+        assert result.losses[0]["loss"] == pytest.approx(summed / weights, rel=1e-6)
 
 
 def test_the_longest_sequence_depends_on_the_seed_that_groups_the_rows(base: Path) -> None:
