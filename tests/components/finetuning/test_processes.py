@@ -29,7 +29,7 @@ from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.finetuning.schedule import Schedule
 from components.models.load import load_model
 from components.models.tiny import make_tiny
-from tests.components.finetuning.conftest import rows, settings
+from tests.components.finetuning.conftest import rows, settings, uneven_rows
 
 ROOT = Path(__file__).parents[3]
 METHODS = {
@@ -54,9 +54,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lora fsdp in bfloat16": ("lora", "fsdp", {"dtype": "bfloat16"}),
     "full fsdp in bfloat16": ("full", "fsdp", {"dtype": "bfloat16"}),
 }
-# gathered in 16 bits, the weights outside the products are rounded too
-TOLERANCE = {"full fsdp in bfloat16": 2e-3}
-OVERFLOWING = {"method": "full", "parallel": "fsdp", "dtype": "float16", "scale": 2.0**21, "epochs": 4.0}
+# gathered in 16 bits, the weights outside the products are rounded too; beside an adapter in float32 the products are
+TOLERANCE = {"full fsdp in bfloat16": 2e-3, "lora fsdp in bfloat16": 1e-4}
+OVERFLOWING = {"method": "full", "parallel": "fsdp", "dtype": "float16", "scale": 2.0**19, "epochs": 4.0}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def train(
     try:
         found = finetune(
             # three dev rows, which don't go round two processes either
-            bases / ("untied" if untied else "tied"), rows(10), rows(3),
+            bases / ("untied" if untied else "tied"), uneven_rows(10), rows(3),
             settings(**{**STEPS, **METHODS[method], **changes}),
             run_folder=folder, identity={"data": "d"}, checkpoint_steps=3, parallel=parallel, dev=DevSettings(2),
             stop=lambda: next(done) == stop_at and os.environ.get("RANK", "0") == "0",
