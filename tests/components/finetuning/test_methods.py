@@ -132,6 +132,18 @@ def test_only_low_rank_deltas_fold_into_weights(base: Path, trained: Trained, ca
             load(base, result, case, merge=True)
 
 
+@pytest.mark.parametrize("case", MERGED)
+def test_an_adapter_that_says_something_else_once_it_is_merged_is_not_accepted(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    from peft.tuners.lora import Linear
+
+    delta = Linear.get_delta_weight
+    monkeypatch.setattr(Linear, "get_delta_weight", lambda self, name: 1.1 * delta(self, name))
+    with pytest.raises(TunewrightError, match="with the adapter merged give other logits than base and adapter"):
+        train(base, tmp_path, case, epochs=1.0)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_generation_in_slots_gives_what_one_prompt_alone_gives(base: Path, trained: Trained, case: str) -> None:
     model, tokenizer = load(base, trained[case], case), load_tokenizer(base)
