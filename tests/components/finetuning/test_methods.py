@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,31 @@ def test_it_learns(trained: Trained, case: str) -> None:
     assert result.dev[-1]["loss"] < result.dev[0]["loss"]
     assert 0 < result.trainable_parameters <= result.total_parameters
     assert (result.trainable_parameters == result.total_parameters) == case.startswith("full")
+
+
+def test_every_methods_file_names_its_paper_and_its_cost() -> None:
+    for name in (*METHODS, "distill"):
+        text = importlib.import_module(f"components.finetuning.{name}").__doc__ or ""
+        assert re.search(r"\(.+ (19|20)\d\d, arXiv:\d{4}\.\d{5}", text.replace("\n", " ")), name
+        assert re.search(r"\b[Cc]osts?\b", text), name
+
+
+@pytest.mark.parametrize(
+    ("targets", "adapted"),
+    [
+        ("attention-qv", {"q_proj", "v_proj"}),
+        ("attention-qkvo", {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        ("all-linear", {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+        ("up_proj, o_proj", {"up_proj", "o_proj"}),
+    ],
+)
+def test_a_preset_or_names_say_where_factors_stand(base: Path, targets: str, adapted: set[str]) -> None:
+    model = METHODS["lora"].attach(load_model(base), LoraSettings(rank=4, targets=targets))
+    found = {name.rpartition(".lora_A")[0] for name, value in model.named_parameters() if value.requires_grad}
+    found.discard("")
+    assert {name.rpartition(".")[2] for name in found} == adapted
+    # in both blocks
+    assert len(found) == 2 * len(adapted)
 
 
 @pytest.mark.parametrize("case", CASES)
