@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +24,7 @@ from components.finetuning.finetune import FinetuneResult, finetune
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import METHODS
 from components.finetuning.run_schedule import run_workload
+from components.models.fingerprint import fingerprint
 from components.models.kernels import Kernels
 from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
@@ -162,7 +165,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(base: Path, tmp_path:
     assert [e["loss"] for e in again.losses] == [e["loss"] for e in whole.losses]
 
 
-def test_resuming_with_other_data_or_settings_is_refused_with_the_difference(base: Path, tmp_path: Path) -> None:
+def test_resuming_with_other_data_base_or_settings_is_refused_with_the_difference(base: Path, tmp_path: Path) -> None:
     run(base, tmp_path)
     with pytest.raises(ConflictError, match="learning_rate"):
         run(base, tmp_path, learning_rate=1e-4)
@@ -171,6 +174,9 @@ def test_resuming_with_other_data_or_settings_is_refused_with_the_difference(bas
         run(base, tmp_path, kernels=Kernels(compile=True))
     with pytest.raises(ConflictError, match="data: d there, other here"):
         finetune(base, rows(), [], settings(), run_folder=tmp_path, identity={"data": "other"})
+    # of the same shapes: its checkpoint could be loaded
+    with pytest.raises(ConflictError, match=f"base: {fingerprint(base).base} there"):
+        run(make_tiny(tmp_path / "other", seed=1), tmp_path)
 
 
 def test_an_optimizers_numbers_survive_a_checkpoint() -> None:
@@ -183,6 +189,23 @@ def test_an_optimizers_numbers_survive_a_checkpoint() -> None:
     tensors, document = pack_optimizer(state)
     assert set(tensors) == {"0.state1", "1.step"}
     assert unpack_optimizer(tensors, json.loads(json.dumps(document))) == state
+
+
+def test_every_random_generator_goes_on_where_a_checkpoint_was_written(tmp_path: Path) -> None:
+    from components.finetuning.training_state import random_document, random_tensors, restore_random
+
+    def draw() -> tuple[float, ...]:
+        # the second normal deviate of a pair is kept by NumPy's generator and by Python's
+        drawn = (random.gauss(0, 1), random.random(), np.random.normal(), np.random.random(), float(torch.rand(())))
+        return tuple(map(float, drawn))
+
+    draw()
+    written = checkpoint.save(
+        tmp_path, 1, tensors={"random": random_tensors()}, documents={"random": random_document()}, identity={}, keep=2
+    )
+    expected = [draw(), draw()]
+    restore_random(json.loads((written.folder / "random.json").read_text()), checkpoint.load_tensors(written, "random"))
+    assert [draw(), draw()] == expected
 
 
 def test_at_least_two_checkpoints_stay(base: Path, tmp_path: Path) -> None:

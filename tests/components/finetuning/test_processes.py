@@ -255,6 +255,45 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_another_way(
         assert found["losses"] == pytest.approx(alone(method, {})["losses"], rel=1e-6)
 
 
+LAUNCHED = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.components.finetuning.test_processes import current_processes, train
+found = train(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], sys.argv[5])
+if current_processes().first:
+    Path(sys.argv[3], "found.json").write_text(json.dumps(found))
+"""
+
+
+# ending with the option for the port
+LAUNCHERS = {
+    "torchrun": "torch.distributed.run --nproc-per-node 2 --master-addr 127.0.0.1 --master-port",
+    "accelerate": "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no "
+    "--dynamo_backend no --main_process_port",
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("launcher", "method", "parallel"), [("torchrun", "lora", "ddp"), ("accelerate", "full", "fsdp")]
+)
+def test_other_launchers_start_it_too(
+    bases: Path, tmp_path: Path, alone: Any, launcher: str, method: str, parallel: str
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "script.py").write_text(LAUNCHED)
+    given = [str(tmp_path / "script.py"), str(ROOT), str(bases), str(tmp_path / "run"), method, parallel]
+    command = [sys.executable, "-W", "ignore", "-m", *LAUNCHERS[launcher].split(), str(port), *given]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads((tmp_path / "run" / "found.json").read_text())
+    assert found["losses"] == pytest.approx(alone(method, {})["losses"], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
