@@ -19,7 +19,7 @@ from tests.components.finetuning.conftest import rows, settings
 
 KILLS = 50
 # between two looks for a save that begins
-LOOK_SECONDS = 0.0002
+LOOK_SECONDS = 0.001
 
 
 def train(base: Path, folder: Path) -> list[float]:
