@@ -48,9 +48,11 @@ def kill_and_resume(base: Path, folder: Path, kills: int, seed: int) -> None:
         if child == 0:
             code = 0 if train(base, run_folder) == expected else 7
             os._exit(code)
-        time.sleep(draw.uniform(0, 1.1 * longest))
+        # a run that ends before it waits for a save was trained for nothing
+        for_a_save = killed % 2 == 1
+        time.sleep(draw.uniform(0, (0.5 if for_a_save else 1.1) * longest))
         done, status = os.waitpid(child, os.WNOHANG)
-        while killed % 2 and not done and not within_a_save(run_folder, child):
+        while for_a_save and not done and not within_a_save(run_folder, child):
             time.sleep(LOOK_SECONDS)
             done, status = os.waitpid(child, os.WNOHANG)
         if not done:
