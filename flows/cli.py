@@ -10,7 +10,7 @@ import click
 
 from components.runtime import quiet_libraries
 from flows.commands.group import VerbGroup
-from flows.commands.output import begin, emit_error
+from flows.commands.output import begin, documents_alone, emit_error
 from flows.interruption import Terminated, interruption, raise_on_sigterm, stop_behind, take_no_more_signals
 
 __all__ = ["main"]
@@ -73,6 +73,11 @@ def main() -> None:
     begin()
     quiet_libraries()
     raise_on_sigterm()
+    with documents_alone(arguments):
+        _run(arguments, debug)
+
+
+def _run(arguments: list[str], debug: bool) -> None:
     raised: BaseException
     try:
         # outside its standalone mode click returns the status of ctx.exit()

@@ -153,7 +153,7 @@ def damage(run_folder: Path, step: int) -> str | None:
 
 def sweep(run_folder: Path) -> None:
     """Remove what killed processes left half-written. Call it under the run's lock."""
-    for pattern in (f".{PREFIX}*", ".adapter.*", ".full.*", "untrained"):
+    for pattern in (f".{PREFIX}*", ".adapter.*", ".full.*", ".quantized.*", "untrained"):
         for aside in run_folder.glob(pattern):
             shutil.rmtree(aside, ignore_errors=True)
 

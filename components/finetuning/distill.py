@@ -3,7 +3,8 @@ arXiv:1503.02531).
 
 The teacher is frozen and reads the same tokens, so that its tokenizer has to be the base's, to the digest. Only its
 hidden states are computed for a whole batch; its logits, like the student's, where the loss has weight, a chunk at a
-time.
+time. It costs its weights in the dtype of computation and a forward pass of its own beside every one of the student's;
+nothing at inference.
 """
 
 from __future__ import annotations

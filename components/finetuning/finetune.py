@@ -21,6 +21,7 @@ from components.finetuning.reporting import Reporting, continued_curves, reporte
 from components.finetuning.result import FinetuneResult, StoppedError
 from components.finetuning.run_schedule import training_schedule
 from components.finetuning.settings import DevSettings, DevTask, FinetuneSettings, what_decides, what_dev_decides
+from components.models.fingerprint import fingerprint
 from components.models.kernels import check_kernels, this_machine
 from components.models.quantize import check_not_quantized
 
@@ -58,7 +59,8 @@ def finetune(
         dev_rows: Rows behind the dev loss; none, no dev loss.
         settings: Everything that decides the weights, but for what the dev rows decide.
         run_folder: Checkpoints and weights go here; one process at a time.
-        identity: Digests of what the run is made of; a checkpoint of another run is refused.
+        identity: Digests of what the run is made of; a checkpoint of another run is refused. The base's, as "base", is
+            taken where it isn't among them.
         dev: How the dev rows are watched: whether they end the run early, and whose weights are kept.
         dev_task: Dev rows that are answered and scored each time that the dev loss is measured; the score then counts
             before the loss.
@@ -164,6 +166,8 @@ def _finetune(
         checkpoint.sweep(run_folder)
     steps = len(schedule.steps)
     identity |= {"settings": what_decides(settings)}
+    if "base" not in identity:
+        identity |= {"base": fingerprint(base_folder).base}
     from_dev = what_dev_decides(dev, dev_rows, dev_task)
     if from_dev is not None:
         identity |= {"dev": from_dev}
@@ -187,9 +191,10 @@ def _finetune(
             )
         probe = schedule.steps[0][0][0]
         plain = saving.probed(base, probe) if saving.takes_weights(settings.attachment) else None
+        unsaved_rows = None if method.kind == "full" else base.get_input_embeddings().weight.shape[0]
         model = method.attach(base, settings.attachment)
         untrained = saving.keep_untrained(model, settings.attachment, run_folder, write=processes.first)
-        guards.check_before(model, tokenizer, encoded, schedule.positions)
+        guards.check_before(model, tokenizer, encoded, schedule.positions, unsaved_rows)
         trainable, total = guards.trainable_counts(model)
         # before a checkpoint is loaded: what training changes is told from here
         start = saving.probed(model, probe)

@@ -29,7 +29,9 @@ def trainable_counts(model: Any) -> tuple[int, int]:
     return trainable, total
 
 
-def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest_tokens: int) -> None:
+def check_before(
+    model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest_tokens: int, unsaved_rows: int | None = None
+) -> None:
     """Refuse a run that can't teach anything, or would teach something else, before it starts.
 
     Args:
@@ -37,10 +39,13 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
         tokenizer: Its tokenizer.
         encoded: The training rows.
         longest_tokens: Longest row position that the run will use.
+        unsaved_rows: Rows of the base's embedding as its files have it, where the run saves none of its own; None where
+            it saves the whole model.
 
     Raises:
         InputError: No trainable parameter; no row trains the turn end; pad and turn end are one token; rows longer than
-            the positions that the model knows; token ids beyond the embedding; logits that the loss can't reproduce.
+            the positions that the model knows; token ids beyond the embedding; an embedding that was resized and won't
+            be saved; logits that the loss can't reproduce.
     """
     from components.models.forward import check_logits
     from components.models.soft_prompt import virtual_tokens
@@ -68,6 +73,12 @@ def check_before(model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest
         raise InputError(
             f"the rows use token {highest}, the embedding has {vocabulary} rows",
             next_step="use the base's own tokenizer, or resize and save its embeddings",
+        )
+    if unsaved_rows is not None and vocabulary != unsaved_rows:
+        raise InputError(
+            f"the embedding was resized from {unsaved_rows} rows to {vocabulary}, and an adapter doesn't save it",
+            allowed="the base's embedding as its files have it",
+            next_step="resize the base's embedding, save it as a base of its own, and train on that",
         )
     try:
         check_logits(model)

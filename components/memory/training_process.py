@@ -1,7 +1,8 @@
 """A process that is like a training process but for the data: `python -m components.memory.training_process`.
 
 It imports what training imports and prints its resident bytes; then it reads settings and shapes from standard input,
-one a line, and prints how far a training step would make it grow (`untouched_step`).
+one a line, and prints how far a training step would make it grow (`untouched_step`). Nothing else reaches its standard
+output.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ def main() -> None:
 
     from components.runtime import prepare_process
 
+    # a library that prints would be taken for an answer: transformers does at its import, with WANDB_MODE=offline
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     prepare_process(1)
     import accelerate  # noqa: F401  (imported for what it takes)
     import bitsandbytes  # noqa: F401
@@ -37,11 +41,11 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer  # noqa: F401
     from transformers.models.llama import modeling_llama  # noqa: F401
 
-    print(psutil.Process().memory_info().rss, flush=True)
+    print(psutil.Process().memory_info().rss, file=answers, flush=True)
     # a search asks again when a candidate turns out not to fit
     for text in sys.stdin:
         request = json.loads(text)
-        print(max(_grown_apart(request, heap) for heap in range(HEAPS)), flush=True)
+        print(max(_grown_apart(request, heap) for heap in range(HEAPS)), file=answers, flush=True)
 
 
 def _grown_apart(request: dict[str, Any], heap: int) -> int:

@@ -20,7 +20,15 @@ from components.models.forward import causal_model
 from components.models.quiet import quiet
 from components.models.soft_prompt import soft_prompt_of
 
-__all__ = ["ADAPTER_FILES", "adapter_in_its_place", "add_adapter", "merges", "save_adapter", "without_adapter"]
+__all__ = [
+    "ADAPTER_FILES",
+    "adapter_in_its_place",
+    "add_adapter",
+    "folded_in",
+    "merges",
+    "save_adapter",
+    "without_adapter",
+]
 
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, BINDING_FILE)
 # A low-rank delta has the shape of the weight beside it; the others compute what no weight of the base can.
@@ -150,6 +158,24 @@ def adapter_in_its_place(model: Any, folder: Path) -> Iterator[Any]:
     finally:
         model.set_adapter(trained)
         model.delete_adapter("saved")
+
+
+@contextmanager
+def folded_in(model: Any) -> Iterator[Any]:
+    """Give a peft model with its low-rank adapter folded into the weights, while the block runs.
+
+    The deltas are added in place and taken away again, which leaves a weight off by its last bits; a head that shares
+    the embedding's weight and has an adapter gets one of its own, and keeps it.
+
+    Args:
+        model: A peft model with one active adapter of a type that merges, on plain weights.
+    """
+    _untie_adapted_head(model)
+    model.base_model.merge_adapter()
+    try:
+        yield model
+    finally:
+        model.base_model.unmerge_adapter()
 
 
 def _is_ours(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""`tunewright data check|stats|show`: parse, call components.data, print."""
+"""`tunewright data check|stats|show|generate`: parse, call components.data, print."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows.commands.data_generate import generate
 from flows.commands.group import VerbGroup
 from flows.commands.option_types import FRACTION
 from flows.commands.output import emit, json_option
@@ -24,6 +25,9 @@ FILE = click.argument("file", type=click.Path(path_type=Path))
 @click.group(name="data", cls=VerbGroup, help="Check, show and count the rows of a data file.")
 def command() -> None:
     """Group the verbs about data files."""
+
+
+command.add_command(generate)
 
 
 @command.command()

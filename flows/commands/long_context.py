@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from flows.commands.given_model import Given, check_writes, given_model
 from flows.commands.output import emit, json_option
-from flows.commands.recipe_options import state_folder
-
-
-@dataclass(frozen=True)
-class Given:
-    """What MODEL stands for: the folder of base or whole model, and what was trained beside it."""
-
-    name: str
-    folder: Path
-    adapter: Path | None = None
-    adapter_name: str = "adapter"
-    quantization: str | None = None
 
 
 @click.command("long-context")
@@ -135,55 +124,19 @@ def command(
 def _given(model: str, adapter: Path | None, home: Path | None) -> Given:
     from components.errors import InputError
 
-    if not _names_a_version(model):
-        from components.models.sources import check_base_name, locate_base
-
-        check_base_name(model)
-        folder = locate_base(model).folder
-        if adapter is not None:
-            from components.models.fingerprint import check_binding, read_rope_scaling
-
-            check_binding(adapter, folder)
-            read_rope_scaling(adapter)
-            _check_writes(adapter, adapter.name)
-        return Given(Path(model).name, folder, adapter, adapter.name if adapter is not None else "")
-    if adapter is not None:
+    given, wanted = given_model(model, home), "reach is told by likelihoods of texts"
+    if adapter is None:
+        if given.adapter is not None:
+            check_writes(given.adapter, given.adapter_name, wanted)
+        return given
+    if given.is_version:
         raise InputError(f"--adapter beside the version {model}", allowed="--adapter beside a base")
-    from deploy.from_registry import version_files
-    from registry.store import Registry
+    from components.models.fingerprint import check_binding, read_rope_scaling
 
-    with Registry.open(state_folder(home) / "registry", create=False) as registry:
-        files = version_files(registry, model)
-    if files.adapter_folder is not None:
-        _check_writes(files.adapter_folder, files.label)
-    alone = files.adapter_folder is None
-    return Given(
-        files.label if alone else "base", files.base_folder, files.adapter_folder, files.label, files.quantization
-    )
-
-
-def _names_a_version(model: str) -> bool:
-    """Tell a version's REF from a base; a bare name is a base's, though it might be a model's newest version."""
-    from registry.errors import ReferenceInvalid
-    from registry.names import parse_reference
-
-    try:
-        found = parse_reference(model)
-    except ReferenceInvalid:
-        return False
-    return found.name is None or found.number is not None or found.alias is not None
-
-
-def _check_writes(folder: Path, name: str) -> None:
-    from components.errors import InputError
-    from components.models.head import is_head
-
-    if is_head(folder):
-        raise InputError(
-            f"{name} is a head, which answers labels or numbers, and reach is told by likelihoods of texts",
-            allowed="what writes; a head leaves its base's own reach as it is",
-            next_step="measure its base",
-        )
+    check_binding(adapter, given.folder)
+    read_rope_scaling(adapter)
+    check_writes(adapter, adapter.name, wanted)
+    return replace(given, adapter=adapter, adapter_name=adapter.name)
 
 
 def _numbers(option: str, text: str, kind: Any) -> tuple[Any, ...]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 import click
 
-__all__ = ["begin", "emit", "emit_error", "json_option", "note"]
+__all__ = ["begin", "documents_alone", "emit", "emit_error", "json_option", "note"]
 
 # Set once this command's document is printed: a verdict's no comes after its document, and adds none. An event, since
 # a server prints its document from a thread of its own.
 _printed = threading.Event()
+# Standard output itself, while what libraries print is kept off it; None where it is not.
+_documents: TextIO | None = None
 
 json_option = click.option(
     "--json",
@@ -36,13 +40,35 @@ def emit(document: Any, as_json: bool, render: Callable[[Any], str]) -> None:
         as_json: Print the document itself.
         render: Turns the document into text for a person.
     """
-    click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False) if as_json else render(document))
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False) if as_json else render(document)
+    click.echo(text, file=_documents)
     _printed.set()
 
 
 def begin() -> None:
     """Note that a command begins, and has printed nothing."""
     _printed.clear()
+
+
+@contextmanager
+def documents_alone(arguments: Sequence[str]) -> Iterator[None]:
+    """With `--json`, send to standard error what anything but `emit` prints while the block runs.
+
+    Libraries print: transformers does at its import, with WANDB_MODE=offline.
+
+    Args:
+        arguments: The command line as it was typed.
+    """
+    global _documents
+    if not _wants_json(arguments):
+        yield
+        return
+    before, _documents = _documents, sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _documents = before
 
 
 def emit_error(error: BaseException, exit_status: int, arguments: Sequence[str]) -> None:
@@ -53,9 +79,13 @@ def emit_error(error: BaseException, exit_status: int, arguments: Sequence[str])
         exit_status: The status that the process ends with.
         arguments: The command line as it was typed: a usage error comes before `--json` is parsed.
     """
-    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if "--json" in options and not _printed.is_set():
+    if _wants_json(arguments) and not _printed.is_set():
         emit({"error": {**_described(error), "exit_status": exit_status}}, True, str)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options
 
 
 def _described(error: BaseException) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from flows.commands.output import json_option
+from flows.commands.output import emit, json_option
 
 
 @click.command("schema")
@@ -15,4 +15,4 @@ def command(as_json: bool) -> None:
     """Print the JSON Schema of a recipe."""
     from components.recipe import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=None if as_json else 2))
+    emit(json_schema(), as_json, lambda schema: json.dumps(schema, indent=2))

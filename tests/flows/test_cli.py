@@ -106,6 +106,37 @@ def test_a_failure_of_ours_is_a_document_too(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_what_a_library_prints_is_kept_off_the_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ends_well: bool
+) -> None:
+    real = check.check_file
+
+    def printing(*arguments: Any, **options: Any) -> Any:
+        print("a library's notice")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(check, "check_file", printing)
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    path = tmp_path / "rows.jsonl"
+    if ends_well:
+        path.write_text(json.dumps({"messages": turns, "metadata": {}}) + "\n")
+    status, out, err = run(monkeypatch, capsys, "data", "check", str(path), "--json")
+    assert (status, "error" in json.loads(out)) == ((0, False) if ends_well else (2, True))
+    assert "a library's notice" in err
+    # a person reads both, and the next command of the same process prints as ever
+    assert run(monkeypatch, capsys, "data", "check", str(path))[1].startswith("a library's notice")
+
+
+def test_the_schema_is_a_document_for_people_and_programs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, page, _ = run(monkeypatch, capsys, "schema")
+    _, out, _ = run(monkeypatch, capsys, "schema", "--json")
+    assert json.loads(page) == json.loads(out)
+    assert (out.count("\n"), page.count("\n") > 100) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )

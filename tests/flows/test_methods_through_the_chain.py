@@ -28,7 +28,10 @@ pytestmark = pytest.mark.integration
         ("full", "full", ("finetune.learning_rate=0.002",)),
         ("bottleneck", "adapter", ("finetune.bottleneck_width=8",)),
         ("prefix_tuning", "adapter", ("finetune.virtual_tokens=4", "finetune.learning_rate=0.1")),
+        ("prompt_tuning", "adapter", ("finetune.virtual_tokens=4", "finetune.learning_rate=0.1")),
+        ("p_tuning", "adapter", ("finetune.virtual_tokens=4", "finetune.learning_rate=0.01")),
         ("lora", "adapter", ("finetune.lora_start=pissa", "finetune.rslora=true")),
+        ("qlora", "adapter", ("finetune.lora_start=loftq",)),
     ],
 )
 def test_what_a_method_leaves_is_registered_and_served(
@@ -48,10 +51,11 @@ def test_what_a_method_leaves_is_registered_and_served(
         base = registry.resolve(version.manifest.parents[0].digest)
         files = version_files(registry, version.digest)
     assert (version.kind, version.manifest.metadata["method"]) == (kind, method)
+    assert files.quantization == ("nf4" if method == "qlora" else None)
     assert (version.base_fingerprint == base.base_fingerprint) == (kind == "adapter")
     staged = stage_model(files, out_home=home())
     staged.verify()
-    model, tokenizer = load_as_served(files.base_folder, adapter=files.adapter_folder, quantization=None)
+    model, tokenizer = load_as_served(files.base_folder, adapter=files.adapter_folder, quantization=files.quantization)
     prompt = tokenizer("How many rows are there?")["input_ids"]
     ((expected, _),) = generate_ids(model, [prompt], max_new_tokens=6, stops=stop_ids(model, tokenizer))
     answers = []

@@ -1,7 +1,8 @@
-"""A passkey's prompt is what it says, and is found exactly where greedy decoding says the number."""
+"""A passkey's prompt is what it says; it is found where greedy decoding says the number, past the positions too."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 from components.errors import InputError
 from components.evaluation.generation import generate_ids
 from components.evaluation.passkey import PasskeyPrompt, make_prompt, measure_passkey, retrieves
+from components.models.load import load_model
+from components.models.rope import RopeScaling
+from components.models.tiny import make_tiny
 
 
 @pytest.mark.parametrize("length", [400, 1000])
@@ -57,6 +61,52 @@ def test_every_length_and_depth_has_its_share_with_an_interval(
     assert 0 == found[0].low < found[0].high < 1
     assert seen[-1] == (12, 12)
     assert tiny_model.training
+
+
+MARK, DIGITS = 3, 2
+
+
+def hidden_numbers(count: int, tokens: int, seed: int, depth: float | None = None) -> torch.Tensor:
+    """Texts of random tokens with a mark and a number of two tokens somewhere, and both again at the end."""
+    dice = torch.Generator().manual_seed(seed)
+    ids = torch.randint(20, 60, (count, tokens), generator=dice)
+    keys = torch.randint(4, 20, (count, DIGITS), generator=dice)
+    last = tokens - 2 * DIGITS - 2
+    for row, key in zip(ids, keys, strict=True):
+        place = int(torch.randint(0, last + 1, (1,), generator=dice)) if depth is None else round(depth * last)
+        row[place], row[-DIGITS - 1] = MARK, MARK
+        row[place + 1 : place + 1 + DIGITS] = row[-DIGITS:] = key
+    return ids
+
+
+def test_a_number_is_found_past_the_positions_under_a_scaling_and_not_without(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "finder", positions=32)
+    model = load_model(base).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    lengths = torch.randint(12, 33, (400,), generator=torch.Generator().manual_seed(0)).tolist()
+    for step, tokens in enumerate(lengths):
+        ids = hidden_numbers(64, tokens, step)
+        labels = torch.where(torch.arange(tokens) < tokens - DIGITS, -100, ids)
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(base)
+
+    def found(model: Any, tokens: int) -> int:
+        return sum(
+            retrieves(model, PasskeyPrompt(tuple(ids[:-DIGITS]), tuple(ids[-DIGITS:]), tokens, depth))
+            for depth in (0.0, 0.5, 1.0)
+            for ids in hidden_numbers(20, tokens, 10**6, depth).tolist()
+        )
+
+    plain, scaled = load_model(base), load_model(base, rope_scaling=RopeScaling("yarn", 8))
+    # 60 of 60, 12 and 60 were seen, with another seed 59, 14 and 59
+    assert found(plain, 32) >= 50
+    assert found(plain, 256) <= 25
+    assert found(scaled, 256) >= 50
+    # the scaling is in what is saved
+    scaled.save_pretrained(tmp_path / "scaled")
+    assert found(load_model(tmp_path / "scaled"), 256) == found(scaled, 256)
 
 
 @pytest.mark.parametrize(

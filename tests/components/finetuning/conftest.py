@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from components.data.rows import Message, Row
 from components.finetuning.finetune import FinetuneSettings
 from components.finetuning.lora import LoraSettings
@@ -19,6 +21,14 @@ def rows(count: int = 12) -> list[Row]:
             number + 1,
         )
         for number in range(count)
+    ]
+
+
+def uneven_rows(count: int = 12) -> list[Row]:
+    """Rows whose answers differ in length, so that a step's sequences have different sums of loss weights."""
+    return [
+        replace(row, messages=(*row.prompt, Message("assistant", "SELECT 1" + ", 1" * (7 * number % 13))))
+        for number, row in enumerate(rows(count))
     ]
 
 

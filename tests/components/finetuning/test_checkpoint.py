@@ -50,3 +50,13 @@ def test_a_damaged_checkpoint_is_written_again_in_its_place(tmp_path: Path) -> N
     again = save(tmp_path, 20)
     assert checkpoint.latest(tmp_path, {"data": "d"}, print) == again
     assert steps(tmp_path) == {"checkpoint-20"}
+
+
+def test_what_killed_processes_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    written = save(tmp_path, 20).folder
+    kept = {path.name for path in (written, tmp_path / "adapter", tmp_path / "tensorboard")}
+    for name in (*kept, ".checkpoint-40.7", ".adapter.7", ".full.7", ".quantized.7", "untrained"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "half").write_bytes(b"1")
+    checkpoint.sweep(tmp_path)
+    assert steps(tmp_path) == kept

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from components.data.chat import encode
 from components.data.rows import Message
 from components.errors import ConflictError, InputError, TunewrightError
 from components.finetuning import checkpoint
@@ -21,10 +24,11 @@ from components.finetuning.finetune import FinetuneResult, finetune
 from components.finetuning.lora import LoraSettings
 from components.finetuning.methods import METHODS
 from components.finetuning.run_schedule import run_workload
+from components.models.fingerprint import fingerprint
 from components.models.kernels import Kernels
 from components.models.load import load_model, load_tokenizer
 from components.models.tiny import make_tiny
-from tests.components.finetuning.conftest import rows, settings
+from tests.components.finetuning.conftest import rows, settings, uneven_rows
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +61,30 @@ def test_the_same_run_twice_gives_the_same_bytes(base: Path, tmp_path: Path) -> 
     assert (one.weights / name).read_bytes() == (two.weights / name).read_bytes()
 
 
-def test_a_split_into_other_micro_batches_gives_the_same_losses(base: Path, tmp_path: Path) -> None:
-    plain = {"attachment": LoraSettings(rank=4)}
-    one = run(base, tmp_path / "one", **plain, micro_batch_size=1, gradient_accumulation_steps=2)
-    two = run(base, tmp_path / "two", **plain, micro_batch_size=2, gradient_accumulation_steps=1)
-    for left, right in zip(one.losses, two.losses, strict=True):
-        assert abs(left["loss"] - right["loss"]) <= 2e-5 * left["loss"]
+def test_a_steps_loss_is_that_of_its_rows_alone_under_one_sum_of_weights(base: Path, tmp_path: Path) -> None:
+    """Each row by itself through plain transformers; weighted, summed, and divided once."""
+    given, weight = uneven_rows(9), 0.3
+    tokenizer, model = load_tokenizer(base), load_model(base)
+    summed = weights = 0.0
+    for row in given:
+        encoded = encode(tokenizer, row.messages, prompt_loss_weight=weight)
+        ids = torch.tensor([encoded.input_ids])
+        with torch.no_grad():
+            scores = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        losses = -scores.gather(1, ids[0, 1:, None])[:, 0]
+        summed += float((losses.double() * torch.tensor(encoded.weights[1:], dtype=torch.float64)).sum())
+        weights += sum(encoded.weights[1:])
+    for size, count in ((1, 6), (2, 3), (6, 1)):
+        result = finetune(
+            base, given, [],
+            settings(
+                attachment=LoraSettings(rank=4), prompt_loss_weight=weight, micro_batch_size=size, epochs=1.0,
+                gradient_accumulation_steps=count,
+            ),
+            run_folder=tmp_path / str(size), identity={},
+        )  # fmt: skip
+        assert result.steps == 1
+        assert result.losses[0]["loss"] == pytest.approx(summed / weights, rel=1e-6)
 
 
 def test_the_longest_sequence_depends_on_the_seed_that_groups_the_rows(base: Path) -> None:
@@ -143,7 +165,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(base: Path, tmp_path:
     assert [e["loss"] for e in again.losses] == [e["loss"] for e in whole.losses]
 
 
-def test_resuming_with_other_data_or_settings_is_refused_with_the_difference(base: Path, tmp_path: Path) -> None:
+def test_resuming_with_other_data_base_or_settings_is_refused_with_the_difference(base: Path, tmp_path: Path) -> None:
     run(base, tmp_path)
     with pytest.raises(ConflictError, match="learning_rate"):
         run(base, tmp_path, learning_rate=1e-4)
@@ -152,6 +174,9 @@ def test_resuming_with_other_data_or_settings_is_refused_with_the_difference(bas
         run(base, tmp_path, kernels=Kernels(compile=True))
     with pytest.raises(ConflictError, match="data: d there, other here"):
         finetune(base, rows(), [], settings(), run_folder=tmp_path, identity={"data": "other"})
+    # of the same shapes: its checkpoint could be loaded
+    with pytest.raises(ConflictError, match=f"base: {fingerprint(base).base} there"):
+        run(make_tiny(tmp_path / "other", seed=1), tmp_path)
 
 
 def test_an_optimizers_numbers_survive_a_checkpoint() -> None:
@@ -164,6 +189,23 @@ def test_an_optimizers_numbers_survive_a_checkpoint() -> None:
     tensors, document = pack_optimizer(state)
     assert set(tensors) == {"0.state1", "1.step"}
     assert unpack_optimizer(tensors, json.loads(json.dumps(document))) == state
+
+
+def test_every_random_generator_goes_on_where_a_checkpoint_was_written(tmp_path: Path) -> None:
+    from components.finetuning.training_state import random_document, random_tensors, restore_random
+
+    def draw() -> tuple[float, ...]:
+        # the second normal deviate of a pair is kept by NumPy's generator and by Python's
+        drawn = (random.gauss(0, 1), random.random(), np.random.normal(), np.random.random(), float(torch.rand(())))
+        return tuple(map(float, drawn))
+
+    draw()
+    written = checkpoint.save(
+        tmp_path, 1, tensors={"random": random_tensors()}, documents={"random": random_document()}, identity={}, keep=2
+    )
+    expected = [draw(), draw()]
+    restore_random(json.loads((written.folder / "random.json").read_text()), checkpoint.load_tensors(written, "random"))
+    assert [draw(), draw()] == expected
 
 
 def test_at_least_two_checkpoints_stay(base: Path, tmp_path: Path) -> None:

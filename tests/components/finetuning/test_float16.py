@@ -1,18 +1,25 @@
-"""float16: the loss is scaled, its scaler is part of the checkpoint, and what overflows for good is told."""
+"""16 bits: what is trained stays in float32. In float16 the loss is scaled too, its scaler is part of the checkpoint,
+and what overflows for good is told.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from components.errors import TunewrightError
 from components.finetuning.finetune import FinetuneResult, finetune
 from components.finetuning.full import FullSettings
 from components.finetuning.lora import LoraSettings
+from components.finetuning.trainer import ScheduledTrainer
 from components.models.tiny import make_tiny
 from tests.components.finetuning.conftest import rows, settings
+from tests.components.finetuning.test_methods import CASES
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +69,32 @@ def test_an_overflow_skips_the_step_and_lowers_the_scale(base: Path, tmp_path: P
     assert all(e["loss"] < 100 for e in steep.losses)
     assert steep.skipped_steps == sum(e["gradient_norm"] is None for e in steep.losses) > 0
     json.dumps(steep.losses, allow_nan=False)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("case", ["full", "lora", "prefix_tuning"])
+def test_in_16_bits_master_weights_states_and_loss_are_float32(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, dtype: str
+) -> None:
+    seen: set[tuple[str, torch.dtype]] = set()
+    compute = ScheduledTrainer.compute_loss
+
+    def watched(self: Any, model: Any, *arguments: Any, **named: Any) -> Any:
+        layer = next(module for module in model.modules() if isinstance(module, torch.nn.Linear))
+        with_output = layer.register_forward_hook(lambda *given: seen.add(("product", given[2].dtype)))
+        loss = compute(self, model, *arguments, **named)
+        with_output.remove()
+        seen.add(("loss", loss.dtype))
+        return loss
+
+    monkeypatch.setattr(ScheduledTrainer, "compute_loss", watched)
+    method, attachment, rate = CASES[case]
+    run(base, tmp_path, method=method, attachment=attachment, learning_rate=rate, epochs=1.0, dtype=dtype)
+    assert seen == {("product", getattr(torch, dtype)), ("loss", torch.float32)}
+    (newest, *_) = sorted(tmp_path.glob("checkpoint-*"), reverse=True)
+    for stem in ("weights", "optimizer"):
+        kept = load_file(newest / f"{stem}.safetensors")
+        assert {value.dtype for value in kept.values()} == {torch.float32}
+    # and an update is finer than the dtype could keep
+    weights = load_file(newest / "weights.safetensors").values()
+    assert any(not torch.equal(value.to(getattr(torch, dtype)).float(), value) for value in weights)

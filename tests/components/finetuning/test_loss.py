@@ -53,3 +53,19 @@ def test_a_micro_batch_without_weights_has_zero_loss_and_a_gradient() -> None:
     assert float(loss) == 0.0
     assert states.grad is not None
     assert float(states.grad.abs().max()) == 0.0
+
+
+def test_the_output_layer_sees_the_places_with_weight_alone_a_chunk_at_a_time() -> None:
+    hidden, head, labels, weights = example()
+    labels[0, :3], weights[0, :3] = -100, 1.0
+    seen: list[torch.Tensor] = []
+
+    def watched(states: torch.Tensor) -> torch.Tensor:
+        seen.append(states.detach())
+        return head(states)
+
+    weighted_token_loss(hidden.requires_grad_(), watched, labels, weights, 1.0, 7)
+    counted = (weights > 0) & (labels >= 0)
+    assert 7 < int(counted.sum()) < 60
+    assert max(len(states) for states in seen) == 7
+    assert torch.equal(torch.cat(seen), hidden[counted].detach())

@@ -29,7 +29,7 @@ from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.finetuning.schedule import Schedule
 from components.models.load import load_model
 from components.models.tiny import make_tiny
-from tests.components.finetuning.conftest import rows, settings
+from tests.components.finetuning.conftest import rows, settings, uneven_rows
 
 ROOT = Path(__file__).parents[3]
 METHODS = {
@@ -54,9 +54,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lora fsdp in bfloat16": ("lora", "fsdp", {"dtype": "bfloat16"}),
     "full fsdp in bfloat16": ("full", "fsdp", {"dtype": "bfloat16"}),
 }
-# gathered in 16 bits, the weights outside the products are rounded too
-TOLERANCE = {"full fsdp in bfloat16": 2e-3}
-OVERFLOWING = {"method": "full", "parallel": "fsdp", "dtype": "float16", "scale": 2.0**21, "epochs": 4.0}
+# gathered in 16 bits, the weights outside the products are rounded too; beside an adapter in float32 the products are
+TOLERANCE = {"full fsdp in bfloat16": 2e-3, "lora fsdp in bfloat16": 1e-4}
+OVERFLOWING = {"method": "full", "parallel": "fsdp", "dtype": "float16", "scale": 2.0**19, "epochs": 4.0}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def train(
     try:
         found = finetune(
             # three dev rows, which don't go round two processes either
-            bases / ("untied" if untied else "tied"), rows(10), rows(3),
+            bases / ("untied" if untied else "tied"), uneven_rows(10), rows(3),
             settings(**{**STEPS, **METHODS[method], **changes}),
             run_folder=folder, identity={"data": "d"}, checkpoint_steps=3, parallel=parallel, dev=DevSettings(2),
             stop=lambda: next(done) == stop_at and os.environ.get("RANK", "0") == "0",
@@ -253,6 +253,45 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_another_way(
     for method, found in resumed:
         assert found["resumed"] == 2
         assert found["losses"] == pytest.approx(alone(method, {})["losses"], rel=1e-6)
+
+
+LAUNCHED = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.components.finetuning.test_processes import current_processes, train
+found = train(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], sys.argv[5])
+if current_processes().first:
+    Path(sys.argv[3], "found.json").write_text(json.dumps(found))
+"""
+
+
+# ending with the option for the port
+LAUNCHERS = {
+    "torchrun": "torch.distributed.run --nproc-per-node 2 --master-addr 127.0.0.1 --master-port",
+    "accelerate": "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no "
+    "--dynamo_backend no --main_process_port",
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("launcher", "method", "parallel"), [("torchrun", "lora", "ddp"), ("accelerate", "full", "fsdp")]
+)
+def test_other_launchers_start_it_too(
+    bases: Path, tmp_path: Path, alone: Any, launcher: str, method: str, parallel: str
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "script.py").write_text(LAUNCHED)
+    given = [str(tmp_path / "script.py"), str(ROOT), str(bases), str(tmp_path / "run"), method, parallel]
+    command = [sys.executable, "-W", "ignore", "-m", *LAUNCHERS[launcher].split(), str(port), *given]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads((tmp_path / "run" / "found.json").read_text())
+    assert found["losses"] == pytest.approx(alone(method, {})["losses"], rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +168,96 @@ def test_an_mlflow_server_that_is_not_there_is_told_after_one_retry(
     assert RETRIES not in os.environ
 
 
+class Stand:
+    """What transformers' callback and ours ask of wandb's module; keeps what it was told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened: dict[str, Any] = {}
+        self.logged: list[dict[str, float]] = []
+        self.exit_code: int | None = None
+        module = types.ModuleType("wandb")
+        module.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+        values = {
+            "run": None, "config": {}, "errors": types.SimpleNamespace(Error=RuntimeError), "init": self.init,
+            "log": self.logged.append, "finish": self.finish,
+        }  # fmt: skip
+        vars(module).update(values)
+        self.module: Any = module
+        config_util = types.ModuleType("wandb.sdk.lib.config_util")
+        vars(config_util)["ConfigError"] = KeyError
+        for name, value in (
+            ("wandb", module),
+            ("wandb.sdk", types.ModuleType("wandb.sdk")),
+            ("wandb.sdk.lib", types.ModuleType("wandb.sdk.lib")),
+            ("wandb.sdk.lib.config_util", config_util),
+        ):
+            monkeypatch.setitem(sys.modules, name, value)
+
+    def init(self, **opened: Any) -> None:
+        assert not self.opened, "the callback opened a run of its own"
+        self.opened = opened
+        self.module.run = types.SimpleNamespace(_label=lambda **_: None, summary={})
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_code, self.module.run = exit_code, None
+
+
+def check_logged(logged: list[dict[str, float]], result: FinetuneResult) -> None:
+    """Hold what W&B was told of each step and each measurement against the result's own figures."""
+    names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "gradient_norm", "peak_bytes": "peak_bytes",
+             "tokens_per_second": "tokens_per_second"}  # fmt: skip
+    for name, key in names.items():
+        told = {data["train/global_step"]: data[f"train/{name}"] for data in logged if f"train/{name}" in data}
+        assert told == {entry["step"]: entry[key] for entry in result.losses}, name
+    told = {data["train/global_step"]: data["eval/loss"] for data in logged if "eval/loss" in data}
+    assert told == {entry["step"]: entry["loss"] for entry in result.dev}
+
+
+def test_wandb_is_told_every_figure_of_a_run_and_how_it_ended(
+    base: Path, tmp_path: Path, plain: FinetuneResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Stand(monkeypatch)
+    result = run(base, tmp_path / "run", "wandb")
+    assert weights(result) == weights(plain)
+    assert {key: stand.opened[key] for key in ("project", "name", "dir")} == {
+        "project": "sql", "name": "run-1", "dir": tmp_path / "run",
+    }  # fmt: skip
+    check_logged(stand.logged, result)
+    assert (stand.exit_code, stand.module.run) == (0, None)
+
+
+def test_a_run_that_is_stopped_is_closed_with_wandb_as_failed(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Stand(monkeypatch)
+    with pytest.raises(StoppedError):
+        run(base, tmp_path / "run", "wandb", stop=lambda: True)
+    assert (stand.exit_code, stand.module.run) == (1, None)
+
+
+def offline_run(folder: Path) -> tuple[list[dict[str, float]], tuple[str, str], int]:
+    """Read the file of W&B's one offline run: what was logged, project and name, exit code."""
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    (path,) = folder.glob("offline-run-*/run-*.wandb")
+    store = DataStore()
+    store.open_for_scan(str(path))
+    logged, named, ended = [], ("", ""), -1
+    while (content := store.scan_data()) is not None:
+        record = Record()
+        record.ParseFromString(content)
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            items = ((item.key or ".".join(item.nested_key), item.value_json) for item in record.history.item)
+            logged.append({name: json.loads(value) for name, value in items})
+        elif kind == "run":
+            named = (record.run.project, record.run.display_name)
+        elif kind == "exit":
+            ended = record.exit.exit_code
+    return logged, named, ended
+
+
 def test_wandb_keeps_the_run_below_its_folder_when_it_is_offline(
     base: Path, tmp_path: Path, plain: FinetuneResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,24 +265,14 @@ def test_wandb_keeps_the_run_below_its_folder_when_it_is_offline(
     wandb.teardown()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    logged: list[dict[str, float]] = []
-    log = wandb.sdk.wandb_run.Run.log
-
-    def spy(self: Any, data: dict[str, float], **rest: Any) -> None:
-        logged.append(data)
-        log(self, data, **rest)
-
-    monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log", spy)
     result = run(base, tmp_path / "runs" / "run", "wandb")
     assert weights(result) == weights(plain)
-    assert len(list((tmp_path / "runs" / "run" / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
-    assert [data["train/loss"] for data in logged if "train/loss" in data] == [e["loss"] for e in result.losses]
-    assert [data["eval/loss"] for data in logged if "eval/loss" in data] == [e["loss"] for e in result.dev]
-    assert [data["train/peak_bytes"] for data in logged if "train/peak_bytes" in data] == [
-        entry["peak_bytes"] for entry in result.losses
-    ]
     assert wandb.run is None
     assert not (tmp_path / "wandb").exists()
+    # what is on the disk, as `wandb sync` would send it
+    logged, named, ended = offline_run(tmp_path / "runs" / "run" / "wandb")
+    check_logged(logged, result)
+    assert (named, ended) == (("sql", "run-1"), 0)
 
 
 def test_wandb_without_a_login_is_told_before_the_base_is_loaded(

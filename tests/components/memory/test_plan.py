@@ -292,6 +292,16 @@ def test_a_training_process_that_fails_says_why(base: Path, tmp_path: Path) -> N
         process.close()
 
 
+def test_what_a_library_prints_is_no_answer_of_a_training_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # transformers does so at its import
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    process = FrameworksProcess()
+    try:
+        assert 10**8 < process.framework_bytes() < 10**10
+    finally:
+        process.end()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 def test_a_real_step_stays_under_its_plan(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # a run plans for the process that will train; this one holds what the tests before it left

@@ -1,0 +1,84 @@
+"""A model as it is named on the command line: a base, or the REF of a registered version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.commands.recipe_options import state_folder
+
+__all__ = ["Given", "check_writes", "given_model"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a name stands for: the folder of base or whole model, and what was trained beside it."""
+
+    name: str
+    folder: Path
+    adapter: Path | None = None
+    adapter_name: str = "adapter"
+    quantization: str | None = None
+    is_version: bool = False
+
+
+def given_model(model: str, home: Path | None) -> Given:
+    """Find a model.
+
+    Args:
+        model: A base (catalogue name, folder, hub id), or `NAME:vN`, `NAME@alias` or a digest prefix of a version.
+        home: State folder, or None for the default.
+
+    Raises:
+        InputError: No such base, or one that can't be used.
+    """
+    if not _names_a_version(model):
+        from components.models.sources import check_base_name, locate_base
+
+        check_base_name(model)
+        return Given(Path(model).name, locate_base(model).folder)
+    from deploy.from_registry import version_files
+    from registry.store import Registry
+
+    with Registry.open(state_folder(home) / "registry", create=False) as registry:
+        files = version_files(registry, model)
+    alone = files.adapter_folder is None
+    return Given(
+        files.label if alone else "base",
+        files.base_folder,
+        files.adapter_folder,
+        files.label,
+        files.quantization,
+        is_version=True,
+    )
+
+
+def check_writes(folder: Path, name: str, wanted: str) -> None:
+    """Refuse a head, which answers labels or numbers.
+
+    Args:
+        folder: What was trained.
+        name: How it was named.
+        wanted: What a text is wanted for, for the message.
+    """
+    from components.errors import InputError
+    from components.models.head import is_head
+
+    if is_head(folder):
+        raise InputError(
+            f"{name} is a head, which answers labels or numbers, and {wanted}",
+            allowed="what writes; a head leaves its base's own reach as it is",
+            next_step="name its base, or a version that writes",
+        )
+
+
+def _names_a_version(model: str) -> bool:
+    """Tell a version's REF from a base; a bare name is a base's, though it might be a model's newest version."""
+    from registry.errors import ReferenceInvalid
+    from registry.names import parse_reference
+
+    try:
+        found = parse_reference(model)
+    except ReferenceInvalid:
+        return False
+    return found.name is None or found.number is not None or found.alias is not None
