@@ -51,7 +51,7 @@ def fill_tunewright(engine: Engine, versions: int, tell: Callable[[int], object]
     from registry.schema import versions as table
 
     last = (0, GENESIS)
-    with engine.connect() as connection:
+    with _connected(engine) as connection:
         _prepare(connection)
         for done, rows in _in_bulk(versions):
             written: dict[Any, list[dict[str, Any]]] = {table: [], audit: [], outbox: []}
@@ -147,7 +147,7 @@ def fill_mlflow(engine: Engine, versions: int, tell: Callable[[int], object]) ->
 
     common = {"workspace": "default"}
     times = {"creation_time": 1, "last_updated_time": 1}
-    with engine.connect() as connection:
+    with _connected(engine) as connection:
         _prepare(connection)
         for done, rows in _in_bulk(versions):
             written: dict[Any, list[dict[str, Any]]] = {
@@ -192,6 +192,13 @@ def _insert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> N
     ):
         for row in rows:
             copy.write_row([row[name] for name in names])
+
+
+def _connected(engine: Engine) -> Connection:
+    connection = engine.connect()
+    if engine.dialect.name == "postgresql":  # whose acts begin and commit themselves
+        connection = connection.execution_options(isolation_level="READ COMMITTED")
+    return connection
 
 
 def _analyze(engine: Engine, connection: Connection) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from registry.audit import verify_chain
-from registry.database import open_engine
+from registry.database import _locked, open_engine
 from registry.layout import BINDING, DATABASE, READABLE_REVISIONS, SCHEMA_REVISION
 from registry.lineage import trace
 from registry.lookup import Lookup
@@ -93,7 +93,6 @@ def test_opened_it_is_brought_up_to_date_and_goes_on(restored: Path, tmp_path: P
 def test_opened_it_has_the_newest_schema_with_all_its_rules(restored: Path, request: pytest.FixtureRequest) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
-    from sqlalchemy.exc import DBAPIError
 
     Registry.open(restored).close()
     engine = open_engine(restored, create=False)
@@ -103,7 +102,7 @@ def test_opened_it_has_the_newest_schema_with_all_its_rules(restored: Path, requ
         assert context.get_current_revision() == SCHEMA_REVISION
 
     def change(statement: str) -> None:
-        with engine.begin() as connection:
+        with _locked(engine) as connection:
             # SQLite's rules are by row, and an earlier registry has no runs, version events or approvals
             connection.exec_driver_sql("INSERT INTO runs SELECT 9, 'n', 's', 9, 'd', 'b', NULL, '{}', 't'")
             connection.exec_driver_sql("INSERT INTO version_events SELECT 99, 1, 'deprecate', 'a', 'r', 't'")
@@ -117,6 +116,6 @@ def test_opened_it_has_the_newest_schema_with_all_its_rules(restored: Path, requ
     for table in metadata.tables:
         key = "sequence" if table == "audit" else "id"
         for statement in (f"UPDATE {table} SET {key} = {key}", f"DELETE FROM {table}"):
-            with pytest.raises(DBAPIError, match=f"{table} is insert-only"):
+            with pytest.raises(Exception, match=f"{table} is insert-only"):
                 change(statement)
     engine.dispose()

@@ -81,7 +81,7 @@ def test_two_names_that_look_alike_are_one_approval_even_where_they_were_written
     registry.protect("text2sql", "champion", required=2, actor="carol", reason="customers use it")
     registry.approve("text2sql", "champion", policy=policy, actor="ada")
     query = registry._lookup.query
-    evaluation = newest_evaluation(query, version)
+    evaluation = newest_evaluation(query, version.digest)
     matter = promotion_matter(query, version, "champion", policy, evaluation)
     backend.connect(registry.folder).execute(  # as an earlier release took it
         "INSERT INTO approvals (name, alias, act, version_id, evaluation_id, revision, digest, matter, action, "
@@ -119,8 +119,8 @@ def test_licence_that_breaks_lines_is_refused_and_one_that_is_there_is_read(
             register()
     assert registry.versions() == []
     registry.register("b", dataclasses.replace(manifest, licence="mit"), files)
-    with writing(registry._engine) as connection:  # as an earlier release registered it
-        insert_version(connection, "a", manifest, "ada")
+    with writing(registry._engine) as writer:  # as an earlier release registered it
+        insert_version(writer, "a", manifest, "ada")
     assert registry.resolve("a").manifest.licence == "mit\nstate: proven"
     assert registry.register("a", manifest, files) == registry.resolve("a")
     assert registry.verify("a").intact
