@@ -24,7 +24,7 @@ from registry.errors import (
     WrongDatabase,
 )
 from registry.layout import READABLE_REVISIONS, SCHEMA_REVISION
-from registry.postgres_session import has_lost_statements, keep_statements, signal_behind
+from registry.postgres_session import has_lost_statements, keep_no_more, keep_statements, signal_behind
 
 __all__ = [
     "PostgresReader",
@@ -200,6 +200,7 @@ class PostgresReader:
                 if self._closed:
                     raise RegistryClosed from error
                 if has_lost_statements(error):
+                    keep_no_more(error)
                     self._connection.close()
                 explained = explain(error, self._binding.address)
                 if explained is None:

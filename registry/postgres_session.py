@@ -16,13 +16,13 @@ from typing import Any
 
 from registry.address import import_driver
 
-__all__ = ["Session", "has_lost_statements", "keep_statements", "leave_to_parent", "signal_behind"]
+__all__ = ["Session", "has_lost_statements", "keep_no_more", "keep_statements", "leave_to_parent", "signal_behind"]
 
 # A statement that comes a third time is kept, and of those the hundred that were used last.
 _THRESHOLD = 2
 # No such kept statement, one of that name that somebody else made; a kept one that doesn't fit its table any more.
 _NOT_OURS = {"26000", "42P05"}
-_OUTDATED = "0A000"
+_OUTDATED, _OUTDATED_BY = "0A000", "RevalidateCachedQuery"
 
 _is_keeping = True
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -39,16 +39,19 @@ def keep_statements(session: Any, process_id: int) -> None:
         session.prepare_threshold = _THRESHOLD
 
 
-def has_lost_statements(error: BaseException) -> bool:
-    """Tell whether an error says that what a session kept can't be used: another session can be asked the same.
-
-    Once a session turns out to be shared after all, none keeps statements any more in this process.
-    """
-    global _is_keeping
+def has_lost_statements(error: Any) -> bool:
+    """Tell whether an error says that what a session kept can't be used: another session can be asked the same."""
     state = getattr(error, "sqlstate", None)
-    if state in _NOT_OURS:
+    # the server's words are in its own language, and the state is that of all that it hasn't
+    outdated = state == _OUTDATED and error.diag.source_function == _OUTDATED_BY
+    return state in _NOT_OURS or outdated
+
+
+def keep_no_more(error: BaseException) -> None:
+    """Let no session of this process keep statements any more, if one turns out to be shared after all."""
+    global _is_keeping
+    if getattr(error, "sqlstate", None) in _NOT_OURS:
         _is_keeping = False
-    return state in _NOT_OURS or state == _OUTDATED
 
 
 class Session:
@@ -110,6 +113,9 @@ def leave_to_parent() -> None:
         for session in list(_SESSIONS):
             if not session.connection.closed:
                 os.dup2(nowhere.fileno(), session.connection.fileno())
+                # a thread that waited for the server held it, and isn't here
+                session.connection.lock.acquire(blocking=False)
+                session.connection.lock.release()
                 session.leave()
 
 

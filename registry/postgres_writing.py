@@ -25,7 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from registry.address import Address, import_driver
 from registry.lookup import Statement
 from registry.postgres import connect, explain, to_driver
-from registry.postgres_session import Session, has_lost_statements, keep_statements, leave_to_parent
+from registry.postgres_session import Session, has_lost_statements, keep_no_more, keep_statements, leave_to_parent
 from registry.writer import Rows, Writer, insertion
 
 __all__ = ["KEPT_CONNECTIONS", "WRITE_LOCK", "lock_on_postgres", "make_engine", "write_on_postgres"]
@@ -151,7 +151,8 @@ def write_on_postgres(
             waiting = writer.take_waiting()
             writer.end()
             ended.append("whether it was written can't be told")
-            session.exchange([*waiting, ("COMMIT", ())])
+            if session.exchange([*waiting, ("COMMIT", ())])[-1].statusmessage != "COMMIT":
+                raise AssertionError("an error was passed over in the transaction, which came to nothing")
         except BaseException as error:
             _undo(pooled, session, error)
             raise
@@ -199,7 +200,9 @@ def _begin(
     """Begin a transaction, take the write lock and read, in another session where a kept one turns out to be lost."""
     for attempt in (1, 2):
         pooled = engine.raw_connection()
-        session = pooled.info.setdefault("session", Session(pooled.driver_connection))
+        session = pooled.info.get("session")
+        if session is None:
+            session = pooled.info["session"] = Session(pooled.driver_connection)
         try:
             return pooled, session, _lock(session, lock_timeout_seconds, expected)
         except BaseException as error:
@@ -227,6 +230,7 @@ def _settings(connection: Any, timeout_seconds: float) -> str:
 
 def _undo(pooled: PoolProxiedConnection, session: Session, error: BaseException) -> None:
     """End a transaction that came to nothing, and put its session back if that can be used again."""
+    keep_no_more(error)
     # a signal leaves a session busy: nothing may wait for it, and the server undoes what a closed one has begun
     usable = isinstance(error, Exception) and not session.connection.closed and not has_lost_statements(error)
     if usable:

@@ -19,6 +19,8 @@ _printed = threading.Event()
 # Standard output itself, while what libraries print is kept off it; None where it is not.
 _documents: TextIO | None = None
 
+_HELP = {"-h", "--help", "--version"}
+
 json_option = click.option(
     "--json",
     "as_json",
@@ -52,15 +54,15 @@ def begin() -> None:
 
 @contextmanager
 def documents_alone(arguments: Sequence[str]) -> Iterator[None]:
-    """With `--json`, send to standard error what anything but `emit` prints while the block runs.
+    """With `--json`, send to standard error what Python code other than `emit` prints while the block runs.
 
-    Libraries print: transformers does at its import, with WANDB_MODE=offline.
+    Libraries print: transformers does at its import, with WANDB_MODE=offline. Help and version are click's to print.
 
     Args:
         arguments: The command line as it was typed.
     """
     global _documents
-    if not _wants_json(arguments):
+    if not _wants_json(arguments) or _HELP & set(arguments):
         yield
         return
     before, _documents = _documents, sys.stdout

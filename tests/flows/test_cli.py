@@ -190,3 +190,11 @@ def test_an_error_that_came_up_over_a_stop_is_the_stop(
     assert status == 128 + number
     assert json.loads(out)["error"]["message"] == word
     assert "Task run" not in err
+
+
+def test_help_is_on_standard_output_whatever_else_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--help", "-h"):
+        status, out, _ = run(monkeypatch, capsys, "data", "check", option, "--json")
+        assert (status, out.partition(":")[0]) == (0, "Usage")

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,41 @@ def test_child_that_was_forked_in_an_act_reaches_nothing_of_it(registry: Registr
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 7
         assert writer.query("SELECT 1", ())[0][0] == 1
+    assert act(registry)
+
+
+def test_child_that_was_forked_while_another_thread_waited_goes_on(registry: Registry) -> None:
+    waiting = threading.Event()
+
+    def wait() -> None:
+        with writing(registry._engine) as writer:
+            waiting.set()
+            writer.query("SELECT pg_sleep(2)", ())
+
+    with ThreadPoolExecutor(1) as pool:
+        waited = pool.submit(wait)
+        waiting.wait(20)
+        time.sleep(0.2)
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        deadline = time.monotonic() + 20
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+            time.sleep(0.05)
+        waited.result(20)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    assert act(registry)
+
+
+def test_error_that_is_passed_over_in_an_act_is_no_commit(registry: Registry) -> None:
+    def pass_over() -> None:
+        with writing(registry._engine) as writer, suppress(Exception):
+            writer.query("SELECT nothing", ())
+
+    with pytest.raises(AssertionError, match="came to nothing"):
+        pass_over()
     assert act(registry)
 
 

@@ -262,6 +262,7 @@ sys.path.insert(0, sys.argv[1])
 from tests.components.finetuning.test_processes import current_processes, train
 found = train(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], sys.argv[5])
 if current_processes().first:
+    found["processes"] = current_processes().count
     Path(sys.argv[3], "found.json").write_text(json.dumps(found))
 """
 
@@ -269,7 +270,8 @@ if current_processes().first:
 # ending with the option for the port
 LAUNCHERS = {
     "torchrun": "torch.distributed.run --nproc-per-node 2 --master-addr 127.0.0.1 --master-port",
-    "accelerate": "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no "
+    # --multi_gpu: what starts several processes, with or without a GPU; --cpu starts one
+    "accelerate": "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
     "--dynamo_backend no --main_process_port",
 }
 
@@ -291,6 +293,7 @@ def test_other_launchers_start_it_too(
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "run" / "found.json").read_text())
+    assert found["processes"] == 2
     assert found["losses"] == pytest.approx(alone(method, {})["losses"], rel=1e-6)
 
 
