@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import InputError
+from components.errors import ConflictError, InputError
 
 __all__ = [
     "canonical_json",
@@ -106,11 +106,18 @@ def write_problem(path: Path) -> str | None:
         return f"{existing}: {error.strerror}"
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, replace: bool = True) -> None:
     """Write a file aside, fsync, then rename: a reader sees the old file or the new one, never half.
+
+    Args:
+        path: The file.
+        content: What it holds; text as UTF-8.
+        replace: Whether what is there is replaced. If not, the file system has to know hard links, which alone take a
+            name only where it is free.
 
     Raises:
         InputError: The folder can't be created or written.
+        ConflictError: The name is taken, or can't be taken so; names the file beside it that has the content.
     """
     payload = content.encode() if isinstance(content, str) else content
     try:
@@ -128,11 +135,28 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    if not replace:
+        _take_name(Path(temporary), path)
     fsync_folder(path.parent)
+
+
+def _take_name(aside: Path, path: Path) -> None:
+    """Give a file its name if nothing has it; otherwise it stays where it is, for it may have taken hours."""
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        problem = "is there by now" if isinstance(error, FileExistsError) else f"can't be named: {error.strerror}"
+        raise ConflictError(
+            f"{path} {problem}",
+            allowed="a name that nothing has",
+            next_step=f"what was to be written is in {aside}; move it to a name of its own",
+        ) from error
+    aside.unlink()
 
 
 def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:

@@ -22,7 +22,7 @@ from components.errors import InputError
 if TYPE_CHECKING:
     from components.data.rows import Message, Row
 
-__all__ = ["Encoded", "check_control_tokens", "control_token", "encode", "prompt_ids"]
+__all__ = ["Encoded", "check_control_tokens", "control_token", "encode", "prompt_ids", "special_ids"]
 
 # one pattern a tokenizer: listing its added tokens takes longer than looking through a row
 _patterns: WeakKeyDictionary[Any, re.Pattern[str]] = WeakKeyDictionary()
@@ -84,6 +84,15 @@ def encode(tokenizer: Any, messages: Sequence[Message], *, prompt_loss_weight: f
         weights[start:end] = [1.0] * (end - start)
     weights[0] = 0.0
     return Encoded(input_ids, weights)
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the ids of a tokenizer's special tokens, also of those that have no name such as eos.
+
+    A turn end needn't be one of the named: with eos <|endoftext|> it is <|im_end|> all the same.
+    """
+    added = tokenizer.added_tokens_decoder
+    return frozenset(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
 
 
 def control_token(tokenizer: Any, messages: Sequence[Message]) -> tuple[int, str] | None:
@@ -149,9 +158,7 @@ def _prefix(tokenizer: Any, messages: Sequence[Message], whole: list[int], *, ad
 
 def _after_turn_end(tokenizer: Any, ids: list[int], start: int, end: int) -> int:
     """Return the place just behind the turn-end token, leaving out white space that the template adds behind it."""
-    # a turn end needn't be one of the named special tokens: with eos <|endoftext|> it is <|im_end|> all the same
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= set(tokenizer.all_special_ids)
+    special = special_ids(tokenizer)
     place = end
     while place > start and ids[place - 1] not in special:
         place -= 1

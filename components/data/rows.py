@@ -31,6 +31,8 @@ KEYS = ("messages", "metadata")
 MESSAGE_KEYS = ("role", "content")
 # What steps read out of the metadata: names that rows are chosen and kept apart by. Other keys are the user's own.
 TEXT_METADATA = ("subset", "database")
+# Problems of the last answer alone.
+ANSWER_CODES = ("empty_answer", "no_answer")
 SHAPE = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}], "metadata": {}}'
 
 
@@ -91,12 +93,14 @@ def parse_row(text: str | bytes, line: int) -> Row:
     return row
 
 
-def examine_row(text: str | bytes, line: int) -> tuple[Row | None, list[RowProblem]]:
+def examine_row(text: str | bytes, line: int, *, answered: bool = True) -> tuple[Row | None, list[RowProblem]]:
     """Parse one line of a JSONL file and find all that is wrong with it.
 
     Args:
         text: The line; bytes are UTF-8.
         line: Its number, from 1.
+        answered: Whether the row has to have an answer; if not, the one that it may have isn't kept, and the row's is
+            empty.
 
     Returns:
         The row and no problems, or None and at least one.
@@ -119,9 +123,14 @@ def examine_row(text: str | bytes, line: int) -> tuple[Row | None, list[RowProbl
         answer = messages[-1].get("content")
         if messages[-1]["role"] == "assistant" and isinstance(answer, str) and not answer.strip():
             problems.append(RowProblem("empty_answer", "the assistant's answer is empty"))
+    if not answered:
+        problems = [problem for problem in problems if problem.code not in ANSWER_CODES]
     if problems:
         return None, problems
     parsed = tuple(Message(role=message["role"], content=message["content"]) for message in messages)
+    if not answered:
+        prompt = parsed[:-1] if parsed[-1].role == "assistant" else parsed
+        parsed = (*prompt, Message("assistant", ""))
     return Row(messages=parsed, metadata=value.get("metadata", {}), line=line), []
 
 
@@ -249,7 +258,17 @@ def read_lines(path: Path) -> list[tuple[int, bytes]]:
     return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as JSONL, one a line, whole or not at all; equal rows give equal bytes."""
+def write_rows(path: Path, rows: Iterable[Row], *, replace: bool = True) -> None:
+    """Write rows as JSONL, one a line, whole or not at all; equal rows give equal bytes.
+
+    Args:
+        path: The file.
+        rows: What it holds.
+        replace: Whether a file that is there is written over.
+
+    Raises:
+        InputError: The folder can't be created or written.
+        ConflictError: Something is there that isn't to be replaced; names the file beside it that has the rows.
+    """
     lines = [json.dumps(row.to_dict(), ensure_ascii=False, sort_keys=True) for row in rows]
-    write_atomic(path, "".join(line + "\n" for line in lines))
+    write_atomic(path, "".join(line + "\n" for line in lines), replace=replace)

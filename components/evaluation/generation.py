@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from components.data.chat import prompt_ids
+from components.data.chat import prompt_ids, special_ids
 from components.errors import InputError
 from components.evaluation.attention import has_full_attention, prefill_places
 from components.evaluation.head_answers import head_answers
@@ -120,8 +120,7 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     mark = "ANSWER"
     turns = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": mark}]
     ending = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(mark)[2]
-    # the named special tokens leave out a turn end that is not also the end of text
-    special = set(tokenizer.all_special_ids) | {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    special = special_ids(tokenizer)
     stops.update([i for i in tokenizer(ending, add_special_tokens=False)["input_ids"] if i in special][:1])
     return frozenset(int(i) for i in stops if i is not None)
 

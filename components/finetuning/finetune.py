@@ -59,8 +59,9 @@ def finetune(
         dev_rows: Rows behind the dev loss; none, no dev loss.
         settings: Everything that decides the weights, but for what the dev rows decide.
         run_folder: Checkpoints and weights go here; one process at a time.
-        identity: Digests of what the run is made of; a checkpoint of another run is refused. The base's, as "base", is
-            taken where it isn't among them.
+        identity: What else the run is made of than base, tokenizer, template, settings and what the dev rows decide,
+            which are always held: a checkpoint of other ones is refused. Of the training rows only what stands here is
+            known, so that a digest of them belongs here.
         dev: How the dev rows are watched: whether they end the run early, and whose weights are kept.
         dev_task: Dev rows that are answered and scored each time that the dev loss is measured; the score then counts
             before the loss.
@@ -165,9 +166,8 @@ def _finetune(
     if processes.first:
         checkpoint.sweep(run_folder)
     steps = len(schedule.steps)
-    identity |= {"settings": what_decides(settings)}
-    if "base" not in identity:
-        identity |= {"base": fingerprint(base_folder).base}
+    # read from the files, whatever the caller says of them
+    identity |= {**asdict(fingerprint(base_folder)), "settings": what_decides(settings)}
     from_dev = what_dev_decides(dev, dev_rows, dev_task)
     if from_dev is not None:
         identity |= {"dev": from_dev}

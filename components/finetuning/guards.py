@@ -30,7 +30,7 @@ def trainable_counts(model: Any) -> tuple[int, int]:
 
 
 def check_before(
-    model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest_tokens: int, unsaved_rows: int | None = None
+    model: Any, tokenizer: Any, encoded: Sequence[Encoded], longest_tokens: int, unsaved_rows: int | None
 ) -> None:
     """Refuse a run that can't teach anything, or would teach something else, before it starts.
 
@@ -39,8 +39,8 @@ def check_before(
         tokenizer: Its tokenizer.
         encoded: The training rows.
         longest_tokens: Longest row position that the run will use.
-        unsaved_rows: Rows of the base's embedding as its files have it, where the run saves none of its own; None where
-            it saves the whole model.
+        unsaved_rows: Rows of the embedding before the method was attached, which are those of the base's files, where
+            the run saves none of its own; None where it saves the whole model.
 
     Raises:
         InputError: No trainable parameter; no row trains the turn end; pad and turn end are one token; rows longer than

@@ -228,7 +228,8 @@ def check_saved(
 ) -> float:
     """Load what was saved and compare what it says with what the trained model says.
 
-    In float32 an adapter that merges is folded into the weights as well, as it will be served.
+    In float32 an adapter that merges is compared with its deltas folded into the weights as well; loading a merged
+    model, as serving does, is not what is tried.
 
     Args:
         model: The trained model in memory. Its weights are let go where another whole model takes their place: with a

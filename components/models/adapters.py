@@ -23,6 +23,7 @@ from components.models.soft_prompt import soft_prompt_of
 __all__ = [
     "ADAPTER_FILES",
     "adapter_in_its_place",
+    "adapter_virtual_tokens",
     "add_adapter",
     "folded_in",
     "merges",
@@ -48,6 +49,22 @@ def merges(folder: Path) -> bool:
         InputError: No adapter_config.json that can be read.
     """
     return _peft_type(folder) in MERGED_TYPES
+
+
+def adapter_virtual_tokens(folder: Path) -> int:
+    """Return how many positions a saved adapter takes before every input; 0 where it is no soft prompt.
+
+    Args:
+        folder: The adapter's.
+
+    Raises:
+        InputError: No adapter_config.json that can be read.
+    """
+    if _peft_type(folder) in (*MERGED_TYPES, bottleneck_layers.PEFT_TYPE):
+        return 0
+    count = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("num_virtual_tokens")
+    # what else it may say is refused with the tensors at hand, where the adapter is loaded
+    return count if isinstance(count, int) else 0
 
 
 def add_adapter(model: Any, folder: Path, *, merge: bool = False) -> Any:
@@ -171,11 +188,13 @@ def folded_in(model: Any) -> Iterator[Any]:
         model: A peft model with one active adapter of a type that merges, on plain weights.
     """
     _untie_adapted_head(model)
-    model.base_model.merge_adapter()
     try:
+        model.base_model.merge_adapter()
         yield model
     finally:
-        model.base_model.unmerge_adapter()
+        # peft warns of each layer that a merge which failed halfway didn't reach
+        with quiet():
+            model.base_model.unmerge_adapter()
 
 
 def _is_ours(name: str) -> bool:

@@ -9,16 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
-from components.models.adapters import add_adapter, merges
+from components.models.adapters import adapter_virtual_tokens, add_adapter, merges
 from components.models.fingerprint import check_binding, read_rope_scaling
 from components.models.forward import check_logits
 from components.models.head import HeadedModel, is_head, load_head
 from components.models.quantize import QUANTIZED, load_quantized, stored_quantization
 from components.models.quiet import quiet
-from components.models.rope import RopeScaling, free_of_history, read_scaling, scale_config
+from components.models.rope import RopeScaling, cached_positions, free_of_history, read_scaling, scale_config
 from components.models.safety import check_chat_template, check_folder
 
-__all__ = ["DTYPES", "QUANTIZATIONS", "load_as_served", "load_headed", "load_model", "load_tokenizer"]
+__all__ = [
+    "DTYPES",
+    "QUANTIZATIONS",
+    "load_as_served",
+    "load_headed",
+    "load_model",
+    "load_tokenizer",
+    "served_positions",
+]
 
 DTYPES = ("float32", "bfloat16", "float16")
 # nf4 is made at loading; the others are how weights are stored
@@ -147,6 +155,31 @@ def load_as_served(
         folder, dtype=dtype, quantization=quantization, adapter=adapter, merge=merge, rope_scaling=rope_scaling
     )
     return model, load_tokenizer(folder)
+
+
+def served_positions(folder: Path, adapter: Path | None) -> int | None:
+    """Tell from files alone how many positions a prompt and its answer may take together, loaded by `load_as_served`.
+
+    Args:
+        folder: A checked base folder, or that of whole weights.
+        adapter: What was trained beside it and writes, under the scaling that it was trained under.
+
+    Returns:
+        The positions, without those that a soft prompt takes; None where the config says none.
+
+    Raises:
+        InputError: Files that can't be read, or a base that can't be scaled so.
+    """
+    from components.memory.fake_model import read_config
+
+    config = read_config(folder)
+    scaling = None if adapter is None else read_rope_scaling(adapter)
+    if scaling is not None:
+        scale_config(config, scaling)
+    positions = cached_positions(config)
+    if positions is None or adapter is None:
+        return positions
+    return positions - adapter_virtual_tokens(adapter)
 
 
 def load_headed(folder: Path, head: Path, *, dtype: str = "float32") -> HeadedModel:

@@ -12,14 +12,22 @@ __all__ = ["Given", "check_writes", "given_model"]
 
 @dataclass(frozen=True)
 class Given:
-    """What a name stands for: the folder of base or whole model, and what was trained beside it."""
+    """What a name stands for: the folder of base or whole model, and what was trained beside it.
+
+    A version has its digest; a base has none before its files are read.
+    """
 
     name: str
     folder: Path
     adapter: Path | None = None
     adapter_name: str = "adapter"
     quantization: str | None = None
-    is_version: bool = False
+    digest: str | None = None
+
+    @property
+    def is_version(self) -> bool:
+        """Tell whether it is registered."""
+        return self.digest is not None
 
 
 def given_model(model: str, home: Path | None) -> Given:
@@ -36,11 +44,11 @@ def given_model(model: str, home: Path | None) -> Given:
         from components.models.sources import check_base_name, locate_base
 
         check_base_name(model)
-        return Given(Path(model).name, locate_base(model).folder)
+        return Given(Path(model).resolve().name, locate_base(model).folder)
     from deploy.from_registry import version_files
-    from registry.store import Registry
+    from flows.commands.registry_options import open_to_read
 
-    with Registry.open(state_folder(home) / "registry", create=False) as registry:
+    with open_to_read(state_folder(home)) as registry:
         files = version_files(registry, model)
     alone = files.adapter_folder is None
     return Given(
@@ -49,7 +57,7 @@ def given_model(model: str, home: Path | None) -> Given:
         files.adapter_folder,
         files.label,
         files.quantization,
-        is_version=True,
+        digest=files.digest,
     )
 
 
@@ -67,7 +75,7 @@ def check_writes(folder: Path, name: str, wanted: str) -> None:
     if is_head(folder):
         raise InputError(
             f"{name} is a head, which answers labels or numbers, and {wanted}",
-            allowed="what writes; a head leaves its base's own reach as it is",
+            allowed="what writes",
             next_step="name its base, or a version that writes",
         )
 

@@ -124,7 +124,7 @@ def command(
 def _given(model: str, adapter: Path | None, home: Path | None) -> Given:
     from components.errors import InputError
 
-    given, wanted = given_model(model, home), "reach is told by likelihoods of texts"
+    given, wanted = given_model(model, home), "reach is told by likelihoods of texts; its base's own is as it was"
     if adapter is None:
         if given.adapter is not None:
             check_writes(given.adapter, given.adapter_name, wanted)

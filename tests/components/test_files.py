@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from components.files import existing_part, place_folder, write_problem
+from components.errors import ConflictError
+from components.files import existing_part, place_folder, write_atomic, write_problem
 
 
 def test_a_folder_to_be_made_is_judged_by_the_nearest_one_that_is_there(tmp_path: Path) -> None:
@@ -54,3 +56,31 @@ def test_a_process_killed_while_the_old_folder_is_removed_leaves_the_whole_new_o
     with pytest.raises(KeyboardInterrupt):
         place_folder(folder_with(tmp_path / "aside", "new"), final)
     assert {path.name: path.read_text() for path in final.iterdir()} == {"a": "new", "b": "new"}
+
+
+def test_a_file_that_replaces_nothing_takes_a_free_name(tmp_path: Path) -> None:
+    path = tmp_path / "new.jsonl"
+    write_atomic(path, "text", replace=False)
+    assert path.read_text() == "text"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("taken", ["file", "link to nowhere", "no hard links"])
+def test_a_name_that_cant_be_taken_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str) -> None:
+    path = tmp_path / "new.jsonl"
+    if taken == "file":
+        path.write_text("mine")
+    elif taken == "link to nowhere":
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr("components.files.os.link", refuse)
+    with pytest.raises(ConflictError) as refused:
+        write_atomic(path, "text", replace=False)
+    (aside,) = (one for one in tmp_path.iterdir() if one != path)
+    assert str(aside) in str(refused.value.next_step)
+    assert aside.read_text() == "text"
+    assert not path.exists() or path.read_text() == "mine"

@@ -79,6 +79,7 @@ def hidden_numbers(count: int, tokens: int, seed: int, depth: float | None = Non
     return ids
 
 
+@pytest.mark.integration  # it trains for a dozen seconds
 def test_a_number_is_found_past_the_positions_under_a_scaling_and_not_without(tmp_path: Path) -> None:
     base = make_tiny(tmp_path / "finder", positions=32)
     model = load_model(base).train()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,18 @@ def test_resuming_with_other_data_base_or_settings_is_refused_with_the_differenc
     # of the same shapes: its checkpoint could be loaded
     with pytest.raises(ConflictError, match=f"base: {fingerprint(base).base} there"):
         run(make_tiny(tmp_path / "other", seed=1), tmp_path)
+    # which is read from the files, whatever the caller says of them
+    claim = {"data": "d", "base": "b", "template": "t"}
+    finetune(base, rows(), [], settings(epochs=1.0), run_folder=tmp_path / "claimed", identity=claim)
+    other = Path(shutil.copytree(base, tmp_path / "other-template"))
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# other #}")
+    with pytest.raises(ConflictError, match=f"template: {fingerprint(base).template} there"):
+        finetune(other, rows(), [], settings(epochs=1.0), run_folder=tmp_path / "claimed", identity=claim)
+    with pytest.raises(ConflictError, match=f"base: {fingerprint(base).base} there"):
+        finetune(
+            tmp_path / "other", rows(), [], settings(epochs=1.0), run_folder=tmp_path / "claimed", identity=claim
+        )  # fmt: skip
 
 
 def test_an_optimizers_numbers_survive_a_checkpoint() -> None:

@@ -54,8 +54,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lora fsdp in bfloat16": ("lora", "fsdp", {"dtype": "bfloat16"}),
     "full fsdp in bfloat16": ("full", "fsdp", {"dtype": "bfloat16"}),
 }
-# gathered in 16 bits, the weights outside the products are rounded too; beside an adapter in float32 the products are
-TOLERANCE = {"full fsdp in bfloat16": 2e-3, "lora fsdp in bfloat16": 1e-4}
+# of losses and of gradient norms; gathered in 16 bits, the weights outside the products are rounded too; beside an
+# adapter in float32 the products are
+TOLERANCE = {"full fsdp in bfloat16": (2e-3, 2e-2), "lora fsdp in bfloat16": (1e-5, 1e-4)}
 OVERFLOWING = {"method": "full", "parallel": "fsdp", "dtype": "float16", "scale": 2.0**19, "epochs": 4.0}
 
 
@@ -210,10 +211,11 @@ def test_two_processes_give_the_losses_norms_and_weights_of_one(
     by_two: dict[str, dict[str, Any]], alone: Any, runs: Path, case: str
 ) -> None:
     method, _, changes = CASES[case]
-    one, two, tolerance = alone(method, changes), by_two[case], TOLERANCE.get(case, 1e-6)
+    one, two = alone(method, changes), by_two[case]
+    losses, norms = TOLERANCE.get(case, (1e-6, 1e-5))
     for kind in ("losses", "dev"):
-        assert two[kind] == pytest.approx(one[kind], rel=tolerance)
-    assert two["norms"] == pytest.approx(one["norms"], rel=10 * tolerance)
+        assert two[kind] == pytest.approx(one[kind], rel=losses)
+    assert two["norms"] == pytest.approx(one["norms"], rel=norms)
     if case not in TOLERANCE:
         expected, found = weights(one["folder"]), weights(runs / case)
         assert expected.keys() == found.keys()

@@ -31,8 +31,8 @@ def train(base: Path, folder: Path) -> list[float]:
 def kill_and_resume(base: Path, folder: Path, kills: int, seed: int) -> None:
     """Kill training `kills` times at random moments; print the moments by checkpoints, and whether each run ended well.
 
-    Every second kill is drawn like the others, and then waits for the next save that begins: those at any moment are
-    seldom within one, which takes a few milliseconds of a step.
+    Every second kill is drawn from the first half of a run, and then waits for the next save that begins: those at any
+    moment are seldom within one, which takes a few milliseconds of a step.
 
     Called in a process of its own that has imported all it needs: each training is a fork of it.
     """

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from components.errors import InputError
+from components.evaluation.generation import answer_positions
 from components.finetuning.lora import LoraSettings, attach
+from components.models.adapters import folded_in, save_adapter
 from components.models.fingerprint import (
     BINDING_FILE,
     Fingerprint,
@@ -20,7 +22,8 @@ from components.models.fingerprint import (
     read_binding,
     write_binding,
 )
-from components.models.load import load_model, load_tokenizer
+from components.models.load import load_as_served, load_model, load_tokenizer, served_positions
+from components.models.rope import RopeScaling
 from components.models.tiny import make_tiny
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
@@ -82,6 +85,45 @@ def test_an_adapter_on_a_head_that_shares_the_embedding_merges_into_the_head_alo
     expected = logits(wrapped.eval())
     merged = load_model(base, adapter=tmp_path / "adapter", merge=True)
     torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("beside", ["nothing", "lora", "lora under a scaling", "a soft prompt"])
+def test_the_positions_for_answers_are_told_from_the_files(
+    base: Path, adapter: tuple[Path, Any], tmp_path: Path, beside: str
+) -> None:
+    folder: Path | None = None
+    if beside == "lora under a scaling":
+        folder = Path(shutil.copytree(adapter[0], tmp_path / "adapter"))
+        write_binding(folder, fingerprint(base), RopeScaling("yarn", 2))
+    elif beside == "a soft prompt":
+        from peft import PromptTuningConfig, get_peft_model
+
+        folder = tmp_path / "prompt"
+        save_adapter(
+            get_peft_model(load_model(base), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)), folder
+        )
+        write_binding(folder, fingerprint(base))
+    elif beside == "lora":
+        folder = adapter[0]
+    model, _ = load_as_served(base, adapter=folder, quantization=None)
+    assert served_positions(base, folder) == answer_positions(model)
+
+
+def test_a_merge_that_fails_halfway_is_undone(
+    base: Path, adapter: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected = adapter
+    model = load_model(base, adapter=folder)
+    layers = [module for module in model.modules() if hasattr(module, "merge")]
+
+    def fail(**_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(layers[-1], "merge", fail)
+    with pytest.raises(MemoryError), folded_in(model):
+        pytest.fail("it was merged")
+    assert not any(layer.merged for layer in layers)
+    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_four_bit_weights_take_an_eighth_and_stay_near(base: Path, adapter: tuple[Path, Any]) -> None:
