@@ -67,13 +67,14 @@ def attach(model: Any, settings: LoraSettings) -> Any:
         The peft model; its trainable parameters are float32.
 
     Raises:
-        InputError: The targets match no module, or a start that the base can't have.
+        InputError: A target matches no module, or a start that the base can't have.
     """
     from peft import LoraConfig, get_peft_model
 
     quantized = bool(getattr(model, "is_quantized", False))
     _check_start(model, settings, quantized)
     names = _target_names(settings)
+    _check_targets(model, settings, names)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -88,13 +89,29 @@ def attach(model: Any, settings: LoraSettings) -> Any:
     with seeded(settings.seed):
         try:
             wrapped = get_peft_model(model, config, autocast_adapter_dtype=True)
-        except ValueError as error:
+        except ValueError as error:  # a module of a kind that peft puts no factors beside, for one
             raise InputError(
-                f"LoRA targets {settings.targets!r} match no module of {type(model).__name__}",
+                f"LoRA targets {settings.targets!r} can't be had of {type(model).__name__}: {error}",
                 allowed=f"{', '.join(TARGET_PRESETS)}, or names of its linear layers",
                 next_step="set finetune.targets in the recipe",
             ) from error
     return wrapped
+
+
+def _check_targets(model: Any, settings: LoraSettings, names: str | list[str]) -> None:
+    """Refuse a name that matches no module: peft looks that one of them does, and leaves the others out."""
+    if isinstance(names, str):
+        return
+    paths = [name for name, _ in model.named_modules()]
+    wrong = [name for name in names if not any(path == name or path.endswith(f".{name}") for path in paths)]
+    if wrong or not names:
+        linear = {path.rpartition(".")[2] for path, module in model.named_modules() if hasattr(module, "in_features")}
+        named = ", ".join(map(repr, wrong)) or repr(settings.targets)
+        raise InputError(
+            f"LoRA targets {named} match no module of {type(model).__name__}",
+            allowed=f"{', '.join(TARGET_PRESETS)}, or names of its linear layers: {', '.join(sorted(linear))}",
+            next_step="set finetune.targets in the recipe",
+        )
 
 
 def _target_names(settings: LoraSettings) -> str | list[str]:

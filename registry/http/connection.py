@@ -33,7 +33,7 @@ class Connection:
                 next_step="copy it anew",
             )
         self._http = httpx.Client(
-            base_url=url.rstrip("/"),
+            base_url=url.rstrip("/").removesuffix("/v1"),  # as `registry serve` prints it, too
             headers={} if token is None else {"Authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=10.0),
             transport=transport,

@@ -256,9 +256,12 @@ def test_a_trainable_parameter_that_the_loss_does_not_reach_stops_the_run_by_nam
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_targets_that_match_nothing_are_refused_before_time_is_spent(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="match no module"):
-        run(base, tmp_path, attachment=LoraSettings(targets="nonsense"))
+@pytest.mark.parametrize("targets", ["nonsense", "q_proj, nonsense", " , "])
+def test_targets_that_match_nothing_are_refused_before_time_is_spent(base: Path, tmp_path: Path, targets: str) -> None:
+    named = "'nonsense'" if "nonsense" in targets else "' , '"
+    with pytest.raises(InputError, match=f"targets {named} match no module") as refused:
+        run(base, tmp_path, attachment=LoraSettings(targets=targets))
+    assert "down_proj, gate_proj" in str(refused.value.allowed)
     assert not list(tmp_path.glob("checkpoint-*"))
 
 

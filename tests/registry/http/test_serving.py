@@ -201,7 +201,7 @@ def test_the_command_serves_until_it_is_terminated(
             assert process.stdout is not None
             ready = json.loads(process.stdout.readline())
             assert ready["tokens"] == (0 if new else 1)
-            with RegistryClient(ready["url"], secret) as client:
+            with RegistryClient(ready["api"], secret) as client:
                 assert [v.label for v in client.versions()] == ([] if new else ["tiny-base:v1"])
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
