@@ -52,8 +52,8 @@ def open_engine(
     there = (folder / DATABASE).is_file() if binding is None else binding.made
     if not create and not there:
         raise no_registry(folder, binding)
-    _make_writable(folder)
     if binding is None:
+        _make_writable(folder)
         return _open_sqlite(folder, making)
     return _open_postgres(folder, binding, database, making)
 
@@ -136,6 +136,7 @@ def _open_postgres(folder: Path, binding: Binding, database: str | None, making:
     engine = postgres_writing.make_engine(address)
     with postgres.connect(address) as connection:
         state = postgres.read_state(connection, address)
+    _make_writable(folder)  # not before: a server that can't be reached leaves no folder behind
     if binding.made and (state.revision, state.registry) == (SCHEMA_REVISION, binding.registry):
         return engine
     with _one_migration(folder):
