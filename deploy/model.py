@@ -132,8 +132,8 @@ class ServedModel:
 
         Raises:
             VerdictError: The key has not signed it, or its policy asks for the signature of another key, or of one.
-            ConflictError: A file is missing, added or changed, or the base is not the one described or not the one
-                that the adapter was trained on.
+            ConflictError: A file is missing, added, changed or damaged, or the base is not the one described or not
+                the one that the adapter was trained on.
         """
         check_asked_keys(self.label, asked_keys(self.folder), public_key)
         if public_key is not None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import VerdictError
+from components.errors import ConflictError, VerdictError
 from components.files import digest_of, write_json
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
 SIGNATURES_FILE = "tunewright-signatures.json"
 # the public key whose signature a server asks for, as a file
 KEY_VARIABLE = "TUNEWRIGHT_REQUIRE_SIGNATURE"
+_KEY_ID = re.compile("[0-9a-f]{64}")
 
 
 def required_key() -> Path | None:
@@ -65,10 +67,27 @@ def signatures_digest(folder: Path) -> str | None:
 
 
 def asked_keys(folder: Path) -> tuple[str, ...]:
-    """Return the ids of the keys whose signatures the policies of a staged version ask for."""
-    carried = _read(folder / SIGNATURES_FILE)
-    found = carried.get("required_keys") if isinstance(carried, Mapping) else None
-    return tuple(map(str, found)) if isinstance(found, list) else ()
+    """Return the ids of the keys whose signatures the policies of a staged version ask for.
+
+    Raises:
+        ConflictError: The file that would say so is there and can't be read, or holds something else: what it asked for
+            can't be told, which is not that it asked for nothing.
+    """
+    path = folder / SIGNATURES_FILE
+    try:
+        carried = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if not path.is_symlink():
+            return ()
+        raise _damaged(path, "it leads nowhere") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    found = carried.get("required_keys", []) if isinstance(carried, Mapping) else None
+    if not isinstance(found, list) or not isinstance(carried.get("envelopes"), list):
+        raise _damaged(path, "it holds something else than signatures")
+    if odd := [key for key in found if not (isinstance(key, str) and _KEY_ID.fullmatch(key))]:
+        raise _damaged(path, f"{str(odd[0])[:40]!r} is the id of no key")
+    return tuple(found)
 
 
 def check_asked_keys(label: str, keys: Sequence[str], public_key: Path | None) -> None:
@@ -80,7 +99,7 @@ def check_asked_keys(label: str, keys: Sequence[str], public_key: Path | None) -
         public_key: File of the public key that the server was told.
 
     Raises:
-        VerdictError: There is none, or another key.
+        VerdictError: There is none, or another key; or several are asked for.
         KeyUnusable: No ed25519 public key in the file.
     """
     if not keys:
@@ -94,9 +113,15 @@ def check_asked_keys(label: str, keys: Sequence[str], public_key: Path | None) -
         if set(keys) == {given}:
             return
         problem = f"the key in {public_key} is {given[:12]}"
+    if len(keys) > 1:  # an earlier release put down every key that was ever asked for
+        raise VerdictError(
+            f"{label} asks for the signatures of {len(keys)} keys, and a server is told one: "
+            + ", ".join(key[:12] for key in keys),
+            allowed="what asks for one key",
+            next_step="bundle the version again: the key that a promotion asked for last is asked for then",
+        )
     raise VerdictError(
-        f"{label} is served only with a signature of the key {', '.join(key[:12] for key in keys)}, for which its "
-        f"policy asks: {problem}",
+        f"{label} is served only with a signature of the key {keys[0][:12]}, for which its policy asks: {problem}",
         allowed="the public key with this id, which has signed the version",
         next_step=f"--require-signature FILE, or {KEY_VARIABLE}; `tunewright registry sign` signs and tells a key's id",
     )
@@ -181,8 +206,16 @@ def _difference(model: ServedModel, within: str, manifest: Mapping[str, Any]) ->
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def _damaged(path: Path, problem: str) -> ConflictError:
+    return ConflictError(
+        f"{path} is damaged: {problem}",
+        allowed="the file as it was staged",
+        next_step="bundle or serve the version again",
+    )
 
 
 def _refused(model: ServedModel, public_key: Path, problem: str) -> VerdictError:

@@ -107,7 +107,7 @@ def _run_steps(chain: _Chain, flow_run_id: str | None) -> None:
     run["commands"] = _commands(job)
     if run["gate"]["passed"] and job.recipe.release.bundle:
         run["bundle"] = bundled = chain.do("bundle", endpoint_steps.bundle, registered)
-        if key := job.recipe.gate.required_signature:
+        if key := endpoint_steps.asked_key(job, registered):
             observer.say(f"  not served here: the key {key[:12]} has to sign it first (tunewright registry sign)")
         elif job.recipe.release.try_question:
             run["endpoint"] = chain.do("serve and ask", endpoint_steps.try_question, registered, bundled)

@@ -11,7 +11,7 @@ from flows.job import Job
 from flows.observer import Observer
 from flows.step_store import Step, source_digest
 
-__all__ = ["bundle", "try_question"]
+__all__ = ["asked_key", "bundle", "try_question"]
 
 
 def bundle(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str, Any]:
@@ -26,6 +26,18 @@ def bundle(job: Job, registered: dict[str, Any], observer: Observer) -> dict[str
     built = build_bundle(stage_model(files, out_home=job.home), out_home=job.home)
     observer.say(f"  {built.tag}: {'already there' if built.reused else f'built in {built.seconds:.0f} s'}")
     return {"tag": built.tag, "path": str(built.path), "bytes": built.bytes}
+
+
+def asked_key(job: Job, registered: dict[str, Any]) -> str | None:
+    """Return the id of the key without whose signature the version isn't served, or None where there is none.
+
+    Its registry is asked, not the recipe: what a promotion asked for stays asked where the recipe asks no longer.
+    """
+    from registry.signatures import required_keys
+    from registry.store import Registry
+
+    with Registry.open(job.home / "registry") as registry:
+        return next(iter(required_keys(registry, registry.resolve(registered["digest"]))), None)
 
 
 def try_question(job: Job, registered: dict[str, Any], bundled: dict[str, Any], observer: Observer) -> Step:

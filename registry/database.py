@@ -5,6 +5,7 @@ How either is written to, and what takes its write lock, is in `sqlite_writing.p
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -51,8 +52,8 @@ def open_engine(
     there = (folder / DATABASE).is_file() if binding is None else binding.made
     if not create and not there:
         raise no_registry(folder, binding)
-    _make_writable(folder)
     if binding is None:
+        _make_writable(folder)
         return _open_sqlite(folder, making)
     return _open_postgres(folder, binding, database, making)
 
@@ -62,13 +63,23 @@ def _make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
-            raise PermissionError(13, "Permission denied")
+            code = errno.EROFS if _is_read_only(folder) else errno.EACCES
+            raise OSError(code, os.strerror(code))
     except OSError as error:
+        mounted = error.errno == errno.EROFS
         raise RegistryPathError(
             f"the registry at {folder} can't be written: {error.strerror}",
-            allowed="a folder that this user may write",
-            next_step="pass another --home, set TUNEWRIGHT_HOME, or change the folder's owner or mode",
+            allowed="a folder on a disk that is mounted to be written"
+            if mounted
+            else "a folder that this user may write",
+            next_step="pass another --home, or set TUNEWRIGHT_HOME"
+            + ("; what only looks up works here, too" if mounted else ", or change the folder's owner or mode"),
         ) from error
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Say whether a folder is on what is mounted to be read: whoever owns it, and whatever its mode, may not write."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _open_sqlite(folder: Path, making: Callable[[], object]) -> Engine:
@@ -125,6 +136,7 @@ def _open_postgres(folder: Path, binding: Binding, database: str | None, making:
     engine = postgres_writing.make_engine(address)
     with postgres.connect(address) as connection:
         state = postgres.read_state(connection, address)
+    _make_writable(folder)  # not before: a server that can't be reached leaves no folder behind
     if binding.made and (state.revision, state.registry) == (SCHEMA_REVISION, binding.registry):
         return engine
     with _one_migration(folder):

@@ -55,7 +55,9 @@ def _check_sqlite(uri: str) -> None:
             allowed="sqlite:///FILE, or sqlite:////FOLDER/FILE for a path from the root on",
         )
     if not file.startswith("file:"):  # SQLite's own URIs
-        _check_parent(uri, Path(file))
+        path = Path(file)
+        rooted = "" if path.is_absolute() else f"sqlite:////{path} would be from the root on; "
+        _check_parent(uri, path, rooted)
 
 
 def _check_folder(uri: str) -> None:
@@ -69,15 +71,14 @@ def _check_folder(uri: str) -> None:
     _check_parent(uri, Path(url2pathname(urlsplit(uri).path) if uri[:5].lower() == "file:" else uri))
 
 
-def _check_parent(uri: str, path: Path) -> None:
+def _check_parent(uri: str, path: Path, hint: str = "") -> None:
     folder = path.absolute().parent
     if folder.is_dir():
         return
-    rooted = "" if path.is_absolute() else f"sqlite:////{path} would be from the root on; "
     raise RegistryInputError(
         f"{without_secrets(uri)} is in {folder}, and there is no such folder",
-        allowed="a file in a folder that is there",
-        next_step=f"{rooted}check the path, or make the folder",
+        allowed="a place in a folder that is there",
+        next_step=f"{hint}check the path, or make the folder",
     )
 
 

@@ -30,6 +30,7 @@ __all__ = [
 
 DIGEST_PREFIX_LENGTH = 12
 LICENCE_LENGTH = 256
+ACTOR_LENGTH = 128
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _DIGEST_PREFIX = re.compile(rf"[0-9a-f]{{{DIGEST_PREFIX_LENGTH},64}}")
@@ -39,6 +40,8 @@ _RESERVED_ALIASES = {"latest", "newest"}
 
 # Control characters, line and paragraph separators, halves of surrogate pairs.
 _CONTROLS = {"Cc", "Zl", "Zp", "Cs"}
+# They turn the text behind them round, so that it is read as what it isn't; marks (U+200E) turn nothing.
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 # Nothing is seen of them, though Unicode has them among letters and marks: fillers, joiners and variation selectors.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -119,14 +122,18 @@ def check_text(what: str, text: str | None, length: int | None = None) -> None:
 
     Raises:
         ReferenceInvalid: Too long, with a line break or another control character, which would forge lines where it is
-            printed, or with half of a surrogate pair in it.
+            printed, with one that turns the text behind it round, or with half of a surrogate pair in it.
     """
     if text is None:
         return
-    if not isinstance(text, str) or any(unicodedata.category(character) in _CONTROLS for character in text):
+    if (
+        not isinstance(text, str)
+        or _TURNS.search(text)
+        or any(unicodedata.category(character) in _CONTROLS for character in text)
+    ):
         raise ReferenceInvalid(
             f"{what} {str(text)[:40]!r} can't be kept",
-            allowed="one line of text without control characters, valid as UTF-8",
+            allowed="one line of text without control characters or ones that turn text round, valid as UTF-8",
         )
     if length is not None and len(text) > length:
         raise ReferenceInvalid(
@@ -146,8 +153,14 @@ def person(actor: str) -> str:
 
     Compatible characters are one (NFKC), what can't be seen is left out, and white space is single spaces inside.
     """
-    seen = _UNSEEN.sub("", unicodedata.normalize("NFKC", actor))
-    return " ".join("".join(c for c in seen if c.isprintable() or c.isspace()).split())
+    while (seen := _seen(actor)) != actor:  # what stood apart may join once nothing unseen is between
+        actor = seen
+    return actor
+
+
+def _seen(text: str) -> str:
+    visible = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+    return " ".join("".join(c for c in visible if c.isprintable() or c.isspace()).split())
 
 
 def check_actor(actor: str | None) -> None:
@@ -160,14 +173,14 @@ def check_actor(actor: str | None) -> None:
         ReferenceInvalid: As `check_text`; empty; or white space at an end or twice in a row, invisible characters, or
             ones that are written in a simpler way.
     """
-    check_text("actor", actor, 128)
+    check_text("actor", actor, ACTOR_LENGTH)
     if actor is None or (actor and actor == person(actor)):
         return
     seen = person(actor)
     raise ReferenceInvalid(
         f"actor {actor[:40]!a} would be taken for {seen!r}" if seen else f"actor {actor[:40]!a} is no name",
         allowed="a name without invisible characters or ligatures, and with single spaces inside alone",
-        next_step=f"--actor {seen!r}, if that is who acts" if seen else "--actor NAME",
+        next_step=f"--actor {seen!r}, if that is who acts" if 0 < len(seen) <= ACTOR_LENGTH else "--actor NAME",
     )
 
 

@@ -130,12 +130,13 @@ def _require_one_base(manifest: Manifest, parents: Sequence[Version]) -> None:
     """Refuse adapters and heads of different bases as parts of one version: their weights say nothing of each other."""
     composed = [v for v, p in zip(parents, manifest.parents, strict=True) if p.role not in NOT_COMPOSED]
     bound = [version for version in composed if version.kind in BOUND_KINDS]
-    bases = [v for v, p in zip(parents, manifest.parents, strict=True) if p.role == "base" and v.kind in WHOLE_KINDS]
-    if len({version.base_fingerprint for version in (*bound, *(bases if bound else ()))}) > 1:
-        named = ", ".join(f"{v.label} ({v.kind}, {str(v.base_fingerprint)[:12]})" for v in (*bases, *bound))
+    # whole weights that adapters are put into, whatever their role is called
+    whole = [version for version in composed if version.kind in WHOLE_KINDS] if bound else []
+    if len({version.base_fingerprint for version in (*whole, *bound)}) > 1:
+        named = ", ".join(f"{v.label} ({v.kind}, {str(v.base_fingerprint)[:12]})" for v in (*whole, *bound))
         raise BaseMismatch(
             f"the {manifest.kind} is made of what belongs to different bases: {named}",
-            allowed="adapters that were trained on one base, with that base, or none, as parent with role 'base'",
+            allowed="adapters that were trained on one base, with that base, or none, as the parent with whole weights",
             next_step="train them on one base; a parent that was only learnt from, or is in the base already, has the "
             f"role {' or '.join(NOT_COMPOSED)}",
         )

@@ -201,7 +201,7 @@ def carried_signatures(registry: Registry, version: Version) -> dict[str, Any] |
 
     Returns:
         `envelopes`, and `base_manifest`: the text of its base's manifest, whose digest the signed one names; and
-        `required_keys`, where its policies ask for signatures: the ids of these keys.
+        `required_keys`, where a policy of it asks for a signature: the id of that key.
     """
     envelopes = envelopes_of(registry.folder, version.digest)
     asked = required_keys(registry, version)
@@ -213,7 +213,7 @@ def carried_signatures(registry: Registry, version: Version) -> dict[str, Any] |
 
 
 def required_keys(registry: Registry, version: Version) -> tuple[str, ...]:
-    """Return the keys whose signatures are a condition of serving a version, whatever else its newest report says.
+    """Return the key whose signature is a condition of serving a version, as `keys_asked_for` finds it.
 
     Raises:
         PolicyInvalid: What stands in a key's place is none.

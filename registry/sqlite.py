@@ -42,8 +42,8 @@ class SqliteReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # a copy's, when the file was as it is in it; None where the file itself is read
-        self._copied: tuple[int, ...] | None = None
-        self._connection = self._connect()
+        self._copied: tuple[int, ...] | None
+        self._connection, self._copied = self._connect()
         self._in_snapshot = False
         self.process = os.getpid()
 
@@ -75,24 +75,29 @@ class SqliteReader:
 
     def _renew(self) -> None:
         """Connect again where a copy is read and the file has changed since, but not inside a snapshot."""
-        if self._copied is None or self._in_snapshot or _stamp(self._folder / DATABASE) == self._copied:
+        if self._copied is None or self._in_snapshot:
             return
-        self._connection.close()
-        self._connection = self._connect()
+        with suppress(FileNotFoundError):  # connecting says so
+            if _stamp(self._folder / DATABASE) == self._copied:
+                return
+        before = self._connection
+        # what can't be opened now may be the next time: until then the copy that is there is kept
+        self._connection, self._copied = self._connect()
+        before.close()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> tuple[sqlite3.Connection, tuple[int, ...] | None]:
+        """Return a connection, and when the file was as it is in it, where it is one to a copy."""
         path = self._folder / DATABASE
         if not path.is_file():
             raise no_registry(self._folder)
-        self._copied = None
         try:
             try:
-                connection = _open_file(path)
+                connection, copied = _open_file(path), None
             except sqlite3.OperationalError as error:
                 copy = _open_copy(path) if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN else None
                 if copy is None:
                     raise
-                connection, self._copied = copy
+                connection, copied = copy
             revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         except sqlite3.Error as error:
             log = path.with_name(f"{path.name}-wal")
@@ -112,7 +117,7 @@ class SqliteReader:
                 next_step="a writing command of this release brings an older schema up to date; a newer one needs a "
                 "newer release",
             )
-        return connection
+        return connection, copied
 
 
 def no_registry(folder: Path, claim: Binding | None = None) -> RegistryNotFound:

@@ -15,7 +15,7 @@ from registry.errors import PolicyInvalid
 from registry.lookup import Query, query_aliases
 from registry.names import is_digest
 from registry.promotion import judge
-from registry.reports import evaluations_of
+from registry.reports import newest_evaluation
 from registry.status import RETIRED, query_status
 
 __all__ = ["Standing", "keys_asked_for", "standing_of"]
@@ -31,7 +31,7 @@ class Standing:
             say themselves that they were. A retired version is not.
         basis: What that rests on: `alias champion`, `gate`, `base`, or "" where it is not proven.
         reasons: Why it is not proven; empty where it is.
-        signed_by: Ids of the keys without whose signatures it isn't served, proven or not: its policies ask for them.
+        signed_by: Id of the key without whose signature it isn't served, proven or not: a policy of it asks for that.
     """
 
     proven: bool
@@ -58,26 +58,32 @@ def standing_of(query: Query, version: Version) -> Standing:
 
 
 def keys_asked_for(query: Query, version: Version) -> tuple[str, ...]:
-    """Return the keys whose signatures are a condition of serving a version.
+    """Return the key whose signature is a condition of serving a version, alone; nothing where none is asked for.
 
-    Every policy counts that the version was recorded with, or by which an alias ever took it: a newer report takes
-    nothing away from what an older one asks for.
+    The newest policy counts by which an alias took the version and which asks for a key. Where there is none, that of
+    the newest report does: a newer report lifts what it asks for. So whoever may write reports takes nothing away
+    from what was asked for at a promotion, and closes nothing for good.
 
     Raises:
         PolicyInvalid: What stands in a key's place is none.
     """
-    policies = [evaluation.report.get("policy") for evaluation in evaluations_of(query, version.digest)]
-    rows = query("SELECT gate FROM alias_events WHERE version_id = ? AND gate IS NOT NULL", (version.id,))
-    policies += [json.loads(row[0])["policy"] for row in rows]
-    asked = [policy.get("required_signature") for policy in policies if isinstance(policy, dict)]
-    for key in asked:
-        if key is not None and not is_digest(key):
-            raise PolicyInvalid(
-                f"a policy of {version.label} asks for the signature of {key!r}",
-                allowed="the 64 hex digits of a key's id",
-                next_step="a report stays recorded: register other bytes, or serve another version",
-            )
-    return tuple(sorted({key for key in asked if key is not None}))
+    rows = query(
+        "SELECT gate FROM alias_events WHERE version_id = ? AND gate IS NOT NULL ORDER BY id DESC", (version.id,)
+    )
+    policies = [json.loads(row[0])["policy"] for row in rows]
+    newest = newest_evaluation(query, version.digest)
+    policies += [] if newest is None else [newest.report.get("policy")]
+    asked = (policy.get("required_signature") for policy in policies if isinstance(policy, dict))
+    key = next((found for found in asked if found is not None), None)
+    if key is None:
+        return ()
+    if not is_digest(key):
+        raise PolicyInvalid(
+            f"the policy of {version.label} asks for the signature of {key!r}",
+            allowed="the 64 hex digits of a key's id",
+            next_step="record a report with a policy that can be used: the newest one counts",
+        )
+    return (key,)
 
 
 def _proof(query: Query, version: Version) -> Standing:

@@ -50,7 +50,7 @@ def _allows(role: str) -> Callable[[Request], Token]:
 
 
 def _ask_nothing_else(request: Request) -> None:
-    """Refuse a query parameter that the route doesn't declare: ignored, a mistyped condition would be none at all."""
+    """Refuse a query parameter that the route doesn't declare, or more than once: what is ignored is no condition."""
     known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     unknown = sorted(set(request.query_params) - set(known))
     if unknown:
@@ -59,6 +59,13 @@ def _ask_nothing_else(request: Request) -> None:
             f"{request.method} {request.url.path} has no query parameter {named}",
             allowed=", ".join(known) or "none",
             next_step="GET /v1/openapi.json has the parameters of every path",
+        )
+
+    given = [name for name, _ in request.query_params.multi_items()]  # no route takes a list
+    if twice := sorted({name for name in given if given.count(name) > 1}):
+        raise RequestInvalid(
+            f"{request.method} {request.url.path} has query parameter {twice[0]!r} {given.count(twice[0])} times",
+            allowed="each once",
         )
 
 

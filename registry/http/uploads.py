@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from registry.blobs import BlobStore
 from registry.errors import FileRefused, RegistryPathError, UploadConflict
 from registry.parts import held, sweep, unwritable
+from registry.whole_file import write_whole
 
 __all__ = ["Uploads"]
 
@@ -60,6 +62,10 @@ class Uploads:
         for announced in self._folder.glob(f"*{_LENGTH}"):
             if not announced.with_suffix(".part").exists():
                 announced.unlink(missing_ok=True)
+        for aside in self._folder.glob(f".*{_LENGTH}.*"):  # of a process that was ended at it
+            with suppress(FileNotFoundError):
+                if time.time() - aside.stat().st_mtime > self._kept_seconds:
+                    aside.unlink()
         return removed
 
     @contextmanager
@@ -141,7 +147,7 @@ class Uploads:
         try:
             before = announced.read_text() if there and announced.exists() else ""
             if not before.isdecimal():  # nothing was said, or a power cut took it
-                announced.write_text(str(total))
+                write_whole(announced, str(total).encode())
                 return
         except OSError as error:
             raise unwritable(announced, error) from error

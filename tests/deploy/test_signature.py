@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from deploy.bundle import REGISTRY_FILES, bento_environment, build_bundle
 from deploy.from_registry import VersionFiles, version_files
 from deploy.model import DESCRIPTION_FILE, ServedModel
 from deploy.serving import bento_command, refusal, serve_bundle
-from deploy.signature import KEY_VARIABLE, SIGNATURES_FILE, asked_keys, required_key
+from deploy.signature import KEY_VARIABLE, SIGNATURES_FILE, asked_keys, check_asked_keys, required_key
 from deploy.staging import stage_model
 from registry.entities import Version
 from registry.envelope import key_id
@@ -387,7 +388,6 @@ def test_a_version_whose_policy_asks_for_a_key_is_not_served_without_it(
         registry.demote("sql", "champion", actor="ada", reason="what was asked once stays asked")
     else:
         registry.record_evaluation(adapter.digest, {"policy": asking.to_dict()})
-        registry.record_evaluation(adapter.digest, {"policy": Policy().to_dict()})
     for named, why in ((None, "no key was named"), (other_key, "the key in .*other")):
         with pytest.raises(VerdictError, match=f"is served only with a signature .*{why}"):
             version_files(registry, "sql", public_key=named, served=True)
@@ -413,8 +413,71 @@ def test_what_names_no_key_in_a_keys_place_is_not_served(registry: Registry, ada
     with pytest.raises(PolicyInvalid, match="asks for the signature of"):
         version_files(registry, "sql", served=True)
     registry.record_evaluation(adapter.digest, {"policy": Policy().to_dict()})
-    with pytest.raises(PolicyInvalid, match="asks for the signature of"):
-        version_files(registry, "sql", served=True)
+    assert version_files(registry, "sql", served=True).digest == adapter.digest
+
+
+def test_a_report_closes_nothing_for_good_and_takes_nothing_from_a_promotion(
+    registry: Registry, adapter: Version, key: Path, other_key: Path
+) -> None:
+    mine, other = (key_id(one.public_key()) for one in (KEY, OTHER))
+    plain = Policy(require_evaluation=False, min_suites=0)
+
+    def report(policy: Policy) -> tuple[str, ...]:
+        registry.record_evaluation(adapter.digest, {"policy": policy.to_dict()})
+        return registry.standing("sql").signed_by
+
+    registry.promote("sql", "champion", policy=plain, actor="ada")
+    assert report(replace(plain, required_signature=other)) == (other,)
+    assert report(plain) == ()
+    registry.promote("sql", "staging", policy=replace(plain, required_signature=mine), actor="ada")
+    assert report(plain) == report(replace(plain, required_signature=other)) == (mine,)
+    registry.promote("sql", "tested", policy=plain, actor="ada")
+    assert registry.standing("sql").signed_by == (mine,)
+    # another key in its place: the last promotion that asks for one counts, and one key is enough
+    registry.promote("sql", "released", policy=replace(plain, required_signature=other), actor="ada")
+    assert registry.standing("sql").signed_by == (other,)
+    sign_version(registry, adapter, OTHER)
+    assert version_files(registry, "sql", public_key=other_key, served=True).digest == adapter.digest
+    with pytest.raises(VerdictError, match=f"the key {other[:12]}, for which .* is {mine[:12]}"):
+        version_files(registry, "sql", public_key=key, served=True)
+
+
+def test_a_bundle_that_asks_for_two_keys_says_that_none_is_enough(key: Path) -> None:
+    mine, other = (key_id(one.public_key()) for one in (KEY, OTHER))
+    with pytest.raises(VerdictError, match="asks for the signatures of 2 keys, and a server is told one"):
+        check_asked_keys("sql:v1", (mine, other), key)
+
+
+DAMAGED: dict[str, bytes] = {
+    "empty": b"",
+    "cut off": b'{"envelopes": [], "required_keys": ["',
+    "no text": b"\xff\xfe",
+    "list": b"[]",
+    "without envelopes": b"{}",
+    "keys that are no list": b'{"envelopes": [], "required_keys": "ab"}',
+    "key that is none": b'{"envelopes": [], "required_keys": [5]}',
+    "nested too deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_what_a_damaged_file_of_signatures_asked_for_is_not_taken_for_nothing(
+    registry: Registry, adapter: Version, tmp_path: Path, content: bytes
+) -> None:
+    asking = Policy(require_evaluation=False, required_signature=key_id(KEY.public_key()))
+    registry.promote("sql", "champion", policy=asking, actor="ada")
+    staged = stage(registry, adapter, tmp_path)
+    (staged.folder / SIGNATURES_FILE).write_bytes(content)
+    with pytest.raises(ConflictError, match=r"signatures\.json is damaged"):
+        staged.verify()
+    assert asked_keys(stage(registry, adapter, tmp_path).folder) == (asking.required_signature,)  # put right
+
+
+def test_a_link_in_place_of_the_signatures_is_damage(tmp_path: Path) -> None:
+    assert asked_keys(tmp_path) == ()
+    (tmp_path / SIGNATURES_FILE).symlink_to(tmp_path / "gone")
+    with pytest.raises(ConflictError, match="leads nowhere"):
+        asked_keys(tmp_path)
 
 
 def test_a_policy_that_is_none_asks_for_nothing(registry: Registry, adapter: Version) -> None:

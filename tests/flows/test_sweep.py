@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.finetuning.study import PRUNED
+from components.finetuning.study import COMPLETE, PRUNED
 from flows.sweep import _Trial
 from registry.errors import RunTaken
 from registry.store import Registry
@@ -40,3 +40,13 @@ def test_another_trial_under_its_number_is_refused(trial: _Trial) -> None:
     trial._register(row(4, 10.0))
     with pytest.raises(RunTaken, match="trial 1 is recorded already"):
         trial._register(row(8, 10.0))
+
+
+def test_the_same_trial_that_came_to_something_else_is_refused(trial: _Trial) -> None:
+    complete = {"state": COMPLETE, "reason": None, "value": 0.5}
+    trial.training_key = "ab" * 32
+    trial._register(row(4, 10.0) | complete)
+    trial._register(row(4, 11.0) | complete)
+    for other in (row(4, 10.0), row(4, 10.0) | complete | {"value": 0.25}):
+        with pytest.raises(RunTaken, match="trial 1 is recorded already"):
+            trial._register(other)

@@ -282,6 +282,9 @@ def test_a_folder_is_taken_where_mlflow_takes_one_and_its_parent_is_there(
     assert MlflowTarget(f"file://{tmp_path}/a%20b").uri.endswith("a%20b")
     with pytest.raises(RegistryInputError, match="no such folder"):
         MlflowTarget(f"file://{tmp_path}/mistyped/mlruns")
+    with pytest.raises(RegistryInputError, match="no such folder") as refused:
+        MlflowTarget("mistyped/mlruns")
+    assert refused.value.next_step == "check the path, or make the folder"
 
 
 @pytest.mark.parametrize("uri", ["postgres://ann:hunter22@host/db", "mysql+nodriver://ann:hunter22@host/db"])

@@ -24,7 +24,10 @@ ADAS = [
     "ada ", " ada", "ada\u00a0", "ada\u200b", "\u2060ada", "a\u00adda", "ada\u3164", "ada\ufe0f", "ada\u2800",
     "\uff41da",
 ]  # fmt: skip
-LINES = ["fine\nby eve", "fine\rby eve", "\x1b[2Kfine", "fine\x85by eve", "fine\u2028by eve", "fine\0", "fine\ud800"]
+LINES = [
+    "fine\nby eve", "fine\rby eve", "\x1b[2Kfine", "fine\x85by eve", "fine\u2028by eve", "fine\0", "fine\ud800",
+    "enif \u202eby eve", "fine\u2066by eve",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("actor", [*ADAS, "ada  lovelace", "", " ", "\u200b", "ada\n", "ada\t", "a" * 129])
@@ -42,6 +45,18 @@ def test_name_that_could_be_taken_for_another_is_refused(actor: str) -> None:
 def test_name_as_people_write_it_is_taken(actor: str | None) -> None:
     check_actor(actor)
     assert actor is None or person(actor) == actor
+
+
+@pytest.mark.parametrize("actor", ["Jose\u200b\u0301", "a\ufe0f\u030a\u200b\u0323", "\u1100\u3164\u1161", "\ufdfa" * 8])
+def test_name_that_is_offered_instead_is_one(actor: str) -> None:
+    seen = person(actor)
+    assert person(seen) == seen
+    with pytest.raises(ReferenceInvalid) as refused:
+        check_actor(actor)
+    if repr(seen) in str(refused.value.next_step):
+        check_actor(seen)
+    else:
+        assert len(seen) > 128
 
 
 @pytest.mark.parametrize("text", LINES)

@@ -233,6 +233,8 @@ def test_what_belongs_to_different_bases_is_not_composed(
     for kind, parents in (
         ("merged", ((own, "source"), (strange, "source"))),
         ("merged", ((other, "base"), (own, "adapter"))),
+        ("merged", ((mine, "source"), (strange, "adapter"))),
+        ("merged", ((mine, "base"), (other, "source"), (own, "adapter"))),
         ("adapter", ((mine, "base"), (strange, "source"))),
         ("adapter", ((mine, "base"), (own, "source"), (strange, "whatever"))),
     ):

@@ -69,6 +69,16 @@ def test_mistakes_have_their_exit_status(run: Callable[..., Any], home: Path, tm
         assert not (tmp_path / "nowhere").exists()
 
 
+def test_no_folder_is_left_where_the_database_can_not_be_reached(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("psycopg")
+    monkeypatch.setenv("TUNEWRIGHT_REGISTRY_DATABASE", "postgresql://127.0.0.1:9/models")
+    status, _, err = run("token", "add", "ci", "--role", "read", at=tmp_path / "nowhere")
+    assert (status, "127.0.0.1:9" in err) == (2, True)
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_token_is_made_before_anything_was_registered(run: Callable[..., Any], tmp_path: Path) -> None:
     home = tmp_path / "new"
     status, out, err = run("token", "add", "ci", "--role", "write", at=home)

@@ -274,6 +274,14 @@ def test_a_parameter_that_a_path_does_not_have_is_refused_with_those_that_it_has
     assert asked > 30
 
 
+def test_a_parameter_that_is_there_twice_is_refused(ask: Ask, add_base: Callable[..., Version]) -> None:
+    add_base()
+    for names in ("name=a&name=tiny-base", "name=tiny-base&name=tiny-base"):
+        document = problem(ask("GET", f"/v1/versions?{names}"), 422, "RequestInvalid")
+        assert "'name' 2 times" in document["detail"]
+    assert len(ask("GET", "/v1/versions?name=tiny-base").json()["items"]) == 1
+
+
 def test_a_method_that_a_path_does_not_have_names_those_that_it_has(ask: Ask) -> None:
     answer = ask("DELETE", "/v1/versions")
     problem(answer, 405, "RequestInvalid")

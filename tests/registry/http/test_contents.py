@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.errors import BlobCorrupted, FileRefused, UploadConflict
+from registry.errors import BlobCorrupted, FileRefused, RegistryPathError, UploadConflict
 from registry.http.uploads import Uploads
 from registry.manifest import describe_files
 from registry.store import Registry
@@ -101,6 +101,32 @@ def test_an_upload_keeps_the_length_that_it_was_announced_with(ask: Ask, registr
     upload(ask, CONTENT[:half], 0)
     assert upload(ask, CONTENT[half:], half).json()["complete"] is True
     assert list((registry.folder / "uploads").iterdir()) == []
+
+
+def test_what_an_upload_announced_is_noted_whole_or_not_at_all(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = Uploads(registry.folder / "uploads", registry.blobs, kept_seconds=60)
+    folder = registry.folder / "uploads"
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", fail)
+        with pytest.raises(RegistryPathError, match="No space left"), uploads.appending(DIGEST, 0, 100):
+            pass
+    assert [path.name for path in folder.iterdir()] == [f"{DIGEST}.part"]
+    with uploads.appending(DIGEST, 0, 100):
+        pass
+    assert (folder / f"{DIGEST}.length").read_text() == "100"
+    aside = folder / f".{DIGEST}.length.c0ffee"  # as a killed server leaves it
+    aside.write_text("1")
+    uploads.sweep()
+    assert aside.exists()
+    os.utime(aside, (time.time() - 120,) * 2)
+    uploads.sweep()
+    assert not aside.exists()
 
 
 def test_more_than_was_announced_or_allowed_is_refused(ask: Ask) -> None:
