@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 from registry.errors import RequestInvalid
 from registry.http.loopback import names_loopback
-from registry.names import is_digest
+from registry.names import is_digest, one_line
 
 __all__ = ["Endpoint", "ask_endpoint", "check_endpoint"]
 
@@ -48,17 +49,28 @@ def check_endpoint(url: str) -> str:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a port that is none
-        usable = False
-    if not usable or parts.username is not None or parts.query or parts.fragment:
+        parts, usable = None, False
+    if parts is None or not usable or parts.username is not None or parts.query or parts.fragment:
         raise RequestInvalid(
-            f"endpoint {url.rpartition('@')[2]!r} can't be asked",
+            f"endpoint {_without_secrets(url)!r} can't be asked",
             allowed="its address as `tunewright serve` prints it, http://HOST:PORT/v1, without credentials",
         )
     return f"{url.rstrip('/').removesuffix('/v1')}/readyz"
 
 
+def _without_secrets(url: str) -> str:
+    """Return as much of an address as can't hold a password or a token."""
+    if "@" not in url:
+        return url.partition("#")[0].partition("?")[0]
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "..."
+    return f"{parts.scheme}://{parts.hostname}" if parts.hostname else "..."
+
+
 def ask_endpoint(url: str) -> Endpoint:
-    """Ask an endpoint of `tunewright serve` or of a bundle what it serves.
+    """Ask an endpoint of `tunewright serve` or of a bundle what it serves, for `TIMEOUT_SECONDS` in all.
 
     Args:
         url: Its address, with or without `/v1`.
@@ -73,23 +85,42 @@ def ask_endpoint(url: str) -> Endpoint:
 
     place = check_endpoint(url)
     try:
-        with (
-            # no proxy of the environment between this process and its own machine
-            httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=not names_loopback(url)) as http,
-            http.stream("GET", place) as answer,
-        ):
-            content = b""
-            for piece in answer.iter_bytes():
-                content += piece
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise ValueError("its answer is too long")
+        code, content = asyncio.run(_fetch(place, trust_env=not names_loopback(url)))
+    except TimeoutError:
+        return Endpoint(url, error=f"it has not answered in {TIMEOUT_SECONDS:g} s")
+    # a host that can't be encoded is a ValueError
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
+        return Endpoint(url, error=one_line(f"{type(error).__name__}: {error}", 200))
+    try:
+        if len(content) > MAX_ANSWER_BYTES:
+            raise ValueError("its answer is too long")
         # one that isn't ready yet says what it is about to serve, with 503
         document = json.loads(content)
         digest, status = document["digest"], document["status"]
-        if not is_digest(digest) or not isinstance(status, str):
+        told = one_line(status[:40], 40) if isinstance(status, str) else None
+        if not is_digest(digest) or told is None:
             raise ValueError("it names no version")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Endpoint(url, error=f"{type(error).__name__}: {error}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return Endpoint(url, error=f"status {answer.status_code}, and it is no endpoint of a version: {error}"[:200])
-    return Endpoint(url, digest, status[:40])
+        return Endpoint(url, error=one_line(f"status {code}, and it is no endpoint of a version: {error}", 200))
+    return Endpoint(url, digest, told)
+
+
+async def _fetch(place: str, *, trust_env: bool) -> tuple[int, bytes]:
+    """Return an answer's status and its content, as much of it as shows that it is too long.
+
+    One limit for all of it: each wait for a byte could be short without end.
+    """
+    import httpx
+
+    content = b""
+    # no proxy of the environment between this process and its own machine
+    async with (
+        asyncio.timeout(TIMEOUT_SECONDS),
+        httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=trust_env) as http,
+        http.stream("GET", place) as answer,
+    ):
+        async for piece in answer.aiter_bytes():
+            content += piece
+            if len(content) > MAX_ANSWER_BYTES:
+                break
+        return answer.status_code, content
