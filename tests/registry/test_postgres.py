@@ -260,7 +260,8 @@ def test_server_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> No
     assert caught.value.exit_status == 2
     assert caught.value.allowed
     assert caught.value.next_step
-    assert not (tmp_path / "r" / BINDING).exists()
+    assert not (tmp_path / "r").exists()
+    (tmp_path / "r").mkdir()
     (tmp_path / "r" / BINDING).write_text(json.dumps({"database": nowhere, "registry": "a", "made": True}))
     for use in (Lookup, Registry.open):
         with pytest.raises(DatabaseUnreachable):
