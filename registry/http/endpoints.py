@@ -96,11 +96,11 @@ def ask_endpoint(url: str) -> Endpoint:
             raise ValueError("its answer is too long")
         # one that isn't ready yet says what it is about to serve, with 503
         document = json.loads(content)
-        digest, status = document["digest"], document["status"]
+        digest, status = document.get("digest"), document.get("status")
         told = one_line(status[:40], 40) if isinstance(status, str) else None
         if not is_digest(digest) or told is None:
             raise ValueError("it names no version")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         return Endpoint(url, error=one_line(f"status {code}, and it is no endpoint of a version: {error}", 200))
     return Endpoint(url, digest, told)
 
