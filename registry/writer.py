@@ -46,7 +46,9 @@ class Writer(ABC):
 
     def insert_numbered(self, table: Table, row: Mapping[str, Any]) -> int:
         """Insert one row and return its id."""
-        return int(self._insert(table, row, numbered=True) or 0)
+        number = self._insert(table, row, numbered=True)
+        assert number is not None
+        return number
 
     def end(self) -> None:
         """Let go of the transaction, right before it is committed: nothing is read or written through this after it."""
