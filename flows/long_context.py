@@ -20,7 +20,7 @@ def task_scaling(job: Job) -> RopeScaling | None:
     if scaling is None:
         return None
     from components.data.chat import prompt_ids
-    from components.memory.fake_model import read_config
+    from components.models.base_config import read_config
     from components.models.load import load_tokenizer
 
     positions = cached_positions(read_config(job.base.folder))

@@ -97,7 +97,7 @@ def check_kernel_wishes(job: Job) -> None:
     wishes = kernel_wishes(job)
     if wishes == Wishes():
         return
-    from components.memory.fake_model import read_config
+    from components.models.base_config import read_config
     from components.models.kernels import choose_kernels, this_machine
 
     section, dtype = job.recipe.finetune, job.recipe.memory.dtype

@@ -111,8 +111,8 @@ def _row(case: Case, folder: Path, process: Any) -> dict[str, Any]:
 
 def _resident(model: Any, found: Any, folder: Path, process: Any) -> int:
     """Predict as the plan does: the tensors, and what a process takes beyond them."""
-    from components.memory.fake_model import read_config
     from components.memory.process import cpu_overhead
+    from components.models.base_config import read_config
 
     files = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     dtype = read_config(folder).dtype

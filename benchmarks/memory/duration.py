@@ -100,8 +100,8 @@ def _measure_when_asked(
 
     torch.set_num_threads(threads)
     from components.memory.block_probe import measure_step_speed
-    from components.memory.fake_model import read_config
     from components.memory.settings import StepSettings
+    from components.models.base_config import read_config
 
     config, settings = read_config(folder), StepSettings(method, RANK, dtype=dtype)
     while pipe.recv() is not None:
@@ -121,8 +121,8 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """Hold each step but the first against the plan's arithmetic with the measurements next to it."""
     from components.memory.duration import measured_duration
-    from components.memory.fake_model import read_config
     from components.memory.workload import Workload
+    from components.models.base_config import read_config
 
     config = read_config(folder)
     found = []

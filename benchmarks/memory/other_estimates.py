@@ -20,7 +20,7 @@ def accelerate_bytes(folder: Path, settings: StepSettings) -> int:
     from accelerate.utils import calculate_maximum_sizes
     from transformers import AutoModel
 
-    from components.memory.fake_model import read_config
+    from components.models.base_config import read_config
 
     with init_empty_weights():
         model = AutoModel.from_config(read_config(folder), dtype=torch.float32)

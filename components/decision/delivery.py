@@ -113,7 +113,7 @@ def _count(base_folder: Path, rank: int, targets: str) -> tuple[int, int]:
     from transformers import AutoModelForCausalLM
 
     from components.finetuning.lora import LoraSettings, attach
-    from components.memory.fake_model import read_config
+    from components.models.base_config import read_config
 
     config = read_config(base_folder)
     with torch.device("meta"):

@@ -129,7 +129,7 @@ def _train(
 
     from components.finetuning.energy_watch import EnergyWatch
     from components.finetuning.memory_watch import MemoryWatch
-    from components.memory.fake_model import read_config
+    from components.models.base_config import read_config
     from components.models.features import check_layer
     from components.models.load import load_tokenizer
 
@@ -241,7 +241,7 @@ class _Base:
 
 def _prompts(tokenizer: Any, base_folder: Path, rows: Sequence[Row], most: int) -> list[list[int]]:
     """Render the prompts, and refuse one that is longer than allowed or than the base's positions."""
-    from components.memory.fake_model import read_config
+    from components.models.base_config import read_config
     from components.models.rope import cached_positions
 
     # those within which a row's states don't depend on the rows beside it, whatever the base's own scaling
@@ -344,7 +344,7 @@ def _check_saved(head: Head, base_folder: Path, folder: Path, features: Tensor, 
     """Load what was saved and compare its outputs on the training rows; return what training changed at most."""
     import torch
 
-    from components.memory.fake_model import read_config
+    from components.models.base_config import read_config
     from components.models.fingerprint import check_binding
     from components.models.head import load_head
 

@@ -16,28 +16,11 @@ from components.finetuning.methods import METHODS, MethodSettings, settings_for
 from components.finetuning.prompt_tuning import SoftPromptSettings
 from components.memory.quantized_layers import fake_parameter, quantize_linear_layers
 from components.memory.settings import StepSettings
+from components.models.base_config import read_config
 from components.models.packed_attention import use_attention
 from components.models.rope import RopeScaling, free_of_history, scale_config
 
-__all__ = ["attachment", "build", "build_teacher", "is_mapped", "materialise", "prepared", "read_config"]
-
-
-def read_config(folder: Path) -> Any:
-    """Read a base's config; nothing else of the folder is needed to simulate it.
-
-    Raises:
-        InputError: No config.json, or an architecture that transformers doesn't have.
-    """
-    from transformers import AutoConfig
-
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} has no config.json", allowed="the folder of a base model")
-    try:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"the config in {folder} can't be read: {error}", allowed="architectures that transformers has"
-        ) from error
+__all__ = ["attachment", "build", "build_teacher", "is_mapped", "materialise", "prepared"]
 
 
 def build(config: Any, settings: StepSettings, *, training: bool = True) -> Any:

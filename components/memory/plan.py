@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 from components.errors import InputError
-from components.memory import fake_model
 from components.memory.dtype_speed import DtypeSpeed, measure_dtype
 from components.memory.duration import Duration
 from components.memory.feature_plan import METHOD as FEATURES
@@ -28,6 +27,7 @@ from components.memory.search import HEADROOM_FRACTION, Candidate, Search
 from components.memory.settings import DTYPES, StepSettings
 from components.memory.workload import Workload, uniform_workload
 from components.memory.would_fit import Remedy, remedies
+from components.models.base_config import read_config
 from components.models.kernels import Choice, Rows, Wishes
 from components.models.rope import RopeScaling
 
@@ -243,7 +243,7 @@ def make_plan(
             allowed=", ".join(name for name in DTYPES if named.peak_flops(name)),
             next_step=f"leave the dtype out: {named.dtype} is then planned",
         )
-    config = fake_model.read_config(base_folder)
+    config = read_config(base_folder)
     check_row_positions(config, rope_scaling, workload)
     budget = budget or plan_budget(budget_bytes, gpu)
     # on a CPU it imports while this process searches; a CUDA context needs no imports to be known

@@ -8,12 +8,12 @@ from typing import Any
 
 from components.memory.block_probe import measure_step_speed
 from components.memory.duration import Duration, assumed_duration, measured_duration, shared_duration
-from components.memory.fake_model import read_config
 from components.memory.gpus import Gpu
 from components.memory.hardware import Budget
 from components.memory.search import Outcome, settings_of, slowdown
 from components.memory.settings import StepSettings
 from components.memory.workload import Workload
+from components.models.base_config import read_config
 
 __all__ = ["duration_on", "predict_duration"]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
-from components.memory import fake_model
 from components.memory.hardware import Budget
 from components.memory.kv_cache_size import KeyValueCache, read_cache
 from components.memory.process import CUDA_CONTEXT_BYTES
@@ -15,6 +14,7 @@ from components.memory.quantized_layers import scale_tensors
 from components.memory.search import HEADROOM_FRACTION
 from components.memory.settings import StepSettings
 from components.memory.tracked_model import TrackedModel
+from components.models.base_config import read_config
 from components.models.rope import RopeScaling, cached_positions, scale_config
 
 __all__ = ["ServingPlan", "plan_serving"]
@@ -182,7 +182,7 @@ def plan_serving(
     ):
         if number < least:
             raise InputError(f"{what} {number}", allowed=f"{least} or more")
-    config = fake_model.read_config(base_folder)
+    config = read_config(base_folder)
     if rope_scaling is not None:
         scale_config(config, rope_scaling)
     text = config.get_text_config()

@@ -14,6 +14,7 @@ from components.memory import fake_model
 from components.memory.quantized_layers import parameter_count, scale_tensors
 from components.memory.settings import StepSettings
 from components.memory.storages import StorageLog, tracking
+from components.models.base_config import read_config
 from components.models.blocks import decoder_blocks
 
 __all__ = ["TrackedModel", "one_sequence_a_row", "silently"]
@@ -42,7 +43,7 @@ class TrackedModel:
 
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.log = StorageLog(settings.device)
-        found = fake_model.read_config(config) if isinstance(config, Path) else config
+        found = read_config(config) if isinstance(config, Path) else config
         with silently():
             self.model = fake_model.build(found, settings, training=training)
             self.teacher = fake_model.build_teacher(settings) if training else None

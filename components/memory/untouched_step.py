@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.memory.settings import StepSettings, StepShape
+from components.models.base_config import read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +71,7 @@ def grown_bytes(folder: Path, settings: StepSettings, shape: StepShape) -> int:
     from components.memory.simulate import micro_batch_loss, zero_batch
     from components.memory.tracked_model import one_sequence_a_row, silently
 
-    config = fake_model.read_config(folder)
+    config = read_config(folder)
     with silently():
         model, teacher = fake_model.build(config, settings), fake_model.build_teacher(settings)
     heap = _Heap()

@@ -170,7 +170,7 @@ def served_positions(folder: Path, adapter: Path | None) -> int | None:
     Raises:
         InputError: Files that can't be read, or a base that can't be scaled so.
     """
-    from components.memory.fake_model import read_config
+    from components.models.base_config import read_config
 
     config = read_config(folder)
     scaling = None if adapter is None else read_rope_scaling(adapter)

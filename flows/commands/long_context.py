@@ -76,7 +76,7 @@ def command(
     # what the base will fill in has no mistakes
     check_reach(reach if numbers else Reach((1024,), reach.depths, passkeys, seed), texts)
     given = _given(model, adapter, home)
-    from components.memory.fake_model import read_config
+    from components.models.base_config import read_config
     from components.models.rope import RopeScaling, config_positions, read_scaling, scale_config
     from components.runtime import prepare_process
 

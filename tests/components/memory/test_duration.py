@@ -9,11 +9,11 @@ import pytest
 
 from components.memory.block_probe import BlockRate, StepSpeed, measure_step_speed
 from components.memory.duration import ASSUMED_UTILISATION, BESIDE_BLOCKS, assumed_duration, measured_duration
-from components.memory.fake_model import read_config
 from components.memory.gpus import find_gpu
 from components.memory.prices import with_price
 from components.memory.simulate import StepSettings, StepShape, simulate
 from components.memory.workload import Workload, uniform_workload
+from components.models.base_config import read_config
 from components.models.tiny import make_tiny
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from components.errors import InputError
-from components.memory.fake_model import read_config
 from components.memory.feature_plan import FeaturePass, plan_features
 from components.memory.hardware import Budget
 from components.memory.plan import make_plan
 from components.memory.settings import StepSettings, check_settings
 from components.memory.storages import Peak, StorageLog, tracking
 from components.memory.workload import uniform_workload
+from components.models.base_config import read_config
 from components.models.features import prompt_features
 from components.models.load import load_model
 from components.models.tiny import make_tiny

@@ -10,11 +10,11 @@ import torch
 
 from components.errors import InputError
 from components.memory import kernel_plan
-from components.memory.fake_model import read_config
 from components.memory.gpus import find_gpu
 from components.memory.kernel_plan import compiled_where_it_pays, plan_kernels, step_attention
 from components.memory.kernel_trial import failure
 from components.models import packed_attention
+from components.models.base_config import read_config
 from components.models.kernels import Kernels, Machine, Wishes
 from components.models.tiny import make_tiny
 

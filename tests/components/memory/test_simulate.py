@@ -13,10 +13,10 @@ from components.finetuning import lora, qlora
 from components.finetuning.lora import LoraSettings
 from components.finetuning.loss import forward_loss
 from components.memory.estimate import PeakEstimator
-from components.memory.fake_model import read_config
 from components.memory.quantized_layers import scale_tensors
 from components.memory.simulate import StepModel, StepSettings, StepShape, simulate
 from components.memory.storages import Peak, StorageLog, tracking
+from components.models.base_config import read_config
 from components.models.load import load_model
 from components.models.packed_attention import use_attention
 from components.models.tiny import make_tiny
