@@ -37,6 +37,7 @@ __all__ = [
 SIGNATURES_FILE = "tunewright-signatures.json"
 # the public key whose signature a server asks for, as a file
 KEY_VARIABLE = "TUNEWRIGHT_REQUIRE_SIGNATURE"
+# as registry.names.is_digest has it, which a bundle doesn't carry
 _KEY_ID = re.compile("[0-9a-f]{64}")
 
 

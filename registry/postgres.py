@@ -6,7 +6,6 @@ psycopg is imported inside functions: a registry on SQLite never loads it.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from registry.errors import (
     WrongDatabase,
 )
 from registry.layout import READABLE_REVISIONS, SCHEMA_REVISION
-from registry.postgres_session import has_lost_statements, keep_no_more, keep_statements, signal_behind
+from registry.postgres_session import closed_if_interrupted, has_lost_statements, keep_no_more, keep_statements
 
 __all__ = [
     "PostgresReader",
@@ -188,15 +187,11 @@ class PostgresReader:
         return rows
 
     def _run(self, statement: str, parameters: Sequence[Any]) -> Any:
-        before = sys.exception()
         for attempt in (1, 2):
             try:
-                return self._connection.execute(statement, parameters)
-            except BaseException as error:
-                signal = signal_behind(error, before)
-                if signal is not None or not isinstance(error, self._driver.Error):
-                    self._connection.close()  # it is in the midst of something
-                    raise signal or error from None
+                with closed_if_interrupted(self._connection):
+                    return self._connection.execute(statement, parameters)
+            except self._driver.Error as error:
                 if self._closed:
                     raise RegistryClosed from error
                 if has_lost_statements(error):

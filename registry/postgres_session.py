@@ -9,14 +9,21 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from registry.address import import_driver
 
-__all__ = ["Session", "has_lost_statements", "keep_no_more", "keep_statements", "leave_to_parent", "signal_behind"]
+__all__ = [
+    "Session",
+    "closed_if_interrupted",
+    "has_lost_statements",
+    "keep_no_more",
+    "keep_statements",
+    "leave_to_parent",
+]
 
 # A statement that comes a third time is kept, and of those the hundred that were used last.
 _THRESHOLD = 2
@@ -80,19 +87,15 @@ class Session:
             psycopg.Error: That of the first one that failed.
         """
         driver = import_driver()
-        before = sys.exception()
         try:
-            if self._pipeline is None and driver.Pipeline.is_supported():  # libpq has it since 14
-                self._pipeline = self.connection.pipeline()
-                self._sync = self._pipeline.__enter__().sync
-            cursors = [self.connection.execute(sql, parameters) for sql, parameters in statements]
-            if self._pipeline is not None:
-                self._sync()
-        except BaseException as error:
-            signal = signal_behind(error, before)
-            if signal is not None or not isinstance(error, driver.Error):
-                self.connection.close()
-                raise signal or error from None
+            with closed_if_interrupted(self.connection):
+                if self._pipeline is None and driver.Pipeline.is_supported():  # libpq has it since 14
+                    self._pipeline = self.connection.pipeline()
+                    self._sync = self._pipeline.__enter__().sync
+                cursors = [self.connection.execute(sql, parameters) for sql, parameters in statements]
+                if self._pipeline is not None:
+                    self._sync()
+        except driver.Error:
             if self._pipeline is not None:
                 with suppress(driver.Error):
                     self._sync()  # out of what was broken off
@@ -119,7 +122,24 @@ def leave_to_parent() -> None:
                 session.leave()
 
 
-def signal_behind(error: BaseException | None, before: BaseException | None) -> BaseException | None:
+@contextmanager
+def closed_if_interrupted(connection: Any) -> Iterator[None]:
+    """Close psycopg's connection if what is asked of it in the block is interrupted, and raise what interrupted it.
+
+    It is in the midst of something then. Errors of the driver come out as they are.
+    """
+    before = sys.exception()
+    try:
+        yield
+    except BaseException as error:
+        signal = _signal_behind(error, before)
+        if signal is not None or not isinstance(error, import_driver().Error):
+            connection.close()
+            raise signal or error from None
+        raise
+
+
+def _signal_behind(error: BaseException | None, before: BaseException | None) -> BaseException | None:
     """Return what interrupted psycopg, where that then stumbled over its own state and raised another error.
 
     Args:

@@ -59,7 +59,7 @@ def _existing_statements(name: str, manifest: Manifest) -> tuple[Statement, Stat
     columns = "id, name, number, digest, kind, base_fingerprint, manifest, created_at"
     return (
         (f"SELECT {columns} FROM versions WHERE name = ? AND content_key = ?", (name, manifest.content_key)),
-        (f"SELECT {columns} FROM versions WHERE digest = ?", (manifest.digest,)),
+        reference_statement(manifest.digest),
     )
 
 

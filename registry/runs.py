@@ -136,12 +136,12 @@ def insert_run(
     if not isinstance(data, Mapping) or not all(is_digest(digest) for digest in data.values()):
         raise ReportInvalid("run document: data", allowed="a mapping of data file -> hex sha256, which lineage shows")
     at = audit.now()
-    writer.insert(
+    row = writer.insert_numbered(
         runs,
         {"name": name, "sweep": sweep, "number": number, "digest": digest, "base_fingerprint": base_fingerprint,
          "content_key": content_key, "document": text, "created_at": at},
     )  # fmt: skip
-    written = query_runs(writer.query, "digest = ?", (digest,))[0]
+    written = Run(row, name, sweep, number, digest, base_fingerprint, content_key, text, at)
     payload = {"name": name, "sweep": sweep, "number": number, "digest": digest}
     audit.append(writer, at=at, actor=actor, action="run", subject=written.label, payload=payload)
     return written

@@ -147,7 +147,7 @@ def fill_mlflow(engine: Engine, versions: int, tell: Callable[[int], object]) ->
 
     common = {"workspace": "default"}
     times = {"creation_time": 1, "last_updated_time": 1}
-    with _connected(engine) as connection:
+    with engine.connect() as connection:
         _prepare(connection)
         for done, rows in _in_bulk(versions):
             written: dict[Any, list[dict[str, Any]]] = {
