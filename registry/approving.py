@@ -302,8 +302,8 @@ def _write_protection(
     number = writer.insert_numbered(protections, {**row, "actor": actor, "reason": reason, "created_at": at})
     given = [] if consent is None else [asdict(one) for one in consent.approvals if one.counts]
     payload = {**row, "self_approval": self_approval, "reason": reason, "approvals": given}
-    audit.append(writer, at=at, actor=actor, action=action, subject=f"{name}@{alias}", payload=payload)
-    emit(writer, at, f"alias.{action}", payload)
+    text = audit.append(writer, at=at, actor=actor, action=action, subject=f"{name}@{alias}", payload=payload)
+    emit(writer, at, f"alias.{action}", text)
     return Protection(number, name, alias, required, self_approval, actor, reason, at)
 
 
@@ -339,5 +339,6 @@ def _write_word(
         "matter": row["digest"],
         "reason": reason,
     }
-    audit.append(writer, at=at, actor=actor, action=action, subject=f"{matter.name}@{matter.alias}", payload=payload)
-    emit(writer, at, f"alias.{action}", payload)
+    subject = f"{matter.name}@{matter.alias}"
+    text = audit.append(writer, at=at, actor=actor, action=action, subject=subject, payload=payload)
+    emit(writer, at, f"alias.{action}", text)

@@ -70,7 +70,7 @@ def append(writer: Writer, *, at: str, actor: str, action: str, subject: str, pa
         payload: What was done, plain JSON.
 
     Returns:
-        The new row's hash.
+        The payload's text, for whoever tells others of the same.
     """
     # this needs SQLAlchemy; the rest of this module reads without it
     from registry.schema import audit
@@ -92,7 +92,7 @@ def append(writer: Writer, *, at: str, actor: str, action: str, subject: str, pa
             "hash": digest,
         },
     )
-    return digest
+    return text
 
 
 def read_chain(query: Query, *, after: int = 0, limit: int | None = None) -> Iterator[AuditEntry]:

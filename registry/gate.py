@@ -13,7 +13,16 @@ from typing import Any
 from registry.errors import PolicyInvalid
 from registry.names import is_digest
 
-__all__ = ["Champion", "Check", "GateResult", "Policy", "check", "effective_policy", "recorded_policy"]
+__all__ = [
+    "Champion",
+    "Check",
+    "GateResult",
+    "Policy",
+    "check",
+    "effective_policy",
+    "policy_and_source",
+    "recorded_policy",
+]
 
 # What binary fractions lose in one subtraction; far below what one row of any test weighs.
 _ROUNDING = 1e-9
@@ -166,7 +175,15 @@ def effective_policy(given: Policy | None, report: Mapping[str, Any] | None) -> 
     Raises:
         PolicyInvalid: What the report has in its policy's place is none, and the caller names none.
     """
-    return given or recorded_policy(report) or Policy()
+    return policy_and_source(given, report)[0]
+
+
+def policy_and_source(given: Policy | None, report: Mapping[str, Any] | None) -> tuple[Policy, str]:
+    """Return `effective_policy` and whose it is: `caller`, `evaluation` (that of the report) or `defaults`."""
+    if given is not None:
+        return given, "caller"
+    recorded = recorded_policy(report)
+    return (Policy(), "defaults") if recorded is None else (recorded, "evaluation")
 
 
 def check(policy: Policy, report: Mapping[str, Any] | None, champion: Champion | None = None) -> GateResult:

@@ -48,13 +48,17 @@ class Leases:
             RegistryPathError: It can't be written.
         """
         end = time.time() + (LEASE_SECONDS if seconds is None else seconds)
-        path = self.folder / uuid.uuid4().hex
+        name = uuid.uuid4().hex
+        path, aside = self.folder / name, self.folder / f".{name}"
         try:
-            self.folder.mkdir(exist_ok=True)
-            aside = path.with_name(f".{path.name}")
+            content = json.dumps({"expires_at": end, "digests": sorted(set(digests))}).encode()
             try:
-                content = json.dumps({"expires_at": end, "digests": sorted(set(digests))}).encode()
-                with aside.open("xb") as stream:
+                try:
+                    stream = aside.open("xb")
+                except FileNotFoundError:
+                    self.folder.mkdir(exist_ok=True)
+                    stream = aside.open("xb")
+                with stream:
                     stream.write(content)
                     if len(content) > _BLOCK_BYTES:  # one that a power cut left half would hold every collection up
                         stream.flush()

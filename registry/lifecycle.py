@@ -106,8 +106,8 @@ def change_state(writer: Writer, version: Version, action: str, *, actor: str, r
         {"version_id": version.id, "action": action, "actor": actor, "reason": reason, "created_at": at},
     )
     payload = {"name": version.name, "version": version.version, "digest": version.digest, "reason": reason}
-    audit.append(writer, at=at, actor=actor, action=action, subject=version.label, payload=payload)
-    emit(writer, at, f"version.{action}", payload)
+    text = audit.append(writer, at=at, actor=actor, action=action, subject=version.label, payload=payload)
+    emit(writer, at, f"version.{action}", text)
     return change
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Manifest",
     "Parent",
     "describe_files",
+    "registered_files",
     "require_files",
 ]
 
@@ -96,6 +97,21 @@ def _describe(name: str, source: Path) -> FileEntry:
     with open_regular(name, source) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return FileEntry(size=stream.tell(), sha256=digest)
+
+
+def registered_files(text: str) -> dict[str, FileEntry]:
+    """Return the files of a manifest that is registered: that was found valid, and its text is what was written.
+
+    Args:
+        text: The canonical text.
+
+    Raises:
+        ManifestInvalid: Not a manifest.
+    """
+    try:
+        return {path: FileEntry(**entry) for path, entry in json.loads(text)["files"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unreadable(error) from error
 
 
 def require_files(manifest: Manifest, files: Mapping[str, Path]) -> None:
@@ -311,4 +327,8 @@ class Manifest:
             values["parents"] = tuple(Parent(**parent) for parent in values["parents"])
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ManifestInvalid(f"manifest can't be read: {type(error).__name__}: {error}") from error
+            raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> ManifestInvalid:
+    return ManifestInvalid(f"manifest can't be read: {type(error).__name__}: {error}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 from registry.errors import ReferenceInvalid
 
@@ -208,6 +209,11 @@ def parse_reference(text: str) -> Reference:
     """
     if not isinstance(text, str) or not text:
         raise ReferenceInvalid("an empty reference names no version", allowed=GRAMMAR)
+    return _parsed(text)
+
+
+@lru_cache(maxsize=256)  # an act reads the same one several times
+def _parsed(text: str) -> Reference:
     if "@" in text:
         name, _, alias = text.partition("@")
         return Reference(text, name=check_name(name), alias=check_alias(alias))

@@ -136,7 +136,7 @@ class Opened:
 
     def _absence(self, version: Version) -> BlobCorrupted | None:
         """Say which of a version's bytes are missing, if any are; the content itself is verified at each load."""
-        for path, entry in version.manifest.files.items():
+        for path, entry in version.files.items():
             size = self.blobs.size(entry.sha256)
             if size != entry.size:
                 return BlobCorrupted(

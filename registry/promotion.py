@@ -11,7 +11,7 @@ from registry.approvals import Approvals, asked_for_promotion, consent_to_promot
 from registry.canonical import canonical_json
 from registry.entities import AliasChange, AliasState, Evaluation, Version
 from registry.errors import AliasConflict, AliasNotFound, RollbackRefused
-from registry.gate import Champion, GateResult, Policy, check, recorded_policy
+from registry.gate import Champion, GateResult, Policy, check, policy_and_source
 from registry.lookup import (
     Query,
     Statement,
@@ -46,7 +46,7 @@ class Ruling:
 
     verdict: GateResult
     policy: Policy
-    policy_from: str  # "caller", "evaluation" (the policy recorded in the judged report) or "defaults"
+    policy_from: str  # as `registry.gate.policy_and_source` has it
     evaluation: Evaluation | None
     champion_evaluation: Evaluation | None  # of the other version that the alias holds, if that was evaluated
     consent: Approvals | None = None  # where the alias or the policy asks for approvals
@@ -83,9 +83,7 @@ def judge(
     reports = evaluations_of(query, version.digest)
     evaluation = reports[0] if reports else None
     report = None if evaluation is None else evaluation.report
-    recorded = recorded_policy(report) if policy is None else None
-    policy_from = "caller" if policy is not None else "defaults" if recorded is None else "evaluation"
-    policy = policy or recorded or Policy()
+    policy, policy_from = policy_and_source(policy, report)
     champion = against = consent = None
     moves = state is None or state.digest != version.digest
     if state is not None and moves:
@@ -176,10 +174,11 @@ def plan_rollback(query: Query, name: str, alias: str, to: int | None, expected_
     """
     state = _held(query, name, alias)
     revision = _compare(query, name, alias, state, expected_revision)
-    held, stack = _fold(query, name, alias)
+    held, stack, taken = _fold(query, name, alias)
     if to is None:
         if len(stack) < 2:
-            _refuse_rollback(f"{name}@{alias} has held nothing before v{state.version}", held, state)
+            since = " since it was taken away" if taken else ""
+            _refuse_rollback(f"{name}@{alias} has held nothing before v{state.version}{since}", held, state)
         to = stack[-2]
     if to == state.version:
         _refuse_rollback(f"{name}@{alias} points at v{to} already", held, state)
@@ -199,8 +198,8 @@ def _refuse_rollback(problem: str, held: Sequence[int], state: AliasState) -> No
     )
 
 
-def _fold(query: Query, name: str, alias: str) -> tuple[list[int], list[int]]:
-    """Fold an alias's history into every version that held it, and the stack that roll-backs pop.
+def _fold(query: Query, name: str, alias: str) -> tuple[list[int], list[int], bool]:
+    """Fold an alias's history into every version that held it, the stack that roll-backs pop, and if it was taken away.
 
     What was held before the alias was taken away is gone back to only by name: somebody took it away.
     """
@@ -211,16 +210,18 @@ def _fold(query: Query, name: str, alias: str) -> tuple[list[int], list[int]]:
     )
     held: list[int] = []
     stack: list[int] = []
+    taken = False
     for number, action in rows:
         if number is None:
             stack.clear()
+            taken = True
             continue
         held.append(number)
         if action == "rollback" and number in stack:
             del stack[len(stack) - stack[::-1].index(number) :]
         else:
             stack.append(number)
-    return held, stack
+    return held, stack, taken
 
 
 def _compare(query: Query, name: str, alias: str, state: AliasState | None, expected_revision: int | None) -> int:
@@ -311,11 +312,11 @@ def write_change(
     if change.approvals is not None:
         payload["approvals"] = [asdict(one) for one in change.approvals.approvals if one.counts]
     subject = f"{change.name}@{change.alias}"
-    audit.append(writer, at=change.at, actor=actor, action=change.action, subject=subject, payload=payload)
-    emit(writer, change.at, f"alias.{change.action}", payload)
+    text = audit.append(writer, at=change.at, actor=actor, action=change.action, subject=subject, payload=payload)
+    emit(writer, change.at, f"alias.{change.action}", text)
     return change
 
 
-def emit(writer: Writer, at: str, topic: str, payload: dict[str, Any]) -> None:
-    """Leave an outbox row in the caller's transaction, for whoever tells other systems."""
-    writer.insert(outbox, {"created_at": at, "topic": topic, "payload": canonical_json(payload)})
+def emit(writer: Writer, at: str, topic: str, payload: str) -> None:
+    """Leave an outbox row in the caller's transaction, for whoever tells other systems; `payload` is canonical JSON."""
+    writer.insert(outbox, {"created_at": at, "topic": topic, "payload": payload})

@@ -22,7 +22,7 @@ from registry.names import LICENCE_LENGTH, check_name, check_text, is_digest
 from registry.opened import Opened
 from registry.promotion import emit
 from registry.registration import check_stored, expected_reads, find_existing, find_parents, insert_version
-from registry.reports import check_document, newest_evaluation, reports_statement
+from registry.reports import check_document, check_report, newest_evaluation, reports_statement
 from registry.runs import Run, insert_run
 from registry.scan import scan
 from registry.schema import evaluations
@@ -215,7 +215,8 @@ class Recording(Opened):
 
         Raises:
             VersionNotFound: No version has this digest.
-            ReportInvalid: Not a mapping of plain JSON, or NaN in it.
+            ReportInvalid: Not a mapping of plain JSON, NaN in it, or what the gate reads has another type.
+            PolicyInvalid: The policy in it can't be used.
             EvaluationMismatch: The report's `files` are not the version's.
         """
         actor = audit.acting(actor)
@@ -233,6 +234,7 @@ class Recording(Opened):
                 digest = sha256_text(text)  # of no text with half of a surrogate pair in it
             except (TypeError, ValueError) as error:
                 raise ReportInvalid(f"evaluation report: {error}", allowed="plain JSON values, no NaN") from error
+            check_report(whole)
             if "files" in whole:
                 _check_measured(version, whole["files"])
             if newest is not None and newest.digest == digest:
@@ -244,7 +246,7 @@ class Recording(Opened):
             payload = {"digest": version.digest, "evaluation": digest}
             audit.append(writer, at=at, actor=actor, action="evaluate", subject=version.label, payload=payload)
             named = {"name": version.name, "version": version.version}
-            emit(writer, at, "version.evaluated", {**named, **payload})
+            emit(writer, at, "version.evaluated", canonical_json({**named, **payload}))
             return Evaluation(number, version.digest, digest, text, at)
 
 

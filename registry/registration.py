@@ -236,6 +236,6 @@ def insert_version(writer: Writer, name: str, manifest: Manifest, actor: str) ->
             },
         )
     payload = {"name": name, "version": number, "digest": version.digest, "kind": version.kind}
-    audit.append(writer, at=at, actor=actor, action="register", subject=version.label, payload=payload)
-    emit(writer, at, "version.registered", payload)
+    text = audit.append(writer, at=at, actor=actor, action="register", subject=version.label, payload=payload)
+    emit(writer, at, "version.registered", text)
     return version

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from registry.entities import AliasState, Evaluation
 from registry.errors import ReportInvalid
+from registry.gate import recorded_policy
 from registry.lookup import Query, Statement
 
 __all__ = [
     "check_document",
+    "check_report",
     "comparable_evaluation",
     "evaluations_of",
     "held_reports_statement",
@@ -18,6 +20,9 @@ __all__ = [
     "reports_statement",
 ]
 
+# What the gate reads of a task and of each suite, besides the rows measured.
+_SCORES = ("base", "tuned", "delta", "low", "high")
+_TEXTS = ("metric", "test_digest", "suite")
 _REPORTS = """SELECT e.id, v.digest, e.digest, e.report, e.created_at
     FROM versions v JOIN evaluations e ON e.version_id = v.id WHERE"""
 
@@ -30,6 +35,44 @@ def check_document(what: str, document: object) -> None:
     """
     if not isinstance(document, Mapping):
         raise ReportInvalid(f"{what} is a {type(document).__name__}", allowed="a mapping of plain JSON, no NaN")
+
+
+def check_report(report: Mapping[str, Any]) -> None:
+    """Refuse a report in which what the gate reads has another type: it would stand in the way of every promotion.
+
+    Keys may be absent or null, and others may be there.
+
+    Raises:
+        ReportInvalid: Says which key has what.
+        PolicyInvalid: The policy in it is none.
+    """
+    recorded_policy(report)
+    task, tax = report.get("task"), report.get("tax")
+    if task is not None and not isinstance(task, Mapping):
+        _refuse("task", task, "a mapping")
+    if tax is not None and not (isinstance(tax, Sequence) and not isinstance(tax, str)):
+        _refuse("tax", tax, "a list with a mapping for each suite")
+    for place, one in [("task", task or {}), *((f"tax[{number}]", suite) for number, suite in enumerate(tax or ()))]:
+        if not isinstance(one, Mapping):
+            _refuse(place, one, "a mapping")
+        for key, value in one.items():
+            if value is None:
+                continue
+            if key == "n" and (type(value) is not int or value < 0):
+                _refuse(f"{place}.n", value, "a whole number of rows, 0 or more")
+            if key in _SCORES and (isinstance(value, bool) or not isinstance(value, int | float)):
+                _refuse(f"{place}.{key}", value, "a number: a score as a fraction")
+            if key in _TEXTS and not isinstance(value, str):
+                _refuse(f"{place}.{key}", value, "a text")
+
+
+def _refuse(key: str, value: object, allowed: str) -> NoReturn:
+    shown = repr(value)
+    raise ReportInvalid(
+        f"evaluation report: {key} is {shown if len(shown) <= 60 else shown[:60] + '...'}",
+        allowed=allowed,
+        next_step="the keys of a report are in docs/registry.md",
+    )
 
 
 def newest_evaluation(query: Query, digest: str) -> Evaluation | None:

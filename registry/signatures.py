@@ -24,6 +24,7 @@ from registry.envelope import (
 )
 from registry.errors import RegistryPathError, SignatureRefused
 from registry.layout import SIGNATURES
+from registry.names import is_digest
 from registry.standing import keys_asked_for
 from registry.whole_file import flush_folder, write_whole
 
@@ -39,6 +40,7 @@ __all__ = [
     "require_signature",
     "required_keys",
     "sign_version",
+    "signing_keys",
     "verify_signature",
 ]
 
@@ -144,6 +146,15 @@ def envelopes_of(folder: Path, digest: str) -> list[dict[str, Any]]:
         except (OSError, ValueError, RecursionError):
             continue  # no proof; whoever asks for one is refused
     return found
+
+
+def signing_keys(registry: Registry, version: Version) -> list[str]:
+    """Return the ids of the keys whose signatures of a version are kept.
+
+    Whether one holds can only be told with the key itself: `verify_signature`.
+    """
+    signatures = registry.folder / SIGNATURES / version.digest
+    return sorted(path.stem for path in signatures.glob("*.json") if is_digest(path.stem))
 
 
 def verify_signature(registry: Registry, version: Version, key: Ed25519PublicKey) -> None:

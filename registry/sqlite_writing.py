@@ -6,6 +6,7 @@ takes the write lock before anything is read, so that a compare-and-swap can't b
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,7 @@ def make_engine(folder: Path, timeout_seconds: float) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(folder / DATABASE)),
         connect_args={"timeout": timeout_seconds},
+        pool_reset_on_return=None,  # whoever takes a connection ends what it began
         execution_options={"turns": Turns(folder / WRITERS)},
     )
     event.listen(engine, "connect", _set_pragmas)
@@ -87,9 +89,9 @@ def write_on_sqlite(engine: Engine, timeout_seconds: float) -> Iterator[Writer]:
     with _turn(engine, timeout_seconds) as left, closing(engine.raw_connection()) as pooled:
         # without SQLAlchemy's own transaction, which takes a tenth of the time of a promotion
         connection: Any = pooled.driver_connection
-        _wait_at_most(connection, left())
-        connection.execute(_BEGIN).close()
+        _wait_at_most(connection, left(), pooled.info)
         try:
+            connection.execute(_BEGIN).close()
             writer = _SqliteWriter(connection)
             yield writer
             writer.end()
@@ -107,7 +109,7 @@ def write_on_sqlite(engine: Engine, timeout_seconds: float) -> Iterator[Writer]:
 def lock_on_sqlite(engine: Engine, timeout_seconds: float) -> Iterator[Connection]:
     """Give SQLAlchemy's connection, as migrations need it; otherwise as `write_on_sqlite`."""
     with _turn(engine, timeout_seconds) as left, engine.connect() as connection:
-        _wait_at_most(connection.connection.driver_connection, left())
+        _wait_at_most(connection.connection.driver_connection, left(), connection.connection.info)
         with connection.begin():
             yield connection
 
@@ -128,8 +130,12 @@ def _turn(engine: Engine, timeout_seconds: float) -> Iterator[Callable[[], float
         raise explained from error
 
 
-def _wait_at_most(connection: Any, seconds: float) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {1000 * seconds:.0f}").close()
+def _wait_at_most(connection: Any, seconds: float, noted: dict[str, Any]) -> None:
+    """Set how long SQLite's lock is waited for, in tenths of seconds, where that isn't what the connection has."""
+    milliseconds = 100 * math.ceil(10 * seconds)
+    if noted.get("busy_timeout") != milliseconds:
+        connection.execute(f"PRAGMA busy_timeout = {milliseconds}").close()
+        noted["busy_timeout"] = milliseconds
 
 
 def _explain(error: BaseException | None, engine: Engine, timeout_seconds: float) -> RegistryError | None:

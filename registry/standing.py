@@ -31,18 +31,19 @@ class Standing:
             say themselves that they were. A retired version is not.
         basis: What that rests on: `alias champion`, `gate`, `base`, or "" where it is not proven.
         reasons: Why it is not proven; empty where it is.
-        signed_by: Id of the key without whose signature it isn't served, proven or not: a policy of it asks for that.
+        required_keys: Id of the key without whose signature it isn't served, proven or not, where a policy of it
+            asks for one.
     """
 
     proven: bool
     basis: str
     reasons: tuple[str, ...]
-    signed_by: tuple[str, ...] = ()
+    required_keys: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the standing as plain JSON."""
         found = {"proven": self.proven, "basis": self.basis, "reasons": list(self.reasons)}
-        return {**found, "signed_by": list(self.signed_by)}
+        return {**found, "required_keys": list(self.required_keys)}
 
 
 def standing_of(query: Query, version: Version) -> Standing:
@@ -54,7 +55,7 @@ def standing_of(query: Query, version: Version) -> Standing:
     Raises:
         PolicyInvalid: The policy in the newest report can't be used, or names no key where it asks for a signature.
     """
-    return replace(_proof(query, version), signed_by=keys_asked_for(query, version))
+    return replace(_proof(query, version), required_keys=keys_asked_for(query, version))
 
 
 def keys_asked_for(query: Query, version: Version) -> tuple[str, ...]:

@@ -130,12 +130,14 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
     """Show REF's manifest, aliases, evaluations, and what the gate says of it."""
     from registry.errors import PolicyInvalid
     from registry.gate import Check, GateResult, effective_policy
+    from registry.signatures import required_keys, signing_keys
 
     with open_to_read(home) as registry:
         version = registry.resolve(ref)
         reports = registry.evaluations(version.digest)
-        policy = None
+        policy, asked = None, None
         try:
+            asked = required_keys(registry, version)
             policy = effective_policy(None, reports[0].report if reports else None)
             gate = registry.check_gate(version.digest, policy, alias)
         except PolicyInvalid as error:  # what no promotion gets past is still to be seen
@@ -150,6 +152,8 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
             "evaluations": [e.to_dict() for e in reports],
             "policy": None if policy is None else policy.to_dict(),
             "gate": gate.to_dict(),
+            "signatures": signing_keys(registry, version),
+            "required_keys": asked,
         }
     if warning := status.warning(version.label):
         note(f"warning: {warning}")
@@ -189,6 +193,11 @@ def promote(
             reason=reason,
             expected_revision=expected_revision,
             dry_run=dry_run,
+        )
+    if policy_file is not None and not change.changed and not change.dry_run:
+        note(
+            f"note: {change.name}@{change.alias} points at it already: nothing was recorded, {policy_file} neither; "
+            "what it asks for holds once a promotion under it moves the alias"
         )
     emit(change.to_dict(), as_json, render_change)
     if change.gate is not None and not change.gate.passed:

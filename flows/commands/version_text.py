@@ -32,6 +32,9 @@ def render_version(document: dict[str, Any]) -> str:
     for key in ("base_fingerprint", "licence", "seed", "code_revision", "flow_run_id", "content_key"):
         if manifest[key] is not None:
             lines.append(f"  {key}: {manifest[key]}")
+    # whether it holds takes the key itself: `registry verify-signature`
+    lines += [f"  signed with the key {key[:12]}" for key in document["signatures"]]
+    lines += [f"  served only with a signature of the key {key[:12]}" for key in document["required_keys"] or ()]
     lines.append(f"  evaluations: {len(document['evaluations'])}")
     if document["evaluations"]:
         lines += _measured(document["evaluations"][0])

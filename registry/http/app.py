@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version as release_of
@@ -37,6 +38,8 @@ __all__ = ["make_app"]
 
 UPLOADS = "uploads"
 Background = Callable[[], AbstractAsyncContextManager[None]]
+# What FastAPI reads as JSON; of another body it says that it is no object.
+_JSON = re.compile(r"application/([^;]+\+)?json\s*(;|$)", re.IGNORECASE)
 
 
 def make_app(
@@ -109,9 +112,18 @@ async def _tell(_request: Request, error: Exception) -> Response:
     return respond(error)
 
 
-async def _tell_invalid(_request: Request, error: Exception) -> Response:
+async def _tell_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
+    kind = request.headers.get("content-type", "none")
+    if [tuple(one["loc"]) for one in found] == [("body",)] and not _JSON.match(kind):
+        return respond(
+            RequestInvalid(
+                f"the body has the content-type {kind[:100]!r}, and was not read as JSON",
+                allowed="content-type: application/json",
+                next_step="send that header with it: curl has it with --json",
+            )
+        )
     told = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in found[:5]]
     more = [f"and {len(found) - 5} more"] if len(found) > 5 else []
     problem = RequestInvalid("; ".join(told + more), next_step=f"GET {PREFIX}/openapi.json has the schema")

@@ -212,7 +212,7 @@ class RegistryClient(RemoteActs):
     def standing(self, ref: str) -> Standing:
         """Say whether a version is proven, as `Registry.standing`."""
         document = self._get(f"/v1/standing/{quoted(ref)}")
-        told = (tuple(document[key]) for key in ("reasons", "signed_by"))
+        told = (tuple(document[key]) for key in ("reasons", "required_keys"))
         return Standing(document["proven"], document["basis"], *told)
 
     def runs(self, name: str | None = None) -> list[Run]:

@@ -179,7 +179,7 @@ class StandingModel(Answer):
     proven: bool
     basis: str
     reasons: list[str]
-    signed_by: list[Digest]
+    required_keys: list[Digest]
 
 
 class BlobModel(Answer):

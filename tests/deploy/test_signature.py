@@ -382,7 +382,7 @@ def test_a_version_whose_policy_asks_for_a_key_is_not_served_without_it(
     asking = Policy(require_evaluation=False, required_signature=key_id(KEY.public_key()))
     plain = stage(registry, adapter, tmp_path)
     plain.verify()
-    assert asked_keys(plain.folder) == registry.standing("sql").signed_by == ()
+    assert asked_keys(plain.folder) == registry.standing("sql").required_keys == ()
     if said == "the policy of a promotion":
         registry.promote("sql", "champion", policy=asking, actor="ada")
         registry.demote("sql", "champion", actor="ada", reason="what was asked once stays asked")
@@ -408,6 +408,7 @@ def test_a_version_whose_policy_asks_for_a_key_is_not_served_without_it(
             staged.verify(named)
 
 
+@pytest.mark.usefixtures("any_report")
 def test_what_names_no_key_in_a_keys_place_is_not_served(registry: Registry, adapter: Version) -> None:
     registry.record_evaluation(adapter.digest, {"policy": {"required_signature": ["a key"]}})
     with pytest.raises(PolicyInvalid, match="asks for the signature of"):
@@ -424,7 +425,7 @@ def test_a_report_closes_nothing_for_good_and_takes_nothing_from_a_promotion(
 
     def report(policy: Policy) -> tuple[str, ...]:
         registry.record_evaluation(adapter.digest, {"policy": policy.to_dict()})
-        return registry.standing("sql").signed_by
+        return registry.standing("sql").required_keys
 
     registry.promote("sql", "champion", policy=plain, actor="ada")
     assert report(replace(plain, required_signature=other)) == (other,)
@@ -432,10 +433,10 @@ def test_a_report_closes_nothing_for_good_and_takes_nothing_from_a_promotion(
     registry.promote("sql", "staging", policy=replace(plain, required_signature=mine), actor="ada")
     assert report(plain) == report(replace(plain, required_signature=other)) == (mine,)
     registry.promote("sql", "tested", policy=plain, actor="ada")
-    assert registry.standing("sql").signed_by == (mine,)
+    assert registry.standing("sql").required_keys == (mine,)
     # another key in its place: the last promotion that asks for one counts, and one key is enough
     registry.promote("sql", "released", policy=replace(plain, required_signature=other), actor="ada")
-    assert registry.standing("sql").signed_by == (other,)
+    assert registry.standing("sql").required_keys == (other,)
     sign_version(registry, adapter, OTHER)
     assert version_files(registry, "sql", public_key=other_key, served=True).digest == adapter.digest
     with pytest.raises(VerdictError, match=f"the key {other[:12]}, for which .* is {mine[:12]}"):
@@ -480,6 +481,7 @@ def test_a_link_in_place_of_the_signatures_is_damage(tmp_path: Path) -> None:
         asked_keys(tmp_path)
 
 
+@pytest.mark.usefixtures("any_report")
 def test_a_policy_that_is_none_asks_for_nothing(registry: Registry, adapter: Version) -> None:
     """Whether the version is proven is another question, which --unproven leaves open."""
     for policy in ([], "x", {"min_row": 1}):

@@ -198,7 +198,7 @@ def test_what_has_to_be_signed_is_promoted_and_not_served_in_the_run(
         assert (found["version"], found["gate"]["passed"]) == ("tiny:v1", True)
         assert (found["bundle"], found["endpoint"]) == (bundle, None)
     with Registry.open(home() / "registry") as registry:
-        assert registry.standing("tiny@champion").signed_by == ("ab" * 32,)
+        assert registry.standing("tiny@champion").required_keys == ("ab" * 32,)
 
 
 def test_the_champion_is_measured_where_the_test_changed_since(project: Project, tmp_path: Path) -> None:

@@ -54,6 +54,6 @@ def test_what_a_recipe_asks_to_be_signed_is_promoted_and_not_served_unsigned(
     registered = {"digest": version.digest, "version": version.label}
     assert promote(job, registered, 0, TerminalObserver())["gate"]["passed"]
     with Registry.open(job.home / "registry") as registry:
-        assert registry.standing(version.digest).signed_by == (key,)
+        assert registry.standing(version.digest).required_keys == (key,)
         with pytest.raises(VerdictError, match="only with a signature of the key abababababab"):
             version_files(registry, version.digest, served=True)

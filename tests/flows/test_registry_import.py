@@ -70,7 +70,7 @@ def test_a_base_is_registered_as_it_is_and_may_be_served_but_not_promoted(regist
     assert (found["version"], found["kind"], found["base"]) == ("tiny:v1", "base", fingerprint(base).base)
     assert found["parameters"] > 90_000
     assert found["templates"] == ["chat_template.jinja"]
-    assert found["standing"] == {"proven": True, "basis": "base", "reasons": [], "signed_by": []}
+    assert found["standing"] == {"proven": True, "basis": "base", "reasons": [], "required_keys": []}
     version = registry.resolve("tiny")
     assert (version.manifest.licence, version.manifest.metadata["origin"]) == ("mit", "imported folder")
     assert version.manifest.metadata["dtypes"] == ["F32"]

@@ -116,6 +116,7 @@ def test_newer_report_takes_no_approvals_away(
     [{"required_approvals": "2"}, {"required_approvals": -1}, {"required_approvals": None},
      {"required_approvals": True}, {"required_approvals": 1.0}, "two", 0, ["required_approvals"]],
 )  # fmt: skip
+@pytest.mark.usefixtures("any_report")
 def test_number_that_cannot_be_read_is_not_none(
     registry: Registry, add_adapter: Add, make_report: Any, policy: Policy, asked: Any
 ) -> None:
@@ -128,6 +129,7 @@ def test_number_that_cannot_be_read_is_not_none(
     assert registry.aliases("text2sql") == []
 
 
+@pytest.mark.usefixtures("any_report")
 def test_unusable_policy_is_in_nobodys_way_to_withdraw_or_to_roll_back(
     registry: Registry, version: Version, add_adapter: Add, make_report: Any, policy: Policy
 ) -> None:

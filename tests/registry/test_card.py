@@ -143,6 +143,7 @@ def test_a_licence_is_an_identifier_of_the_hub_or_other_with_a_name(
 HOSTILE = "</table>\n# Heading | [x](javascript:y) `code` ---\n---\nlicense: mit\n"
 
 
+@pytest.mark.usefixtures("any_report")
 def test_what_others_wrote_ends_no_line_and_no_cell(registry: Registry, add_adapter: Add) -> None:
     version = add_adapter(metadata={"method": HOSTILE, "origin": HOSTILE, "tactics": {HOSTILE: {"value": HOSTILE}}})
     # a licence as an earlier release took it
@@ -159,6 +160,7 @@ def test_what_others_wrote_ends_no_line_and_no_cell(registry: Registry, add_adap
     assert "](javascript" not in text.replace("\\](", "")
 
 
+@pytest.mark.usefixtures("any_report")
 @pytest.mark.parametrize(
     "report",
     [

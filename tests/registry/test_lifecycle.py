@@ -236,7 +236,7 @@ def test_a_roll_back_goes_back_to_what_came_after_the_demotion_and_further_by_na
         if key == "two":
             registry.demote("text2sql", "champion", **WHO)
     assert registry.rollback("text2sql", "champion", **WHO).version == 3
-    with pytest.raises(RollbackRefused, match="held nothing before v3") as refused:
+    with pytest.raises(RollbackRefused, match="held nothing before v3 since it was taken away") as refused:
         registry.rollback("text2sql", "champion", **WHO)
     assert (refused.value.exit_status, refused.value.allowed) == (2, "v1, v2, v4")
     registry.deprecate("text2sql:v2", **WHO)

@@ -20,7 +20,7 @@ def test_nothing_measured_is_not_proven(registry: Registry, add_adapter: Add) ->
 
 def test_a_base_needs_no_proof(registry: Registry, add_base: Add) -> None:
     found = registry.standing(add_base().digest)
-    assert found.to_dict() == {"proven": True, "basis": "base", "reasons": [], "signed_by": []}
+    assert found.to_dict() == {"proven": True, "basis": "base", "reasons": [], "required_keys": []}
 
 
 def test_weights_that_were_made_from_a_base_are_none_by_another_name(

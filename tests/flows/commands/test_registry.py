@@ -149,6 +149,17 @@ def test_what_is_no_policy_file_is_refused(run: Run, home: Path, content: bytes 
     assert word in err
 
 
+def test_a_policy_that_moves_nothing_is_said_not_to_be_recorded(run: Run, home: Path) -> None:
+    policy = home.parent / "policy.yaml"
+    policy.write_text("min_task_delta: 0.05\n")
+    promote = ("promote", "text2sql:v1", "--alias", "champion")
+    assert "recorded" not in run(*promote, "--policy", str(policy))[2]
+    status, out, err = run(*promote, "--policy", str(policy))
+    assert (status, "already" in out) == (0, True)
+    assert f"nothing was recorded, {policy} neither" in err
+    assert "recorded" not in run(*promote)[2]
+
+
 def test_audit_says_whose_policy_decided(run: Run, home: Path) -> None:
     policy = home.parent / "policy.yaml"
     policy.write_text("min_task_delta: 0.05\nmax_champion_loss: null\n")
@@ -245,6 +256,7 @@ def test_a_ref_lists_the_one_version_that_it_names(run: Run) -> None:
     assert [row["version"] for row in _json(run("ls", "text2sql", "--json"))["versions"]] == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("any_report")
 def test_show_tells_of_a_report_that_no_promotion_gets_past(run: Run, home: Path) -> None:
     with Registry.open(home / "registry") as registry:
         registry.record_evaluation(registry.resolve("tiny").digest, {"policy": {"required_approvals": "x"}})

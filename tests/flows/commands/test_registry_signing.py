@@ -72,6 +72,13 @@ def test_sign_and_verify_tell_one_story(
     status, out, err = call("registry", "verify-signature", "tiny", "--public-key", public, "--json")
     assert status == 0, err
     assert json.loads(out) == {**json.loads(out), "verified": True, "key_id": signed["key_id"]}
+    status, out, err = call("registry", "show", "tiny", "--json")
+    assert (json.loads(out)["signatures"], json.loads(out)["required_keys"]) == ([signed["key_id"]], [])
+    assert f"signed with the key {signed['key_id'][:12]}" in call("registry", "show", "tiny")[1]
+    with Registry.open(tmp_path / "home" / "registry") as registry:
+        policy = {"required_signature": signed["key_id"]}
+        registry.record_evaluation(registry.resolve("tiny").digest, {"policy": policy})
+    assert f"served only with a signature of the key {signed['key_id'][:12]}" in call("registry", "show", "tiny")[1]
     # neither key nor password is left anywhere
     kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
     assert not [path for path in kept if b"PRIVATE KEY" in path.read_bytes() or b"secret" in path.read_bytes()]

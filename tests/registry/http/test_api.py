@@ -205,7 +205,7 @@ def test_evaluations_are_recorded_listed_and_judged(
         "proven": True,
         "basis": "gate",
         "reasons": [],
-        "signed_by": [],
+        "required_keys": [],
     }
     for asked in ({"required_approvals": "x"}, [1], {"min_row": 1}):
         sent = ask("POST", f"/v1/evaluations/{version.digest}", json={"report": {**make_report(), "policy": asked}})
@@ -309,6 +309,19 @@ def test_a_body_that_is_too_large_is_refused_whatever_its_length_says(
     path = f"/v1/evaluations/{add_base().digest}"
     large = b'{"report": {"a": "' + b"x" * 300_000 + b'"}}'
     problem(ask("POST", path, content=large, headers={"Content-Type": "application/json"}), 413, "RequestInvalid")
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonl"])
+def test_a_body_that_does_not_say_that_it_is_json_is_told_so(
+    ask: Ask, add_base: Callable[..., Version], kind: str | None
+) -> None:
+    path, content = f"/v1/evaluations/{add_base().digest}", b'{"report": {}}'
+    said = {} if kind is None else {"Content-Type": kind}
+    told = problem(ask("POST", path, content=content, headers=said), 422, "RequestInvalid")
+    assert f"content-type {kind or 'none'!r}" in told["detail"]
+    assert "application/json" in told["allowed"]
+    for right in ("application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"):
+        assert ask("POST", path, content=content, headers={"Content-Type": right}).status_code == 201
 
 
 def test_audit_outbox_and_runs_are_read_from_a_number_on(

@@ -195,7 +195,7 @@ def test_evaluations_and_the_gate(either: Any, registry: Registry, given: Any, m
     asking = Policy(required_signature="ab" * 32)
     either.record_evaluation(version.digest, {"policy": asking.to_dict()}, over_newest=True, **WHO)
     assert either.standing("text2sql") == registry.standing("text2sql")
-    assert either.standing("text2sql").signed_by == ("ab" * 32,)
+    assert either.standing("text2sql").required_keys == ("ab" * 32,)
 
 
 def test_promotions_and_rollbacks(
