@@ -18,7 +18,7 @@ from registry.lookup import Query
 from registry.manifest import KINDS
 from registry.names import check_bound, check_name, is_digest, is_digest_prefix
 
-__all__ = ["Model", "query_models", "scores_of", "search_versions"]
+__all__ = ["Model", "query_metrics", "query_models", "scores_of", "search_versions"]
 
 _COLUMNS = "v.id, v.name, v.number, v.digest, v.kind, v.base_fingerprint, v.manifest, v.created_at"
 # the newest report of each version: the one that the gate reads
@@ -45,6 +45,16 @@ def query_models(query: Query, *, after: str = "", limit: int | None = None) -> 
     sql = "SELECT name, count(*), max(number), max(created_at) FROM versions WHERE name > ? GROUP BY name ORDER BY name"
     rows = query(sql, (after,)) if limit is None else query(f"{sql} LIMIT ?", (after, limit))
     return [Model(*row) for row in rows]
+
+
+def query_metrics(query: Query) -> list[str]:
+    """Return every name that `search_versions` takes as a metric, of any version's newest report. Scans the reports."""
+    found: set[str] = set()
+    for _, report in _scan(query, [], [], True, ("", 0)):
+        if report is not None:
+            task, suites = _compared(report)
+            found |= {name for name in (task.get("metric"), *(one.get("suite") for one in suites)) if name}
+    return sorted(found, key=str)
 
 
 def search_versions(
@@ -157,9 +167,15 @@ def scores_of(report_json: str, metric: str) -> list[float]:
     The task's `tuned` score where the task is measured by this metric, and the `tuned` score of the general suite of
     this name in `tax`.
     """
+    task, suites = _compared(report_json)
+    measured = [task] if task.get("metric") == metric else []
+    scores = (one.get("tuned") for one in [*measured, *(one for one in suites if one.get("suite") == metric)])
+    return [s for s in scores if isinstance(s, int | float) and not isinstance(s, bool)]
+
+
+def _compared(report_json: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    """Return a report's task and its suites; an earlier release took reports of any form."""
     report = json.loads(report_json)
     task, tax = report.get("task"), report.get("tax")
-    measured: list[Any] = [task] if isinstance(task, Mapping) and task.get("metric") == metric else []
-    measured += [s for s in tax if isinstance(s, Mapping) and s.get("suite") == metric] if isinstance(tax, list) else []
-    scores = (one.get("tuned") for one in measured)
-    return [s for s in scores if isinstance(s, int | float) and not isinstance(s, bool)]
+    suites = [one for one in tax if isinstance(one, Mapping)] if isinstance(tax, list) else []
+    return task if isinstance(task, Mapping) else {}, suites

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands.output import emit, json_option
+from flows.commands.output import emit, json_option, note
 from flows.commands.registry_options import home_option
+
+if TYPE_CHECKING:
+    from registry.lookup import Query
 
 __all__ = ["search_command", "trained_on_command"]
 
@@ -57,6 +62,9 @@ def search_command(
                 )
                 row["scores"] = scores_of(newest[0][0], metric)
             rows.append(row)
+        if not rows:
+            for said in _unknown(lookup.query, name, metric):
+                note(said)
     emit({"versions": rows}, as_json, _render)
 
 
@@ -95,6 +103,21 @@ def trained_on_command(data: str, endpoints: tuple[str, ...], home: Path, as_jso
     emit(document, as_json, _render_trained)
     if any(one["error"] for one in document.get("endpoints", ())):
         sys.exit(3)
+
+
+def _unknown(query: Query, name: str | None, metric: str | None) -> Iterator[str]:
+    """Say which of the names asked for is none that is there: an empty answer would read as one about scores."""
+    from registry.search import query_metrics, query_models
+
+    named_there: tuple[tuple[str, str | None, Callable[[], list[str]]], ...] = (
+        ("model", name, lambda: [model.name for model in query_models(query)]),
+        ("metric or suite", metric, lambda: query_metrics(query)),
+    )
+    for what, given, there in named_there:
+        if given is not None and given not in (known := there()):
+            near = difflib.get_close_matches(given, known, n=3)
+            named = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(known[:10]) or 'none'}"
+            yield f"note: no {what} is named {given!r}; {named}"
 
 
 def _digest_of(data: str) -> str:

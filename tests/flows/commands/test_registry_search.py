@@ -50,21 +50,21 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> Callable[..., Any]:
-    def call(*arguments: str) -> tuple[int, str]:
+    def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["tunewright", "registry", *arguments, "--home", str(home)])
         status = 0
         try:
             cli.main()
         except SystemExit as stop:
             status = int(stop.code or 0)
-        return status, capsys.readouterr().out
+        return status, *capsys.readouterr()
 
     return call
 
 
 def test_versions_are_found_by_every_condition(run: Callable[..., Any], home: Path) -> None:
     def labels(*options: str) -> list[str]:
-        status, out = run("search", *options, "--json")
+        status, out, _ = run("search", *options, "--json")
         assert status == 0
         return [f"{row['name']}:v{row['version']}" for row in json.loads(out)["versions"]]
 
@@ -76,11 +76,19 @@ def test_versions_are_found_by_every_condition(run: Callable[..., Any], home: Pa
     assert labels("--metric", "grammar", "--min", "0.95") == []
     assert labels("--name", "text2sql", "--limit", "1") == ["text2sql:v1"]
     assert "0.8" in run("search", "--metric", "exact", "--min", "0.7")[1]
-    assert run("search", "--metric", "none")[1] == "no version satisfies this\n"
+
+
+def test_a_name_that_nothing_has_is_told_beside_the_empty_list(run: Callable[..., Any]) -> None:
+    assert run("search", "--metric", "exact", "--min", "1.5") == (0, "no version satisfies this\n", "")
+    status, out, err = run("search", "--metric", "exakt", "--json")
+    assert (status, json.loads(out)) == (0, {"versions": []})
+    assert "no metric or suite is named 'exakt'; did you mean exact?" in err
+    assert "there are exact, grammar" in run("search", "--metric", "zzz")[2]
+    assert "no model is named 'text2sq'; did you mean text2sql?" in run("search", "--name", "text2sq")[2]
 
 
 def test_what_serves_something_trained_on_a_file_is_shown(run: Callable[..., Any], home: Path) -> None:
-    status, out = run("trained-on", str(home / "train.jsonl"))
+    status, out, _ = run("trained-on", str(home / "train.jsonl"))
     assert status == 0
     assert "@champion" in next(line for line in out.splitlines() if line.startswith("text2sql:v1"))
     assert "text2sql:v2" in out
@@ -133,25 +141,26 @@ def test_endpoints_that_serve_something_trained_on_a_file_are_told(
         for number, state in ((1, "ready"), (2, "loading"), (3, "ready"))
     )
     data = str(home / "train.jsonl")
-    status, out = run("trained-on", data, "--endpoint", f"{one}/v1", "--endpoint", two, "--endpoint", three, "--json")
+    asked = [part for url in (f"{one}/v1", two, three) for part in ("--endpoint", url)]
+    status, out, _ = run("trained-on", data, *asked, "--json")
     assert status == 0
     assert [(row["url"], row["serves"], row["status"]) for row in json.loads(out)["endpoints"]] == [
         (f"{one}/v1", "text2sql:v1", "ready"), (two, "text2sql:v2", "loading"), (three, None, "ready")]  # fmt: skip
     other = serve(FastAPI())
     gone = "http://127.0.0.1:9"
-    status, out = run("trained-on", data, *(f"--endpoint={url}" for url in (one, two, three, other, gone)))
+    status, out, _ = run("trained-on", data, *(f"--endpoint={url}" for url in (one, two, three, other, gone)))
     assert status == 3, "which endpoints serve it is not known of all"
     lines = out.splitlines()[-5:]
     assert lines[:2] == [f"{one}  serves text2sql:v1", f"{two}  serves text2sql:v2, and is loading"]
     assert lines[2] == f"{three}  serves nothing of this, but {digests[3][:12]}"
     assert [line.split("  ")[1].split(":")[0] for line in lines[3:]] == ["can't be asked"] * 2
-    status, out = run("trained-on", "0" * 64, f"--endpoint={one}")
+    status, out, _ = run("trained-on", "0" * 64, f"--endpoint={one}")
     assert (status, out.splitlines()[0]) == (0, "nothing was trained on this file")
 
 
 def test_lineage_is_shown_upwards_or_downwards(run: Callable[..., Any]) -> None:
     def labels(direction: str) -> set[str]:
-        status, out = run("lineage", "text2sql:v1", "--direction", direction, "--json")
+        status, out, _ = run("lineage", "text2sql:v1", "--direction", direction, "--json")
         assert status == 0
         return {node["label"] for node in json.loads(out)["nodes"]}
 
@@ -175,6 +184,6 @@ def test_mistakes_are_told(run: Callable[..., Any]) -> None:
         "http://ann:secret@host",
         "http://h?a=b",
     ):
-        status, out = run("trained-on", "0" * 64, "--endpoint", url)
+        status, out, _ = run("trained-on", "0" * 64, "--endpoint", url)
         assert status == 2
         assert "secret" not in out
