@@ -145,10 +145,14 @@ class RemoteActs(Connection):
         found: list[dict[str, Any]] = self._get(f"/v1/signatures/{quoted(ref)}")["envelopes"]
         return found
 
-    def sign(self, version: Version, key: Ed25519PrivateKey) -> tuple[str, bool]:
+    def sign(self, version: Version | str, key: Ed25519PrivateKey) -> tuple[str, bool]:
         """Sign a version here and let the server keep the envelope; the private key goes nowhere.
 
         What is signed is the manifest, which has the version's digest. The contents are whoever's who checked them out.
+
+        Args:
+            version: The version, or a REF of it.
+            key: The private key.
 
         Returns:
             The key's id, and whether the signature is new.
@@ -160,6 +164,8 @@ class RemoteActs(Connection):
 
         from registry.envelope import check_signs, sign_manifest
 
+        if isinstance(version, str):
+            version = self._resolved(version)
         check_signs(version.manifest_json, version.digest)
         pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         body = {"envelope": sign_manifest(version.manifest_json, key), "public_key": pem}

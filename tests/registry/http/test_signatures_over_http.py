@@ -42,7 +42,7 @@ def test_what_the_client_signs_is_what_the_registry_and_others_verify(
     with pytest.raises(SignatureRefused, match="is not signed"):
         client.verify_signature("text2sql", KEY.public_key())
     assert client.sign(client.resolve("text2sql"), KEY) == (key_id(KEY.public_key()), True)
-    assert client.sign(version, KEY) == (key_id(KEY.public_key()), False)
+    assert client.sign(version, KEY) == client.sign("text2sql:v1", KEY) == (key_id(KEY.public_key()), False)
     assert sign_version(registry, version, KEY)[1] is False  # the very same
     verify_signature(registry, version, KEY.public_key())
     assert client.verify_signature("text2sql:v1", KEY.public_key()) == version
