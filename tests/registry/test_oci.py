@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +185,47 @@ def test_the_rules_here_can_fail(registry: Registry, add_base: Add, tmp_path: Pa
     (folder / "index.json").write_text(json.dumps(index))
     with pytest.raises((AssertionError, FileNotFoundError, jsonschema.ValidationError)):
         read_layout(folder)
+
+
+@pytest.fixture
+def image_registry(tmp_path: Path) -> Iterator[str]:
+    """The address of a registry of container images (the one of CNCF's distribution), where it is installed."""
+    missing = [program for program in ("skopeo", "docker-registry") if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} isn't installed here")
+    settings, log = tmp_path / "registry.yml", tmp_path / "log"
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "store")}}
+    settings.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": "127.0.0.1:0"}}))
+    with log.open("wb") as told:
+        process = subprocess.Popen(["docker-registry", "serve", str(settings)], stdout=told, stderr=told)
+    try:
+        for _ in range(200):
+            if listening := re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text()):
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        assert listening is not None, log.read_text()
+        yield listening[1]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.integration
+def test_other_tools_push_it_to_a_registry_of_images_and_have_it_back_byte_by_byte(
+    registry: Registry, add_adapter: Add, image_registry: str, tmp_path: Path
+) -> None:
+    export(registry, add_adapter(), tmp_path / "out")
+    there = f"docker://{image_registry}/text2sql:v1"
+    for copy in (
+        ("--dest-tls-verify=false", f"oci:{tmp_path / 'out'}:v1", there),
+        ("--src-tls-verify=false", there, f"oci:{tmp_path / 'back'}:v1"),
+    ):
+        subprocess.run(["skopeo", "copy", "--quiet", "--insecure-policy", *copy], check=True)
+
+    def blobs(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (folder / "blobs" / "sha256").iterdir()}
+
+    assert blobs(tmp_path / "back") == blobs(tmp_path / "out")
+    pushed = json.loads((tmp_path / "back" / "index.json").read_text())["manifests"][0]["digest"]
+    assert pushed == json.loads((tmp_path / "out" / "index.json").read_text())["manifests"][0]["digest"]
