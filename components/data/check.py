@@ -18,12 +18,14 @@ __all__ = ["FORMAT", "check_file", "check_splits", "row_statistics", "show_row"]
 FORMAT = "chat-jsonl"  # one JSON object a line: messages that end in the assistant's answer, and metadata
 
 
-def check_file(path: Path, tokenizer: Any = None) -> dict[str, Any]:
+def check_file(path: Path, tokenizer: Any = None, positions: int | None = None) -> dict[str, Any]:
     """List every problem of a data file; a line may have several.
 
     Args:
         path: The file.
-        tokenizer: The base's tokenizer, to find text that would become its special tokens; None leaves that out.
+        tokenizer: The base's tokenizer, to find text that would become its special tokens, and to count; None leaves
+            that out.
+        positions: How many tokens the base takes at once; None where that isn't known.
 
     Returns:
         {"rows": lines that are rows, "problems": [{"line", "code", "message"}], "format"}; an empty file is a problem
@@ -37,7 +39,7 @@ def check_file(path: Path, tokenizer: Any = None) -> dict[str, Any]:
     for number, text in read_lines(path):
         row, found = examine_row(text, number)
         if row is not None and tokenizer is not None:
-            found += _token_problems(row, tokenizer)
+            found += _token_problems(row, tokenizer, positions)
         problems += [{"line": number, "code": problem.code, "message": problem.message} for problem in found]
         rows += not found
     if not rows and not problems:
@@ -45,15 +47,19 @@ def check_file(path: Path, tokenizer: Any = None) -> dict[str, Any]:
     return {"rows": rows, "problems": problems, "format": FORMAT}
 
 
-def _token_problems(row: Row, tokenizer: Any) -> list[RowProblem]:
-    from components.data.chat import control_token
+def _token_problems(row: Row, tokenizer: Any, positions: int | None) -> list[RowProblem]:
+    from components.data.chat import control_token, encode
 
     found = control_token(tokenizer, row.messages)
-    if found is None:
-        return []
-    number, token = found
-    message = f"the content of message {number} holds {token}, a special token of the tokenizer"
-    return [RowProblem("control_token", message)]
+    if found is not None:
+        number, token = found
+        message = f"the content of message {number} holds {token}, a special token of the tokenizer"
+        return [RowProblem("control_token", message)]
+    length = len(encode(tokenizer, row.messages, prompt_loss_weight=0.0).input_ids)
+    if positions is not None and length > positions:
+        message = f"it has {length} tokens, and the base {positions} positions: no training takes it as it is"
+        return [RowProblem("too_long", message)]
+    return []
 
 
 def row_statistics(rows: Sequence[Row], tokenizer: Any = None) -> dict[str, Any]:

@@ -32,13 +32,13 @@ command.add_command(generate)
 
 @command.command()
 @FILE
-@click.option("--base", help="Base model, by name or folder: find text that would become its special tokens.")
+@click.option("--base", help="Base model, by name or folder: find its special tokens, and rows too long for it.")
 @json_option
 def check(file: Path, base: str | None, as_json: bool) -> None:
     """List every problem of FILE by line; exit status 2 if there is one."""
     from components.data.check import check_file
 
-    document = check_file(file, _tokenizer(base))
+    document = check_file(file, _tokenizer(base), _positions(base))
     emit(document, as_json, lambda found: _render_check(file, found))
     if document["problems"]:
         sys.exit(2)
@@ -129,6 +129,16 @@ def _refuse_control_tokens(tokenizer: Any, rows: Sequence[Row], file: Path) -> N
         from components.data.chat import check_control_tokens
 
         check_control_tokens(tokenizer, rows, file)
+
+
+def _positions(base: str | None) -> int | None:
+    if base is None:
+        return None
+    from components.models.base_config import read_config
+    from components.models.rope import config_positions
+    from components.models.sources import locate_base
+
+    return config_positions(read_config(locate_base(base).folder))
 
 
 def _tokenizer(base: str | None) -> Any:

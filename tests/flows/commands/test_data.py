@@ -81,6 +81,20 @@ def test_stats_and_show_use_the_tokenizer_of_a_base(
     assert (status, json.loads(out)["problems"][0]["code"]) == (2, "control_token")
 
 
+def test_check_finds_rows_longer_than_the_bases_positions(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = str(make_tiny(tmp_path / "tiny", positions=64))
+    with file.open("a") as stream:
+        stream.write(json.dumps(Row((Message("user", "why " * 64), Message("assistant", "b"))).to_dict()) + "\n")
+    status, out, _ = run(monkeypatch, capsys, "check", str(file), "--base", base, "--json")
+    document = json.loads(out)
+    assert (status, document["rows"]) == (2, 3)
+    assert [(one["line"], one["code"]) for one in document["problems"]] == [(4, "too_long")]
+    assert "the base 64 positions" in document["problems"][0]["message"]
+    assert run(monkeypatch, capsys, "check", str(file))[0] == 0
+
+
 def test_people_read_text(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(monkeypatch, capsys, "show", str(file))
     assert (status, out) == (0, "line 1\n[user] question 0\n[assistant] SELECT 1\n")
