@@ -30,6 +30,7 @@ __all__ = [
     "Query",
     "Statement",
     "alias_statement",
+    "has_schema",
     "query_alias",
     "query_aliases",
     "query_aliases_of",
@@ -40,6 +41,7 @@ __all__ = [
     "reference_statement",
     "resolve_digest",
     "resolve_reference",
+    "schema_statement",
 ]
 
 # Runs one SELECT with qmark parameters and returns its rows; readers and the store's connections both give one.
@@ -78,6 +80,16 @@ _NEWEST_OF_ONE = _NEWEST_EVENTS.format(
 _NEWEST_OF_SOME = _NEWEST_EVENTS.format(names="SELECT DISTINCT name FROM alias_events WHERE name IN ({})")
 # SQLite takes 999 parameters at least.
 VALUES_AT_ONCE = 500
+
+
+def has_schema(query: Query, revision: str) -> bool:
+    """Tell whether the tables are there that came with a revision: a registry lacks the newest until it is opened."""
+    return bool(query(*schema_statement(revision)))
+
+
+def schema_statement(revision: str) -> Statement:
+    """Return what `has_schema` asks."""
+    return "SELECT 1 FROM alembic_version WHERE version_num >= ?", (revision,)
 
 
 def resolve_reference(query: Query, text: str) -> Version:
@@ -288,6 +300,19 @@ class Lookup:
             DatabaseUnreachable, DatabaseRefused: PostgreSQL's server went away, or refuses.
         """
         return self._reader().query(sql, parameters)
+
+    def ahead(self, expected: Sequence[Statement]) -> Query:
+        """Return `query`, with what is going to be asked asked for already: on PostgreSQL in one message.
+
+        For one act, right after this: what was answered isn't asked again.
+        """
+        answers = self._reader().together(expected)
+
+        def query(sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+            rows = answers.get((sql, tuple(parameters)))
+            return self.query(sql, parameters) if rows is None else rows
+
+        return query
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.address import VARIABLE, Address, import_driver
 from registry.binding import Binding
@@ -24,6 +24,9 @@ from registry.errors import (
 )
 from registry.layout import READABLE_REVISIONS, SCHEMA_REVISION
 from registry.postgres_session import closed_if_interrupted, has_lost_statements, keep_no_more, keep_statements
+
+if TYPE_CHECKING:
+    from registry.lookup import Statement
 
 __all__ = [
     "PostgresReader",
@@ -185,6 +188,18 @@ class PostgresReader:
         """
         rows: Sequence[Sequence[Any]] = self._run(to_driver(sql), parameters).fetchall()
         return rows
+
+    def together(self, statements: Sequence[Statement]) -> dict[Statement, Sequence[Sequence[Any]]]:
+        """Run SELECTs, of no snapshot, in one message and return their rows.
+
+        None of them where one fails, or the server is gone: whoever asks one by one then is told why.
+        """
+        try:
+            with closed_if_interrupted(self._connection), self._connection.pipeline():
+                asked = [(one, self._connection.execute(to_driver(one[0]), one[1])) for one in statements]
+            return {statement: cursor.fetchall() for statement, cursor in asked}
+        except self._driver.Error:
+            return {}
 
     def _run(self, statement: str, parameters: Sequence[Any]) -> Any:
         for attempt in (1, 2):

@@ -22,10 +22,10 @@ from registry.lookup import (
     query_revision,
     reference_statement,
 )
-from registry.protection import protection_statements
+from registry.protection import protection_statement
 from registry.reports import comparable_evaluation, evaluations_of, held_reports_statement, reports_statement
 from registry.schema import alias_events, outbox
-from registry.status import require_promotable, require_usable, status_statements
+from registry.status import require_promotable, require_usable, status_statement
 from registry.writer import Writer
 
 __all__ = [
@@ -107,10 +107,10 @@ def expected_reads(ref: str, version: Version, alias: str) -> list[Statement]:
     return [
         reference_statement(ref),
         alias_statement(version.name, alias),
-        *status_statements(version),
+        status_statement(version),
         reports_statement(version.digest),
         held_reports_statement(version.name, alias),
-        *protection_statements(version.name, alias),
+        protection_statement(version.name, alias),
         audit.LAST,
     ]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from registry.lookup import Query, Statement
+from registry.lookup import Query, Statement, has_schema
 
 __all__ = [
     "MOST_APPROVALS",
     "Protection",
     "has_approvals",
-    "protection_statements",
+    "protection_statement",
     "query_protection",
     "query_protections",
 ]
@@ -19,7 +19,6 @@ __all__ = [
 # More people than that never agree on anything; a typo does.
 MOST_APPROVALS = 100
 
-_HAS_APPROVALS: Statement = "SELECT 1 FROM alembic_version WHERE version_num >= '0005'", ()
 _COLUMNS = "p.id, p.name, p.alias, p.required, p.self_approval, p.actor, p.reason, p.created_at"
 _NEWEST = f"""SELECT {_COLUMNS} FROM protections p
     WHERE p.id = (SELECT max(n.id) FROM protections n WHERE n.name = p.name AND n.alias = p.alias)"""
@@ -58,22 +57,19 @@ class Protection:
 
 def has_approvals(query: Query) -> bool:
     """Tell whether there are tables of them: a registry of an earlier release has none until it is opened."""
-    return bool(query(*_HAS_APPROVALS))
+    return has_schema(query, "0005")
 
 
 def query_protection(query: Query, name: str, alias: str) -> Protection | None:
     """Return an alias's protection, or None if it has none, or has none any more."""
-    there, newest = protection_statements(name, alias)
-    rows = query(*newest) if query(*there) else ()
+    rows = query(*protection_statement(name, alias)) if has_approvals(query) else ()
     return next((found for found in map(_protection, rows) if found.required), None)
 
 
-def protection_statements(name: str, alias: str) -> tuple[Statement, Statement]:
-    """Return what `query_protection` asks: whether there are protections, and the alias's newest one."""
-    return _HAS_APPROVALS, (
-        f"SELECT {_COLUMNS} FROM protections p WHERE p.name = ? AND p.alias = ? ORDER BY p.id DESC LIMIT 1",
-        (name, alias),
-    )
+def protection_statement(name: str, alias: str) -> Statement:
+    """Return what `query_protection` asks where there are protections: the alias's newest one."""
+    sql = f"SELECT {_COLUMNS} FROM protections p WHERE p.name = ? AND p.alias = ? ORDER BY p.id DESC LIMIT 1"
+    return sql, (name, alias)
 
 
 def query_protections(query: Query, name: str | None = None) -> list[Protection]:

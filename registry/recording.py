@@ -21,7 +21,7 @@ from registry.manifest import Manifest, open_regular, require_files
 from registry.names import LICENCE_LENGTH, check_name, check_text, is_digest
 from registry.opened import Opened
 from registry.promotion import emit
-from registry.registration import check_stored, expected_reads, find_existing, find_parents, insert_version
+from registry.registration import check_stored, expected_reads, find_existing, find_parents, first_reads, insert_version
 from registry.reports import check_document, check_report, newest_evaluation, reports_statement
 from registry.runs import Run, insert_run
 from registry.scan import scan
@@ -71,13 +71,14 @@ class Recording(Opened):
         actor = audit.acting(actor)
         check_text("content_key", manifest.content_key, 256)
         require_files(manifest, files)
-        existing = find_existing(self._lookup.query, name, manifest)
+        query = self._lookup.ahead(first_reads(name, manifest))
+        existing = find_existing(query, name, manifest)
         if existing is None:  # an earlier release took others, which are still what they are
             check_text("licence", manifest.licence, LICENCE_LENGTH)
         if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
             self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
-        expected = expected_reads(name, manifest, find_parents(self._lookup.query, manifest))
+        expected = expected_reads(name, manifest, find_parents(query, manifest))
         for path in manifest.files:
             with open_regular(path, Path(files[path])) as stream:
                 scan(path, stream, os.fstat(stream.fileno()).st_size)
@@ -115,11 +116,12 @@ class Recording(Opened):
         check_name(name)
         actor = audit.acting(actor)
         check_text("content_key", manifest.content_key, 256)
-        existing = find_existing(self._lookup.query, name, manifest)
+        query = self._lookup.ahead(first_reads(name, manifest))
+        existing = find_existing(query, name, manifest)
         parents = []
         if existing is None:
             check_text("licence", manifest.licence, LICENCE_LENGTH)
-            parents = find_parents(self._lookup.query, manifest)
+            parents = find_parents(query, manifest)
         self.blobs.owner.claim()
         with self.leases.hold(manifest.file_digests.values()):
             check_stored(self.blobs, manifest)

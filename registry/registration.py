@@ -23,13 +23,13 @@ from registry.manifest import BOUND_KINDS, WHOLE_KINDS, Manifest
 from registry.promotion import emit
 from registry.scan import scan
 from registry.schema import version_parents, versions
-from registry.status import RETIRED, query_status, require_usable, status_statements
+from registry.status import HAS_EVENTS, RETIRED, query_status, require_usable, status_statement
 from registry.writer import Writer
 
 # Roles of parents whose weights are no part of a version: learnt from, or in its base already.
 NOT_COMPOSED = ("teacher", "domain")
 
-__all__ = ["check_stored", "expected_reads", "find_existing", "find_parents", "insert_version"]
+__all__ = ["check_stored", "expected_reads", "find_existing", "find_parents", "first_reads", "insert_version"]
 
 
 def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None:
@@ -63,6 +63,12 @@ def _existing_statements(name: str, manifest: Manifest) -> tuple[Statement, Stat
     )
 
 
+def first_reads(name: str, manifest: Manifest) -> list[Statement]:
+    """Return what `find_existing` and `find_parents` look up whatever they find."""
+    parents = (reference_statement(parent.digest) for parent in manifest.parents)
+    return [*_existing_statements(name, manifest), *parents, HAS_EVENTS]
+
+
 def expected_reads(name: str, manifest: Manifest, parents: Sequence[Version]) -> list[Statement]:
     """Return what `insert_version` reads.
 
@@ -74,7 +80,7 @@ def expected_reads(name: str, manifest: Manifest, parents: Sequence[Version]) ->
     return [
         *_existing_statements(name, manifest),
         *(reference_statement(parent.digest) for parent in parents),
-        *(statement for parent in parents for statement in status_statements(parent)),
+        *map(status_statement, parents),
         _next_number(name),
         audit.LAST,
     ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from registry import audit
 from registry.canonical import canonical_json, sha256_text
 from registry.errors import ReportInvalid, RunTaken
-from registry.lookup import Query
+from registry.lookup import Query, has_schema
 from registry.names import is_digest
 from registry.reports import check_document
 
@@ -81,7 +81,7 @@ class Run:
 
 def has_runs(query: Query) -> bool:
     """Tell whether the registry has a table of runs: one that an earlier release wrote has none until it is opened."""
-    return bool(query("SELECT 1 FROM alembic_version WHERE version_num > '0001'", ()))
+    return has_schema(query, "0002")
 
 
 def query_runs(query: Query, where: str = EVERY, parameters: tuple[Any, ...] = ()) -> list[Run]:

@@ -18,6 +18,7 @@ from registry.layout import BINDING, DATABASE, READABLE_REVISIONS, SCHEMA_REVISI
 
 if TYPE_CHECKING:
     from registry.binding import Binding
+    from registry.lookup import Statement
 
 __all__ = ["SqliteReader", "no_registry"]
 
@@ -51,6 +52,10 @@ class SqliteReader:
         """Run one SELECT and return its rows."""
         self._renew()
         return self._connection.execute(sql, parameters).fetchall()
+
+    def together(self, _statements: Sequence[Statement]) -> dict[Statement, Sequence[Sequence[Any]]]:
+        """Answer nothing beforehand: no message goes anywhere, so that none is saved."""
+        return {}
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

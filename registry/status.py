@@ -12,11 +12,12 @@ from typing import Any
 
 from registry.entities import Version
 from registry.errors import VersionDeprecated, VersionRetired
-from registry.lookup import Query, Statement, query_of_each, query_versions
+from registry.lookup import Query, Statement, query_of_each, query_versions, schema_statement
 
 __all__ = [
     "ACTIVE",
     "DEPRECATED",
+    "HAS_EVENTS",
     "RETIRED",
     "STATES",
     "Status",
@@ -27,14 +28,15 @@ __all__ = [
     "require_promotable",
     "require_usable",
     "retired",
-    "status_statements",
+    "status_statement",
 ]
 
 ACTIVE, DEPRECATED, RETIRED = "active", "deprecated", "retired"
 # What a version's newest event makes of it.
 STATES = {"restore": ACTIVE, "deprecate": DEPRECATED, "retire": RETIRED}
 
-_HAS_EVENTS: Statement = "SELECT 1 FROM alembic_version WHERE version_num >= '0004'", ()
+# What `has_events` asks.
+HAS_EVENTS = schema_statement("0004")
 _NEWEST = """SELECT e.version_id, e.action, e.actor, e.reason, e.created_at FROM version_events e
     WHERE e.id = (SELECT max(n.id) FROM version_events n WHERE n.version_id = e.version_id)"""
 
@@ -61,7 +63,7 @@ class Status:
 
 def has_events(query: Query) -> bool:
     """Tell whether there is a table of version events: a registry of an earlier release has none until it is opened."""
-    return bool(query(*_HAS_EVENTS))
+    return bool(query(*HAS_EVENTS))
 
 
 def query_statuses(query: Query, name: str | None = None) -> dict[int, Status]:
@@ -85,17 +87,14 @@ def query_statuses_of(query: Query, ids: Sequence[int]) -> dict[int, Status]:
 
 def query_status(query: Query, version: Version) -> Status:
     """Return a version's status."""
-    there, newest = status_statements(version)
-    rows = query(*newest) if query(*there) else ()
+    rows = query(*status_statement(version)) if has_events(query) else ()
     return _status(*rows[0]) if rows else Status()
 
 
-def status_statements(version: Version) -> tuple[Statement, Statement]:
-    """Return what `query_status` asks: whether there are events, and the version's newest one."""
-    return _HAS_EVENTS, (
-        "SELECT action, actor, reason, created_at FROM version_events WHERE version_id = ? ORDER BY id DESC LIMIT 1",
-        (version.id,),
-    )
+def status_statement(version: Version) -> Statement:
+    """Return what `query_status` asks where there are events: the version's newest one."""
+    sql = "SELECT action, actor, reason, created_at FROM version_events WHERE version_id = ? ORDER BY id DESC LIMIT 1"
+    return sql, (version.id,)
 
 
 def _status(action: str, actor: str, reason: str, at: str) -> Status:

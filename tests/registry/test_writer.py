@@ -22,6 +22,7 @@ from registry.entities import Version
 from registry.errors import DatabaseUnreachable
 from registry.gate import Policy
 from registry.layout import BINDING
+from registry.lookup import reference_statement
 from registry.manifest import Manifest, Parent, describe_files
 from registry.postgres_writing import _SETTINGS, WRITE_LOCK
 from registry.schema import audit, outbox
@@ -174,8 +175,8 @@ def test_how_often_an_act_waits_for_the_server(
 
     # the version; the lock with all that is read; the rows with their commit
     assert waits(promote) == 3
-    # what is there of this content, its parent and that one's state before the lock; the lock; the row; what names it
-    assert waits(register) == 8
+    # what is there of it with its parent, and that one's state, before the lock; the lock; the row; what names it
+    assert waits(register) == 5
     assert waits(lambda n: registry.record_evaluation(base.digest, {"n": n})) == 3
 
 
@@ -275,3 +276,15 @@ def test_signal_ends_the_wait_for_the_lock(registry: Registry, backend: Any) -> 
     assert time.monotonic() - began < database.BUSY_TIMEOUT_SECONDS / 2
     with writing(registry._engine) as writer:
         assert writer.query(*COUNTED)[0][0] == 0
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_look_ups_that_fail_together_are_asked_one_by_one(registry: Registry, add_base: Callable[[], Version]) -> None:
+    version = add_base()
+    found = reference_statement("tiny-base")
+    asked = registry._lookup.ahead([found, ("SELECT 1 FROM nowhere", ())])
+    assert [row[3] for row in asked(*found)] == [version.digest]
+    with pytest.raises(Exception, match="nowhere"):
+        asked("SELECT 1 FROM nowhere", ())
+    assert registry.resolve("tiny-base") == version
