@@ -432,7 +432,8 @@ def test_errors_are_the_same_in_class_and_words(
         (ReferenceInvalid, lambda r: r.promote("text2sql", "latest", **WHO)),
         (ReportInvalid, lambda r: r.record_evaluation(adapter.digest, {"a": float("nan")})),
         *[(ReportInvalid, lambda r, report=report: r.record_evaluation(adapter.digest, report, over_newest=True))
-          for report in ([1], [("a", 1)], "a", None)],
+          for report in ([1], [("a", 1)], "a", None, {"task": {"n": "120"}})],
+        (PolicyInvalid, lambda r: r.record_evaluation(adapter.digest, {**make_report(), "policy": {"min_row": 1}})),
         (ReportInvalid, lambda r: r.record_run(
             "text2sql", "s", 1, base_fingerprint=fingerprints[0], content_key=None, document=[1])),
         (RunTaken, lambda r: r.record_run(
@@ -465,9 +466,6 @@ def test_errors_are_the_same_in_class_and_words(
         either.promote("text2sql", "champion", **WHO)
     assert refused.value.reasons == ("no evaluation was recorded for exactly this digest",)
     assert refused.value.gate == registry.check_gate("text2sql")
-    registry.record_evaluation(adapter.digest, {**make_report(), "policy": {"min_row": 1}})
-    with pytest.raises(PolicyInvalid, match="min_rows"):
-        either.promote("text2sql:v1", "champion", **WHO)
     assert registry.verify().intact
 
 
