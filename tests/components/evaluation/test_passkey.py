@@ -79,17 +79,20 @@ def hidden_numbers(count: int, tokens: int, seed: int, depth: float | None = Non
     return ids
 
 
-@pytest.mark.integration  # it trains for a dozen seconds
+@pytest.mark.integration  # it trains for twenty seconds
 def test_a_number_is_found_past_the_positions_under_a_scaling_and_not_without(tmp_path: Path) -> None:
     base = make_tiny(tmp_path / "finder", positions=32)
     model = load_model(base).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
-    lengths = torch.randint(12, 33, (400,), generator=torch.Generator().manual_seed(0)).tolist()
+    # until it has learnt the form of the task: a model that has only begun to differs by the processor's rounding
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0, betas=(0.9, 0.98))
+    slower = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 * (1 - step / 600)))
+    lengths = torch.randint(12, 33, (600,), generator=torch.Generator().manual_seed(0)).tolist()
     for step, tokens in enumerate(lengths):
         ids = hidden_numbers(64, tokens, step)
         labels = torch.where(torch.arange(tokens) < tokens - DIGITS, -100, ids)
         model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
+        slower.step()
         optimizer.zero_grad()
     model.save_pretrained(base)
 
@@ -101,7 +104,7 @@ def test_a_number_is_found_past_the_positions_under_a_scaling_and_not_without(tm
         )
 
     plain, scaled = load_model(base), load_model(base, rope_scaling=RopeScaling("yarn", 8))
-    # 60 of 60, 12 and 60 were seen, with another seed 59, 14 and 59
+    # of 60 with five seeds 58 to 60 were seen, 2 to 7, and 54 to 60
     assert found(plain, 32) >= 50
     assert found(plain, 256) <= 25
     assert found(scaled, 256) >= 50
