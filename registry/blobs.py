@@ -25,6 +25,8 @@ from registry.whole_file import flush_folder
 
 __all__ = ["PIECE_BYTES", "BlobStore"]
 
+_SWEEP_SECONDS = 3600.0
+
 
 class BlobStore:
     """A content-addressed store on any fsspec filesystem.
@@ -40,6 +42,7 @@ class BlobStore:
     def __init__(self, url: str | Path, registry: Callable[[], str] | None = None) -> None:
         self._files: Any
         self._uploads: S3Uploads | None = None
+        self._sweep_next = 0.0
         self.owner = Owner(None, "", registry)
         if str(url).startswith("s3://"):
             self._files, self._root = open_s3(check_s3_url(str(url)))
@@ -309,6 +312,13 @@ class BlobStore:
             except FileNotFoundError:  # its writer finished, or another sweep was faster
                 continue
         return removed
+
+    def sweep_now_and_then(self) -> None:
+        """Sweep as `sweep_incoming` does, if this store hasn't for an hour: what is swept is a day old."""
+        now = time.monotonic()
+        if now >= self._sweep_next:
+            self.sweep_incoming()
+            self._sweep_next = now + _SWEEP_SECONDS
 
     def stored(self) -> Iterator[tuple[str, int]]:
         """Yield every stored blob's sha256 and length; other files that lie there are passed over."""

@@ -79,9 +79,10 @@ class Recording(Opened):
             self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
         expected = expected_reads(name, manifest, find_parents(query, manifest))
-        for path in manifest.files:
+        for path, entry in manifest.files.items():
             with open_regular(path, Path(files[path])) as stream:
-                scan(path, stream, os.fstat(stream.fileno()).st_size)
+                if self.blobs.local_path(entry.sha256) is None or self.blobs.size(entry.sha256) is None:
+                    scan(path, stream, os.fstat(stream.fileno()).st_size)  # what is stored is scanned there
         with self.leases.hold(manifest.file_digests.values()):
             for _ in range(STORE_ATTEMPTS):
                 try:
@@ -145,7 +146,7 @@ class Recording(Opened):
     def _store_files(
         self, manifest: Manifest, files: Mapping[str, Path], progress: Callable[[int, int], object]
     ) -> None:
-        self.blobs.sweep_incoming()
+        self.blobs.sweep_now_and_then()
         done, total = 0, sum(entry.size for entry in manifest.files.values())
         for path, entry in manifest.files.items():
             with open_regular(path, Path(files[path])) as stream:

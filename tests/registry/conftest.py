@@ -316,7 +316,7 @@ def _watch_writes(folder: Path, step: Callable[[str], object]) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builtins, "open", opening(builtins.open))
         patch.setattr(io, "open", opening(io.open))
-        for name, place in (("fsync", 0), ("replace", 1), ("rename", 1), ("link", 1), ("mkdir", 0)):
+        for name, place in (("fsync", 0), ("replace", 1), ("rename", 1), ("link", 1), ("mkdir", 0), ("sendfile", 0)):
             patch.setattr(os, name, doing(name, place))
         yield
 
@@ -381,7 +381,9 @@ def _run_and_die(
         event.listen(Engine, "commit", lambda *_: step())
         sys.addaudithook(on_audit)
         # the others are heard of by the hook
-        watched = _watch_writes(folder, lambda name: step() if name in ("write", "flush", "fsync") else None)
+        watched = _watch_writes(
+            folder, lambda name: step() if name in ("write", "sendfile", "flush", "fsync") else None
+        )
         try:
             with watched if writes else nullcontext():
                 act()

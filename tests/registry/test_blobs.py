@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import random
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 from uuid import uuid4
@@ -200,3 +202,72 @@ def test_where_there_is_no_fcntl_the_store_is_imported_and_a_part_has_one_writer
     blobs = BlobStore(tmp_path / "blobs")
     assert blobs.put(io.BytesIO(CONTENT), DIGEST, len(CONTENT))
     assert blobs.read(DIGEST) == len(CONTENT)
+
+
+@pytest.mark.parametrize("refuses", [None, errno.EINVAL, errno.ENOSPC])
+def test_a_file_is_copied_by_the_kernel_and_without_it_where_it_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: int | None
+) -> None:
+    blobs, content = BlobStore(tmp_path / "blobs"), os.urandom((5 << 20) + 7)
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "source").write_bytes(content)
+    asked: list[int] = []
+    copy = os.sendfile
+
+    def third_refused(target: int, source: int, place: int, count: int) -> int:
+        asked.append(place)
+        if refuses is not None and len(asked) == 3:
+            raise OSError(refuses, os.strerror(refuses))
+        return copy(target, source, place, count)
+
+    monkeypatch.setattr(os, "sendfile", third_refused)
+    told: list[int] = []
+    with (tmp_path / "source").open("rb") as source:
+        if refuses == errno.ENOSPC:
+            with pytest.raises(RegistryPathError, match="No space left"):
+                blobs.put(source, digest, len(content), told.append)
+            assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
+            return
+        assert blobs.put(source, digest, len(content), told.append)
+    assert asked == [number << 20 for number in range(3 if refuses else 6)] + ([] if refuses else [len(content)])
+    assert told == [*(number << 20 for number in range(6)), len(content)]
+    assert blobs.read(digest) == len(content)
+
+
+def test_a_file_that_was_cut_off_is_gone_on_with_from_its_own_bytes(tmp_path: Path) -> None:
+    blobs, content = BlobStore(tmp_path / "blobs"), os.urandom(4 << 20)
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "source").write_bytes(content)
+
+    def cut_off(done: int) -> None:
+        if done == 3 << 20:
+            raise KeyboardInterrupt
+
+    with (tmp_path / "source").open("rb") as source:
+        with pytest.raises(KeyboardInterrupt):
+            blobs.put(source, digest, len(content), cut_off)
+        source.seek(0)
+        told: list[int] = []
+        assert blobs.put(source, digest, len(content), told.append)
+    assert told == [3 << 20, 4 << 20]
+    # what changed since its manifest was made is refused, whoever copies it
+    with (tmp_path / "source").open("r+b") as source:
+        source.seek(2 << 20)
+        source.write(b"x")
+        source.seek(0)
+        blobs.remove(digest)
+        with pytest.raises(FileRefused):
+            blobs.put(source, digest, len(content))
+    assert blobs.size(digest) is None
+
+
+def test_leftovers_are_looked_for_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs, sweeps = BlobStore(tmp_path), []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(blobs, "sweep_incoming", lambda: sweeps.append(now))
+    for _ in range(3):
+        blobs.sweep_now_and_then()
+    now += 3600
+    blobs.sweep_now_and_then()
+    assert len(sweeps) == 2
