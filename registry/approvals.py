@@ -103,9 +103,14 @@ class Approvals:
     @property
     def next_step(self) -> str:
         """What the missing ones have to do, in words."""
+        return self.asked()
+
+    def asked(self, *, own_policy: bool = False) -> str:
+        """Say what the missing ones have to do, under a policy of the caller's own or not."""
         act = "" if self.act == "promote" else f" --for {self.act}"
         act += f" --required {self.to_required}" if self.to_required else ""
         act += " --self-approval" if self.to_self_approval else ""
+        act += " --policy FILE" if own_policy else ""
         words = f"{self.version or self.name} --alias {self.alias}{act}"
         people = "one more person" if self.missing == 1 else f"{self.missing} more people"
         return (

@@ -9,13 +9,13 @@ from registry import audit, lifecycle
 from registry.approvals import Approvals, consent_to_promotion, query_registrant, weigh
 from registry.database import writing
 from registry.errors import ApprovalNotFound, ApprovalRefused, ApprovalsMissing, PolicyInvalid, ReferenceInvalid
-from registry.gate import Policy, effective_policy
+from registry.gate import MOST_APPROVALS, Policy, effective_policy
 from registry.lookup import Query, query_alias, resolve_reference
 from registry.matters import ACTS, Matter, demotion_matter, promotion_matter, unprotection_matter
 from registry.names import check_actor, check_alias, check_name, check_text, person
 from registry.opened import Opened
 from registry.promotion import emit
-from registry.protection import MOST_APPROVALS, Protection, query_protection, query_protections
+from registry.protection import Protection, query_protection, query_protections
 from registry.reports import newest_evaluation
 from registry.schema import approvals, protections
 from registry.status import require_usable

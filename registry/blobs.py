@@ -37,6 +37,7 @@ class BlobStore:
 
     Attributes:
         owner: Whose contents lie there.
+        is_local: Whether they lie on this machine's disk.
     """
 
     def __init__(self, url: str | Path, registry: Callable[[], str] | None = None) -> None:
@@ -48,13 +49,13 @@ class BlobStore:
             self._files, self._root = open_s3(check_s3_url(str(url)))
             self._uploads = S3Uploads(self._files, self._root)
             self.owner = Owner(self._files, self._root, registry)
-            self._is_local = False
+            self.is_local = False
             return
         from fsspec.core import url_to_fs  # fsspec takes 0.1 s to import; look-ups never come here
 
         self._files, self._root = url_to_fs(str(url))
         protocol = self._files.protocol
-        self._is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+        self.is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     def check_reachable(self) -> None:
         """Look whether the place of the blobs is there.
@@ -79,12 +80,12 @@ class BlobStore:
 
     def local_path(self, sha256: str) -> Path | None:
         """Return a blob's path on this machine's disk, or None where blobs lie elsewhere."""
-        return Path(self.path(sha256)) if self._is_local else None
+        return Path(self.path(sha256)) if self.is_local else None
 
     def size(self, sha256: str) -> int | None:
         """Return a stored blob's length in bytes, or None if it isn't there. The content isn't read."""
         try:
-            if self._is_local:
+            if self.is_local:
                 return Path(self.path(sha256)).stat().st_size
             with self._reaching():
                 return int(self._files.size(self.path(sha256)))
@@ -117,7 +118,7 @@ class BlobStore:
             progress(size)
             return False
         try:
-            if self._is_local:
+            if self.is_local:
                 self._put_file(source, sha256, size, progress)
             elif self._uploads is None:
                 self._put_aside(source, sha256, size, progress)
@@ -135,6 +136,7 @@ class BlobStore:
             except (UploadConflict, RegistryPathError):  # somebody else stores the same content, or was killed at it
                 part = stack.enter_context(held(incoming / f"{sha256}.{uuid.uuid4().hex}.part"))
             try:
+                os.utime(part.name)  # no sweep takes it for one that nobody goes on with
                 found, length = fill(part, source, progress)
                 check_content(found, length, sha256, size)
                 Path(self.path(sha256)).parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +214,7 @@ class BlobStore:
             if self._is_intact(sha256):
                 source.unlink()
                 return False
-            if not self._is_local:
+            if not self.is_local:
                 stream.seek(0)
                 self.put(stream, sha256, size)
                 source.unlink()
@@ -227,7 +229,7 @@ class BlobStore:
         return True
 
     def _place(self, incoming: str, sha256: str) -> None:
-        if not self._is_local:
+        if not self.is_local:
             self._files.mv(incoming, self.path(sha256))
             return
         # Checkouts are hard links to blobs: without write permission an editor can't change both by accident.
@@ -364,7 +366,7 @@ class BlobStore:
 
     def _bytes_of(self, sha256: str) -> Any:
         # past fsspec where it would only add its own time to a promotion's and a registration's: as in `size`
-        return Path(self.path(sha256)).open("rb") if self._is_local else self._files.open(self.path(sha256), "rb")
+        return Path(self.path(sha256)).open("rb") if self.is_local else self._files.open(self.path(sha256), "rb")
 
     def _reaching(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext() if self._uploads is None else reaching(self._root)

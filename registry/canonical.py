@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["canonical_json", "sha256_text", "without_repeats"]
+__all__ = ["MAX_NESTING", "canonical_json", "is_too_deep", "sha256_text", "without_repeats"]
+
+# Deeper than any settings or report; whatever walks or writes a document by recursion can take this.
+MAX_NESTING = 100
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -24,6 +28,17 @@ def canonical_json(value: Any) -> str:
 def sha256_text(text: str) -> str:
     """Return the hex sha256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_too_deep(document: Any) -> bool:
+    """Tell whether objects and lists lie in each other more than `MAX_NESTING` deep."""
+    level: list[Any] = [[document]]
+    for _ in range(MAX_NESTING + 1):
+        inner = [value.values() if isinstance(value, Mapping) else value for value in level]
+        level = [item for items in inner for item in items if isinstance(item, Mapping | list | tuple)]
+        if not level:
+            return False
+    return True
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

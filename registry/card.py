@@ -138,7 +138,7 @@ def _results(evaluation: Evaluation | None) -> Iterator[dict[str, Any]]:
         yield {
             "task": {"type": "text-generation", "name": "held-out rows of the task"},
             "dataset": {"type": f"test-{digest or 'unnamed'}", "name": f"held-out rows{subset}", "split": "test"},
-            "metrics": [{"type": metric, "value": task["tuned"], "name": f"{metric}, n={_line(task.get('n'))}"}],
+            "metrics": [{"type": metric, "value": task["tuned"], "name": _counted(metric, task)}],
         }
     for suite in _rows(report.get("tax")):
         if _number(suite.get("tuned")) is not None:
@@ -146,8 +146,12 @@ def _results(evaluation: Evaluation | None) -> Iterator[dict[str, Any]]:
             yield {
                 "task": {"type": "text-generation", "name": "general ability"},
                 "dataset": {"type": _line(suite.get("suite")), "name": _line(suite.get("suite"))},
-                "metrics": [{"type": metric, "value": suite["tuned"], "name": f"{metric}, n={_line(suite.get('n'))}"}],
+                "metrics": [{"type": metric, "value": suite["tuned"], "name": _counted(metric, suite)}],
             }
+
+
+def _counted(metric: str, found: Mapping[str, Any]) -> str:
+    return metric if found.get("n") is None else f"{metric}, n={_line(found['n'])}"
 
 
 def _introduction(version: Version, base: Version | None) -> str:

@@ -14,16 +14,20 @@ from registry.errors import PolicyInvalid
 from registry.names import is_digest
 
 __all__ = [
+    "MOST_APPROVALS",
     "Champion",
     "Check",
     "GateResult",
     "Policy",
     "check",
     "effective_policy",
+    "finite",
     "policy_and_source",
     "recorded_policy",
 ]
 
+# More people than that never agree on anything; a typo does.
+MOST_APPROVALS = 100
 # What binary fractions lose in one subtraction; far below what one row of any test weighs.
 _ROUNDING = 1e-9
 
@@ -65,12 +69,12 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name in ("min_task_delta", "max_suite_drop"):
-            if _number(getattr(self, name)) is None:
+            if finite(getattr(self, name)) is None:
                 raise PolicyInvalid(f"policy: {name} is {getattr(self, name)!r}", allowed="a finite number")
         if self.max_suite_drop < 0:
             raise PolicyInvalid(f"policy: max_suite_drop is {self.max_suite_drop}", allowed="0 or more, as a fraction")
         loss = self.max_champion_loss
-        if loss is not None and (_number(loss) is None or loss < 0):
+        if loss is not None and (finite(loss) is None or loss < 0):
             raise PolicyInvalid(
                 f"policy: max_champion_loss is {loss!r}", allowed="0 or more, as a fraction, or null to compare nothing"
             )
@@ -78,13 +82,18 @@ class Policy:
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise PolicyInvalid(f"policy: {name} is {value!r}", allowed="a whole number, 0 or more")
+        if self.required_approvals > MOST_APPROVALS:
+            raise PolicyInvalid(
+                f"policy: required_approvals is {self.required_approvals}", allowed=f"0 to {MOST_APPROVALS}"
+            )
         for name in ("task_interval_excludes_zero", "require_evaluation", "require_champion_comparison"):
             if not isinstance(getattr(self, name), bool):
                 raise PolicyInvalid(f"policy: {name} is {getattr(self, name)!r}", allowed="true or false")
         key = self.required_signature
         if key is not None and not is_digest(key):
             raise PolicyInvalid(
-                f"policy: required_signature is {key!r}", allowed="the 64 hex digits of a key's id, or null for no key"
+                f"policy: required_signature is {key!r}",
+                allowed="64 lower-case hex digits, a key's id, or null for no key",
             )
         if self.require_champion_comparison and loss is None:
             raise PolicyInvalid(
@@ -214,7 +223,7 @@ def _task_checks(policy: Policy, task: object) -> list[Check]:
     if not isinstance(task, Mapping):
         return [_verdict("task", not policy.require_evaluation, None, None, "the evaluation has no task score")]
     rows = task.get("n") if type(task.get("n")) is int else None
-    delta, low, high = (_number(task.get(key)) for key in ("delta", "low", "high"))
+    delta, low, high = (finite(task.get(key)) for key in ("delta", "low", "high"))
     checks = [
         _verdict(
             "task_rows",
@@ -260,7 +269,7 @@ def _suite_checks(policy: Policy, tax: object) -> list[Check]:
     ]
     bound = -policy.max_suite_drop
     for suite in suites:
-        low = _number(suite.get("low"))
+        low = finite(suite.get("low"))
         checks.append(
             _verdict(
                 f"suite:{suite.get('suite')}",
@@ -276,7 +285,7 @@ def _suite_checks(policy: Policy, tax: object) -> list[Check]:
 
 def _champion_check(policy: Policy, loss: float, report: Mapping[str, Any] | None, champion: Champion) -> Check:
     challenger_task, champion_task = (_mapping(_mapping(r).get("task")) for r in (report, champion.report))
-    tuned, best = _number(challenger_task.get("tuned")), _number(champion_task.get("tuned"))
+    tuned, best = finite(challenger_task.get("tuned")), finite(champion_task.get("tuned"))
     obstacle = _incomparable(challenger_task, champion_task, best)
     if obstacle is not None:
         required = policy.require_champion_comparison
@@ -326,7 +335,7 @@ def _verdict(name: str, passed: bool, value: float | None, bound: float | None, 
     return Check(name=name, passed=passed, value=value, bound=bound, reason=None if passed else reason)
 
 
-def _number(value: object) -> float | None:
+def finite(value: object) -> float | None:
     """Return a finite number, or None; True is no number here."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

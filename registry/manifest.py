@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from registry.canonical import canonical_json, sha256_text
+from registry.canonical import MAX_NESTING, canonical_json, is_too_deep, sha256_text
 from registry.errors import FileRefused, ManifestInvalid
 from registry.names import is_digest
 
@@ -33,6 +33,7 @@ __all__ = [
     "describe_files",
     "registered_files",
     "require_files",
+    "require_shallow",
 ]
 
 KINDS = ("base", "adapter", "merged", "full", "head", "prompt", "quantized")
@@ -112,6 +113,19 @@ def registered_files(text: str) -> dict[str, FileEntry]:
         return {path: FileEntry(**entry) for path, entry in json.loads(text)["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(error) from error
+
+
+def require_shallow(manifest: Manifest) -> None:
+    """Refuse a manifest that is to be registered and is nested deeper than whatever has to show it can take.
+
+    Raises:
+        ManifestInvalid: Says which field.
+    """
+    for name in ("metadata", "quantization", "peft_config"):
+        if is_too_deep(getattr(manifest, name)):
+            raise ManifestInvalid(
+                f"manifest: {name} is nested more than {MAX_NESTING} deep", allowed=f"at most {MAX_NESTING} levels"
+            )
 
 
 def require_files(manifest: Manifest, files: Mapping[str, Path]) -> None:
@@ -297,7 +311,7 @@ class Manifest:
         """The canonical JSON text that is stored and hashed."""
         try:
             return canonical_json(self.to_dict())
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ManifestInvalid(
                 f"manifest: {error}", allowed="plain JSON values, no NaN", next_step="convert paths, arrays and dates"
             ) from error

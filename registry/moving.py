@@ -97,8 +97,8 @@ class Moving(Opened):
                 problem,
                 reasons=verdict.reasons,
                 gate=verdict,
-                allowed=consent.allowed + (" under this very policy" if own else ""),
-                next_step=consent.next_step + (", with --policy, as here" if own else ""),
+                allowed=consent.allowed + (", under this very policy" if own else ""),
+                next_step=consent.asked(own_policy=own),
             )
         raise GateRefused(
             problem,

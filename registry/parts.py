@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import sys
 import time
@@ -23,6 +24,8 @@ from registry.errors import FileRefused, RegistryPathError, UploadConflict
 __all__ = ["PIECE_BYTES", "check_content", "fill", "held", "sweep", "unwritable"]
 
 PIECE_BYTES = 1 << 20
+# How many pieces may lie on the disk and not be hashed yet.
+_PIECES_BEHIND = 64
 
 
 @contextmanager
@@ -147,13 +150,14 @@ def _copied(source: IO[bytes], target: IO[bytes]) -> Iterator[int]:
     """
     place = source.tell()
     try:
-        if sys.platform == "linux":  # elsewhere it takes sockets alone
+        # elsewhere it takes sockets alone; what stands for a file, such as one that is unpacked, may name its number
+        if sys.platform == "linux" and isinstance(getattr(source, "raw", None), io.FileIO):
             while count := os.sendfile(target.fileno(), source.fileno(), place, PIECE_BYTES):
                 place += count
                 yield count
             return
-    except (OSError, AttributeError) as error:  # no file, or of a kind that can't
-        if getattr(error, "errno", None) not in (None, errno.EINVAL, errno.ENOSYS):
+    except OSError as error:  # of a kind that can't
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
             raise
     source.seek(place)
     while piece := source.read(PIECE_BYTES):
@@ -164,18 +168,34 @@ def _copied(source: IO[bytes], target: IO[bytes]) -> Iterator[int]:
 
 @contextmanager
 def _beside(act: Callable[[int], object]) -> Iterator[Callable[[int], object]]:
-    """Give what does an act in a thread of its own, in the order of its calls; at the end all of them are done."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting: deque[Future[object]] = deque()
+    """Give what does an act in a thread of its own, in the order of its calls; at the end all of them are done.
 
-        def later(count: int) -> None:
-            while waiting and waiting[0].done():
-                waiting.popleft().result()
-            waiting.append(thread.submit(act, count))
+    Where no thread is to be had, it does it at once. After an error nothing more is done.
+    """
+    thread = ThreadPoolExecutor(1)
+    waiting: deque[Future[object]] = deque()
+    threaded = True
 
+    def later(count: int) -> None:
+        nonlocal threaded
+        if threaded:
+            try:
+                if len(waiting) == _PIECES_BEHIND:
+                    waiting.popleft().result()
+                waiting.append(thread.submit(act, count))
+                return
+            except RuntimeError:  # too many threads, or Python ends
+                threaded = False
+                while waiting:
+                    waiting.popleft().result()
+        act(count)
+
+    try:
         yield later
-        for one in waiting:
-            one.result()
+        while waiting:
+            waiting.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def sweep(folder: Path, older_than_seconds: float) -> int:

@@ -190,16 +190,29 @@ class PostgresReader:
         return rows
 
     def together(self, statements: Sequence[Statement]) -> dict[Statement, Sequence[Sequence[Any]]]:
-        """Run SELECTs, of no snapshot, in one message and return their rows.
+        """Run SELECTs in one message and return their rows.
 
-        None of them where one fails, or the server is gone: whoever asks one by one then is told why.
+        None of them inside a snapshot, or where one fails or the server is gone: whoever asks one by one is told why.
         """
+        if self._in_snapshot or not self._driver.Pipeline.is_supported():  # libpq has it since 14
+            return {}
+        pipeline, inside = self._connection.pipeline(), False
         try:
-            with closed_if_interrupted(self._connection), self._connection.pipeline():
+            with closed_if_interrupted(self._connection):
+                pipeline.__enter__()
+                inside = True
                 asked = [(one, self._connection.execute(to_driver(one[0]), one[1])) for one in statements]
+                inside = False
+                pipeline.__exit__(None, None, None)
             return {statement: cursor.fetchall() for statement, cursor in asked}
         except self._driver.Error:
+            # psycopg takes a statement for kept that was sent behind one that failed, and that the server never saw
+            self._connection.close()
             return {}
+        finally:
+            if inside:  # left without an error: psycopg would tell of it
+                with suppress(Exception):
+                    pipeline.__exit__(None, None, None)
 
     def _run(self, statement: str, parameters: Sequence[Any]) -> Any:
         for attempt in (1, 2):

@@ -8,16 +8,12 @@ from typing import Any
 from registry.lookup import Query, Statement, has_schema
 
 __all__ = [
-    "MOST_APPROVALS",
     "Protection",
     "has_approvals",
     "protection_statement",
     "query_protection",
     "query_protections",
 ]
-
-# More people than that never agree on anything; a typo does.
-MOST_APPROVALS = 100
 
 _COLUMNS = "p.id, p.name, p.alias, p.required, p.self_approval, p.actor, p.reason, p.created_at"
 _NEWEST = f"""SELECT {_COLUMNS} FROM protections p

@@ -17,7 +17,7 @@ from registry.database import writing
 from registry.entities import Evaluation, Version
 from registry.errors import BlobCorrupted, BlobsMissing, EvaluationMismatch, RegistryBusy, ReportInvalid
 from registry.lookup import reference_statement, resolve_digest
-from registry.manifest import Manifest, open_regular, require_files
+from registry.manifest import Manifest, open_regular, require_files, require_shallow
 from registry.names import LICENCE_LENGTH, check_name, check_text, is_digest
 from registry.opened import Opened
 from registry.promotion import emit
@@ -73,16 +73,19 @@ class Recording(Opened):
         require_files(manifest, files)
         query = self._lookup.ahead(first_reads(name, manifest))
         existing = find_existing(query, name, manifest)
-        if existing is None:  # an earlier release took others, which are still what they are
+        if existing is None:  # an earlier release took others, which are what they are
             check_text("licence", manifest.licence, LICENCE_LENGTH)
+            require_shallow(manifest)
         if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
             self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
         expected = expected_reads(name, manifest, find_parents(query, manifest))
-        for path, entry in manifest.files.items():
+        # before the first is stored; where all are, they are scanned there alone
+        stored = self.blobs.is_local and not self._gone(manifest)
+        for path in manifest.files:
             with open_regular(path, Path(files[path])) as stream:
-                if self.blobs.local_path(entry.sha256) is None or self.blobs.size(entry.sha256) is None:
-                    scan(path, stream, os.fstat(stream.fileno()).st_size)  # what is stored is scanned there
+                if not stored:
+                    scan(path, stream, os.fstat(stream.fileno()).st_size)
         with self.leases.hold(manifest.file_digests.values()):
             for _ in range(STORE_ATTEMPTS):
                 try:
@@ -122,6 +125,7 @@ class Recording(Opened):
         parents = []
         if existing is None:
             check_text("licence", manifest.licence, LICENCE_LENGTH)
+            require_shallow(manifest)
             parents = find_parents(query, manifest)
         self.blobs.owner.claim()
         with self.leases.hold(manifest.file_digests.values()):
@@ -224,6 +228,7 @@ class Recording(Opened):
         """
         actor = audit.acting(actor)
         check_document("evaluation report", report)
+        check_report(report)
         expected = [audit.LAST]
         if is_digest(version_digest):
             expected += reference_statement(version_digest), reports_statement(version_digest, newest_only=True)
@@ -237,7 +242,6 @@ class Recording(Opened):
                 digest = sha256_text(text)  # of no text with half of a surrogate pair in it
             except (TypeError, ValueError) as error:
                 raise ReportInvalid(f"evaluation report: {error}", allowed="plain JSON values, no NaN") from error
-            check_report(whole)
             if "files" in whole:
                 _check_measured(version, whole["files"])
             if newest is not None and newest.digest == digest:

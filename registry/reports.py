@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from registry.canonical import MAX_NESTING, is_too_deep
 from registry.entities import AliasState, Evaluation
 from registry.errors import ReportInvalid
-from registry.gate import recorded_policy
+from registry.gate import finite, recorded_policy
 from registry.lookup import Query, Statement
 
 __all__ = [
@@ -20,25 +21,34 @@ __all__ = [
     "reports_statement",
 ]
 
-# What the gate reads of a task and of each suite, besides the rows measured.
+# What the gate reads, and people are shown, of a task, its parts and each suite, besides the rows measured.
 _SCORES = ("base", "tuned", "delta", "low", "high")
-_TEXTS = ("metric", "test_digest", "suite")
+_TEXTS = ("metric", "test_digest", "suite", "baseline", "subset")
+_LONGEST_TEXT = 256
 _REPORTS = """SELECT e.id, v.digest, e.digest, e.report, e.created_at
     FROM versions v JOIN evaluations e ON e.version_id = v.id WHERE"""
 
 
 def check_document(what: str, document: object) -> None:
-    """Refuse a report or a run's document that is no mapping; what is in it is looked at when it becomes JSON.
+    """Refuse a report or a run's document that is no mapping, or that nothing could show.
+
+    What else is in it is looked at when it becomes JSON.
 
     Raises:
-        ReportInvalid: It is something else, pairs included.
+        ReportInvalid: It is something else, pairs included, or nested too deeply.
     """
     if not isinstance(document, Mapping):
         raise ReportInvalid(f"{what} is a {type(document).__name__}", allowed="a mapping of plain JSON, no NaN")
+    if is_too_deep(document):
+        raise ReportInvalid(
+            f"{what} is nested more than {MAX_NESTING} deep", allowed=f"at most {MAX_NESTING} objects and lists in one"
+        )
 
 
 def check_report(report: Mapping[str, Any]) -> None:
-    """Refuse a report in which what the gate reads has another type: it would stand in the way of every promotion.
+    """Refuse a report in which what the gate reads or people are shown has another type.
+
+    It would stay for good, and in the way of every promotion.
 
     Keys may be absent or null, and others may be there.
 
@@ -47,27 +57,43 @@ def check_report(report: Mapping[str, Any]) -> None:
         PolicyInvalid: The policy in it is none.
     """
     recorded_policy(report)
-    task, tax = report.get("task"), report.get("tax")
-    if task is not None and not isinstance(task, Mapping):
-        _refuse("task", task, "a mapping")
-    if tax is not None and not (isinstance(tax, Sequence) and not isinstance(tax, str)):
-        _refuse("tax", tax, "a list with a mapping for each suite")
-    for place, one in [("task", task or {}), *((f"tax[{number}]", suite) for number, suite in enumerate(tax or ()))]:
-        if not isinstance(one, Mapping):
-            _refuse(place, one, "a mapping")
-        for key, value in one.items():
-            if value is None:
-                continue
-            if key == "n" and (type(value) is not int or value < 0):
-                _refuse(f"{place}.n", value, "a whole number of rows, 0 or more")
-            if key in _SCORES and (isinstance(value, bool) or not isinstance(value, int | float)):
-                _refuse(f"{place}.{key}", value, "a number: a score as a fraction")
-            if key in _TEXTS and not isinstance(value, str):
-                _refuse(f"{place}.{key}", value, "a text")
+    task = report.get("task")
+    if task is not None:
+        _check_compared("task", task)
+        for place, one in _listed("task.subsets", task.get("subsets")):
+            _check_compared(place, one)
+    for place, one in _listed("tax", report.get("tax")):
+        _check_compared(place, one)
+
+
+def _listed(place: str, value: object) -> list[tuple[str, Any]]:
+    if value is None:
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        _refuse(place, value, "a list of objects")
+    return [(f"{place}[{number}]", one) for number, one in enumerate(value)]
+
+
+def _check_compared(place: str, found: object) -> None:
+    """Refuse what stands in the place of one comparison: the task's, of a part of it, or of a suite."""
+    if not isinstance(found, Mapping):
+        _refuse(place, found, "an object")
+    for key, value in found.items():
+        if value is None:
+            continue
+        if key == "n" and (type(value) is not int or not 0 <= value < 2**53):
+            _refuse(f"{place}.n", value, "a whole number of rows, 0 or more")
+        if key in _SCORES and finite(value) is None:
+            _refuse(f"{place}.{key}", value, "a finite number: a score as a fraction")
+        if key in _TEXTS and not (isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_TEXT):
+            _refuse(f"{place}.{key}", value, f"one line of at most {_LONGEST_TEXT} characters that can be seen")
 
 
 def _refuse(key: str, value: object, allowed: str) -> NoReturn:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except ValueError:  # Python writes no number of more than some thousand digits
+        shown = "a number of very many digits"
     raise ReportInvalid(
         f"evaluation report: {key} is {shown if len(shown) <= 60 else shown[:60] + '...'}",
         allowed=allowed,

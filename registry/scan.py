@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from registry.allowed_files import ALLOWED_NAMES, ALLOWED_SUFFIXES, MAX_TEXT_BYTES, TEXT_SUFFIXES, refuse
-from registry.canonical import canonical_json, without_repeats
+from registry.canonical import MAX_NESTING, canonical_json, is_too_deep, without_repeats
 from registry.pickles import runs_something
 from registry.tensors import read_header
 
@@ -25,8 +25,6 @@ MEGATRON_CORE = "megatron.core"
 # attn_implementation, _experts_implementation and others: an implementation with "/" in it is a hub's repository, whose
 # code transformers fetches and runs.
 IMPLEMENTATION = "_implementation"
-# Deeper than any loader's settings; whatever walks a document by recursion can take this.
-MAX_NESTING = 100
 # Any text may be a token, and no loader looks for code keys in a vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
 # Settings that loaders read by name.
@@ -123,7 +121,8 @@ def _check_json(path: str, text: str) -> None:
         refuse(path, f"is not JSON: {error}")
     if name in OBJECTS and not isinstance(document, dict):
         refuse(path, "is no JSON object, which every loader takes it for")
-    _check_nesting(path, document)
+    if is_too_deep(document):
+        refuse(path, f"is nested more than {MAX_NESTING} deep")
     if name not in VOCABULARIES:
         _check_has_digest(path, document)
         _check_keys(path, document)
@@ -137,16 +136,6 @@ def _check_has_digest(path: str, document: Any) -> None:
         canonical_json(document).encode()
     except ValueError as error:
         refuse(path, f"holds what is no JSON: {str(error)[:120]}")
-
-
-def _check_nesting(path: str, document: Any) -> None:
-    level: list[Any] = [[document]]
-    for _ in range(MAX_NESTING + 1):
-        inner = [value.values() if isinstance(value, dict) else value for value in level]
-        level = [item for items in inner for item in items if isinstance(item, dict | list)]
-        if not level:
-            return
-    refuse(path, f"is nested more than {MAX_NESTING} deep")
 
 
 def _check_keys(path: str, document: Any) -> None:

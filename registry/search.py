@@ -14,6 +14,7 @@ from typing import Any
 
 from registry.entities import Version
 from registry.errors import ReferenceInvalid
+from registry.gate import finite
 from registry.lookup import Query
 from registry.manifest import KINDS
 from registry.names import check_bound, check_name, is_digest, is_digest_prefix
@@ -53,8 +54,9 @@ def query_metrics(query: Query) -> list[str]:
     for _, report in _scan(query, [], [], True, ("", 0)):
         if report is not None:
             task, suites = _compared(report)
-            found |= {name for name in (task.get("metric"), *(one.get("suite") for one in suites)) if name}
-    return sorted(found, key=str)
+            named = (task.get("metric"), *(one.get("suite") for one in suites))
+            found |= {name for name in named if isinstance(name, str) and name.isprintable()}
+    return sorted(found)
 
 
 def search_versions(
@@ -170,7 +172,7 @@ def scores_of(report_json: str, metric: str) -> list[float]:
     task, suites = _compared(report_json)
     measured = [task] if task.get("metric") == metric else []
     scores = (one.get("tuned") for one in [*measured, *(one for one in suites if one.get("suite") == metric)])
-    return [s for s in scores if isinstance(s, int | float) and not isinstance(s, bool)]
+    return [found for found in map(finite, scores) if found is not None]
 
 
 def _compared(report_json: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:

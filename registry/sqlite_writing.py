@@ -38,7 +38,6 @@ def make_engine(folder: Path, timeout_seconds: float) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(folder / DATABASE)),
         connect_args={"timeout": timeout_seconds},
-        pool_reset_on_return=None,  # whoever takes a connection ends what it began
         execution_options={"turns": Turns(folder / WRITERS)},
     )
     event.listen(engine, "connect", _set_pragmas)

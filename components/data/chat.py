@@ -22,7 +22,7 @@ from components.errors import InputError
 if TYPE_CHECKING:
     from components.data.rows import Message, Row
 
-__all__ = ["Encoded", "check_control_tokens", "control_token", "encode", "prompt_ids", "special_ids"]
+__all__ = ["Encoded", "check_control_tokens", "control_token", "encode", "prompt_ids", "rendered_ids", "special_ids"]
 
 # one pattern a tokenizer: listing its added tokens takes longer than looking through a row
 _patterns: WeakKeyDictionary[Any, re.Pattern[str]] = WeakKeyDictionary()
@@ -55,7 +55,7 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
         InputError: The tokenizer has no chat template, the template refuses the turns, or a content holds a special
             token.
     """
-    return _apply_template(tokenizer, messages, add_generation_prompt=True)
+    return rendered_ids(tokenizer, messages, add_generation_prompt=True)
 
 
 def encode(tokenizer: Any, messages: Sequence[Message], *, prompt_loss_weight: float = 0.0) -> Encoded:
@@ -73,7 +73,7 @@ def encode(tokenizer: Any, messages: Sequence[Message], *, prompt_loss_weight: f
         InputError: No chat template, a content that holds a special token, or a template that renders a turn
             differently once others follow, so that what was said by whom can't be told apart.
     """
-    input_ids = _apply_template(tokenizer, messages, add_generation_prompt=False)
+    input_ids = rendered_ids(tokenizer, messages, add_generation_prompt=False)
     weights = [prompt_loss_weight] * len(input_ids)
     for index, message in enumerate(messages):
         if message.role != "assistant":
@@ -146,7 +146,7 @@ def _control_token_error(found: tuple[int, str], place: str = "") -> InputError:
 
 
 def _prefix(tokenizer: Any, messages: Sequence[Message], whole: list[int], *, add_generation_prompt: bool) -> list[int]:
-    ids = _apply_template(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+    ids = rendered_ids(tokenizer, messages, add_generation_prompt=add_generation_prompt)
     if whole[: len(ids)] != ids:
         raise InputError(
             "the chat template renders a turn differently once later turns follow it",
@@ -165,7 +165,12 @@ def _after_turn_end(tokenizer: Any, ids: list[int], start: int, end: int) -> int
     return place if place > start else end
 
 
-def _apply_template(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> list[int]:
+def rendered_ids(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> list[int]:
+    """Return the tokens of turns as the template renders them.
+
+    Raises:
+        InputError: No chat template, one that refuses the turns, or a content that holds a special token.
+    """
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
             "the tokenizer has no chat template",

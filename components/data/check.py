@@ -28,38 +28,55 @@ def check_file(path: Path, tokenizer: Any = None, positions: int | None = None) 
         positions: How many tokens the base takes at once; None where that isn't known.
 
     Returns:
-        {"rows": lines that are rows, "problems": [{"line", "code", "message"}], "format"}; an empty file is a problem
-        of line 0.
+        {"rows": lines that are rows, "problems": [{"line", "code", "message"}], "notes": the same of rows that are
+        trained under a setting alone, "format"}; an empty file is a problem of line 0.
 
     Raises:
         InputError: The file can't be read.
     """
     rows = 0
     problems: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
     for number, text in read_lines(path):
         row, found = examine_row(text, number)
         if row is not None and tokenizer is not None:
-            found += _token_problems(row, tokenizer, positions)
-        problems += [{"line": number, "code": problem.code, "message": problem.message} for problem in found]
+            found += _token_problems(row, tokenizer)
+            if positions is not None and not found:
+                try:
+                    notes += _told(number, _length_notes(row, tokenizer, positions))
+                except InputError as error:
+                    found.append(RowProblem("template", error.problem))
+        problems += _told(number, found)
         rows += not found
     if not rows and not problems:
         problems.append({"line": 0, "code": "empty", "message": "the file has no rows"})
-    return {"rows": rows, "problems": problems, "format": FORMAT}
+    return {"rows": rows, "problems": problems, "notes": notes, "format": FORMAT}
 
 
-def _token_problems(row: Row, tokenizer: Any, positions: int | None) -> list[RowProblem]:
-    from components.data.chat import control_token, encode
+def _told(line: int, found: Sequence[RowProblem]) -> list[dict[str, Any]]:
+    return [{"line": line, "code": problem.code, "message": problem.message} for problem in found]
+
+
+def _token_problems(row: Row, tokenizer: Any) -> list[RowProblem]:
+    from components.data.chat import control_token
 
     found = control_token(tokenizer, row.messages)
-    if found is not None:
-        number, token = found
-        message = f"the content of message {number} holds {token}, a special token of the tokenizer"
-        return [RowProblem("control_token", message)]
-    length = len(encode(tokenizer, row.messages, prompt_loss_weight=0.0).input_ids)
-    if positions is not None and length > positions:
-        message = f"it has {length} tokens, and the base {positions} positions: no training takes it as it is"
-        return [RowProblem("too_long", message)]
-    return []
+    if found is None:
+        return []
+    number, token = found
+    message = f"the content of message {number} holds {token}, a special token of the tokenizer"
+    return [RowProblem("control_token", message)]
+
+
+def _length_notes(row: Row, tokenizer: Any, positions: int) -> list[RowProblem]:
+    from components.data.chat import rendered_ids
+
+    length = len(rendered_ids(tokenizer, row.messages, add_generation_prompt=False))
+    if length <= positions:
+        return []
+    factor = -(-length // positions)
+    message = f"it has {length} tokens, and the base {positions} positions: training takes it under a "
+    return [RowProblem("long", f"{message}finetune.rope_scaling of {factor} or more")]
 
 
 def row_statistics(rows: Sequence[Row], tokenizer: Any = None) -> dict[str, Any]:

@@ -43,9 +43,12 @@ def plain(text: object) -> str:
 
 
 def _finite(quantity: object) -> float | None:
-    if isinstance(quantity, bool) or not isinstance(quantity, int | float) or not math.isfinite(quantity):
+    if isinstance(quantity, bool) or not isinstance(quantity, int | float):
         return None
-    return float(quantity)
+    try:
+        return float(quantity) if math.isfinite(quantity) else None
+    except OverflowError:  # JSON's whole numbers may be larger than any float
+        return None
 
 
 def percent(fraction: object) -> str:

@@ -45,7 +45,8 @@ def check(file: Path, base: str | None, as_json: bool) -> None:
 
 
 def _render_check(file: Path, found: dict[str, Any]) -> str:
-    lines = [f"{file}:{p['line']}: {p['message']} [{p['code']}]" for p in found["problems"]]
+    told = sorted([*found["problems"], *found["notes"]], key=lambda one: one["line"])
+    lines = [f"{file}:{one['line']}: {one['message']} [{one['code']}]" for one in told]
     lines.append(f"{found['rows']} rows, {len(found['problems'])} problems ({found['format']})")
     return "\n".join(lines)
 
@@ -136,15 +137,24 @@ def _positions(base: str | None) -> int | None:
         return None
     from components.models.base_config import read_config
     from components.models.rope import config_positions
-    from components.models.sources import locate_base
 
-    return config_positions(read_config(locate_base(base).folder))
+    return config_positions(read_config(_folder(base)))
 
 
 def _tokenizer(base: str | None) -> Any:
     if base is None:
         return None
     from components.models.load import load_tokenizer
+
+    return load_tokenizer(_folder(base))
+
+
+def _folder(base: str) -> Path:
+    """Return the folder of a base as a recipe names it."""
+    if base.startswith("version:"):
+        from flows.commands.given_model import given_version
+
+        return given_version(base.removeprefix("version:"), None).folder
     from components.models.sources import locate_base
 
-    return load_tokenizer(locate_base(base).folder)
+    return locate_base(base).folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.commands.recipe_options import state_folder
 
-__all__ = ["Given", "check_writes", "given_model"]
+__all__ = ["Given", "check_writes", "given_model", "given_version"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,24 @@ def given_model(model: str, home: Path | None) -> Given:
 
         check_base_name(model)
         return Given(Path(model).resolve().name, locate_base(model).folder)
+    return given_version(model, home)
+
+
+def given_version(ref: str, home: Path | None) -> Given:
+    """Find a registered version.
+
+    Args:
+        ref: Any REF.
+        home: State folder, or None for the default.
+
+    Raises:
+        RegistryError: No such version, or its files are damaged.
+    """
     from deploy.from_registry import version_files
     from flows.commands.registry_options import open_to_read
 
     with open_to_read(state_folder(home)) as registry:
-        files = version_files(registry, model)
+        files = version_files(registry, ref)
     alone = files.adapter_folder is None
     return Given(
         files.label if alone else "base",

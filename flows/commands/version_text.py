@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.evaluation.formatting import interval, percent, points
+from registry.names import one_line
 
 __all__ = ["gate_notes", "render_change", "render_version"]
 
@@ -32,8 +33,8 @@ def render_version(document: dict[str, Any]) -> str:
     for key in ("base_fingerprint", "licence", "seed", "code_revision", "flow_run_id", "content_key"):
         if manifest[key] is not None:
             lines.append(f"  {key}: {manifest[key]}")
-    # whether it holds takes the key itself: `registry verify-signature`
-    lines += [f"  signed with the key {key[:12]}" for key in document["signatures"]]
+    kept = "kept; `registry verify-signature` says with the key whether it holds"
+    lines += [f"  signature of the key {key[:12]} {kept}" for key in document["signatures"]]
     lines += [f"  served only with a signature of the key {key[:12]}" for key in document["required_keys"] or ()]
     lines.append(f"  evaluations: {len(document['evaluations'])}")
     if document["evaluations"]:
@@ -78,12 +79,17 @@ def _measured(evaluation: Mapping[str, Any]) -> list[str]:
     task = report.get("task")
     lines = [f"  newest, of {evaluation['created_at'][:19]}:"]
     if isinstance(task, Mapping):
-        lines.append(f"    task {task.get('metric', '')}, {_compared(task)}")
+        lines.append(f"    task {_text(task.get('metric'))}, {_compared(task)}")
     tax = report.get("tax")
     for suite in tax if isinstance(tax, list) else ():
         if isinstance(suite, Mapping):
-            lines.append(f"    suite {suite.get('suite')}, {_compared(suite)}")
+            lines.append(f"    suite {_text(suite.get('suite'))}, {_compared(suite)}")
     return lines
+
+
+def _text(value: object) -> str:
+    """Return a name on one line; an earlier release took any."""
+    return one_line(str(value or ""), 256) or ""
 
 
 def _compared(found: Mapping[str, Any]) -> str:

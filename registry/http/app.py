@@ -116,7 +116,8 @@ async def _tell_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     kind = request.headers.get("content-type", "none")
-    if [tuple(one["loc"]) for one in found] == [("body",)] and not _JSON.match(kind):
+    sent = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    if sent and [tuple(one["loc"]) for one in found] == [("body",)] and not _JSON.match(kind):
         return respond(
             RequestInvalid(
                 f"the body has the content-type {kind[:100]!r}, and was not read as JSON",

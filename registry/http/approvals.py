@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from registry.gate import Policy
+from registry.gate import MOST_APPROVALS, Policy
 from registry.http.access import (
     READS,
     Cursor,
@@ -22,7 +22,6 @@ from registry.http.act_models import ApprovalsModel, ProtectionModel, Protection
 from registry.http.bodies import ApprovalRequest, ProtectionRequest, UnprotectionRequest, WithdrawalRequest
 from registry.http.versions import Ref
 from registry.matters import ACTS
-from registry.protection import MOST_APPROVALS
 from registry.store import Registry
 
 __all__ = ["approval_routes"]

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints
 
 from registry.collection import GRACE_SECONDS
+from registry.gate import MOST_APPROVALS
 from registry.http.models import Digest
 from registry.manifest import KINDS, FileEntry, Manifest, Parent
 from registry.matters import ACTS
-from registry.protection import MOST_APPROVALS
 
 __all__ = [
     "ApprovalRequest",

@@ -105,7 +105,7 @@ def test_approval_is_of_exactly_one_matter(
         assert said == {"given for an evaluation that is not the newest"}
     elif what == "policy":
         how["policy"] = Policy(min_task_delta=0.0, min_rows=10)
-        with pytest.raises(ApprovalsMissing, match="with --policy, as here"):
+        with pytest.raises(ApprovalsMissing, match="--alias champion --policy FILE`"):
             _promote(registry, **how)
         said = {one.why_not for one in registry.approvals("text2sql:v1", "champion", policy=how["policy"]).approvals}
         assert said == {"given for another policy"}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import io
 import os
 import random
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -16,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 
+from registry import parts
 from registry.blobs import BlobStore
 from registry.checkout import check_out
 from registry.errors import BlobCorrupted, FileRefused, RegistryPathError, UploadConflict
@@ -204,6 +207,7 @@ def test_where_there_is_no_fcntl_the_store_is_imported_and_a_part_has_one_writer
     assert blobs.read(DIGEST) == len(CONTENT)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel copies between files on Linux alone")
 @pytest.mark.parametrize("refuses", [None, errno.EINVAL, errno.ENOSPC])
 def test_a_file_is_copied_by_the_kernel_and_without_it_where_it_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: int | None
@@ -271,3 +275,51 @@ def test_leftovers_are_looked_for_once_an_hour(tmp_path: Path, monkeypatch: pyte
     now += 3600
     blobs.sweep_now_and_then()
     assert len(sweeps) == 2
+
+
+def test_without_a_thread_contents_are_hashed_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs, content = BlobStore(tmp_path / "blobs"), os.urandom(4 << 20)
+    digest = hashlib.sha256(content).hexdigest()
+    start = threading.Thread.start
+    tries = 0
+
+    def second_try(thread: threading.Thread) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", second_try)
+    assert blobs.put(io.BytesIO(content), digest, len(content))
+    assert (tries, blobs.read(digest)) == (1, len(content))
+
+
+def test_what_is_interrupted_is_not_hashed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    running, told = threading.Event(), threading.Event()
+
+    def slowly(count: int) -> None:
+        hashed.append(count)
+        running.set()
+        told.wait(60)
+
+    def interrupted() -> None:
+        with parts._beside(slowly) as later:
+            for count in range(10):
+                later(count)
+            running.wait(60)
+            threading.Timer(0.2, told.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert hashed == [0]
+
+
+def test_what_only_looks_like_a_file_is_read(tmp_path: Path) -> None:
+    blobs, content = BlobStore(tmp_path / "blobs"), os.urandom(3 << 20)
+    packed = tmp_path / "packed.gz"
+    packed.write_bytes(gzip.compress(content, 1))
+    with gzip.open(packed) as source:
+        assert blobs.put(source, hashlib.sha256(content).hexdigest(), len(content))

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from registry import database
+from registry import database, postgres_session
 from registry.audit import LAST
 from registry.database import writing
 from registry.entities import Version
@@ -280,7 +280,13 @@ def test_signal_ends_the_wait_for_the_lock(registry: Registry, backend: Any) -> 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
-def test_look_ups_that_fail_together_are_asked_one_by_one(registry: Registry, add_base: Callable[[], Version]) -> None:
+def test_look_ups_that_fail_together_are_asked_one_by_one(
+    registry: Registry,
+    add_base: Callable[[], Version],
+    server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     version = add_base()
     found = reference_statement("tiny-base")
     asked = registry._lookup.ahead([found, ("SELECT 1 FROM nowhere", ())])
@@ -288,3 +294,15 @@ def test_look_ups_that_fail_together_are_asked_one_by_one(registry: Registry, ad
     with pytest.raises(Exception, match="nowhere"):
         asked("SELECT 1 FROM nowhere", ())
     assert registry.resolve("tiny-base") == version
+    # psycopg takes what stands behind the one that failed for a statement that the server keeps
+    monkeypatch.setattr("registry.postgres_session._is_keeping", True)
+    for _ in range(4):
+        registry._lookup.ahead([("SELECT 1 FROM nowhere", ()), found])
+        assert registry.resolve("tiny-base") == version
+    assert postgres_session._is_keeping
+    with registry._lookup.snapshot():
+        assert registry._lookup.ahead([("SELECT 1 FROM nowhere", ())])(*found)[0][3] == version.digest
+    # and nothing is said of a session that was lost
+    server.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname LIKE 'tunewright%'")
+    assert registry._lookup.ahead([found])(*found)[0][3] == version.digest
+    assert [record for record in caplog.records if record.name == "psycopg"] == []

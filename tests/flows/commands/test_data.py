@@ -9,6 +9,8 @@ import pytest
 
 from components.data.rows import Message, Row, write_rows
 from components.models.tiny import make_tiny
+from registry.manifest import Manifest, describe_files
+from registry.store import Registry
 from tests.flows.conftest import call_command
 
 
@@ -30,7 +32,7 @@ def test_check_of_good_data_ends_well(
 ) -> None:
     status, out, err = run(monkeypatch, capsys, "check", str(file), "--json")
     assert (status, err) == (0, "")
-    assert json.loads(out) == {"rows": 3, "problems": [], "format": "chat-jsonl"}
+    assert json.loads(out) == {"rows": 3, "problems": [], "notes": [], "format": "chat-jsonl"}
 
 
 def test_check_of_bad_data_lists_lines_and_exits_with_2(
@@ -89,10 +91,45 @@ def test_check_finds_rows_longer_than_the_bases_positions(
         stream.write(json.dumps(Row((Message("user", "why " * 64), Message("assistant", "b"))).to_dict()) + "\n")
     status, out, _ = run(monkeypatch, capsys, "check", str(file), "--base", base, "--json")
     document = json.loads(out)
-    assert (status, document["rows"]) == (2, 3)
-    assert [(one["line"], one["code"]) for one in document["problems"]] == [(4, "too_long")]
-    assert "the base 64 positions" in document["problems"][0]["message"]
-    assert run(monkeypatch, capsys, "check", str(file))[0] == 0
+    assert (status, document["rows"], document["problems"]) == (0, 4, [])  # it is trained under a scaling
+    assert [(one["line"], one["code"]) for one in document["notes"]] == [(4, "long")]
+    tokens = int(document["notes"][0]["message"].split()[2])
+    assert f"the base 64 positions: training takes it under a finetune.rope_scaling of {-(-tokens // 64)}" in out
+    assert f"{file}:4: it has {tokens} tokens" in run(monkeypatch, capsys, "check", str(file), "--base", base)[1]
+    assert json.loads(run(monkeypatch, capsys, "check", str(file), "--json")[1])["notes"] == []
+
+
+def test_a_base_may_be_a_version_as_in_a_recipe(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    files = {path.name: path for path in make_tiny(tmp_path / "tiny").iterdir()}
+    with Registry.open(tmp_path / "home" / "registry") as registry:
+        registry.register("small", Manifest("base", describe_files(files), base_fingerprint="a" * 64), files)
+    for ref in ("small", "small:v1"):
+        assert run(monkeypatch, capsys, "check", str(file), "--base", f"version:{ref}")[0] == 0
+    for ref in ("tiny", "small:v2"):  # the former is a folder here, and no version
+        assert run(monkeypatch, capsys, "check", str(file), "--base", f"version:{ref}")[0] == 4
+
+
+def test_check_lists_every_problem_whatever_the_template_says(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = make_tiny(tmp_path / "tiny")
+    for path in base.glob("chat_template*"):
+        path.unlink()
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    template = "{{ raise_exception('no system turns') if messages[0].role == 'system' }}"
+    (base / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": template}))
+    system = Row((Message("system", "be brief"), Message("user", "q"), Message("assistant", "a"))).to_dict()
+    with file.open("a") as stream:
+        stream.write(json.dumps(system) + "\n{\n")
+    status, out, _ = run(monkeypatch, capsys, "check", str(file), "--base", str(base), "--json")
+    found = [(one["line"], one["code"]) for one in json.loads(out)["problems"]]
+    assert status == 2
+    assert [line for line, _ in found] == [4, 5]
+    assert found[0][1] == "template"
 
 
 def test_people_read_text(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

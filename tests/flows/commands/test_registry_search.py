@@ -78,12 +78,18 @@ def test_versions_are_found_by_every_condition(run: Callable[..., Any], home: Pa
     assert "0.8" in run("search", "--metric", "exact", "--min", "0.7")[1]
 
 
-def test_a_name_that_nothing_has_is_told_beside_the_empty_list(run: Callable[..., Any]) -> None:
+def test_a_name_that_nothing_has_is_told_beside_the_empty_list(run: Callable[..., Any], home: Path) -> None:
     assert run("search", "--metric", "exact", "--min", "1.5") == (0, "no version satisfies this\n", "")
     status, out, err = run("search", "--metric", "exakt", "--json")
     assert (status, json.loads(out)) == (0, {"versions": []})
     assert "no metric or suite is named 'exakt'; did you mean exact?" in err
     assert "there are exact, grammar" in run("search", "--metric", "zzz")[2]
+    with pytest.MonkeyPatch.context() as patch, Registry.open(home / "registry") as registry:
+        patch.setattr("registry.recording.check_report", lambda _report: None)  # an earlier release took any
+        for number, named in enumerate((3, ["a"], "x\x1b[2K"), start=1):
+            digest = registry.resolve(f"text2sql:v{number}").digest
+            registry.record_evaluation(digest, {"task": {"metric": named, "tuned": 10**400}, "tax": []})
+    assert "there are none" in run("search", "--metric", "zzz")[2]
     assert "no model is named 'text2sq'; did you mean text2sql?" in run("search", "--name", "text2sq")[2]
 
 

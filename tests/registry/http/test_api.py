@@ -215,6 +215,7 @@ def test_evaluations_are_recorded_listed_and_judged(
     problem(ask("POST", f"/v1/evaluations/{'0' * 64}", json={"report": {}}), 404, "VersionNotFound")
 
 
+@pytest.mark.usefixtures("any_report")
 def test_whole_numbers_larger_than_any_float_are_no_failure(
     ask: Ask, add_adapter: Callable[..., Version], make_report: Callable[..., Any]
 ) -> None:
@@ -231,6 +232,24 @@ def test_whole_numbers_larger_than_any_float_are_no_failure(
     manifest = version.manifest.to_dict()
     manifest["parents"][0]["weight"] = 10**400
     assert ask("POST", "/v1/versions", json={"name": "x", "manifest": manifest}).status_code == 422
+
+
+def test_what_nothing_could_show_is_refused_before_it_is_there(
+    ask: Ask, registry: Registry, add_adapter: Callable[..., Version]
+) -> None:
+    deep: Any = 1
+    for _ in range(240):
+        deep = {"a": deep}
+    version = add_adapter("one")
+    path = f"/v1/evaluations/{version.digest}"
+    told = problem(ask("POST", path, json={"report": {"noted": deep}}), 422, "ReportInvalid")
+    assert "more than 100 deep" in told["detail"]
+    manifest = {**version.manifest.to_dict(), "metadata": deep, "content_key": "deep"}
+    told = problem(ask("POST", "/v1/versions", json={"name": "x", "manifest": manifest}), 422, "ManifestInvalid")
+    assert "metadata is nested more than 100 deep" in told["detail"]
+    assert ask("GET", "/v1/evaluations/text2sql").json()["items"] == []
+    assert [row["name"] for row in ask("GET", "/v1/versions").json()["items"]] == ["text2sql", "tiny-base"]
+    assert len(registry.audit()) == 2
 
 
 def test_what_is_not_there_or_not_a_question_is_told(ask: Ask, add_base: Callable[..., Version]) -> None:
