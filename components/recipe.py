@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from components.errors import InputError
 from components.recipe_errors import COMMAND_LINE, Origins, refusal, shown
 from components.recipe_sections import Recipe
+from components.strict_yaml import read_yaml
 
 __all__ = ["ResolvedRecipe", "json_schema", "load_recipe", "with_values"]
 
@@ -127,7 +128,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _strict_loader())
+        document = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"no recipe at {path}", next_step="give the path of a recipe, such as examples/text2sql/recipe.yaml"
@@ -139,24 +140,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InputError(f"{path} holds {type(document).__name__}, not a mapping", allowed="one YAML mapping")
     return document
-
-
-def _strict_loader() -> Any:
-    """Return yaml's safe loader, refusing a key that stands twice in one mapping."""
-    import yaml
-
-    class StrictLoader(yaml.SafeLoader):
-        pass
-
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for place, key in enumerate(keys) if key in keys[:place]]
-        if twice:
-            raise yaml.YAMLError(f"{twice[0]!r} stands twice{node.start_mark}")
-        return loader.construct_mapping(node, deep=True)
-
-    StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    return StrictLoader
 
 
 class _Dotted(dict[str, Any]):

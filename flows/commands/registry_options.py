@@ -107,6 +107,7 @@ def read_policy(file: Path | None) -> Policy | None:
     import yaml
 
     from components.errors import InputError
+    from components.strict_yaml import read_yaml
     from registry.gate import Policy
 
     with file.open("rb") as stream:  # a device has no size, and no end
@@ -114,6 +115,6 @@ def read_policy(file: Path | None) -> Policy | None:
     if len(content) > MOST_POLICY_BYTES:
         raise InputError(f"policy {file} is longer than {MOST_POLICY_BYTES} bytes", allowed="a mapping of policy keys")
     try:
-        return Policy.from_dict(yaml.safe_load(content.decode()))
+        return Policy.from_dict(read_yaml(content.decode()))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"policy {file} is not YAML: {error}", allowed="a mapping of policy keys") from error

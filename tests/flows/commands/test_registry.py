@@ -137,7 +137,13 @@ def test_challenger_below_the_champion_is_refused_and_shown_so(run: Run, home: P
 
 
 @pytest.mark.parametrize(
-    ("content", "word"), [(None, "longer than"), (b"min_rows: \xff", "not YAML"), (b"a: [", "not YAML")]
+    ("content", "word"),
+    [
+        (None, "longer than"),
+        (b"min_rows: \xff", "not YAML"),
+        (b"a: [", "not YAML"),
+        (b"min_rows: 1\nmin_rows: 2", "'min_rows' stands twice"),
+    ],
 )
 def test_what_is_no_policy_file_is_refused(run: Run, home: Path, content: bytes | None, word: str) -> None:
     policy = Path("/dev/zero")
