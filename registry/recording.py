@@ -27,6 +27,7 @@ from registry.runs import Run, insert_run
 from registry.scan import scan
 from registry.schema import evaluations
 from registry.status import RETIRED, query_status
+from registry.writer import next_id
 
 __all__ = ["Recording"]
 
@@ -229,7 +230,7 @@ class Recording(Opened):
         actor = audit.acting(actor)
         check_document("evaluation report", report)
         check_report(report)
-        expected = [audit.LAST]
+        expected = [audit.LAST, next_id(evaluations)]
         if is_digest(version_digest):
             expected += reference_statement(version_digest), reports_statement(version_digest, newest_only=True)
         with writing(self._engine, expected) as writer:

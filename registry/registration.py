@@ -24,7 +24,7 @@ from registry.promotion import emit
 from registry.scan import scan
 from registry.schema import version_parents, versions
 from registry.status import HAS_EVENTS, RETIRED, query_status, require_usable, status_statement
-from registry.writer import Writer
+from registry.writer import Writer, next_id
 
 # Roles of parents whose weights are no part of a version: learnt from, or in its base already.
 NOT_COMPOSED = ("teacher", "domain")
@@ -82,6 +82,7 @@ def expected_reads(name: str, manifest: Manifest, parents: Sequence[Version]) ->
         *(reference_statement(parent.digest) for parent in parents),
         *map(status_statement, parents),
         _next_number(name),
+        next_id(versions),
         audit.LAST,
     ]
 

@@ -16,7 +16,7 @@ from sqlalchemy import Table
 from registry.layout import READABLE_REVISIONS
 from registry.lookup import Statement, schema_statement
 
-__all__ = ["Rows", "Writer", "insertion"]
+__all__ = ["Rows", "Writer", "insertion", "next_id"]
 
 Rows = Sequence[Sequence[Any]]
 # Whoever writes has brought the registry to the newest schema.
@@ -48,7 +48,12 @@ class Writer(ABC):
         self._insert(table, row, numbered=False)
 
     def insert_numbered(self, table: Table, row: Mapping[str, Any]) -> int:
-        """Insert one row and return its id."""
+        """Insert one row and return its id, which is sent with the others where it was asked for with the lock."""
+        taken = self._answers.pop(next_id(table), None)
+        if taken is not None:
+            identity = int(taken[0][0])
+            self._insert(table, {"id": identity, **row}, numbered=False)
+            return identity
         number = self._insert(table, row, numbered=True)
         assert number is not None
         return number
@@ -69,6 +74,14 @@ class Writer(ABC):
     @abstractmethod
     def _add(self, table: str, columns: tuple[str, ...], values: tuple[Any, ...], *, numbered: bool) -> int | None:
         """Insert a row, and return its id where that is asked for."""
+
+
+def next_id(table: Table) -> Statement:
+    """Return what takes a row's id beforehand: among what is expected to be read, on PostgreSQL alone.
+
+    One that is not used leaves a gap, as an act that comes to nothing does.
+    """
+    return f"SELECT nextval(pg_get_serial_sequence('{table.name}', 'id'))", ()
 
 
 @lru_cache
