@@ -70,7 +70,10 @@ class Policy:
     def __post_init__(self) -> None:
         for name in ("min_task_delta", "max_suite_drop"):
             if finite(getattr(self, name)) is None:
-                raise PolicyInvalid(f"policy: {name} is {getattr(self, name)!r}", allowed="a finite number")
+                raise PolicyInvalid(
+                    f"policy: {name} is {getattr(self, name)!r}",
+                    allowed="a finite number, such as 0.001 (YAML takes 1e-3 for a text)",
+                )
         if self.max_suite_drop < 0:
             raise PolicyInvalid(f"policy: max_suite_drop is {self.max_suite_drop}", allowed="0 or more, as a fraction")
         loss = self.max_champion_loss

@@ -12,7 +12,7 @@ from registry.entities import AliasChange, Version
 from registry.errors import ApprovalsMissing, BlobCorrupted, GateRefused, RollbackRefused
 from registry.gate import Policy
 from registry.lookup import Query, resolve_digest, resolve_reference
-from registry.names import check_actor, check_alias, check_name, check_text
+from registry.names import DIGEST_PREFIX_LENGTH, check_actor, check_alias, check_name, check_text
 from registry.opened import Opened
 
 __all__ = ["Moving"]
@@ -214,9 +214,12 @@ class Moving(Opened):
 
 
 def _target_number(query: Query, name: str, to: str | int) -> int:
-    if isinstance(to, int) or (to[:1] == "v" and to[1:].isdecimal()):
-        to = f"{name}:v{to}" if isinstance(to, int) else f"{name}:{to}"
-    version = resolve_reference(query, to)
+    ref = str(to)
+    number = ref.removeprefix("v")
+    # a digest's prefix may be all digits
+    if number.isdecimal() and (ref != number or len(number) < DIGEST_PREFIX_LENGTH):
+        ref = f"{name}:v{number}"
+    version = resolve_reference(query, ref)
     if version.name != name:
         raise RollbackRefused(f"{version.label} is not a version of {name!r}", allowed=f"{name}:vN")
     return version.version

@@ -141,7 +141,7 @@ def test_rollbacks_walk_back_through_what_was_promoted(registry: Registry, passi
     assert back == ["text2sql:v2", "text2sql:v1"]
     with pytest.raises(RollbackRefused, match="nothing before v1\\n"):
         registry.rollback("text2sql", "champion", actor="bob", reason="worse")
-    forward = registry.rollback("text2sql", "champion", to="v3", actor="bob", reason="it was the network")
+    forward = registry.rollback("text2sql", "champion", to="3", actor="bob", reason="it was the network")
     assert (forward.current, forward.revision) == ("text2sql:v3", 6)
     history = registry.history("text2sql", "champion")
     assert [(h.revision, h.version, h.action) for h in history] == [
