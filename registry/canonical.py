@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["MAX_NESTING", "canonical_json", "is_too_deep", "sha256_text", "without_repeats"]
+__all__ = ["MAX_NESTING", "canonical_json", "finite", "is_too_deep", "sha256_text", "without_repeats"]
 
 # Deeper than any settings or report; whatever walks or writes a document by recursion can take this.
 MAX_NESTING = 100
@@ -28,6 +29,16 @@ def canonical_json(value: Any) -> str:
 def sha256_text(text: str) -> str:
     """Return the hex sha256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def finite(value: object) -> float | None:
+    """Return a finite number, or None; True is no number here."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # JSON's whole numbers may be larger than any float
+        return None
 
 
 def is_too_deep(document: Any) -> bool:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from registry.canonical import finite
 from registry.entities import Evaluation, Version
 from registry.errors import PolicyInvalid
 from registry.gate import check, recorded_policy
@@ -131,7 +132,7 @@ def _results(evaluation: Evaluation | None) -> Iterator[dict[str, Any]]:
     """Yield the scores of a report as the hub's model-index has them; a report may be anybody's, and lack any."""
     report = evaluation.report if evaluation is not None else {}
     task = report.get("task")
-    if isinstance(task, Mapping) and _number(task.get("tuned")) is not None:
+    if isinstance(task, Mapping) and finite(task.get("tuned")) is not None:
         metric = _line(task.get("metric") or "score")
         digest = _line(task.get("test_digest") or "")[:12]
         subset = f", subset {_line(task['subset'])}" if task.get("subset") else ""
@@ -141,7 +142,7 @@ def _results(evaluation: Evaluation | None) -> Iterator[dict[str, Any]]:
             "metrics": [{"type": metric, "value": task["tuned"], "name": _counted(metric, task)}],
         }
     for suite in _rows(report.get("tax")):
-        if _number(suite.get("tuned")) is not None:
+        if finite(suite.get("tuned")) is not None:
             metric = _line(suite.get("metric") or "accuracy")
             yield {
                 "task": {"type": "text-generation", "name": "general ability"},
@@ -234,13 +235,13 @@ def _method(version: Version) -> str:
     if isinstance(teacher := metadata.get("teacher"), Mapping):
         lines.append(f"Teacher: {_cell(teacher.get('name'))}, licence {_cell(teacher.get('licence'))}.")
     time, memory = _mapping(metadata.get("time")), _mapping(metadata.get("memory"))
-    if _number(time.get("measured_seconds")) is not None:
+    if finite(time.get("measured_seconds")) is not None:
         lines.append(f"Training took {time['measured_seconds']:,.0f} s.")
-    if _number(memory.get("measured_bytes")) is not None:
+    if finite(memory.get("measured_bytes")) is not None:
         lines.append(f"Peak of memory: {memory['measured_bytes'] / 2**30:.2f} GiB.")
     energy = _mapping(metadata.get("energy"))
-    if (kwh := _number(energy.get("kwh"))) is not None:
-        seconds, counters = _number(energy.get("seconds")), energy.get("counters")
+    if (kwh := finite(energy.get("kwh"))) is not None:
+        seconds, counters = finite(energy.get("seconds")), energy.get("counters")
         lines.append(
             f"Energy: {kwh:.3g} kWh"
             + ("" if seconds is None else f" in {seconds:,.0f} s, loading and checks among them")
@@ -314,24 +315,15 @@ def _rows(value: object) -> list[Mapping[str, Any]]:
     return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
 
 
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # JSON's whole numbers may be larger than any float
-        return None
-
-
 def _count(value: object) -> str:
     return f"{value:,}" if type(value) is int else "–"
 
 
 def _percent(value: object) -> str:
-    known = _number(value)
+    known = finite(value)
     return "–" if known is None else f"{100 * known:.1f} %"
 
 
 def _points(value: object) -> str:
-    known = _number(value)
+    known = finite(value)
     return "–" if known is None else f"{100 * known:+.1f}"

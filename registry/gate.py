@@ -5,11 +5,11 @@ Called inside the promotion's transaction; also by whoever wants to know beforeh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from registry.canonical import finite
 from registry.errors import PolicyInvalid
 from registry.names import is_digest
 
@@ -21,7 +21,6 @@ __all__ = [
     "Policy",
     "check",
     "effective_policy",
-    "finite",
     "policy_and_source",
     "recorded_policy",
 ]
@@ -336,16 +335,6 @@ def _percent(value: float | None) -> str:
 
 def _verdict(name: str, passed: bool, value: float | None, bound: float | None, reason: str) -> Check:
     return Check(name=name, passed=passed, value=value, bound=bound, reason=None if passed else reason)
-
-
-def finite(value: object) -> float | None:
-    """Return a finite number, or None; True is no number here."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # JSON's whole numbers may be larger than any float
-        return None
 
 
 def _points(value: float | None) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import stat
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from registry.canonical import MAX_NESTING, canonical_json, is_too_deep, sha256_text
+from registry.canonical import MAX_NESTING, canonical_json, finite, is_too_deep, sha256_text
 from registry.errors import FileRefused, ManifestInvalid
 from registry.names import is_digest
 
@@ -160,13 +159,6 @@ def open_regular(name: str, source: Path) -> Any:
     return os.fdopen(descriptor, "rb")
 
 
-def _is_finite(value: object) -> bool:
-    try:
-        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:  # a whole number larger than any float
-        return False
-
-
 @dataclass(frozen=True)
 class Manifest:
     """What a version is and was made from.
@@ -285,7 +277,7 @@ class Manifest:
             weight = parent.weight
             if not is_digest(parent.digest) or not isinstance(parent.role, str) or not _ROLE.fullmatch(parent.role):
                 raise ManifestInvalid(f"manifest: parent {parent!r}", allowed="a whole version digest and a role")
-            if weight is not None and not _is_finite(weight):
+            if weight is not None and finite(weight) is None:
                 raise ManifestInvalid(f"manifest: parent weight {weight!r}", allowed="a finite number, or nothing")
         bases = [p for p in self.parents if p.role == "base"]
         if self.kind in BOUND_KINDS and len(bases) != 1:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from registry.canonical import finite
 from registry.card import card_of
 from registry.checkout import check_out
 from registry.errors import MirrorConflict, MlflowMissing, RegistryError
@@ -317,7 +317,7 @@ def metrics_of(report: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             rows.append(("tax", row.get("suite") or "suite", row))
     for group, name, row in rows:
         for key in ("base", "tuned", "delta", "low", "high", "n"):
-            if (value := _number(row.get(key))) is not None:
+            if (value := finite(row.get(key))) is not None:
                 yield f"{group}/{_plain(name)}/{key}", value
 
 
@@ -326,7 +326,7 @@ def _figures(version: Version) -> Iterator[tuple[str, float]]:
     for section in ("memory", "time", "energy", "training"):
         held = version.manifest.metadata.get(section)
         for key, found in held.items() if isinstance(held, Mapping) else ():
-            if (value := _number(found)) is not None:
+            if (value := finite(found)) is not None:
                 yield f"{section}/{_plain(key)}", value
 
 
@@ -370,15 +370,6 @@ def _short(text: str) -> str:
 def _plain(name: object) -> str:
     """Return a part of a name as MLflow takes it; it looks at names as paths."""
     return re.sub(r"[^\w. -]", "_", str(name), flags=re.ASCII).strip(". ")[:120] or "_"
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
 
 
 def _milliseconds(at: str) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from registry.canonical import MAX_NESTING, is_too_deep
+from registry.canonical import MAX_NESTING, finite, is_too_deep
 from registry.entities import AliasState, Evaluation
 from registry.errors import ReportInvalid
-from registry.gate import finite, recorded_policy
+from registry.gate import recorded_policy
 from registry.lookup import Query, Statement
 
 __all__ = [

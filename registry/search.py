@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from registry.canonical import finite
 from registry.entities import Version
 from registry.errors import ReferenceInvalid
-from registry.gate import finite
 from registry.lookup import Query
 from registry.manifest import KINDS
 from registry.names import check_bound, check_name, is_digest, is_digest_prefix

@@ -38,7 +38,8 @@ def check(file: Path, base: str | None, as_json: bool) -> None:
     """List every problem of FILE by line; exit status 2 if there is one."""
     from components.data.check import check_file
 
-    document = check_file(file, _tokenizer(base), _positions(base))
+    folder = _folder(base)
+    document = check_file(file, _tokenizer(folder), _positions(folder))
     emit(document, as_json, lambda found: _render_check(file, found))
     if document["problems"]:
         sys.exit(2)
@@ -60,7 +61,7 @@ def stats(file: Path, base: str | None, as_json: bool) -> None:
     from components.data.check import row_statistics
     from components.data.rows import read_rows
 
-    rows, tokenizer = read_rows(file), _tokenizer(base)
+    rows, tokenizer = read_rows(file), _tokenizer(_folder(base))
     _refuse_control_tokens(tokenizer, rows, file)
     emit(row_statistics(rows, tokenizer), as_json, _render_stats)
 
@@ -105,7 +106,7 @@ def show(file: Path, base: str | None, count: int, line: int, prompt_loss_weight
     chosen = [row for row in rows if row.line >= line][:count]
     if not chosen:
         raise InputError(f"{file} has no row at or after line {line}", allowed=f"1 to {rows[-1].line}")
-    tokenizer = _tokenizer(base)
+    tokenizer = _tokenizer(_folder(base))
     _refuse_control_tokens(tokenizer, chosen, file)
     shown = [show_row(row, tokenizer, prompt_loss_weight) for row in chosen]
     emit({"rows": shown}, as_json, _render_show)
@@ -132,25 +133,27 @@ def _refuse_control_tokens(tokenizer: Any, rows: Sequence[Row], file: Path) -> N
         check_control_tokens(tokenizer, rows, file)
 
 
-def _positions(base: str | None) -> int | None:
+def _positions(base: Path | None) -> int | None:
     if base is None:
         return None
     from components.models.base_config import read_config
     from components.models.rope import config_positions
 
-    return config_positions(read_config(_folder(base)))
+    return config_positions(read_config(base))
 
 
-def _tokenizer(base: str | None) -> Any:
+def _tokenizer(base: Path | None) -> Any:
     if base is None:
         return None
     from components.models.load import load_tokenizer
 
-    return load_tokenizer(_folder(base))
+    return load_tokenizer(base)
 
 
-def _folder(base: str) -> Path:
-    """Return the folder of a base as a recipe names it."""
+def _folder(base: str | None) -> Path | None:
+    """Return the folder of a base as a recipe names it, or None where none is named."""
+    if base is None:
+        return None
     if base.startswith("version:"):
         from flows.commands.given_model import given_version
 
