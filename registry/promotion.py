@@ -107,7 +107,7 @@ def expected_reads(ref: str, version: Version, alias: str) -> list[Statement]:
     return [
         reference_statement(ref),
         alias_statement(version.name, alias),
-        status_statement(version),
+        status_statement(version.digest),
         reports_statement(version.digest),
         held_reports_statement(version.name, alias),
         protection_statement(version.name, alias),

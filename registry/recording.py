@@ -80,7 +80,7 @@ class Recording(Opened):
         if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
             self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
-        expected = expected_reads(name, manifest, find_parents(query, manifest))
+        find_parents(query, manifest)
         # before the first is stored; where all are, they are scanned there alone
         stored = self.blobs.is_local and not self._gone(manifest)
         for path in manifest.files:
@@ -93,7 +93,7 @@ class Recording(Opened):
                     self._store_files(manifest, files, progress)
                 except BlobCorrupted:  # collected just after it was stored
                     continue
-                with writing(self._engine, expected) as writer:
+                with writing(self._engine, expected_reads(name, manifest)) as writer:
                     # under the lock, so that a collection has taken what it takes, or will see the row
                     if not self._gone(manifest):
                         return insert_version(writer, name, manifest, actor)
@@ -123,17 +123,16 @@ class Recording(Opened):
         check_text("content_key", manifest.content_key, 256)
         query = self._lookup.ahead(first_reads(name, manifest))
         existing = find_existing(query, name, manifest)
-        parents = []
         if existing is None:
             check_text("licence", manifest.licence, LICENCE_LENGTH)
             require_shallow(manifest)
-            parents = find_parents(query, manifest)
+            find_parents(query, manifest)
         self.blobs.owner.claim()
         with self.leases.hold(manifest.file_digests.values()):
             check_stored(self.blobs, manifest)
             if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
                 return existing
-            with writing(self._engine, expected_reads(name, manifest, parents)) as writer:
+            with writing(self._engine, expected_reads(name, manifest)) as writer:
                 # under the lock, so that a collection has taken what it takes, or will see the row
                 gone = self._gone(manifest)
                 if gone:

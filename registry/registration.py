@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from registry import audit
 from registry.blobs import BlobStore
@@ -65,26 +65,24 @@ def _existing_statements(name: str, manifest: Manifest) -> tuple[Statement, Stat
 
 def first_reads(name: str, manifest: Manifest) -> list[Statement]:
     """Return what `find_existing` and `find_parents` look up whatever they find."""
-    parents = (reference_statement(parent.digest) for parent in manifest.parents)
-    return [*_existing_statements(name, manifest), *parents, HAS_EVENTS]
+    return [*_existing_statements(name, manifest), *_parent_statements(manifest), HAS_EVENTS]
 
 
-def expected_reads(name: str, manifest: Manifest, parents: Sequence[Version]) -> list[Statement]:
-    """Return what `insert_version` reads.
-
-    Args:
-        name: The model's name.
-        manifest: What the new version is.
-        parents: As `find_parents` returned them just now.
-    """
+def expected_reads(name: str, manifest: Manifest) -> list[Statement]:
+    """Return what `insert_version` reads."""
     return [
         *_existing_statements(name, manifest),
-        *(reference_statement(parent.digest) for parent in parents),
-        *map(status_statement, parents),
+        *_parent_statements(manifest),
         _next_number(name),
         next_id(versions),
         audit.LAST,
     ]
+
+
+def _parent_statements(manifest: Manifest) -> Iterator[Statement]:
+    for parent in manifest.parents:
+        yield reference_statement(parent.digest)
+        yield status_statement(parent.digest)
 
 
 def _next_number(name: str) -> Statement:

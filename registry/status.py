@@ -87,14 +87,18 @@ def query_statuses_of(query: Query, ids: Sequence[int]) -> dict[int, Status]:
 
 def query_status(query: Query, version: Version) -> Status:
     """Return a version's status."""
-    rows = query(*status_statement(version)) if has_events(query) else ()
+    rows = query(*status_statement(version.digest)) if has_events(query) else ()
     return _status(*rows[0]) if rows else Status()
 
 
-def status_statement(version: Version) -> Statement:
-    """Return what `query_status` asks where there are events: the version's newest one."""
-    sql = "SELECT action, actor, reason, created_at FROM version_events WHERE version_id = ? ORDER BY id DESC LIMIT 1"
-    return sql, (version.id,)
+def status_statement(digest: str) -> Statement:
+    """Return what `query_status` asks where there are events: a version's newest one.
+
+    By its digest, which manifests name their parents by: it can be asked for together with the version itself.
+    """
+    sql = """SELECT action, actor, reason, created_at FROM version_events WHERE version_id =
+    (SELECT id FROM versions WHERE digest = ?) ORDER BY id DESC LIMIT 1"""
+    return sql, (digest,)
 
 
 def _status(action: str, actor: str, reason: str, at: str) -> Status:

@@ -176,7 +176,7 @@ def test_how_often_an_act_waits_for_the_server(
     # the version; the lock with all that is read; the rows with their commit
     assert waits(promote) == 3
     # what is there of it with its parent, and that one's state, before the lock; the lock; the rows with their commit
-    assert waits(register) == 4
+    assert waits(register) == 3
     assert waits(lambda n: registry.record_evaluation(base.digest, {"n": n})) == 2
 
 
