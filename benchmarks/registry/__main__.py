@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.postgres_server import on_server, own_server
 from benchmarks.registry.contestants import CONTESTANTS, Contestant, weights_file
+from benchmarks.registry.server_share import server_share
 from benchmarks.registry.writers import WRITERS, p99, promote_at_once
 from registry.manifest import Manifest, describe_files
 from registry.store import Registry
@@ -30,6 +31,7 @@ OPERATIONS = ("resolve", "create", "promote", "list", "lineage")
 # Of the contestants, at each operation, so that what else the machine does is met by both.
 TURNS = 5
 LEAST = 20
+SHARED_CALLS = 300
 MISSED = 3
 # aimed at
 RESOLVE_P99_SECONDS, PROMOTE_P99_SECONDS, RATE, UPLOAD = 0.001, 0.05, 3.0, 1.3
@@ -105,12 +107,15 @@ def _measure(
         for name, timed in _in_turns(acts, seconds).items():
             found[name][what] = timed
         _say(f"{what} timed")
+    shares = {}
+    for what in ("create", "promote") if there["Tunewright"][2] is not None else ():
+        shares[what] = server_share(getattr(there["Tunewright"][0], what), SHARED_CALLS)
     for name, (one, folder, database) in there.items():
         one.close()
         found[name]["writers"] = promote_at_once(name, folder, database, seconds * 2)
         _say(f"{name}: {WRITERS} writers timed")
         shutil.rmtree(folder)
-    return {**found, "load": os.getloadavg()[0]}
+    return {**found, "server_share": shares, "load": os.getloadavg()[0]}
 
 
 def _teller(name: str, size: int) -> Callable[[int], object]:
@@ -194,6 +199,12 @@ def _print(size: int, figures: dict[str, Any]) -> None:
         print(f"  {what:8} {_figures(mine)}  {beside}")
     writers = ours["writers"]
     print(f"  of {WRITERS} writers others passed one {writers['passed']} times at most", flush=True)
+    for what, share in figures["server_share"].items():
+        bound = f", a third of MLflow's {1e3 * others[what]['median'] / RATE:.2f}" if others else ""
+        print(
+            f"  {what:8} {1e3 * share['server_seconds']:.2f} of {1e3 * share['seconds']:.2f} ms are the server and its "
+            f"driver{bound}"
+        )
 
 
 def _figures(one: dict[str, Any]) -> str:
