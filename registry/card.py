@@ -110,7 +110,7 @@ def model_card(version: Version, evaluation: Evaluation | None, base: Version | 
     )
     sections = [
         _introduction(version, base),
-        _scores(evaluation),
+        _scores(evaluation, version.kind),
         _method(version),
         _data(version),
         _licences(version, base),
@@ -183,7 +183,7 @@ def _introduction(version: Version, base: Version | None) -> str:
     return "\n".join(lines)
 
 
-def _scores(evaluation: Evaluation | None) -> str:
+def _scores(evaluation: Evaluation | None, kind: str) -> str:
     if evaluation is None:
         return "## Evaluation\n\nNothing was measured of these weights."
     report = evaluation.report
@@ -211,7 +211,7 @@ def _scores(evaluation: Evaluation | None) -> str:
         parts.append(f"The policy in its report can't be used: {_cell(error.problem)}.")
         policy = None
     if policy is not None:
-        verdict = check(policy, report)
+        verdict = check(policy, report, kind=kind)
         said = "satisfied" if verdict.passed else "not satisfied: " + "; ".join(map(_cell, verdict.reasons))
         parts.append(f"The policy that it was measured for is {said}.")
     return "\n\n".join(parts)

@@ -42,7 +42,8 @@ class Policy:
             this.
         min_rows: Least number of task rows measured.
         min_suites: Least number of general suites measured; an unmeasured loss is not a small loss.
-        require_evaluation: False lets a version pass without a task report, for bases that nothing was trained into.
+        require_evaluation: False lets a base pass without a task report: nothing was trained into it. Of what was
+            trained one is asked whatever a policy says.
         max_champion_loss: Most that the task score may lie below that of the version that the alias holds now, where
             both were measured with the same metric on the same test; None compares nothing.
         require_champion_comparison: True refuses a version that can't be compared with the one that the alias holds.
@@ -197,7 +198,9 @@ def policy_and_source(given: Policy | None, report: Mapping[str, Any] | None) ->
     return (Policy(), "defaults") if recorded is None else (recorded, "evaluation")
 
 
-def check(policy: Policy, report: Mapping[str, Any] | None, champion: Champion | None = None) -> GateResult:
+def check(
+    policy: Policy, report: Mapping[str, Any] | None, champion: Champion | None = None, *, kind: str = "base"
+) -> GateResult:
     """Hold a report against a policy.
 
     Args:
@@ -206,24 +209,34 @@ def check(policy: Policy, report: Mapping[str, Any] | None, champion: Champion |
             "low", ...}]}`; None where nothing was measured. Values that are absent, NaN or of the wrong type fail
             their check.
         champion: The other version that the alias holds now; None where it holds nothing or this very version.
+        kind: Of the version, as in its manifest.
 
     Returns:
         Every check that was made, and the reasons of those that failed.
     """
+    waived = not policy.require_evaluation and kind == "base"
     if report is None:
-        missing = "no evaluation was recorded for exactly this digest"
-        checks = [_verdict("evaluation", not policy.require_evaluation, None, None, missing)]
+        missing = "no evaluation was recorded for exactly this digest" + _not_waived(policy, kind)
+        checks = [_verdict("evaluation", waived, None, None, missing)]
     else:
-        checks = _task_checks(policy, report.get("task")) + _suite_checks(policy, report.get("tax"))
+        task = report.get("task")
+        if isinstance(task, Mapping):
+            checks = _task_checks(policy, task)
+        else:
+            missing = "the evaluation has no task score" + _not_waived(policy, kind)
+            checks = [_verdict("task", waived, None, None, missing)]
+        checks += _suite_checks(policy, report.get("tax"))
     if champion is not None and policy.max_champion_loss is not None:
         checks.append(_champion_check(policy, policy.max_champion_loss, report, champion))
     reasons = tuple(c.reason for c in checks if not c.passed and c.reason is not None)
     return GateResult(passed=all(c.passed for c in checks), reasons=reasons, checks=tuple(checks))
 
 
-def _task_checks(policy: Policy, task: object) -> list[Check]:
-    if not isinstance(task, Mapping):
-        return [_verdict("task", not policy.require_evaluation, None, None, "the evaluation has no task score")]
+def _not_waived(policy: Policy, kind: str) -> str:
+    return "" if policy.require_evaluation else f", which a policy can't do without for one of kind {kind}"
+
+
+def _task_checks(policy: Policy, task: Mapping[str, Any]) -> list[Check]:
     rows = task.get("n") if type(task.get("n")) is int else None
     delta, low, high = (finite(task.get(key)) for key in ("delta", "low", "high"))
     checks = [

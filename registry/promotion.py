@@ -89,7 +89,7 @@ def judge(
     if state is not None and moves:
         against = comparable_evaluation(query, state, report)
         champion = Champion(state.label, None if against is None else against.report)
-    verdict = check(policy, report, champion)
+    verdict = check(policy, report, champion, kind=version.kind)
     if alias is not None and moves and asked_for_promotion(query, version, alias, policy, reports)[0]:
         consent = consent_to_promotion(query, version, alias, policy, evaluation)
         verdict = verdict.with_check(consent.check())

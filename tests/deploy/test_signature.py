@@ -34,6 +34,8 @@ from registry.store import Registry
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+# a report that the policies here are satisfied with
+REPORT = {"task": {"n": 100, "delta": 0.2, "low": 0.1, "high": 0.3}}
 
 
 def write_public(path: Path, key: Ed25519PrivateKey) -> Path:
@@ -379,11 +381,12 @@ def test_what_a_bundle_has_of_the_registry_is_enough_to_check_a_signature(tmp_pa
 def test_a_version_whose_policy_asks_for_a_key_is_not_served_without_it(
     registry: Registry, adapter: Version, key: Path, other_key: Path, tmp_path: Path, said: str
 ) -> None:
-    asking = Policy(require_evaluation=False, required_signature=key_id(KEY.public_key()))
+    asking = Policy(min_suites=0, required_signature=key_id(KEY.public_key()))
     plain = stage(registry, adapter, tmp_path)
     plain.verify()
     assert asked_keys(plain.folder) == registry.standing("sql").required_keys == ()
     if said == "the policy of a promotion":
+        registry.record_evaluation(adapter.digest, REPORT)
         registry.promote("sql", "champion", policy=asking, actor="ada")
         registry.demote("sql", "champion", actor="ada", reason="what was asked once stays asked")
     else:
@@ -421,12 +424,13 @@ def test_a_report_closes_nothing_for_good_and_takes_nothing_from_a_promotion(
     registry: Registry, adapter: Version, key: Path, other_key: Path
 ) -> None:
     mine, other = (key_id(one.public_key()) for one in (KEY, OTHER))
-    plain = Policy(require_evaluation=False, min_suites=0)
+    plain = Policy(min_suites=0)
 
     def report(policy: Policy) -> tuple[str, ...]:
-        registry.record_evaluation(adapter.digest, {"policy": policy.to_dict()})
+        registry.record_evaluation(adapter.digest, {**REPORT, "policy": policy.to_dict()})
         return registry.standing("sql").required_keys
 
+    registry.record_evaluation(adapter.digest, REPORT)
     registry.promote("sql", "champion", policy=plain, actor="ada")
     assert report(replace(plain, required_signature=other)) == (other,)
     assert report(plain) == ()
@@ -465,7 +469,8 @@ DAMAGED: dict[str, bytes] = {
 def test_what_a_damaged_file_of_signatures_asked_for_is_not_taken_for_nothing(
     registry: Registry, adapter: Version, tmp_path: Path, content: bytes
 ) -> None:
-    asking = Policy(require_evaluation=False, required_signature=key_id(KEY.public_key()))
+    asking = Policy(min_suites=0, required_signature=key_id(KEY.public_key()))
+    registry.record_evaluation(adapter.digest, REPORT)
     registry.promote("sql", "champion", policy=asking, actor="ada")
     staged = stage(registry, adapter, tmp_path)
     (staged.folder / SIGNATURES_FILE).write_bytes(content)

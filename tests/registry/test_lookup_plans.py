@@ -137,11 +137,13 @@ def _add_others(raw: Any, first: int, last: int) -> None:
 
 
 def test_steps_of_a_lineage_and_a_list_do_not_grow_with_other_models(
-    registry: Registry, add_adapter: Callable[..., Version], backend: Any
+    registry: Registry, add_adapter: Callable[..., Version], make_report: Any, policy: Policy, backend: Any
 ) -> None:
     one = add_adapter("one")
     registry.deprecate(one.digest, actor="ada", reason="slow")
-    registry.promote(add_adapter("two").digest, "champion", policy=Policy(require_evaluation=False), actor="ada")
+    promoted = add_adapter("two")
+    registry.record_evaluation(promoted.digest, make_report())
+    registry.promote(promoted.digest, "champion", policy=policy, actor="ada")
     raw = backend.connect(registry.folder)
     counts: list[dict[str, int]] = []
     for first, last in ((1, SMALL), (SMALL + 1, LARGE)):
@@ -161,7 +163,7 @@ def test_steps_of_a_lineage_and_a_list_do_not_grow_with_other_models(
 
 
 def test_a_lineage_asks_as_often_whatever_was_made_of_a_base(
-    registry: Registry, add_base: Callable[..., Version], write_files: Any
+    registry: Registry, add_base: Callable[..., Version], write_files: Any, make_report: Any, policy: Policy
 ) -> None:
     base, files = add_base(), write_files("adapter")
     counts = []
@@ -171,7 +173,8 @@ def test_a_lineage_asks_as_often_whatever_was_made_of_a_base(
             parents=(Parent(base.digest, "base"),),
         )  # fmt: skip
         made = registry.register(f"model-{number}", manifest, files)
-        registry.promote(made.digest, "champion", policy=Policy(require_evaluation=False), actor="ada")
+        registry.record_evaluation(made.digest, make_report())
+        registry.promote(made.digest, "champion", policy=policy, actor="ada")
         asked: list[str] = []
         with Lookup(registry.folder) as lookup:
             found = trace(lambda sql, values: (asked.append(sql), lookup.query(sql, values))[1], base)  # noqa: B023

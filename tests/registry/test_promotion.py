@@ -83,6 +83,19 @@ def test_base_passes_without_a_report_only_if_the_policy_says_so(
     assert registry.promote("tiny-base", "champion", policy=free, actor="ada").revision == 1
 
 
+@pytest.mark.parametrize("reported", [False, True], ids=["nothing", "no task"])
+def test_no_policy_lets_what_was_trained_pass_unmeasured(
+    registry: Registry, add_adapter: Add, make_report: Any, reported: bool
+) -> None:
+    version = add_adapter()
+    if reported:
+        registry.record_evaluation(version.digest, {**make_report(), "task": None})
+    free = Policy(require_evaluation=False, min_suites=0, max_champion_loss=None)
+    with pytest.raises(GateRefused, match="which a policy can't do without for one of kind adapter"):
+        registry.promote("text2sql", "champion", policy=free, actor="ada")
+    assert registry.aliases("text2sql") == []
+
+
 def test_expected_revision_that_is_stale_names_the_current_one(
     registry: Registry, passing: Add, policy: Policy
 ) -> None:
