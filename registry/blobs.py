@@ -21,7 +21,7 @@ from registry.names import is_digest
 from registry.parts import PIECE_BYTES, check_content, fill, held
 from registry.s3 import ReachedStream, S3Uploads, check_s3_url, is_upload_lost, no_bucket, open_s3, reaching
 from registry.s3_owner import Owner
-from registry.whole_file import flush_folder
+from registry.whole_file import flush_folder, make_folder
 
 __all__ = ["PIECE_BYTES", "BlobStore"]
 
@@ -139,7 +139,6 @@ class BlobStore:
                 os.utime(part.name)  # no sweep takes it for one that nobody goes on with
                 found, length = fill(part, source, progress)
                 check_content(found, length, sha256, size)
-                Path(self.path(sha256)).parent.mkdir(parents=True, exist_ok=True)
                 self._place(part.name, sha256)
             except (FileRefused, OSError):
                 Path(part.name).unlink(missing_ok=True)
@@ -222,7 +221,6 @@ class BlobStore:
         try:
             with source.open("rb") as stream:
                 os.fsync(stream.fileno())
-            self._files.makedirs(f"{self._root}/sha256/{sha256[:2]}", exist_ok=True)
             self._place(str(source), sha256)
         except OSError as error:
             raise _unwritable(sha256, self._root, error) from error
@@ -234,8 +232,10 @@ class BlobStore:
             return
         # Checkouts are hard links to blobs: without write permission an editor can't change both by accident.
         os.chmod(incoming, 0o444)
-        os.replace(incoming, self.path(sha256))
-        flush_folder(Path(self.path(sha256)).parent)
+        place = Path(self.path(sha256))
+        make_folder(place.parent)
+        os.replace(incoming, place)
+        flush_folder(place.parent)
 
     def _is_intact(self, sha256: str) -> bool:
         if self.size(sha256) is None:

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from registry.canonical import sha256_text
+from registry.errors import RecordDamaged
+
 if TYPE_CHECKING:
     from registry.approvals import Approvals
     from registry.gate import GateResult
@@ -21,8 +24,33 @@ __all__ = [
     "OutboxEvent",
     "Version",
     "VersionChange",
+    "as_recorded",
     "left_by_last_step",
 ]
+
+
+def as_recorded(text: str, digest: str, what: str) -> str:
+    """Return a document's canonical text, if it is what was recorded under its digest.
+
+    Args:
+        text: What the database, or a server, says was recorded.
+        digest: Its hex sha256 when it was.
+        what: Whose document it is, for the message.
+
+    Raises:
+        RecordDamaged: It is something else: the database was changed from outside, or its disk has lost bits.
+    """
+    try:
+        if sha256_text(text) == digest:
+            return text
+    except ValueError:  # half of a surrogate pair, which nothing that was recorded has
+        pass
+    raise RecordDamaged(
+        f"{what} is not what was recorded: it doesn't have the digest {digest[:12]}",
+        allowed="the very text that was recorded",
+        next_step="`tunewright registry verify`, where the registry lies, lists the damage; put the database back from "
+        "a copy",
+    )
 
 
 @dataclass(frozen=True)
@@ -45,17 +73,35 @@ class Version:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest, parsed and validated."""
+        """The manifest, held against the version's digest, parsed and validated.
+
+        Raises:
+            RecordDamaged: It isn't what was registered, or not of the row's kind and base.
+        """
         from registry.manifest import Manifest  # a bare look-up has no need of it
 
-        return Manifest.from_json(self.manifest_json)
+        manifest = Manifest.from_json(self._manifest_text)
+        if (manifest.kind, manifest.base_fingerprint) != (self.kind, self.base_fingerprint):
+            raise RecordDamaged(
+                f"kind or base of {self.label} differ between its row and its manifest",
+                next_step="`tunewright registry verify` lists the damage; put the database back from a copy",
+            )
+        return manifest
 
     @property
     def files(self) -> dict[str, FileEntry]:
-        """The manifest's files, without the rest of it: a fifth of its time."""
+        """The manifest's files, without the rest of it: a fifth of its time.
+
+        Raises:
+            RecordDamaged: The manifest isn't what was registered.
+        """
         from registry.manifest import registered_files
 
-        return registered_files(self.manifest_json)
+        return registered_files(self._manifest_text)
+
+    @property
+    def _manifest_text(self) -> str:
+        return as_recorded(self.manifest_json, self.digest, f"the manifest of {self.label}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the keys that `registry ls` and `registry resolve` print."""
@@ -81,8 +127,13 @@ class Evaluation:
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """The report as it was recorded."""
-        document: dict[str, Any] = json.loads(self.report_json)
+        """The report as it was recorded.
+
+        Raises:
+            RecordDamaged: It isn't what was.
+        """
+        what = f"a report on the version with digest {self.version_digest[:12]}"
+        document: dict[str, Any] = json.loads(as_recorded(self.report_json, self.digest, what))
         return document
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ RegistryError (exit 1)
 ├── ServerUnavailable         the registry's server can't be reached, or answers what no registry answers
 ├── BlobCorrupted             stored bytes aren't what their digest says, or are gone
 ├── AuditBroken               the audit chain, or a row that it vouches for, was changed from outside
+├── RecordDamaged             a manifest, report or run in the database doesn't have its digest
 ├── RegistryInputError (exit 2)
 │   ├── RegistryPathError     the registry's folder, or a checkout's, can't be made, read or written
 │   ├── SchemaUnsupported     the database was written by another release
@@ -76,8 +77,8 @@ __all__ = [
     "ContentKeyTaken", "DatabaseAddressInvalid", "DatabaseRefused", "DatabaseUnreachable", "DigestTaken",
     "DriverMissing", "EvaluationMismatch", "ExportRefused", "FileRefused", "GateRefused", "KeyUnusable",
     "ManifestInvalid", "MirrorConflict", "MissingError", "MlflowMissing", "NameTaken", "ParentNotFound",
-    "PolicyInvalid", "ReasonMissing", "ReferenceInvalid", "RegistryBusy", "RegistryClosed", "RegistryError",
-    "RegistryInputError", "RegistryNotFound", "RegistryPathError", "ReportInvalid", "RequestInvalid",
+    "PolicyInvalid", "ReasonMissing", "RecordDamaged", "ReferenceInvalid", "RegistryBusy", "RegistryClosed",
+    "RegistryError", "RegistryInputError", "RegistryNotFound", "RegistryPathError", "ReportInvalid", "RequestInvalid",
     "RoleInsufficient", "RollbackRefused", "RunTaken", "S3Missing", "SchemaUnsupported", "ServerUnavailable",
     "SignatureRefused", "TokenInvalid", "TokenNotFound", "UploadConflict", "VersionDeprecated", "VersionHeld",
     "VersionNotFound", "VersionRetired", "WebhookNotFound", "WebhookRefused", "WrongBlobs", "WrongDatabase",
@@ -113,6 +114,10 @@ class ServerUnavailable(RegistryError):
 
 class BlobCorrupted(RegistryError):
     """Stored bytes are not what their digest says, or are gone."""
+
+
+class RecordDamaged(RegistryError):
+    """What the database says was registered is not what was registered."""
 
 
 class AuditBroken(RegistryError):

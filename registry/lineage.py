@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from registry.entities import Version
-from registry.errors import ReferenceInvalid
+from registry.errors import RecordDamaged, ReferenceInvalid
 from registry.lookup import Query, query_aliases_of, query_of_each
 from registry.manifest import WHOLE_KINDS
 from registry.runs import Run, has_runs, query_runs
@@ -106,7 +106,10 @@ def trace(query: Query, version: Version) -> Lineage:
     up = {row[0] for row in query(_WALK.format(next="parent_id", here="child_id"), (version.id,))} - {version.id}
     down = {row[0] for row in query(_WALK.format(next="child_id", here="parent_id"), (version.id,))} - {version.id}
     if up & down:
-        raise AssertionError(f"lineage of {version.label} has a cycle, which the schema rules out")
+        raise RecordDamaged(
+            f"lineage of {version.label} has a cycle, which the schema rules out: it was changed from outside",
+            next_step="`tunewright registry verify` lists the damage; put the database back from a copy",
+        )
     direction = {version.id: "self", **dict.fromkeys(up, "up"), **dict.fromkeys(down, "down")}
     ids = sorted(direction)
     found = [Version(*row) for row in query_of_each(query, _VERSIONS, ids)]

@@ -116,7 +116,7 @@ def find_parents(query: Query, manifest: Manifest) -> list[Version]:
                 next_step="register the parent first; `tunewright registry ls` shows what is there",
             ) from error
         require_usable(query, found[-1], "a parent")
-    if manifest.kind in BOUND_KINDS or (manifest.kind == "prompt" and manifest.base_fingerprint is not None):
+    if _is_bound(manifest):
         bases = [v for v, p in zip(found, manifest.parents, strict=True) if p.role == "base"]
         if not any(v.kind in WHOLE_KINDS and v.base_fingerprint == manifest.base_fingerprint for v in bases):
             named = ", ".join(f"{v.label} ({v.kind}, {str(v.base_fingerprint)[:12]})" for v in bases) or "none"
@@ -131,10 +131,15 @@ def find_parents(query: Query, manifest: Manifest) -> list[Version]:
     return found
 
 
+def _is_bound(one: Manifest | Version) -> bool:
+    """Tell whether weights say nothing without their base; a prompt may be a text, for any base, or learnt on one."""
+    return one.kind in BOUND_KINDS or (one.kind == "prompt" and one.base_fingerprint is not None)
+
+
 def _require_one_base(manifest: Manifest, parents: Sequence[Version]) -> None:
-    """Refuse adapters and heads of different bases as parts of one version: their weights say nothing of each other."""
+    """Refuse what is bound to different bases as parts of one version: such weights say nothing of each other."""
     composed = [v for v, p in zip(parents, manifest.parents, strict=True) if p.role not in NOT_COMPOSED]
-    bound = [version for version in composed if version.kind in BOUND_KINDS]
+    bound = [version for version in composed if _is_bound(version)]
     # whole weights that adapters are put into, whatever their role is called
     whole = [version for version in composed if version.kind in WHOLE_KINDS] if bound else []
     if len({version.base_fingerprint for version in (*whole, *bound)}) > 1:

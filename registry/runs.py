@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry import audit
 from registry.canonical import canonical_json, sha256_text
+from registry.entities import as_recorded
 from registry.errors import ReportInvalid, RunTaken
 from registry.lookup import Query, has_schema
 from registry.names import is_digest
@@ -56,8 +57,14 @@ class Run:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """What was recorded."""
-        document: dict[str, Any] = json.loads(self.document_json)
+        """What was recorded.
+
+        Raises:
+            RecordDamaged: It isn't that any more.
+        """
+        document: dict[str, Any] = json.loads(
+            as_recorded(self.document_json, self.digest, f"the document of {self.label}")
+        )
         return document
 
     @property

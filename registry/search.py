@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.canonical import finite
-from registry.entities import Version
+from registry.entities import Version, as_recorded
 from registry.errors import ReferenceInvalid
 from registry.lookup import Query
 from registry.manifest import KINDS
@@ -126,7 +126,7 @@ def search_versions(
 def _scan(
     query: Query, conditions: Sequence[str], values: Sequence[Any], with_report: bool, after: tuple[str, int]
 ) -> Iterator[tuple[Version, str | None]]:
-    columns = f"{_COLUMNS}, {'e.report' if with_report else 'NULL'}"
+    columns = f"{_COLUMNS}, {'e.report, e.digest' if with_report else 'NULL, NULL'}"
     where = " AND ".join([*conditions, "(v.name > ? OR (v.name = ? AND v.number > ?))"])
     sql = (
         f"SELECT {columns} FROM versions v {_NEWEST if with_report else ''} WHERE {where} "
@@ -135,7 +135,8 @@ def _scan(
     while True:
         rows = query(sql, (*values, after[0], *after))
         for row in rows:
-            yield Version(*row[:-1]), row[-1]
+            version, (report, digest) = Version(*row[:-2]), row[-2:]
+            yield version, None if report is None else as_recorded(report, digest, f"a report on {version.label}")
         if len(rows) < BATCH:
             return
         after = (rows[-1][1], rows[-1][2])

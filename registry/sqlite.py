@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from registry.binding import Binding
     from registry.lookup import Statement
 
-__all__ = ["SqliteReader", "no_registry"]
+__all__ = ["SqliteReader", "no_registry", "read_damaged_text"]
 
 COPY_TRIES = 3
 # Where an SQLite file says by two bytes how it is written: https://www.sqlite.org/fileformat.html#file_format_version_numbers
@@ -125,6 +125,14 @@ class SqliteReader:
         return connection, copied
 
 
+def read_damaged_text(connection: sqlite3.Connection) -> None:
+    """Let texts that are no UTF-8 any more be read, as what no digest fits, so that the damage can be told.
+
+    Otherwise one flipped bit in one row would end every command that comes upon it, that which lists damage included.
+    """
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")
+
+
 def no_registry(folder: Path, claim: Binding | None = None) -> RegistryNotFound:
     """Return the error that says that a folder holds no registry.
 
@@ -156,6 +164,7 @@ def _open_file(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None, cached_statements=32
     )
+    read_damaged_text(connection)
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.Error:
@@ -182,6 +191,7 @@ def _open_copy(path: Path) -> tuple[sqlite3.Connection, tuple[int, ...]] | None:
     if image[_MODE] == _WAL_MODE:
         image[_MODE] = _ROLLBACK_MODE  # a database in memory has no log
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=32)
+    read_damaged_text(connection)
     connection.deserialize(bytes(image))
     connection.execute("PRAGMA query_only = ON")
     return connection, before

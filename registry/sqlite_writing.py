@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from registry.errors import RegistryBusy, RegistryError, RegistryPathError
 from registry.layout import DATABASE, WRITERS
+from registry.sqlite import read_damaged_text
 from registry.turns import Turns
 from registry.writer import Rows, Writer, insertion
 
@@ -48,6 +49,7 @@ def make_engine(folder: Path, timeout_seconds: float) -> Engine:
 def _set_pragmas(connection: Any, _record: Any) -> None:
     # None: Python's sqlite3 begins no transactions of its own
     connection.isolation_level = None
+    read_damaged_text(connection)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["flush_folder", "write_whole"]
+__all__ = ["flush_folder", "make_folder", "write_whole"]
 
 
 def write_whole(path: Path, content: bytes, *, replace: bool = True, mode: int = 0o666) -> bool:
@@ -43,6 +43,19 @@ def write_whole(path: Path, content: bytes, *, replace: bool = True, mode: int =
             aside.unlink()
     flush_folder(path.parent)
     return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it, unless it is there, and bring the entries of those made to disk.
+
+    Raises:
+        OSError: It can't be made or flushed.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    flush_folder(folder.parent)
 
 
 def flush_folder(folder: Path) -> None:

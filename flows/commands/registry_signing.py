@@ -62,7 +62,7 @@ def sign_command(ref: str, key: Path, home: Path, as_json: bool) -> None:
 @json_option
 def verify_signature_command(ref: str, public_key: Path, home: Path, as_json: bool) -> None:
     """Verify that a key has signed REF as it is, every byte of it and of an adapter's base. Exit status 3 if not."""
-    from registry.errors import BlobCorrupted, SignatureRefused
+    from registry.errors import BlobCorrupted, RecordDamaged, SignatureRefused
     from registry.signatures import require_signature
 
     with open_to_read(home) as registry:
@@ -70,7 +70,7 @@ def verify_signature_command(ref: str, public_key: Path, home: Path, as_json: bo
         name = require_signature(registry, version, public_key)
         try:
             read = _read_all(registry, version)
-        except BlobCorrupted as error:
+        except (BlobCorrupted, RecordDamaged) as error:
             raise SignatureRefused(
                 f"{version.label} is not what was signed any more: {error.problem}", next_step=error.next_step
             ) from error

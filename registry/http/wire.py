@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.approvals import Approval, Approvals
-from registry.canonical import canonical_json, sha256_text
+from registry.canonical import canonical_json
 from registry.collection import Collection
-from registry.entities import AliasChange, AliasState, AuditEntry, Evaluation, OutboxEvent, Version, VersionChange
-from registry.errors import BlobCorrupted
+from registry.entities import (
+    AliasChange,
+    AliasState,
+    AuditEntry,
+    Evaluation,
+    OutboxEvent,
+    Version,
+    VersionChange,
+    as_recorded,
+)
 from registry.http.problems import gate_of
 from registry.lineage import Edge, Lineage, Node
 from registry.protection import Protection
@@ -36,20 +44,14 @@ __all__ = [
 
 
 def _text(document: Any, digest: str, what: str) -> str:
-    text = canonical_json(document)
-    if sha256_text(text) != digest:
-        raise BlobCorrupted(
-            f"{what} does not have the digest {digest} that the server gives it",
-            next_step="`tunewright registry verify` on the server's machine lists the damage",
-        )
-    return text
+    return as_recorded(canonical_json(document), digest, what)
 
 
 def version_of(document: Mapping[str, Any]) -> Version:
     """Return a version.
 
     Raises:
-        BlobCorrupted: The manifest doesn't have the version's digest.
+        RecordDamaged: The manifest doesn't have the version's digest.
     """
     return Version(
         id=document["id"],
@@ -67,7 +69,7 @@ def evaluation_of(document: Mapping[str, Any]) -> Evaluation:
     """Return an evaluation.
 
     Raises:
-        BlobCorrupted: The report doesn't have the evaluation's digest.
+        RecordDamaged: The report doesn't have the evaluation's digest.
     """
     return Evaluation(
         id=document["id"],
@@ -82,7 +84,7 @@ def run_of(document: Mapping[str, Any]) -> Run:
     """Return a run.
 
     Raises:
-        BlobCorrupted: The document doesn't have the run's digest.
+        RecordDamaged: The document doesn't have the run's digest.
     """
     names = ("id", "name", "sweep", "number", "digest", "base_fingerprint", "content_key", "created_at")
     text = _text(document["document"], document["digest"], "the run's document")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from registry.canonical import sha256_text
 from registry.card import HUB_LICENCES, front_matter, model_card
 from registry.entities import Evaluation, Version
 from registry.gate import Policy
@@ -118,7 +119,7 @@ def test_a_base_of_the_hub_is_named_by_its_id(registry: Registry, add_adapter: A
     plain = front_matter(version, None, base)
     assert "base_model" not in plain
     with_origin = base.manifest_json.replace('"metadata":{}', f'"metadata":{{"origin":"{HUB_ORIGIN}"}}')
-    of_the_hub = replace(base, manifest_json=with_origin)
+    of_the_hub = replace(base, manifest_json=with_origin, digest=sha256_text(with_origin))
     front = front_matter(version, None, of_the_hub)
     assert (front["base_model"], front["base_model_relation"]) == ("org/tiny-base", "adapter")
 
@@ -147,12 +148,13 @@ HOSTILE = "</table>\n# Heading | [x](javascript:y) `code` ---\n---\nlicense: mit
 def test_what_others_wrote_ends_no_line_and_no_cell(registry: Registry, add_adapter: Add) -> None:
     version = add_adapter(metadata={"method": HOSTILE, "origin": HOSTILE, "tactics": {HOSTILE: {"value": HOSTILE}}})
     # a licence as an earlier release took it
-    version = replace(version, manifest_json=replace(version.manifest, licence=HOSTILE).canonical)
+    manifest = replace(version.manifest, licence=HOSTILE)
     registry.record_evaluation(
         version.digest,
         {"task": {"metric": HOSTILE, "tuned": 0.5, "n": HOSTILE, "subset": HOSTILE}, "tax": [{"suite": HOSTILE}, 3]},
     )
-    card = model_card(version, newest(registry, version), None)
+    old = replace(version, manifest_json=manifest.canonical, digest=manifest.digest)
+    card = model_card(old, newest(registry, version), None)
     _, front, text = card.split("---\n", 2)
     assert set(yaml.safe_load(front)) <= HUB_KEYS
     assert not [line for line in text.splitlines() if line.startswith("# ") and "text2sql" not in line]
