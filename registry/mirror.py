@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import AliasNotFound, MlflowMissing, RegistryError
+from registry.mlflow_target import ASIDE
 from registry.outbox import BATCH, Place, Places, pause_seconds, tell
 from registry.secret_uris import redacted, without_secrets
 
@@ -34,6 +38,8 @@ MIRRORED = (
     *(f"alias.{what}" for what in ("promote", "rollback", "demote")),
 )
 POLL_SECONDS = 1.0
+# Longer than any upload of a version's files.
+KEPT_SECONDS = 7 * 86_400
 # characters of an error that are shown
 MOST_SAID = 500
 
@@ -104,12 +110,21 @@ def mirror(
             raise RegistryError(f"another process mirrors to {shown} now", next_step="wait for it, or stop it")
         if from_start:
             places.note(reader, Place(0))
+        _sweep(registry.folder)
         now = time.time() if at is None else at
         found = tell(registry, places, reader, act, at=now, most=most, wants=MIRRORED.__contains__, stopped=stopped)
     if found.error is not None:
         logger.debug("mirror %s failed at row %s: %s", shown, found.event, found.error)
     place = found.place
     return Mirrored(shown, found.told, place.position, registry.outbox_head(), found.error, place.retry_at)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what mirrors that were killed had laid out: its links would keep contents that a collection frees."""
+    for left in folder.glob(f"{ASIDE}*"):
+        with suppress(OSError):  # another mirror is done with it just now
+            if left.stat().st_mtime < time.time() - KEPT_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def follow(

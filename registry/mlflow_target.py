@@ -12,7 +12,8 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from registry.status import Status
     from registry.store import Registry
 
-__all__ = ["FOLDER", "MlflowTarget", "metrics_of", "mirrored_name"]
+__all__ = ["ASIDE", "FOLDER", "MlflowTarget", "metrics_of", "mirrored_name"]
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "model"
+# Before the names of the folders beside the registry's own that artifacts are laid out in.
+ASIDE = ".mirror-"
 EXPERIMENT = "tunewright"
 _DIGEST, _STATE, _FILES, _POINTER, _HIGHEST = (
     "tunewright." + key for key in ("digest", "state", "files", "pointer", "highest")
@@ -185,7 +188,7 @@ class MlflowTarget:
         pointer = pointer_of(registry, version)
         if not files and run.data.tags.get(_POINTER) == version.digest and not _changed(run, card):
             return
-        with tempfile.TemporaryDirectory(dir=registry.folder, prefix=".mirror-") as place:
+        with tempfile.TemporaryDirectory(dir=registry.folder, prefix=ASIDE) as place:
             folder = Path(place) / FOLDER
             if files:
                 check_out(registry.blobs, version.manifest, folder)
@@ -311,23 +314,26 @@ def pointer_of(registry: Registry, version: Version) -> dict[str, Any]:
 def metrics_of(report: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Yield the figures of an evaluation report under MLflow's kind of names; a report may be anybody's."""
     task, tax = report.get("task"), report.get("tax")
-    rows = [("task", task.get("metric") or "score", task)] if isinstance(task, Mapping) else []
+    rows = [("task", str(task.get("metric") or "score"), task)] if isinstance(task, Mapping) else []
     for row in tax if isinstance(tax, list) else []:
         if isinstance(row, Mapping):
-            rows.append(("tax", row.get("suite") or "suite", row))
+            rows.append(("tax", str(row.get("suite") or "suite"), row))
+    suites = _plain_names(name for group, name, _ in rows if group == "tax")
     for group, name, row in rows:
         for key in ("base", "tuned", "delta", "low", "high", "n"):
             if (value := finite(row.get(key))) is not None:
-                yield f"{group}/{_plain(name)}/{key}", value
+                yield f"{group}/{suites[name] if group == 'tax' else _plain(name)}/{key}", value
 
 
 def _figures(version: Version) -> Iterator[tuple[str, float]]:
     """Yield what was measured of the training: memory in bytes, time in seconds, energy in kWh."""
     for section in ("memory", "time", "energy", "training"):
         held = version.manifest.metadata.get(section)
-        for key, found in held.items() if isinstance(held, Mapping) else ():
+        figures = held if isinstance(held, Mapping) else {}
+        names = _plain_names(figures)
+        for key, found in figures.items():
             if (value := finite(found)) is not None:
-                yield f"{section}/{_plain(key)}", value
+                yield f"{section}/{names[key]}", value
 
 
 def _parameters(version: Version) -> Iterator[tuple[str, str]]:
@@ -336,14 +342,17 @@ def _parameters(version: Version) -> Iterator[tuple[str, str]]:
     for key, value in (("method", metadata.get("method")), ("seed", version.manifest.seed)):
         if value is not None:
             yield key, str(value)[:500]
-    tactics = metadata.get("tactics")
-    for key, rule in tactics.items() if isinstance(tactics, Mapping) else ():
+    held = metadata.get("tactics")
+    tactics = held if isinstance(held, Mapping) else {}
+    names = _plain_names(tactics)
+    for key, rule in tactics.items():
         if isinstance(rule, Mapping):
-            yield f"tactics/{_plain(key)}", str(rule.get("value"))[:500]
+            yield f"tactics/{names[key]}", str(rule.get("value"))[:500]
 
 
 def _tags(version: Version) -> dict[str, str]:
     manifest = version.manifest
+    paths = _plain_names(manifest.data_digests)
     found = {
         _DIGEST: version.digest,
         "tunewright.version": version.label,
@@ -352,7 +361,7 @@ def _tags(version: Version) -> dict[str, str]:
         "tunewright.licence": manifest.licence,
         "tunewright.code_revision": manifest.code_revision,
         "tunewright.flow_run": manifest.flow_run_id,
-        **{f"tunewright.data.{_plain(path)}": digest for path, digest in manifest.data_digests.items()},
+        **{f"tunewright.data.{paths[path]}": digest for path, digest in manifest.data_digests.items()},
     }
     return {key: value[:5000] for key, value in found.items() if value}
 
@@ -370,6 +379,17 @@ def _short(text: str) -> str:
 def _plain(name: object) -> str:
     """Return a part of a name as MLflow takes it; it looks at names as paths."""
     return re.sub(r"[^\w. -]", "_", str(name), flags=re.ASCII).strip(". ")[:120] or "_"
+
+
+def _plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Return what stands for each of these names, no two alike.
+
+    Of those that MLflow's rules make one, all but the one that needed no change have a part of their digest behind
+    them: it refuses a parameter that comes twice, for good, and shows one of two figures without a word.
+    """
+    plain = {name: _plain(name) for name in names}
+    count = Counter(plain.values())
+    return {name: one if count[one] == 1 or one == name else f"{one}.{_short(name)[:8]}" for name, one in plain.items()}
 
 
 def _milliseconds(at: str) -> int:

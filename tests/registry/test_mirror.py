@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -18,8 +19,9 @@ from flows import cli
 from registry import mirror as mirroring
 from registry.errors import MirrorConflict, RegistryInputError
 from registry.gate import Policy
+from registry.manifest import Manifest, describe_files
 from registry.mirror import follow, mirror, push
-from registry.mlflow_target import MlflowTarget, metrics_of, mirrored_name
+from registry.mlflow_target import ASIDE, MlflowTarget, metrics_of, mirrored_name
 from registry.outbox import TOPICS
 from registry.secret_uris import redacted, without_secrets
 from registry.store import Registry
@@ -426,6 +428,42 @@ def test_a_process_killed_after_any_write_leaves_a_mirror_that_comes_right(
     held = state_of(target)
     assert [int(version[0]) for version in held["tiny-base"]["versions"]] == [1, 2]
     assert len(target.client.search_runs([target.client.get_experiment_by_name("tunewright").experiment_id])) == 2
+
+
+def test_names_that_mlflow_takes_for_one_hold_nothing_up(
+    registry: Registry, target: MlflowTarget, write_files: Any
+) -> None:
+    files = write_files("one")
+    metadata = {"tactics": {"a/b": {"value": 1}, "a_b": {"value": 2}}, "memory": {"x/y": 1, "x:y": 2}}
+    digests = {"data/x": "a" * 64, "data_x": "b" * 64}
+    registry.register(
+        "tiny",
+        Manifest("base", describe_files(files), base_fingerprint="c" * 64, metadata=metadata, data_digests=digests),
+        files,
+    )
+    done = mirror(registry, target)
+    assert (done.error, done.position) == (None, done.head)
+    run = target.client.get_run(target.client.get_model_version("tiny", "1").run_id)
+    assert {key: value for key, value in run.data.params.items() if key.startswith("tactics/")} == {
+        "tactics/a_b": "2",
+        "tactics/a_b.c14cddc0": "1",
+    }
+    assert sorted(value for key, value in run.data.metrics.items() if key.startswith("memory/")) == [1, 2]
+    assert {value for key, value in run.data.tags.items() if key.startswith("tunewright.data.")} == {"a" * 64, "b" * 64}
+
+
+def test_what_a_killed_mirror_had_laid_out_is_removed(
+    registry: Registry, target: MlflowTarget, add_base: Any, tmp_path: Path
+) -> None:
+    add_base()
+    old, young = (registry.folder / f"{ASIDE}{name}" for name in ("old", "young"))
+    for folder in (old, young):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "config.json").write_text("{}")
+    week_ago = time.time() - mirroring.KEPT_SECONDS - 60
+    os.utime(old, (week_ago, week_ago))
+    mirror(registry, target)
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_names_and_figures_of_anybody() -> None:
