@@ -191,7 +191,7 @@ def _begins_as_gguf(path: Path) -> bool:
 
 def _gguf(registry: Registry, version: Version, layout: Layout, converter: str, temporary: Path) -> Layout:
     """Let llama.cpp's converter turn the hf layout into one file."""
-    from registry.export import CARD_FILE, write_folder
+    from registry.export import CARD_FILE, card_path, write_folder
 
     source, name = temporary / "hf", f"{version.name.rpartition('/')[2]}-v{version.version}.gguf"
     write_folder(registry.blobs, layout.files, source)
@@ -213,5 +213,5 @@ def _gguf(registry: Registry, version: Version, layout: Layout, converter: str, 
             f"{converter} made no GGUF file (status {done.returncode}):\n{end}",
             next_step=f"tunewright registry export {version.label} FOLDER --format hf, and convert that by hand",
         )
-    card = layout.files[CARD_FILE]
+    card = next(layout.files[path] for path in (card_path(version), CARD_FILE) if path in layout.files)
     return replace(layout, files={name: target, CARD_FILE: card}, command=f"llama-server --model {name}")

@@ -263,6 +263,12 @@ class BlobStore:
                     kept = piece
         except FileNotFoundError as error:
             raise BlobCorrupted(f"blob {sha256} is gone from {self._root}", next_step=_REPAIR) from error
+        except OSError as error:  # on this machine's disk: what S3 says is explained already
+            raise BlobCorrupted(
+                f"blob {sha256} at {self.path(sha256)} can't be read: {error.strerror or error}",
+                allowed="a file that this user may read, on a disk that works",
+                next_step=_REPAIR,
+            ) from error
         if hasher.hexdigest() != sha256:
             raise BlobCorrupted(
                 f"blob {sha256} at {self.path(sha256)} was damaged: its bytes have sha256 {hasher.hexdigest()}",
@@ -341,7 +347,11 @@ class BlobStore:
             return None
 
     def remove(self, sha256: str) -> bool:
-        """Remove a blob; False if it isn't there. For collections only, which know what needs it."""
+        """Remove a blob; False if it isn't there. For collections only, which know what needs it.
+
+        Raises:
+            RegistryPathError, BlobsUnreachable: It can't be removed.
+        """
         if self._uploads is not None and self.size(sha256) is None:
             return False  # S3 says nothing of it
         try:
@@ -349,6 +359,12 @@ class BlobStore:
                 self._files.rm_file(self.path(sha256))
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise RegistryPathError(
+                f"blob {sha256} can't be removed from {self._root}: {error.strerror or error}",
+                allowed="a folder that this user may write",
+                next_step="let whoever owns the registry's folder collect",
+            ) from error
         return True
 
     def open(self, sha256: str) -> Any:

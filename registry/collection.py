@@ -30,7 +30,7 @@ from registry import audit
 from registry.blobs import BlobStore
 from registry.canonical import sha256_text
 from registry.database import writing
-from registry.errors import AuditBroken
+from registry.errors import AuditBroken, RegistryError
 from registry.leases import Leases
 from registry.lookup import Query
 from registry.names import is_digest
@@ -163,7 +163,7 @@ def collect(
 
     Raises:
         AuditBroken: A manifest was changed.
-        RegistryPathError: A lease can't be read.
+        RegistryPathError: A lease can't be read, or a blob can't be removed; what went before it is audited.
         WrongBlobs: What lies where the blobs are isn't this registry's.
         RegistryBusy: The write lock was held for too long; what was removed until then is audited.
     """
@@ -231,8 +231,15 @@ class _Sweep:
             sha256 = waiting.popleft()
             if not self.may_go(sha256, marks):
                 done.kept += sha256 not in marks.marked
-            elif self.blobs.remove(sha256):
-                removed.append(sha256)
+                continue
+            try:
+                if self.blobs.remove(sha256):
+                    removed.append(sha256)
+            except RegistryError:
+                if not removed:
+                    raise
+                waiting.appendleft(sha256)  # what went before it is audited; the next batch tells of it
+                break
         done.blobs += len(removed)
         done.bytes += sum(self.stored[sha256] for sha256 in removed)
         return removed

@@ -137,6 +137,11 @@ def write_folder(blobs: BlobStore, files: Mapping[str, Source], destination: Pat
     return total
 
 
+def card_path(version: Version) -> str:
+    """Return where an export has the model card: a version's own README.md keeps its place."""
+    return "tunewright-card.md" if CARD_FILE in version.manifest.files else CARD_FILE
+
+
 def hf_layout(version: Version, card: str) -> Layout:
     """Return the layout of whole weights as transformers loads them.
 
@@ -162,7 +167,9 @@ def hf_layout(version: Version, card: str) -> Layout:
             + ("peft" if version.kind == "adapter" else "oci"),
         )
     return Layout(
-        {CARD_FILE: card, **version.manifest.files}, 'AutoModelForCausalLM.from_pretrained(".")', _scaling_note(version)
+        {card_path(version): card, **version.manifest.files},
+        'AutoModelForCausalLM.from_pretrained(".")',
+        _scaling_note(version),
     )
 
 
@@ -189,7 +196,7 @@ def peft_layout(blobs: BlobStore, version: Version, base_name: str, card: str) -
             + ("hf" if version.kind in WHOLE_KINDS and version.kind != "quantized" else "oci"),
         )
     config = {**_json(blobs, version, ADAPTER_CONFIG), "base_model_name_or_path": base_name}
-    files: dict[str, Source] = {**version.manifest.files, ADAPTER_CONFIG: _text(config), CARD_FILE: card}
+    files: dict[str, Source] = {**version.manifest.files, ADAPTER_CONFIG: _text(config), card_path(version): card}
     notes = [f"the base is version fingerprint {version.base_fingerprint}; peft doesn't check that it is this one"]
     if (version.manifest.quantization or {}).get("method") == "nf4":
         notes.append("it was trained and measured on its base in 4 bits (NF4, double quantization): load the base so")
@@ -205,7 +212,7 @@ def vllm_whole_layout(version: Version, card: str) -> Layout:
     """
     layout = hf_layout(version, card)
     command = f"vllm serve . --served-model-name {shlex.quote(version.name)}"
-    return Layout({**layout.files, CARD_FILE: _with_command(card, command)}, command)
+    return Layout({**layout.files, card_path(version): _with_command(card, command)}, command)
 
 
 def vllm_adapter_layout(blobs: BlobStore, version: Version, base: Version, card: str) -> Layout:
@@ -272,6 +279,12 @@ def _with_command(card: str, command: str) -> str:
 
 
 def _json(blobs: BlobStore, version: Version, path: str) -> dict[str, Any]:
+    if path not in version.manifest.files:
+        raise ExportRefused(
+            f"{version.label} has no {path}",
+            allowed="an adapter in peft's form; --format oci carries any version",
+            next_step=f"tunewright registry export {version.label} DEST --format oci",
+        )
     content = bytearray()
     blobs.read(version.manifest.files[path].sha256, content.extend)
     found: dict[str, Any] = json.loads(content)

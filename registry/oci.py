@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.entities import Version
-from registry.export import CARD_FILE, Layout, Source
+from registry.export import Layout, Source, card_path
 from registry.manifest import FileEntry
 
 __all__ = ["MANIFEST_FILE", "oci_layout"]
@@ -38,7 +38,11 @@ def oci_layout(version: Version, card: str) -> Layout:
         version: Of any kind. An adapter's base is not in it; the manifest names its digest.
         card: Its model card.
     """
-    files: dict[str, Source] = {**version.manifest.files, MANIFEST_FILE: version.manifest_json, CARD_FILE: card}
+    files: dict[str, Source] = {
+        **version.manifest.files,
+        MANIFEST_FILE: version.manifest_json,
+        card_path(version): card,
+    }
     blobs: dict[str, Source] = {}
     layers = []
     for path, source in sorted(files.items()):

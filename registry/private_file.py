@@ -26,7 +26,7 @@ def read_private(path: Path) -> Any:
     """
     try:
         mode = path.stat().st_mode & 0o777
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -38,7 +38,7 @@ def read_private(path: Path) -> Any:
             next_step=f"chmod 600 {path}, and replace the secrets if somebody may have read them",
         )
     try:
-        return json.loads(text)
+        return json.loads(content)
     except ValueError as error:
         raise RegistryPathError(
             f"{path} can't be read as JSON: {error}", next_step="restore it from a copy, or remove it and begin anew"

@@ -22,7 +22,8 @@ def write_whole(path: Path, content: bytes, *, replace: bool = True, mode: int =
         Whether it was written: False where there is one that may not be replaced.
 
     Raises:
-        OSError: It can't be written; what was at the path is there as before.
+        OSError: It can't be written; what was at the path is there as before. Where flushing its folder alone failed,
+            it is there, and may be gone after a power cut.
     """
     aside = path.with_name(f".{path.name}.{os.urandom(16).hex()}")
     try:
