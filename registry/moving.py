@@ -117,6 +117,7 @@ class Moving(Opened):
         actor: str,
         reason: str,
         expected_revision: int | None = None,
+        dry_run: bool = False,
     ) -> AliasChange:
         """Move an alias back to a version that it held before, without evaluating again.
 
@@ -127,6 +128,8 @@ class Moving(Opened):
             actor: Who rolls back.
             reason: Why; required, for the audit trail.
             expected_revision: As in `promote`.
+            dry_run: Only say what would happen: the change, with the approvals that it has and lacks in `approvals`,
+                where some are missing with `changed` False. Nothing is written or raised for missing ones.
 
         Raises:
             RollbackRefused: No reason, or a target that never held the alias or holds it now.
@@ -154,14 +157,23 @@ class Moving(Opened):
             change, version = plan(query)
             self._require_bytes(version, looked_at)
             consent = consent_to_rollback(query, version, alias)
+            change = replace(change, approvals=consent)
+            if dry_run:
+                return _tried(change, actor, reason)
             if consent is None or not consent.missing:
-                change = replace(change, approvals=consent)
                 return promotion.write_change(writer, change, version, actor=actor, reason=reason, ruling=None)
             refuse(writer, consent, actor)
         raise missing(f"{name}@{alias} may not go back to {version.label}", consent)
 
     def demote(
-        self, name: str, alias: str, *, actor: str, reason: str, expected_revision: int | None = None
+        self,
+        name: str,
+        alias: str,
+        *,
+        actor: str,
+        reason: str,
+        expected_revision: int | None = None,
+        dry_run: bool = False,
     ) -> AliasChange:
         """Take an alias away: look-ups don't find it from now on, its history stays.
 
@@ -174,6 +186,7 @@ class Moving(Opened):
             actor: Who does it.
             reason: Why; required.
             expected_revision: As in `promote`.
+            dry_run: As in `rollback`.
 
         Raises:
             ReasonMissing: No reason.
@@ -191,8 +204,10 @@ class Moving(Opened):
             change = promotion.plan_demotion(query, name, alias, expected_revision)
             version = resolve_digest(query, str(change.previous_digest))
             consent = consent_to_demotion(query, version, alias)
+            change = replace(change, approvals=consent)
+            if dry_run:
+                return _tried(change, actor, reason)
             if consent is None or not consent.missing:
-                change = replace(change, approvals=consent)
                 return promotion.write_change(writer, change, None, actor=actor, reason=reason, ruling=None)
             refuse(writer, consent, actor)
         raise missing(f"{name}@{alias} may not be taken away from {version.label}", consent)
@@ -211,6 +226,13 @@ class Moving(Opened):
             absence = self._absence(version)
         if absence is not None:
             raise absence
+
+
+def _tried(change: AliasChange, actor: str, reason: str) -> AliasChange:
+    """Return what a roll-back or a demotion would do; it moves nothing where approvals are missing."""
+    asked = change.approvals
+    would = asked is None or not asked.missing
+    return replace(change, changed=would, actor=actor, reason=reason, at=audit.now(), dry_run=True)
 
 
 def _target_number(query: Query, name: str, to: str | int) -> int:

@@ -24,6 +24,7 @@ from flows.commands.option_types import WORDS
 from flows.commands.output import emit, json_option, note
 from flows.commands.registry_options import (
     actor_option,
+    dry_run_option,
     home_option,
     open_registry,
     open_to_read,
@@ -167,7 +168,7 @@ def show(ref: str, alias: str, home: Path, as_json: bool) -> None:
 @revision_option
 @actor_option
 @click.option("--reason", type=WORDS, default=None, help="Why, for the audit trail.")
-@click.option("--dry-run", is_flag=True, help="Say what would happen; write nothing. Exit status 3 if refused.")
+@dry_run_option
 @home_option
 @json_option
 def promote(
@@ -211,6 +212,7 @@ def promote(
 @reason_option
 @revision_option
 @actor_option
+@dry_run_option
 @home_option
 @json_option
 def rollback(
@@ -220,6 +222,7 @@ def rollback(
     reason: str,
     expected_revision: int | None,
     actor: str | None,
+    dry_run: bool,
     home: Path,
     as_json: bool,
 ) -> None:
@@ -228,9 +231,17 @@ def rollback(
 
     with open_registry(home) as registry:
         change = registry.rollback(
-            name, alias, to=to, actor=actor or login_name(), reason=reason, expected_revision=expected_revision
+            name,
+            alias,
+            to=to,
+            actor=actor or login_name(),
+            reason=reason,
+            expected_revision=expected_revision,
+            dry_run=dry_run,
         )
     emit(change.to_dict(), as_json, render_change)
+    if dry_run and not change.changed:
+        sys.exit(3)
 
 
 @command.command("lineage")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "actor_option",
+    "dry_run_option",
     "home_option",
     "make_registry",
     "open_registry",
@@ -45,6 +46,9 @@ revision_option = click.option(
     type=click.IntRange(min=0),
     default=None,
     help="Refuse if the alias moved from this revision (0: not there yet).",
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would happen; write nothing. Exit status 3 if refused."
 )
 policy_option = click.option(
     "--policy",

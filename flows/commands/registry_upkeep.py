@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,14 @@ import click
 
 from flows.commands.option_types import DURATION
 from flows.commands.output import emit, json_option
-from flows.commands.registry_options import actor_option, home_option, open_registry, reason_option, revision_option
+from flows.commands.registry_options import (
+    actor_option,
+    dry_run_option,
+    home_option,
+    open_registry,
+    reason_option,
+    revision_option,
+)
 from flows.commands.version_text import render_change
 
 __all__ = ["collect_command", "demote_command", "deprecate_command", "restore_command", "retire_command"]
@@ -69,19 +77,34 @@ def _change_state(action: str, ref: str, reason: str, actor: str | None, home: P
 @reason_option
 @revision_option
 @actor_option
+@dry_run_option
 @home_option
 @json_option
 def demote_command(
-    name: str, alias: str, reason: str, expected_revision: int | None, actor: str | None, home: Path, as_json: bool
+    name: str,
+    alias: str,
+    reason: str,
+    expected_revision: int | None,
+    actor: str | None,
+    dry_run: bool,
+    home: Path,
+    as_json: bool,
 ) -> None:
     """Take NAME's alias away. Its history stays, and a later promotion goes on with the next revision."""
     from registry.audit import login_name
 
     with open_registry(home) as registry:
         change = registry.demote(
-            name, alias, actor=actor or login_name(), reason=reason, expected_revision=expected_revision
+            name,
+            alias,
+            actor=actor or login_name(),
+            reason=reason,
+            expected_revision=expected_revision,
+            dry_run=dry_run,
         )
     emit(change.to_dict(), as_json, render_change)
+    if dry_run and not change.changed:
+        sys.exit(3)
 
 
 @click.command("collect")

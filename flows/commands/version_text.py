@@ -58,11 +58,18 @@ def render_change(document: dict[str, Any]) -> str:
     gate = document["gate"]
     if gate is not None and not gate["passed"]:
         return "\n".join([f"{subject} would be refused {document['current']}:", *(f"  - {r}" for r in gate["reasons"])])
+    asked = document["approvals"]
+    if document["dry_run"] and asked is not None and asked["missing"]:
+        what = document["current"] or "to point at nothing"
+        return (
+            f"{subject} would be refused {what}:\n"
+            f"  - {len(asked['given'])} of {asked['required']} approvals: {asked['missing']} missing"
+        )
     if not document["changed"]:
         return f"{subject} points at {document['current']} already (revision {document['revision']})"
-    if document["current"] is None:
-        return f"{subject} points at nothing (revision {document['revision']}, before {document['previous']})"
     verb = "would point" if document["dry_run"] else "points"
+    if document["current"] is None:
+        return f"{subject} {verb} at nothing (revision {document['revision']}, before {document['previous']})"
     before = f", before {document['previous']}" if document["previous"] else ""
     line = f"{subject} {verb} at {document['current']} (revision {document['revision']}{before})"
     return "\n".join([line, *(f"  {note}" for note in gate_notes(gate))])

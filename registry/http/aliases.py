@@ -116,8 +116,10 @@ def alias_routes(registry: Registry) -> APIRouter:
             actor=token.name,
             reason=body.reason,
             expected_revision=_expected(if_match, body.expected_revision),
+            dry_run=body.dry_run,
         )
-        response.headers["ETag"] = f'"{change.revision}"'
+        if not change.dry_run:
+            response.headers["ETag"] = f'"{change.revision}"'
         return change_document(change)
 
     @router.post("/demotions", response_model=AliasChangeModel)
@@ -129,8 +131,10 @@ def alias_routes(registry: Registry) -> APIRouter:
             actor=token.name,
             reason=body.reason,
             expected_revision=_expected(if_match, body.expected_revision),
+            dry_run=body.dry_run,
         )
-        response.headers["ETag"] = f'"{change.revision}"'
+        if not change.dry_run:
+            response.headers["ETag"] = f'"{change.revision}"'
         return change_document(change)
 
     return router

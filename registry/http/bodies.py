@@ -143,6 +143,7 @@ class RollbackRequest(Request):
     to: Ref | None = None
     reason: Reason
     expected_revision: Revision | None = None
+    dry_run: bool = False
 
 
 class DemotionRequest(Request):
@@ -152,6 +153,7 @@ class DemotionRequest(Request):
     alias: Alias
     reason: Reason
     expected_revision: Revision | None = None
+    dry_run: bool = False
 
 
 class StateRequest(Request):

@@ -69,6 +69,7 @@ class RemoteActs(Connection):
         reason: str,
         actor: str | None = None,
         expected_revision: int | None = None,
+        dry_run: bool = False,
     ) -> AliasChange:
         """Move an alias back, as `Registry.rollback`."""
         body = {
@@ -78,7 +79,7 @@ class RemoteActs(Connection):
             "reason": reason,
             "expected_revision": expected_revision,
         }
-        return change_of(self._post("/v1/rollbacks", body))
+        return change_of(self._post("/v1/rollbacks", {**body, **_tried(dry_run)}))
 
     def demote(
         self,
@@ -88,10 +89,11 @@ class RemoteActs(Connection):
         reason: str,
         actor: str | None = None,
         expected_revision: int | None = None,
+        dry_run: bool = False,
     ) -> AliasChange:
         """Take an alias away, as `Registry.demote`."""
         body = {"name": name, "alias": alias, "reason": reason, "expected_revision": expected_revision}
-        return change_of(self._post("/v1/demotions", body))
+        return change_of(self._post("/v1/demotions", {**body, **_tried(dry_run)}))
 
     def deprecate(self, ref: str, *, reason: str, actor: str | None = None) -> VersionChange:
         """Advise against a version, as `Registry.deprecate`."""
@@ -272,3 +274,8 @@ class RemoteActs(Connection):
         if self_approval:
             asked["self_approval"] = "true"
         return approvals_of(self._get(f"/v1/approvals/{quoted(ref)}", **asked))
+
+
+def _tried(dry_run: bool) -> dict[str, bool]:
+    # a server of an earlier release refuses a field that it doesn't know: nothing that should be tried is done there
+    return {"dry_run": True} if dry_run else {}

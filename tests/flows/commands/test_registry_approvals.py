@@ -88,15 +88,25 @@ def test_withdrawn_approval_and_roll_back(run: Run) -> None:
     status, _, err = run("rollback", "sql", "--reason", "slow")
     assert status == 3
     assert "sql@champion may not go back to sql:v1" in err
+    audited = run("audit")[1]
+    status, out, _ = run("rollback", "sql", "--reason", "slow", "--dry-run")
+    assert (status, out) == (3, "sql@champion would be refused sql:v1:\n  - 0 of 1 approvals: 1 missing\n")
+    status, out, _ = run("demote", "sql", "--alias", "champion", "--reason", "r", "--dry-run", "--json")
+    assert (status, json.loads(out)["approvals"]["missing"], json.loads(out)["changed"]) == (3, 1, False)
+    assert run("audit")[1] == audited
     run("approve", "sql:v1", "--actor", "bob")
     status, out, _ = run("withdraw", "sql:v1", "--actor", "bob", "--reason", "on second thoughts", "--json")
     assert (status, json.loads(out)["given"]) == (0, [])
     assert run("withdraw", "sql:v1", "--actor", "bob")[0] == 4
     assert run("rollback", "sql", "--reason", "slow")[0] == 3
     run("approve", "sql:v1", "--actor", "bob")
+    status, out, _ = run("rollback", "sql", "--reason", "slow", "--dry-run")
+    assert (status, out) == (0, "sql@champion would point at sql:v1 (revision 3, before sql:v2)\n")
     assert run("rollback", "sql", "--reason", "slow")[0] == 0
     assert run("demote", "sql", "--alias", "champion", "--reason", "r")[0] == 3
     run("approve", "sql:v1", "--for", "demote", "--actor", "bob")
+    status, out, _ = run("demote", "sql", "--alias", "champion", "--reason", "r", "--dry-run")
+    assert (status, out) == (0, "sql@champion would point at nothing (revision 4, before sql:v1)\n")
     assert run("demote", "sql", "--alias", "champion", "--reason", "r")[0] == 0
 
 

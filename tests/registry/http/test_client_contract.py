@@ -213,6 +213,9 @@ def test_promotions_and_rollbacks(
         either.promote("text2sql:v2", "champion", policy=policy, expected_revision=0, **WHO)
     assert conflict.value.current_revision == 1
     either.promote("text2sql:v2", "champion", policy=policy, expected_revision=1, **WHO)
+    tried = either.rollback("text2sql", "champion", reason="slow", to="v1", dry_run=True, **WHO)
+    assert (tried.changed, tried.dry_run, tried.version) == (True, True, 1)
+    assert registry.aliases("text2sql")[0].version == 2
     back = either.rollback("text2sql", "champion", reason="slow", to="v1", **WHO)
     assert (back.version, back.previous, back.revision) == (1, "text2sql:v2", 3)
     assert either.rollback("text2sql", "champion", reason="fast", to=2, **WHO).version == 2
@@ -347,6 +350,9 @@ def test_protected_aliases(either: Any, registry: Registry, given: Any, make_rep
         assert either.approvals("text2sql:v1", "champion", policy=own) == mine
         assert len(mine.given) == (own is None)
     assert either.promote("text2sql:v1", "champion", **WHO).approvals.given == ("bob",)
+    tried = either.demote("text2sql", "champion", dry_run=True, **why)
+    assert (tried.changed, tried.dry_run, tried.approvals.missing, tried.digest) == (False, True, 1, None)
+    assert registry.aliases("text2sql")[0].digest == version.digest
     with pytest.raises(ApprovalsMissing, match="may not be taken away"):
         either.demote("text2sql", "champion", **why)
     with pytest.raises(ApprovalNotFound):
