@@ -14,6 +14,7 @@ from typing import IO, Any
 from registry.allowed_files import ALLOWED_NAMES, ALLOWED_SUFFIXES, MAX_TEXT_BYTES, TEXT_SUFFIXES, refuse
 from registry.canonical import MAX_NESTING, canonical_json, is_too_deep, without_repeats
 from registry.pickles import runs_something
+from registry.settings import hides_template, odd_setting
 from registry.tensors import read_header
 
 __all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "scan"]
@@ -60,12 +61,14 @@ def scan(path: str, stream: IO[bytes], size: int) -> None:
 
     Raises:
         FileRefused: Suffix not allowed, pickle, archive, program or script by its first bytes, broken text, a
-            safetensors header that lies, a key that asks for code to be imported in a JSON file, or a shard index
-            that names a path.
+            safetensors header that lies, a key that asks for code to be imported in a JSON file, settings that make a
+            loader take what nobody looked at, or a shard index that names a path.
     """
     name = PurePosixPath(path)
     if name.suffix.lower() not in ALLOWED_SUFFIXES and name.name.upper() not in ALLOWED_NAMES:
         refuse(path, f"has a suffix that isn't allowed ({name.suffix or 'none'})")
+    if hides_template(name):
+        refuse(path, "takes the place of chat_template.jinja, of which alone a digest is taken; put it there instead")
     stream.seek(0)
     head = stream.read(512)
     if name.suffix.lower() not in TEXT_SUFFIXES and _ends_as_zip(stream, size):
@@ -126,6 +129,8 @@ def _check_json(path: str, text: str) -> None:
     if name not in VOCABULARIES:
         _check_has_digest(path, document)
         _check_keys(path, document)
+        if odd := odd_setting(name, document):
+            refuse(path, odd)
     if name.endswith(".safetensors.index.json"):
         _check_index(path, document)
 

@@ -13,6 +13,7 @@ from typing import Any
 from components.errors import InputError
 from components.files import canonical_json
 from components.models.pickles import runs_something
+from components.models.settings import hides_template, odd_setting
 
 __all__ = ["ALLOWED_SUFFIXES", "ALLOWED_TEXT", "check_file"]
 
@@ -73,8 +74,9 @@ def check_file(path: Path) -> None:
 
     Raises:
         InputError: A pickle, archive, program or script by its first bytes, a suffix that isn't on the allow list, text
-            that isn't UTF-8, malformed JSON or JSON that asks for code, a shard index that names a path outside the
-            folder, or a safetensors header that doesn't fit its file.
+            that isn't UTF-8, malformed JSON or JSON that asks for code, settings that make a loader take what nobody
+            looked at, a shard index that names a path outside the folder, or a safetensors header that doesn't fit
+            its file.
     """
     _check_kind(path)
     if path.suffix.lower() == ".safetensors":
@@ -102,6 +104,8 @@ def _check_kind(path: Path) -> None:
     text = suffix in TEXT_SUFFIXES or path.name.lower() in TEXT_NAMES
     if not text and suffix not in ALLOWED_SUFFIXES:
         raise _refusal(path, f"is of a kind that is not allowed ({path.suffix or path.name})")
+    if hides_template(path):
+        raise _refusal(path, "takes the place of chat_template.jinja, of which alone a digest is taken; put it there")
     if suffix != ".safetensors":
         _check_content(path, text)
 
@@ -161,6 +165,12 @@ def _check_json(path: Path) -> None:
                 f"{path} asks for code of its own through {found!r}",
                 allowed="architectures that transformers itself has",
                 next_step="choose a base that needs no remote code; it is never trusted here",
+            )
+        if odd := odd_setting(path.name, document):
+            raise InputError(
+                f"{path} {odd}",
+                allowed="settings by which transformers takes the files that are judged and fingerprinted",
+                next_step="change that file, or export the model again with the present version of transformers",
             )
     if path.name.endswith(".safetensors.index.json"):
         mapped = document.get("weight_map") if isinstance(document, dict) else None

@@ -9,15 +9,18 @@ import struct
 import tarfile
 import zipfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import components.models.pickles
 import components.models.scan as safety
+import components.models.settings
 import registry.allowed_files as allowed
 import registry.pickles
 import registry.scan as scanning
+import registry.settings
 import registry.tensors as tensor_rules
 from components.errors import InputError
 from components.models.safety import check_folder
@@ -139,6 +142,16 @@ REFUSED = {
     "shape that doesn't fit": ("a.safetensors", tensors({**ONE, "shape": [2]})),
     "unknown dtype": ("a.safetensors", tensors({**ONE, "dtype": "PICKLE"})),
     "padded weights": ("a.safetensors", tensors(ONE, data=b"12345")),
+    "template among the special tokens": ("special_tokens_map.json", b'{"chat_template": "{{ messages }}"}'),
+    "file among the special tokens": ("special_tokens_map.json", b'{"tokenizer_file": "/somewhere/tokenizer.json"}'),
+    "setting among the special tokens": ("special_tokens_map.json", b'{"bos_token": "<s>", "add_bos_token": true}'),
+    "special token with more to it": ("special_tokens_map.json", b'{"a_token": {"content": "a", "b": true}}'),
+    "special token without a text": ("special_tokens_map.json", b'{"a_token": {"special": true}}'),
+    "special token whose mark is a text": ("special_tokens_map.json", b'{"a_token": {"content": "a", "special": "x"}}'),
+    "special tokens that are one text": ("special_tokens_map.json", b'{"extra_special_tokens": "ab"}'),
+    "special tokens in lists": ("special_tokens_map.json", b'{"extra_special_tokens": [["a"]]}'),
+    "special tokens in other letters": ("Special_Tokens_Map.JSON", b'{"chat_template": "a"}'),
+    "template that wins over the default": ("additional_chat_templates/default.jinja", b"{{ messages }}"),
     "suffix in capitals": ("CONFIG.JSON", b"{"),
     "weights in capitals": ("A.SAFETENSORS", b"1234"),
 }
@@ -162,12 +175,20 @@ LET_IN = {
     "attention that transformers has": ("config.json", b'{"attn_implementation": {"": "sdpa", "text_config": null}}'),
     "module that peft writes": ("adapter_config.json", b'{"megatron_core": "megatron.core", "megatron_config": null}'),
     "JSON that is nested": ("notes.json", b"[" * 90 + b"]" * 90),
+    "special tokens": (
+        "special_tokens_map.json",
+        b'{"bos_token": "<s>", "pad_token": null, "image_token": {"content": "<i>", "lstrip": false, "special": true},'
+        b' "additional_special_tokens": ["<a>", {"content": "<b>", "__type": "AddedToken"}],'
+        b' "extra_special_tokens": {"audio_token": "<c>"}, "model_specific_special_tokens": null}',
+    ),
+    "template beside the default one": ("additional_chat_templates/tool_use.jinja", b"{{ messages }}"),
     "sentencepiece": ("spiece.model", b"\x0a\x0e\x0a\x05<unk>"),
 }
 
 
 @pytest.mark.parametrize(("name", "content"), REFUSED.values(), ids=REFUSED)
 def test_what_one_side_refuses_the_other_refuses(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError):
         check_folder(tmp_path)
@@ -177,6 +198,7 @@ def test_what_one_side_refuses_the_other_refuses(tmp_path: Path, name: str, cont
 
 @pytest.mark.parametrize(("name", "content"), LET_IN.values(), ids=LET_IN)
 def test_what_one_side_lets_in_the_other_lets_in(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(content)
     check_folder(tmp_path)
     scan(name, io.BytesIO(content), len(content))
@@ -200,9 +222,13 @@ def test_both_sides_have_the_same_lists() -> None:
     assert tensor_rules.MAX_HEADER_BYTES == safety.MAX_SAFETENSORS_HEADER_BYTES
 
 
-def test_both_sides_walk_pickles_by_one_text() -> None:
-    texts = {Path(str(module.__file__)).read_text() for module in (registry.pickles, components.models.pickles)}
-    assert len(texts) == 1
+@pytest.mark.parametrize(
+    "modules",
+    [(registry.pickles, components.models.pickles), (registry.settings, components.models.settings)],
+    ids=["pickles", "settings"],
+)
+def test_both_sides_judge_by_one_text(modules: tuple[ModuleType, ModuleType]) -> None:
+    assert len({Path(str(module.__file__)).read_text() for module in modules}) == 1
 
 
 def test_hidden_files_and_folders_of_tools_are_left_out_and_depth_has_an_end(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Settings that make a loader take something else than the files that are judged, fingerprinted and signed.
+
+`registry` and `components.models` each have this module, since neither may import the other; a test holds both to one
+text.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+__all__ = ["hides_template", "odd_setting"]
+
+SPECIAL_TOKENS = "special_tokens_map.json"
+# Lists of tokens, or tokens by name; every other token has a key of its own that ends in `_token`.
+TOKEN_GROUPS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
+TOKEN_FIELDS = frozenset({"content", "lstrip", "normalized", "rstrip", "single_word", "special", "__type"})
+# transformers reads the templates beside the default one from there, and lets them win over chat_template.jinja.
+HIDDEN_TEMPLATE = ("additional_chat_templates", "default.jinja")
+
+
+def hides_template(path: PurePath) -> bool:
+    """Say whether a file takes the place of chat_template.jinja, which alone has a digest."""
+    return tuple(part.lower() for part in path.parts[-2:]) == HIDDEN_TEMPLATE
+
+
+def odd_setting(name: str, document: Any) -> str | None:
+    """Find a setting that has a loader take what nobody looked at.
+
+    Args:
+        name: The file's name, without its folder; file systems may ignore its case.
+        document: What the file holds as JSON.
+
+    Returns:
+        What is wrong and what to do, as the end of a sentence that begins with the file; None where nothing is.
+    """
+    if name.lower() == SPECIAL_TOKENS and isinstance(document, dict):
+        return _no_token(document)
+    return None
+
+
+def _no_token(document: dict[str, Any]) -> str | None:
+    """Find what is no special token: transformers takes every key as a setting, and lets it win over all others."""
+    for key, value in document.items():
+        grouped = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+        if key.endswith("_token") and _is_token(value):
+            continue
+        if key in TOKEN_GROUPS and (value is None or (not isinstance(value, str) and all(map(_is_token, grouped)))):
+            continue
+        return (
+            f"has {key!r}, which is no special token; it may hold keys that end in _token and "
+            f"{', '.join(TOKEN_GROUPS)}, with tokens; take it out"
+            + (", and put the template in chat_template.jinja" if key == "chat_template" else "")
+        )
+    return None
+
+
+def _is_token(value: Any) -> bool:
+    if isinstance(value, dict):
+        flags = [inner for field, inner in value.items() if field not in {"content", "__type"}]
+        return (
+            value.keys() <= TOKEN_FIELDS
+            and isinstance(value.get("content"), str)
+            and all(isinstance(flag, bool) for flag in flags)
+        )
+    return value is None or isinstance(value, str)
