@@ -6,12 +6,19 @@ text.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
 __all__ = ["hides_template", "odd_setting"]
 
-SPECIAL_TOKENS = "special_tokens_map.json"
+SPECIAL_TOKENS, TOKENIZER = "special_tokens_map.json", "tokenizer_config.json"
+# A tokenizer's arguments that name files, by how they end. They are opened as they stand: outside the folder, too.
+FILE_ENDINGS = ("_file", "_files", "_path")
+# These are text where they are a path, else the vocabulary itself.
+FILE_OR_CONTENT = ("merges", "vocab")
+# What saving leaves behind and nothing reads: where the special tokens were, and where the model itself was.
+LEFT_BEHIND = ("special_tokens_map_file", "name_or_path", "_name_or_path")
 # Lists of tokens, or tokens by name; every other token has a key of its own that ends in `_token`.
 TOKEN_GROUPS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 TOKEN_FIELDS = frozenset({"content", "lstrip", "normalized", "rstrip", "single_word", "special", "__type"})
@@ -36,7 +43,34 @@ def odd_setting(name: str, document: Any) -> str | None:
     """
     if name.lower() == SPECIAL_TOKENS and isinstance(document, dict):
         return _no_token(document)
+    if name.lower() == TOKENIZER:
+        return _named_file(document)
     return None
+
+
+def _named_file(document: Any) -> str | None:
+    """Find a tokenizer's argument by which it would read a file of the document's choice."""
+    for key, value in _settings(document):
+        named = key.endswith(FILE_ENDINGS) or (key in FILE_OR_CONTENT and isinstance(value, str))
+        # by position an argument has no name to tell it by
+        if value and (named or key == "init_inputs") and key not in LEFT_BEHIND:
+            return (
+                f"has {key!r}, by which a tokenizer may read any file, of this folder or outside; take it out: "
+                "transformers finds the tokenizer's own files in the folder without it"
+            )
+    return None
+
+
+def _settings(document: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key with its value, however deep."""
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            yield from value.items()
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
 
 
 def _no_token(document: dict[str, Any]) -> str | None:

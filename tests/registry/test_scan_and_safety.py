@@ -152,6 +152,14 @@ REFUSED = {
     "special tokens in lists": ("special_tokens_map.json", b'{"extra_special_tokens": [["a"]]}'),
     "special tokens in other letters": ("Special_Tokens_Map.JSON", b'{"chat_template": "a"}'),
     "template that wins over the default": ("additional_chat_templates/default.jinja", b"{{ messages }}"),
+    "tokenizer outside": ("tokenizer_config.json", b'{"tokenizer_file": "/somewhere/tokenizer.json"}'),
+    "tokenizer in other letters": ("TOKENIZER_CONFIG.json", b'{"tokenizer_file": "/somewhere/tokenizer.json"}'),
+    "vocabulary outside": ("tokenizer_config.json", b'{"vocab_file": "../vocab.json"}'),
+    "vocabulary of a library": ("tokenizer_config.json", b'{"sp_model_kwargs": {"model_file": "/somewhere/x"}}'),
+    "vocabulary that is a path": ("tokenizer_config.json", b'{"vocab": "/somewhere/vocab.json"}'),
+    "path of a dictionary": ("tokenizer_config.json", b'{"word_kwargs": {"config_path": "/somewhere/x"}}'),
+    "argument without a name": ("tokenizer_config.json", b'{"init_inputs": ["/somewhere/vocab.json"]}'),
+    "tokenizers outside": ("tokenizer_config.json", b'{"fast_tokenizer_files": ["../../tokenizer.1.0.0.json"]}'),
     "suffix in capitals": ("CONFIG.JSON", b"{"),
     "weights in capitals": ("A.SAFETENSORS", b"1234"),
 }
@@ -182,6 +190,11 @@ LET_IN = {
         b' "extra_special_tokens": {"audio_token": "<c>"}, "model_specific_special_tokens": null}',
     ),
     "template beside the default one": ("additional_chat_templates/tool_use.jinja", b"{{ messages }}"),
+    "paths that nothing reads": (
+        "tokenizer_config.json",
+        b'{"special_tokens_map_file": "/root/a.json", "tokenizer_file": null, "name_or_path": "/root", "vocab": {},'
+        b' "init_inputs": [], "sp_model_kwargs": {}, "chat_template": "{{ messages }}"}',
+    ),
     "sentencepiece": ("spiece.model", b"\x0a\x0e\x0a\x05<unk>"),
 }
 
