@@ -13,6 +13,8 @@ from typing import Any
 __all__ = ["hides_template", "odd_setting"]
 
 SPECIAL_TOKENS, TOKENIZER = "special_tokens_map.json", "tokenizer_config.json"
+# By these transformers takes another config, tokenizer or weights than the files that the digests are of.
+ALTERNATIVES = ("configuration_files", "fast_tokenizer_files", "transformers_weights")
 # A tokenizer's arguments that name files, by how they end. They are opened as they stand: outside the folder, too.
 FILE_ENDINGS = ("_file", "_files", "_path")
 # These are text where they are a path, else the vocabulary itself.
@@ -41,6 +43,12 @@ def odd_setting(name: str, document: Any) -> str | None:
     Returns:
         What is wrong and what to do, as the end of a sentence that begins with the file; None where nothing is.
     """
+    for key, value in _settings(document):
+        if key in ALTERNATIVES and value:
+            return (
+                f"has {key!r}, by which transformers takes another file than the one that is fingerprinted; export the "
+                "model with the present version of transformers, which writes one of each, or take the key out"
+            )
     if name.lower() == SPECIAL_TOKENS and isinstance(document, dict):
         return _no_token(document)
     if name.lower() == TOKENIZER:

@@ -16,6 +16,7 @@ from components.files import digest_of, fsync_folder, write_json
 from components.models.convert import CONVERTER_REVISION, convert_gguf
 from components.models.fingerprint import file_digest
 from components.models.safety import check_base, check_is_base
+from components.models.scan import check_file
 from components.paths import cache_dir
 
 __all__ = ["CATALOGUE", "BaseSource", "check_base_name", "config_folder", "locate_base"]
@@ -130,10 +131,13 @@ def config_folder(name: str) -> Path:
         name: A folder with a config.json, which is enough; or what `locate_base` takes.
 
     Raises:
-        InputError: As `locate_base`.
+        InputError: As `locate_base`, or a config that asks for code or for other files.
     """
-    folder = Path(name)
-    return folder if (folder / "config.json").is_file() else locate_base(name).folder
+    config = Path(name) / "config.json"
+    if not config.is_file():
+        return locate_base(name).folder
+    check_file(config)
+    return config.parent
 
 
 def _from_catalogue(name: str, entry: PackageFile, cache: Path) -> BaseSource:

@@ -160,6 +160,11 @@ REFUSED = {
     "path of a dictionary": ("tokenizer_config.json", b'{"word_kwargs": {"config_path": "/somewhere/x"}}'),
     "argument without a name": ("tokenizer_config.json", b'{"init_inputs": ["/somewhere/vocab.json"]}'),
     "tokenizers outside": ("tokenizer_config.json", b'{"fast_tokenizer_files": ["../../tokenizer.1.0.0.json"]}'),
+    "config of another version": ("config.json", b'{"configuration_files": ["config.1.0.0.json"]}'),
+    "config of another version, in a part": ("config.json", b'{"a": [{"configuration_files": ["config.1.0.0.json"]}]}'),
+    "weights of another name": ("config.json", b'{"transformers_weights": "other.safetensors"}'),
+    "tokenizer of another version": ("tokenizer_config.json", b'{"fast_tokenizer_files": ["tokenizer.1.0.0.json"]}'),
+    "tokenizers that are passed over": ("tokenizer_config.json", b'{"fast_tokenizer_files": ["tokenizer.json"]}'),
     "suffix in capitals": ("CONFIG.JSON", b"{"),
     "weights in capitals": ("A.SAFETENSORS", b"1234"),
 }
@@ -195,6 +200,7 @@ LET_IN = {
         b'{"special_tokens_map_file": "/root/a.json", "tokenizer_file": null, "name_or_path": "/root", "vocab": {},'
         b' "init_inputs": [], "sp_model_kwargs": {}, "chat_template": "{{ messages }}"}',
     ),
+    "no other versions": ("config.json", b'{"configuration_files": [], "transformers_weights": null}'),
     "sentencepiece": ("spiece.model", b"\x0a\x0e\x0a\x05<unk>"),
 }
 

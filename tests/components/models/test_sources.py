@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from components.errors import InputError, TunewrightError
 from components.files import sha256_file
@@ -29,6 +31,23 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_is_checked_and_named(base: Path, tmp_path: Path) -> None:
     found = locate_base(str(base), tmp_path)
     assert (found.folder, found.origin) == (base, "local folder")
+
+
+def test_a_base_whose_fingerprint_is_of_other_files_than_are_loaded_is_refused(base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "base"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.1.0.0.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    (folder / "config.json").write_text(json.dumps({**config, "configuration_files": ["config.1.0.0.json"]}))
+    assert AutoConfig.from_pretrained(folder).rms_norm_eps == 0.5  # what transformers would take
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: locate_base(str(folder), tmp_path),
+        lambda: sources.config_folder(str(folder)),
+        lambda: load_model(folder),
+        lambda: load_tokenizer(folder),
+    )
+    for way in ways:
+        with pytest.raises(InputError, match="configuration_files"):
+            way()
 
 
 @pytest.mark.parametrize("name", ["no-such-base", "/no/such/folder", "too/many/parts", "../up"])
