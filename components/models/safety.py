@@ -28,6 +28,7 @@ __all__ = [
 SKIPPED_FOLDERS = frozenset({".git", ".cache"})
 MAX_SEGMENTS = 8  # of a file's path inside the folder, as the registry takes it
 MAX_TEMPLATE_BYTES = 1 << 20
+WHOLE_WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -115,10 +116,25 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that hold a folder's weights, sorted by name.
 
     Raises:
-        InputError: There is none, or one that the shard index names is missing.
+        InputError: There is none, one that the shard index names is missing, or others would be loaded: a whole
+            file beside an index, or an adapter.
     """
     index = folder / "model.safetensors.index.json"
+    if (folder / "adapter_config.json").is_file():
+        # transformers lays it over the weights by itself, and no digest of a base is taken of its settings
+        raise InputError(
+            f"{folder} holds adapter_config.json, by which an adapter would be laid over its weights",
+            allowed="a base without an adapter; an adapter in a folder of its own",
+            next_step="move adapter_config.json and adapter_model.safetensors to another folder",
+        )
     if index.is_file():
+        # transformers takes the whole file, and the index, which names other weights, counts for nothing
+        if (folder / WHOLE_WEIGHTS).is_file():
+            raise InputError(
+                f"{folder} has {WHOLE_WEIGHTS} and a shard index: its weights could be either",
+                allowed="one file of weights, or shards with an index",
+                next_step=f"remove {WHOLE_WEIGHTS} or {index.name}, whichever isn't the model's",
+            )
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     else:
         names = sorted(path.name for path in folder.glob("*.safetensors"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import InputError
+from components.models.fingerprint import fingerprint
 from components.models.pickles import runs_something
 from components.models.safety import chat_template, check_base, check_chat_template, check_folder, weight_files
 from components.models.tiny import make_tiny
@@ -187,10 +188,25 @@ def test_a_template_in_the_tokenizer_config_counts(base: Path) -> None:
 
 
 def test_a_shard_that_the_index_names_must_be_there(base: Path) -> None:
-    index = {"weight_map": {"a": "model.safetensors", "b": "other.safetensors"}}
+    (base / "model.safetensors").rename(base / "shard.safetensors")
+    index = {"weight_map": {"a": "shard.safetensors", "b": "other.safetensors"}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match=r"other\.safetensors"):
         weight_files(base)
+
+
+def test_weights_that_could_be_others_than_those_that_are_fingerprinted_are_refused(base: Path) -> None:
+    shutil.copy(base / "model.safetensors", base / "shard.safetensors")
+    index = base / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "shard.safetensors"}}))
+    for judge in (check_base, fingerprint):
+        with pytest.raises(InputError, match="could be either"):
+            judge(base)
+    index.unlink()
+    (base / "adapter_config.json").write_text("{}")
+    for judge in (check_base, fingerprint):
+        with pytest.raises(InputError, match="an adapter would be laid over"):
+            judge(base)
 
 
 def test_vocabularies_as_they_are_trained_are_no_pickles(base: Path) -> None:
