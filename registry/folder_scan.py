@@ -19,7 +19,7 @@ from typing import IO, Any
 from registry.allowed_files import MAX_TEXT_BYTES, refuse
 from registry.errors import FileRefused, RegistryPathError
 from registry.manifest import FileEntry, check_path, open_regular
-from registry.scan import scan
+from registry.scan import INDEX_SUFFIX, scan
 from registry.template_sandbox import check_templates, templates_in
 from registry.tensors import MAX_TENSORS, TensorEntry, check_finite, read_parts
 
@@ -196,7 +196,7 @@ def _judge(
     if not name.lower().endswith(".model"):
         text = content.decode()
         templates.update(templates_in(name, text))
-        if name.endswith(".safetensors.index.json"):
+        if name.lower().endswith(INDEX_SUFFIX):
             indexes[name] = json.loads(text)
     return FileEntry(len(content), hashlib.sha256(content).hexdigest()), content
 

@@ -17,7 +17,7 @@ from registry.pickles import runs_something
 from registry.settings import hides_template, odd_setting
 from registry.tensors import read_header
 
-__all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "scan"]
+__all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "INDEX_SUFFIX", "scan"]
 
 # Keys that make a loader import code named by the folder.
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code", "megatron_config"})
@@ -28,7 +28,8 @@ MEGATRON_CORE = "megatron.core"
 IMPLEMENTATION = "_implementation"
 # Any text may be a token, and no loader looks for code keys in a vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
-# Settings that loaders read by name.
+INDEX_SUFFIX = ".safetensors.index.json"
+# Settings that loaders read by name; where a file system ignores case, by any that differs from it in case alone.
 OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
            "adapter_config.json", "tunewright.json", "head.json")  # fmt: skip
 
@@ -122,7 +123,7 @@ def _check_json(path: str, text: str) -> None:
         document = json.loads(text, object_pairs_hook=None if name in VOCABULARIES else without_repeats)
     except (ValueError, RecursionError) as error:
         refuse(path, f"is not JSON: {error}")
-    if name in OBJECTS and not isinstance(document, dict):
+    if name.lower() in OBJECTS and not isinstance(document, dict):
         refuse(path, "is no JSON object, which every loader takes it for")
     if is_too_deep(document):
         refuse(path, f"is nested more than {MAX_NESTING} deep")
@@ -131,7 +132,7 @@ def _check_json(path: str, text: str) -> None:
         _check_keys(path, document)
         if odd := odd_setting(name, document):
             refuse(path, odd)
-    if name.endswith(".safetensors.index.json"):
+    if name.lower().endswith(INDEX_SUFFIX):
         _check_index(path, document)
 
 

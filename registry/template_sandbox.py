@@ -43,7 +43,7 @@ def templates_in(path: str, content: str) -> dict[str, str]:
     Returns:
         Template by a label for errors: the file, with the template's name where it has one.
     """
-    name = path.rpartition("/")[2]
+    name = path.rpartition("/")[2].lower()  # where case is ignored, a loader finds the file by any
     if name.endswith(".jinja"):
         return {path: content}
     if name not in CARRIERS:

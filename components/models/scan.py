@@ -61,7 +61,8 @@ DTYPE_BITS = {
 ALLOWED_TEXT = "a folder of safetensors, JSON, tokenizer and template files, without code, pickles or links"
 # Any text may be a token, and no loader looks for code keys in a vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
-# Settings that loaders read by name.
+INDEX_SUFFIX = ".safetensors.index.json"
+# Settings that loaders read by name; where a file system ignores case, by any that differs from it in case alone.
 OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
            "adapter_config.json", "tunewright.json", "head.json")  # fmt: skip
 
@@ -149,7 +150,7 @@ def _check_json(path: Path) -> None:
         document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}", next_step="fetch the model again") from error
-    if path.name in OBJECTS and not isinstance(document, dict):
+    if path.name.lower() in OBJECTS and not isinstance(document, dict):
         raise InputError(f"{path} is no JSON object", next_step="fetch the model again")
     if _is_nested_deeper(document, MAX_NESTING):
         raise InputError(f"{path} is nested more than {MAX_NESTING} deep", next_step="fetch the model again")
@@ -172,7 +173,7 @@ def _check_json(path: Path) -> None:
                 allowed="settings by which transformers takes the files that are judged and fingerprinted",
                 next_step="change that file, or export the model again with the present version of transformers",
             )
-    if path.name.endswith(".safetensors.index.json"):
+    if path.name.lower().endswith(INDEX_SUFFIX):
         mapped = document.get("weight_map") if isinstance(document, dict) else None
         if not isinstance(mapped, dict) or not mapped:
             raise InputError(f"{path} has no weight_map", next_step="fetch the model again")

@@ -165,6 +165,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "infinity": (put("model-1.safetensors", weights(a=ONES * numpy.float32("-inf"))), "tensor 'a', element 0"),
     "NaN after a piece": (nan_at_the_end, "element 699999"),
+    "template in capitals": (put("CHAT_TEMPLATE.JINJA", "{{ ''.__class__.__mro__ }}"), "CHAT_TEMPLATE.JINJA.*sandbox"),
     "template that leaves its sandbox": (
         put("chat_template.jinja", "{{ ''.__class__.__mro__ }}"), "chat_template.jinja.*sandbox"
     ),

@@ -165,6 +165,8 @@ REFUSED = {
     "weights of another name": ("config.json", b'{"transformers_weights": "other.safetensors"}'),
     "tokenizer of another version": ("tokenizer_config.json", b'{"fast_tokenizer_files": ["tokenizer.1.0.0.json"]}'),
     "tokenizers that are passed over": ("tokenizer_config.json", b'{"fast_tokenizer_files": ["tokenizer.json"]}'),
+    "index in capitals": ("MODEL.SAFETENSORS.INDEX.JSON", b'{"weight_map": {"w": "../w.safetensors"}}'),
+    "settings in capitals that are a list": ("TOKENIZER_CONFIG.JSON", b"[]"),
     "suffix in capitals": ("CONFIG.JSON", b"{"),
     "weights in capitals": ("A.SAFETENSORS", b"1234"),
 }
@@ -233,6 +235,7 @@ def test_both_sides_have_the_same_lists() -> None:
     assert scanning.IMPLEMENTATION == safety.IMPLEMENTATION
     assert scanning.MAX_NESTING == safety.MAX_NESTING
     assert scanning.OBJECTS == safety.OBJECTS
+    assert scanning.INDEX_SUFFIX == safety.INDEX_SUFFIX
     assert scanning.VOCABULARIES == safety.VOCABULARIES
     assert allowed.MAX_TEXT_BYTES == safety.MAX_TEXT_BYTES
     assert tensor_rules.MAX_TENSOR_BITS == safety.MAX_TENSOR_BITS

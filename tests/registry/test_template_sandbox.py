@@ -93,6 +93,9 @@ def test_every_place_of_a_template_is_looked_at() -> None:
     assert templates_in("chat_template.json", json.dumps({"chat_template": {"a": "one"}})).popitem()[1] == "one"
     assert templates_in("config.json", json.dumps({"chat_template": "one"})) == {}
     assert templates_in("tokenizer_config.json", "[]") == {}
+    # a file system may ignore case, and gives the file to whoever asks for the usual name
+    assert templates_in("CHAT_TEMPLATE.JINJA", "text") == {"CHAT_TEMPLATE.JINJA": "text"}
+    assert list(templates_in("Tokenizer_Config.JSON", json.dumps({"chat_template": "one"})).values()) == ["one"]
 
 
 def test_a_message_is_short_and_moves_no_cursor() -> None:
