@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from registry.allowed_files import MAX_TEXT_BYTES, refuse
-from registry.errors import FileRefused, RegistryPathError
+from registry.errors import FileRefused, RegistryError, RegistryPathError
 from registry.manifest import FileEntry, check_path, open_regular
 from registry.scan import INDEX_SUFFIX, scan
-from registry.template_sandbox import check_templates, templates_in
+from registry.template_sandbox import SandboxFailed, hostile_template, templates_in
 from registry.tensors import MAX_TENSORS, TensorEntry, check_finite, read_parts
 
-__all__ = ["ScannedFolder", "scan_folder"]
+__all__ = ["ScannedFolder", "check_templates", "scan_folder"]
 
 # What downloading and version control leave beside a model; no loader reads it, and it is never stored.
 SKIPPED_FOLDERS = frozenset({".git", ".cache"})
@@ -134,6 +134,26 @@ def scan_folder(folder: Path, keep: Collection[str] = ()) -> ScannedFolder:
     if problems:
         _raise(folder, problems)
     return ScannedFolder(files, tensors, metadata, tuple(templates), kept)
+
+
+def check_templates(templates: Mapping[str, str]) -> None:
+    """Render each template for a few short conversations and refuse the hostile.
+
+    Args:
+        templates: As `templates_in` gave them.
+
+    Raises:
+        FileRefused: A hostile template, as `hostile_template` finds it.
+        RegistryError: The process that renders could not be started or failed by itself.
+    """
+    try:
+        hostile = hostile_template(templates)
+    except SandboxFailed as error:
+        raise RegistryError(
+            str(error), next_step="run again; if it stays, check that jinja2 is installed for this Python"
+        ) from error
+    if hostile:
+        refuse(*hostile)
 
 
 def _raise(folder: Path, problems: list[str]) -> None:

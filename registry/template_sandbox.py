@@ -2,6 +2,8 @@
 
 A chat template is a program that comes with the weights and runs at every request. jinja2's sandbox keeps it from
 Python's objects, and nothing keeps it from looping, from building a text of gigabytes, or from never ending.
+`registry` and `components.models` each have this module and the child's, `render_templates.py`, since neither may
+import the other; a test holds both to one text.
 """
 
 from __future__ import annotations
@@ -14,10 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from registry.allowed_files import refuse
-from registry.errors import RegistryError
-
-__all__ = ["check_templates", "templates_in"]
+__all__ = ["CARRIERS", "SandboxFailed", "hostile_template", "templates_in"]
 
 CPU_SECONDS = 3
 # a machine may be busy with other things; the processor's time is what is limited
@@ -65,20 +64,28 @@ def templates_in(path: str, content: str) -> dict[str, str]:
     }
 
 
-def check_templates(templates: Mapping[str, str]) -> None:
-    """Render each template for a few short conversations and refuse the hostile.
+class SandboxFailed(Exception):  # noqa: N818  (nothing is known of the templates then)
+    """The process that renders could not be started, or failed by itself."""
+
+
+def hostile_template(templates: Mapping[str, str]) -> tuple[str, str] | None:
+    """Render each template for a few short conversations and find the hostile.
 
     Args:
         templates: As `templates_in` gave them.
 
+    Returns:
+        The first hostile one's label, and what is wrong with it as the end of a sentence that begins with the file: not
+        Jinja, an attempt to leave the sandbox, too much time, memory or output, or a template that renders none of the
+        conversations. None where all are sound.
+
     Raises:
-        FileRefused: Not Jinja, an attempt to leave the sandbox, too much time, memory or output, or a template that
-            renders none of the conversations.
-        RegistryError: The child process could not be started or failed by itself.
+        SandboxFailed: The child process could not be started or failed by itself.
     """
     if not templates:
-        return
-    _check_sizes(templates)
+        return None
+    if large := _too_large(templates):
+        return large
     limits = [str(limit) for limit in (CPU_SECONDS, MEMORY_BYTES, OUTPUT_CHARACTERS)]
     some = next(iter(templates)) if len(templates) == 1 else f"{next(iter(templates))} and {len(templates) - 1} more"
     # files, not pipes: their size is limited in the child, so that it can't fill this process's memory
@@ -95,34 +102,37 @@ def check_templates(templates: Mapping[str, str]) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            refuse(some, f"takes more than {WALL_SECONDS} s to render a few short messages")
+            return some, f"takes more than {WALL_SECONDS} s to render a few short messages"
+        except OSError as error:
+            raise SandboxFailed(f"the process that renders chat templates can't be started: {error}") from error
         output.seek(0)
         complaints.seek(0)
         answer, complaint = output.read(), complaints.read(10_000).decode(errors="replace").strip()
     if done.returncode < 0:
-        refuse(some, f"takes more than {CPU_SECONDS} s of processor time to render a few short messages")
+        return some, f"takes more than {CPU_SECONDS} s of processor time to render a few short messages"
     if done.returncode != 0:
         if "MemoryError" in complaint:
-            refuse(some, f"takes more than {MEMORY_BYTES >> 20} MiB of memory to render a few short messages")
-        raise RegistryError(
-            f"the process that renders chat templates ended with status {done.returncode}: {complaint[-300:]}",
-            next_step="run again; if it stays, check that jinja2 is installed for this Python",
+            return some, f"takes more than {MEMORY_BYTES >> 20} MiB of memory to render a few short messages"
+        raise SandboxFailed(
+            f"the process that renders chat templates ended with status {done.returncode}: {complaint[-300:]}"
         )
     for label, verdict in json.loads(answer).items():
         if "refused" in verdict:
-            refuse(label, f"holds a chat template that {verdict['refused']}")
+            return label, f"holds a chat template that {verdict['refused']}"
         if not verdict["rendered"]:
-            refuse(label, f"holds a chat template that renders no conversation: {verdict['errors'][0]}")
+            return label, f"holds a chat template that renders no conversation: {verdict['errors'][0]}"
+    return None
 
 
-def _check_sizes(templates: Mapping[str, str]) -> None:
+def _too_large(templates: Mapping[str, str]) -> tuple[str, str] | None:
     together = 0
     for number, (label, text) in enumerate(templates.items(), start=1):
         size = len(text.encode())
         together += size
         if number > MAX_TEMPLATES:
-            refuse(label, f"holds one chat template more than {MAX_TEMPLATES}, the most that a folder may have")
+            return label, f"holds one chat template more than {MAX_TEMPLATES}, the most that a folder may have"
         if size > MAX_TEMPLATE_BYTES:
-            refuse(label, f"holds a chat template of {size} bytes; the limit is {MAX_TEMPLATE_BYTES}")
+            return label, f"holds a chat template of {size} bytes; the limit is {MAX_TEMPLATE_BYTES}"
         if together > MAX_BYTES_TOGETHER:
-            refuse(label, f"brings all chat templates together to {together} bytes; the limit is {MAX_BYTES_TOGETHER}")
+            return label, f"brings all chat templates together to {together} bytes; the limit is {MAX_BYTES_TOGETHER}"
+    return None

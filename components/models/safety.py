@@ -10,10 +10,12 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
-from components.errors import InputError
+from components.errors import InputError, TunewrightError
 from components.models.scan import ALLOWED_TEXT, check_file
+from components.models.template_sandbox import CARRIERS, SandboxFailed, hostile_template, templates_in
 
 __all__ = [
     "chat_template",
@@ -27,7 +29,6 @@ __all__ = [
 # What downloading and version control leave beside a model; no loader reads it.
 SKIPPED_FOLDERS = frozenset({".git", ".cache"})
 MAX_SEGMENTS = 8  # of a file's path inside the folder, as the registry takes it
-MAX_TEMPLATE_BYTES = 1 << 20
 WHOLE_WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -52,10 +53,12 @@ def check_folder(folder: Path) -> None:
 
 
 def check_chat_template(folder: Path) -> None:
-    """Refuse a base without a usable chat template.
+    """Refuse a base without a usable chat template, and one with a hostile template anywhere in its folder.
 
     Raises:
-        InputError: No template, or one that isn't valid Jinja.
+        InputError: No template; or one that isn't Jinja, reaches out of its sandbox, takes too much time, memory or
+            output, or renders no conversation.
+        TunewrightError: The process in which they are rendered failed by itself.
     """
     text = chat_template(folder)
     if not text:
@@ -64,23 +67,29 @@ def check_chat_template(folder: Path) -> None:
             allowed="chat_template.jinja, or `chat_template` in tokenizer_config.json",
             next_step="choose an instruction-tuned base, or add a chat template to its folder",
         )
-    if len(text.encode()) > MAX_TEMPLATE_BYTES:
-        raise InputError(f"the chat template of {folder} has more than {MAX_TEMPLATE_BYTES} bytes")
-    from jinja2 import TemplateSyntaxError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+    templates: dict[str, str] = {}
+    for path in _files(folder):
+        if path.suffix.lower() == ".jinja" or path.name.lower() in CARRIERS:
+            templates.update(templates_in(path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")))
     try:
-        # parsed only; `generation` is the one tag that chat templates add to Jinja
-        ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(
-            text.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-        )
-    except TemplateSyntaxError as error:
-        raise InputError(
-            f"the chat template of {folder} is not valid Jinja: {str(error.message)[:200]} (line {error.lineno})",
-            next_step="correct chat_template.jinja in the base's folder",
+        hostile = _hostile(tuple(templates.items()))
+    except SandboxFailed as error:
+        raise TunewrightError(
+            str(error), next_step="run again; if it stays, check that jinja2 is installed for this Python"
         ) from error
-    except RecursionError as error:
-        raise InputError(f"the chat template of {folder} is nested too deeply") from error
+    if hostile:
+        label, problem = hostile
+        raise InputError(
+            f"{label} in {folder} {problem}",
+            allowed="chat templates that render short conversations within the limits",
+            next_step="correct the template in the base's folder, or choose another base",
+        )
+
+
+@lru_cache(maxsize=64)
+def _hostile(templates: tuple[tuple[str, str], ...]) -> tuple[str, str] | None:
+    """Render once in a process for the same templates: a base is checked wherever it is located or loaded."""
+    return hostile_template(dict(templates))
 
 
 def check_is_base(folder: Path) -> None:

@@ -15,12 +15,16 @@ from typing import Any
 import pytest
 
 import components.models.pickles
+import components.models.render_templates
 import components.models.scan as safety
 import components.models.settings
+import components.models.template_sandbox
 import registry.allowed_files as allowed
 import registry.pickles
+import registry.render_templates
 import registry.scan as scanning
 import registry.settings
+import registry.template_sandbox
 import registry.tensors as tensor_rules
 from components.errors import InputError
 from components.models.safety import check_folder
@@ -246,8 +250,13 @@ def test_both_sides_have_the_same_lists() -> None:
 
 @pytest.mark.parametrize(
     "modules",
-    [(registry.pickles, components.models.pickles), (registry.settings, components.models.settings)],
-    ids=["pickles", "settings"],
+    [
+        (registry.pickles, components.models.pickles),
+        (registry.settings, components.models.settings),
+        (registry.template_sandbox, components.models.template_sandbox),
+        (registry.render_templates, components.models.render_templates),
+    ],
+    ids=["pickles", "settings", "sandbox", "child"],
 )
 def test_both_sides_judge_by_one_text(modules: tuple[ModuleType, ModuleType]) -> None:
     assert len({Path(str(module.__file__)).read_text() for module in modules}) == 1

@@ -12,7 +12,8 @@ import pytest
 
 from registry import render_templates, template_sandbox
 from registry.errors import FileRefused, RegistryError
-from registry.template_sandbox import check_templates, templates_in
+from registry.folder_scan import check_templates
+from registry.template_sandbox import templates_in
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' }}"

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import InputError
+from components.errors import InputError, TunewrightError
+from components.models import template_sandbox
 from components.models.fingerprint import fingerprint
+from components.models.load import load_tokenizer
 from components.models.pickles import runs_something
 from components.models.safety import chat_template, check_base, check_chat_template, check_folder, weight_files
+from components.models.sources import locate_base
 from components.models.tiny import make_tiny
 
 
@@ -178,6 +181,35 @@ def test_a_template_that_is_not_jinja_is_refused(base: Path) -> None:
     (base / "chat_template.jinja").write_text("{% for message in messages %}")
     with pytest.raises(InputError, match="not valid Jinja"):
         check_chat_template(base)
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "CHAT.JINJA", "additional_chat_templates/tool_use.jinja"])
+def test_a_hostile_template_is_refused_before_it_is_rendered(
+    base: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_sandbox, "CPU_SECONDS", 1)
+    (base / name).parent.mkdir(exist_ok=True)
+    (base / name).write_text(LOOP)
+    # a run's way to a base, an import's, and a server's
+    for way in (lambda: locate_base(str(base)), lambda: check_base(base), lambda: load_tokenizer(base)):
+        with pytest.raises(InputError, match=f"{name}.*processor time"):
+            way()
+    (base / name).write_text("{{ ''.__class__.__mro__ }}")
+    with pytest.raises(InputError, match="reaches out of its sandbox"):
+        check_base(base)
+
+
+def test_a_process_that_fails_by_itself_says_nothing_of_the_template(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_sandbox, "CHILD", tmp_path / "missing.py")
+    (base / "chat_template.jinja").write_text("{{ messages[0].content }} by a process that isn't there")
+    with pytest.raises(TunewrightError, match="ended with status 2") as caught:
+        check_chat_template(base)
+    assert not isinstance(caught.value, InputError)
 
 
 def test_a_template_in_the_tokenizer_config_counts(base: Path) -> None:
