@@ -185,3 +185,6 @@ def _check_index(path: str, document: Any) -> None:
     for shard in shards.values():
         if not isinstance(shard, str) or shard in {"", ".", ".."} or "/" in shard or "\\" in shard:
             refuse(path, f"names the shard {shard!r}, which is no plain file name")
+        if shard.startswith(".") or not shard.endswith(".safetensors"):
+            # a hidden file isn't judged, and of another suffix transformers makes a pickle
+            refuse(path, f"names the shard {shard!r}, which is hidden or no safetensors file")

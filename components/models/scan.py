@@ -180,6 +180,13 @@ def _check_json(path: Path) -> None:
         for shard in mapped.values():
             if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard or shard in {"", ".", ".."}:
                 raise InputError(f"{path} names the shard {shard!r}", allowed="plain file names in the same folder")
+            # a hidden file isn't judged, and of another suffix transformers makes a pickle
+            if shard.startswith(".") or not shard.endswith(".safetensors"):
+                raise InputError(
+                    f"{path} names the shard {shard!r}",
+                    allowed="safetensors files that aren't hidden",
+                    next_step="fetch the model again, with weights in safetensors",
+                )
 
 
 def _code_key(document: Any) -> str | None:

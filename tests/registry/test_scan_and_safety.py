@@ -97,6 +97,8 @@ REFUSED = {
     "library for peft": ("adapter_config.json", b'{"auto_mapping": {"parent_library": "evil.model"}}'),
     "shard outside": ("model.safetensors.index.json", b'{"weight_map": {"w": "../w.safetensors"}}'),
     "shard of another folder": ("model.safetensors.index.json", b'{"weight_map": {"w": "a\\\\b"}}'),
+    "shard that is hidden": ("model.safetensors.index.json", b'{"weight_map": {"w": ".w.safetensors"}}'),
+    "shard that is a pickle": ("model.safetensors.index.json", b'{"weight_map": {"w": "w.bin"}}'),
     "index without a map": ("model.safetensors.index.json", b"{}"),
     "GGUF": ("notes.txt", b"GGUF\x03"),
     "script": ("README.md", b"#!/bin/sh\nrm -rf /\n"),
