@@ -62,6 +62,21 @@ TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+# Vocabularies of few classes, which `tokenizer_config.json` may ask for beside any model.
+RARE_TOKENIZER_FILES = (
+    "byte_maps.json",
+    "dict.txt",
+    "emoji.json",
+    "entity_vocab.json",
+    "normalizer.json",
+    "target_vocab.json",
+    "vocab-src.json",
+    "vocab-tgt.json",
+    "word_pronunciation.json",
+    "word_shape.json",
+)
+# Read where there is no tokenizer.json. Beside one it lies with many a Mistral, and only mistral-common reads it.
+TEKKEN = "tekken.json"
 # What a base consists of besides TOKENIZER_FILES: loaders read these, or its licence asks for them to go with it.
 BASE_SUFFIXES = frozenset({".json", ".safetensors", ".jinja", ".model"})
 LICENCE_STEMS = frozenset({"licence", "license", "notice", "use_policy"})
@@ -106,7 +121,7 @@ def fingerprint(folder: Path, digest: Callable[[Path], str] | None = None) -> Fi
     digest = digest or file_digest
     weights = sorted(digest(path) for path in weight_files(folder))
     architecture = _without(config, NOT_ARCHITECTURE)
-    vocabulary: dict[str, Any] = {name: digest(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
+    vocabulary: dict[str, Any] = {name: digest(folder / name) for name in _vocabulary_files(folder)}
     settings_file = folder / "tokenizer_config.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
     vocabulary["settings"] = _without(settings, NOT_TOKENIZER)
@@ -134,6 +149,7 @@ def belongs_to_base(name: str) -> bool:
     return not name.startswith(".") and (
         Path(name).suffix.lower() in BASE_SUFFIXES
         or name in TOKENIZER_FILES
+        or name in RARE_TOKENIZER_FILES
         or name.split(".")[0].lower() in LICENCE_STEMS
     )
 
@@ -245,6 +261,15 @@ def file_digest(path: Path) -> str:
 @lru_cache(maxsize=1024)
 def _digest_of_state(path: str, size: int, mtime_ns: int, inode: int) -> str:  # noqa: ARG001  (the key of the cache)
     return sha256_file(Path(path))
+
+
+def _vocabulary_files(folder: Path) -> list[str]:
+    """Return the names of the files that transformers may read a vocabulary from; a sentencepiece model has any."""
+    names = {path.name for path in folder.glob("*.model") if path.is_file() and path.name[0] != "."}
+    names |= {name for name in (*TOKENIZER_FILES, *RARE_TOKENIZER_FILES) if (folder / name).is_file()}
+    if "tokenizer.json" not in names and (folder / TEKKEN).is_file():
+        names.add(TEKKEN)
+    return sorted(names)
 
 
 def _stop_ids(folder: Path, config: dict[str, Any]) -> list[int]:

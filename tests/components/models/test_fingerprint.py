@@ -1,0 +1,61 @@
+"""What the digests of a base are taken of."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import transformers
+
+from components.models.fingerprint import RARE_TOKENIZER_FILES, TEKKEN, TOKENIZER_FILES, belongs_to_base, fingerprint
+from components.models.load import load_tokenizer
+from components.models.scan import ALLOWED_SUFFIXES
+from components.models.tiny import make_tiny
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return make_tiny(tmp_path / "base")
+
+
+def test_no_vocabulary_that_transformers_reads_is_without_a_digest() -> None:
+    read: set[str] = set()
+    for file in (Path(str(transformers.__file__)).parent / "models").glob("*/tokenization*.py"):
+        read |= set(re.findall(r'"\w+_file": "([^"]+)"', file.read_text(encoding="utf-8")))
+    let_in = {name for name in read - {"tokenizer_config.json"} if Path(name).suffix in ALLOWED_SUFFIXES}
+    assert len(let_in) > 15
+    assert {name for name in let_in if not name.endswith(".model")} <= {*TOKENIZER_FILES, *RARE_TOKENIZER_FILES}
+    assert all(belongs_to_base(name) for name in let_in)
+
+
+def test_a_class_of_tokenizers_that_is_asked_for_has_its_vocabulary_in_the_digest(base: Path) -> None:
+    settings = base / "tokenizer_config.json"
+    tokens = {"bos_token": "a", "eos_token": "b", "unk_token": "c", "pad_token": "b"}
+    named = {"tokenizer_class": "GPTNeoXJapaneseTokenizer", **tokens}
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), **named}))
+    (base / "vocab.txt").write_text("\n".join(["a", "b", "c", "<|endoftext|>", "<|startoftext|>", "x", "y", "z"]))
+    found = []
+    for number, emoji in enumerate(({}, {"x": "z"})):
+        folder = Path(shutil.copytree(base, base.parent / str(number)))
+        (folder / "emoji.json").write_text(json.dumps({"emoji": emoji, "emoji_inv": {}}))
+        found.append((tuple(load_tokenizer(folder)("xy").input_ids), fingerprint(folder).tokenizer))
+    assert found[0][0] != found[1][0]
+    assert found[0][1] != found[1][1]
+
+
+@pytest.mark.parametrize(("name", "counts"), [("other.model", True), (TEKKEN, True), ("notes.json", False)])
+def test_what_is_read_without_a_tokenizer_json_is_in_the_digest(base: Path, name: str, counts: bool) -> None:
+    (base / "tokenizer.json").unlink()
+    (base / "vocab.json").write_text("{}")
+    before = fingerprint(base).tokenizer
+    (base / name).write_text("{}")
+    assert (fingerprint(base).tokenizer != before) == counts
+
+
+def test_a_vocabulary_that_only_another_library_reads_is_not_in_the_digest(base: Path) -> None:
+    before = fingerprint(base).tokenizer
+    (base / TEKKEN).write_text("{}")
+    assert fingerprint(base).tokenizer == before
