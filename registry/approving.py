@@ -212,8 +212,12 @@ class Approving(Opened):
         return _about(self._lookup.query, ref, alias, act, policy, _target(act, required, self_approval))[1]
 
     def protections(self, name: str | None = None) -> list[Protection]:
-        """Return the protected aliases, of one model or of all, by model and alias."""
-        return query_protections(self._lookup.query, name)
+        """Return the protected aliases, of one model or of all, by model and alias.
+
+        Raises:
+            ReferenceInvalid: No name of a model.
+        """
+        return query_protections(self._lookup.query, None if name is None else check_name(name))
 
     @staticmethod
     def _check_words(alias: str, act: str, actor: str, reason: str | None) -> None:

@@ -19,7 +19,7 @@ from registry.binding import find_binding
 from registry.entities import AliasState, Version
 from registry.errors import AliasNotFound, AmbiguousReference, RegistryClosed, VersionNotFound
 from registry.layout import CHECKOUTS, DATABASE
-from registry.names import DIGEST_PREFIX_LENGTH, Reference, looks_like_digest, parse_reference
+from registry.names import DIGEST_PREFIX_LENGTH, Reference, check_name, looks_like_digest, parse_reference
 from registry.sqlite import SqliteReader, no_registry
 
 if TYPE_CHECKING:
@@ -325,12 +325,20 @@ class Lookup:
         return resolve_reference(self.query, ref)
 
     def versions(self, name: str | None = None) -> list[Version]:
-        """Return every version, or those of one model."""
-        return query_versions(self.query, name)
+        """Return every version, or those of one model.
+
+        Raises:
+            ReferenceInvalid: No name of a model.
+        """
+        return query_versions(self.query, None if name is None else check_name(name))
 
     def aliases(self, name: str | None = None) -> list[AliasState]:
-        """Return where every alias points now."""
-        return query_aliases(self.query, name)
+        """Return where every alias points now.
+
+        Raises:
+            ReferenceInvalid: No name of a model.
+        """
+        return query_aliases(self.query, None if name is None else check_name(name))
 
     def checkout_path(self, version: Version) -> Path | None:
         """Return the version's own checkout folder if it is there; a checkout folder is complete or absent."""

@@ -18,7 +18,7 @@ from registry.entities import (
 from registry.gate import GateResult, Policy
 from registry.lineage import Lineage, trace, trained_on
 from registry.lookup import query_alias, query_revision
-from registry.names import check_alias, check_bound
+from registry.names import check_alias, check_bound, check_name
 from registry.opened import Opened
 from registry.promotion import judge
 from registry.reports import evaluations_of
@@ -42,7 +42,11 @@ class Reading(Opened):
         return self._lookup.resolve(ref)
 
     def versions(self, name: str | None = None) -> list[Version]:
-        """Return every version, or those of one model, by name and number."""
+        """Return every version, or those of one model, by name and number.
+
+        Raises:
+            ReferenceInvalid: No name of a model.
+        """
         return self._lookup.versions(name)
 
     def search(
@@ -69,20 +73,38 @@ class Reading(Opened):
         )  # fmt: skip
 
     def models(self, *, after: str = "", limit: int | None = None) -> list[Model]:
-        """Return the models by name, those behind the name `after`, at most `limit` of them."""
+        """Return the models by name, those behind the name `after`, at most `limit` of them.
+
+        Raises:
+            ReferenceInvalid: A bound that bounds nothing.
+        """
         check_bound("limit", limit)
         return query_models(self._lookup.query, after=after, limit=limit)
 
     def aliases(self, name: str | None = None) -> list[AliasState]:
-        """Return where every alias points now, of one model or of all."""
+        """Return where every alias points now, of one model or of all.
+
+        Raises:
+            ReferenceInvalid: No name of a model.
+        """
         return self._lookup.aliases(name)
 
     def alias_revision(self, name: str, alias: str) -> int:
-        """Return what `expected_revision` has to be now: 0 for an alias that never was; one taken away has one, too."""
-        return query_revision(self._lookup.query, name, alias)
+        """Return what `expected_revision` has to be now: 0 for an alias that never was; one taken away has one, too.
+
+        Raises:
+            ReferenceInvalid: As `history`.
+        """
+        return query_revision(self._lookup.query, check_name(name), check_alias(alias))
 
     def history(self, name: str, alias: str) -> list[AliasChange]:
-        """Return an alias's steps, oldest first."""
+        """Return an alias's steps, oldest first.
+
+        Raises:
+            ReferenceInvalid: No name of a model, or no alias.
+        """
+        check_name(name)
+        check_alias(alias)
         rows = self._lookup.query(
             "SELECT e.action, e.revision, v.number, v.digest, e.actor, e.reason, e.created_at FROM alias_events e "
             "LEFT JOIN versions v ON v.id = e.version_id WHERE e.name = ? AND e.alias = ? ORDER BY e.revision",
@@ -109,7 +131,11 @@ class Reading(Opened):
         return steps
 
     def rolled_back_from(self, name: str, alias: str, digest: str) -> bool:
-        """Say whether the alias's newest step is a roll-back or a demotion of the version with this whole digest."""
+        """Say whether the alias's newest step is a roll-back or a demotion of the version with this whole digest.
+
+        Raises:
+            ReferenceInvalid: As `history`.
+        """
         return left_by_last_step(self.history(name, alias), digest)
 
     def status(self, ref: str) -> Status:
@@ -174,8 +200,14 @@ class Reading(Opened):
         return standing_of(self._lookup.query, self.resolve(ref))
 
     def runs(self, name: str | None = None) -> list[Run]:
-        """Return the recorded runs of a model, or of all, oldest first."""
-        return query_runs(self._lookup.query, EVERY if name is None else "name = ?", () if name is None else (name,))
+        """Return the recorded runs of a model, or of all, oldest first.
+
+        Raises:
+            ReferenceInvalid: No name of a model.
+        """
+        if name is None:
+            return query_runs(self._lookup.query, EVERY)
+        return query_runs(self._lookup.query, "name = ?", (check_name(name),))
 
     def lineage(self, ref: str, direction: str = "both") -> Lineage:
         """Return what a version was made from (`up`), what was made from it (`down`), or both.

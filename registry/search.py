@@ -17,14 +17,15 @@ from registry.entities import Version, as_recorded
 from registry.errors import ReferenceInvalid
 from registry.lookup import Query
 from registry.manifest import KINDS
-from registry.names import check_bound, check_name, is_digest, is_digest_prefix
+from registry.names import check_bound, check_name, check_text, is_digest, is_digest_prefix
 
-__all__ = ["Model", "query_metrics", "query_models", "scores_of", "search_versions"]
+__all__ = ["METRIC_LENGTH", "Model", "check_after", "query_metrics", "query_models", "scores_of", "search_versions"]
 
 _COLUMNS = "v.id, v.name, v.number, v.digest, v.kind, v.base_fingerprint, v.manifest, v.created_at"
 # the newest report of each version: the one that the gate reads
 _NEWEST = "JOIN evaluations e ON e.id = (SELECT max(id) FROM evaluations WHERE version_id = v.id)"
 BATCH = 200
+METRIC_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,23 @@ class Model:
         return {"name": self.name, "versions": self.versions, "newest": self.newest, "changed_at": self.changed_at}
 
 
+def check_after(name: str, number: int = 0) -> None:
+    """Refuse a place to begin behind that no database compares with.
+
+    Raises:
+        ReferenceInvalid: A text that no name can be, or a number that no version has; neither need be there.
+    """
+    check_text("after", name, 128)
+    check_bound("after", number)
+
+
 def query_models(query: Query, *, after: str = "", limit: int | None = None) -> list[Model]:
-    """Return the models whose names come after `after`, by name, at most `limit` of them."""
+    """Return the models whose names come after `after`, by name, at most `limit` of them.
+
+    Raises:
+        ReferenceInvalid: `after` is a text that no name is compared with.
+    """
+    check_after(after)
     sql = "SELECT name, count(*), max(number), max(created_at) FROM versions WHERE name > ? GROUP BY name ORDER BY name"
     rows = query(sql, (after,)) if limit is None else query(f"{sql} LIMIT ?", (after, limit))
     return [Model(*row) for row in rows]
@@ -87,10 +103,12 @@ def search_versions(
         limit: Most versions to return; None returns all.
 
     Raises:
-        ReferenceInvalid: A name, fingerprint or digest that follows no grammar, a kind that no version has, or a range
-            without a metric or with nothing in it.
+        ReferenceInvalid: A name, fingerprint, digest or metric that follows no grammar, a kind that no version has, a
+            range without a metric or with nothing in it, or an `after` that no version is compared with.
     """
     check_bound("limit", limit)
+    check_after(*after)
+    check_text("metric", metric, METRIC_LENGTH)
     conditions: list[str] = []
     values: list[Any] = []
     if name is not None:

@@ -10,10 +10,11 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Query
 from starlette.requests import Request
 
-from registry.errors import PolicyInvalid, RequestInvalid, RoleInsufficient
+from registry.errors import PolicyInvalid, ReferenceInvalid, RequestInvalid, RoleInsufficient
 from registry.gate import Policy
 from registry.http.cursors import cursor_of
 from registry.http.tokens import ROLES, Token, includes
+from registry.names import check_text
 
 __all__ = [
     "NOTHING_ELSE",
@@ -95,8 +96,9 @@ def position_of(cursor: str | None, *start: Any) -> tuple[Any, ...]:
         alike = len(position) == len(start) and all(type(p) is type(s) for p, s in zip(position, start, strict=True))
         if not alike or not all(abs(p) < 2**53 for p in position if isinstance(p, int)):
             raise ValueError(position)
-        "".join(p for p in position if isinstance(p, str)).encode()
-    except (ValueError, TypeError) as error:
+        for text in (p for p in position if isinstance(p, str)):
+            check_text("position", text, 128)  # PostgreSQL compares no text with what it can't keep
+    except (ValueError, TypeError, ReferenceInvalid) as error:
         raise RequestInvalid("the cursor is none of this list's", allowed="`next` of the page before") from error
     return tuple(position)
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import fields
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from registry.gate import Policy
 from registry.http.access import READS, Cursor, Limit, Promoter, cursor_of, matches, page, position_of
 from registry.http.act_models import AliasChangeModel, AliasModel, AliasPage, HistoryModel
 from registry.http.bodies import DemotionRequest, PromotionRequest, RollbackRequest
+from registry.http.versions import Name
 from registry.names import parse_reference
 from registry.store import Registry
 
@@ -24,10 +25,10 @@ __all__ = ["alias_document", "alias_routes", "change_document"]
 Target = Annotated[
     str,
     Path(
-        max_length=256,
         description="name@alias",
         json_schema_extra={
-            "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?@[a-z][a-z0-9_-]{0,63}$"
+            "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?@[a-z][a-z0-9_-]{0,63}$",
+            "maxLength": 256,
         },
     ),
 ]
@@ -60,7 +61,7 @@ def alias_routes(registry: Registry) -> APIRouter:
 
     @router.get("/aliases", response_model=AliasPage)
     def list_aliases(
-        name: Annotated[str | None, Query(max_length=128)] = None,
+        name: Name = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Any:

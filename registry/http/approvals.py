@@ -20,7 +20,7 @@ from registry.http.access import (
 )
 from registry.http.act_models import ApprovalsModel, ProtectionModel, ProtectionPage
 from registry.http.bodies import ApprovalRequest, ProtectionRequest, UnprotectionRequest, WithdrawalRequest
-from registry.http.versions import Ref
+from registry.http.versions import Name, Ref
 from registry.matters import ACTS
 from registry.store import Registry
 
@@ -36,9 +36,7 @@ def approval_routes(registry: Registry) -> APIRouter:
     router = APIRouter(tags=["approvals"], dependencies=[READS])
 
     @router.get("/protections", response_model=ProtectionPage)
-    def list_protections(
-        name: Annotated[str | None, Query(max_length=128)] = None, limit: Limit = 100, cursor: Cursor = None
-    ) -> Any:
+    def list_protections(name: Name = None, limit: Limit = 100, cursor: Cursor = None) -> Any:
         """List the protected aliases, by model and alias."""
         after = position_of(cursor, "", "")
         rows = [one for one in registry.protections(name) if (one.name, one.alias) > after]
@@ -65,8 +63,8 @@ def approval_routes(registry: Registry) -> APIRouter:
     @router.get("/approvals/{ref:path}", response_model=ApprovalsModel)
     def show_approvals(
         ref: Ref,
-        alias: Annotated[str, Query(max_length=64)] = "champion",
-        act: Annotated[str, Query(max_length=16, json_schema_extra={"enum": list(ACTS)})] = "promote",
+        alias: Annotated[str, Query(json_schema_extra={"maxLength": 64})] = "champion",
+        act: Annotated[str, Query(json_schema_extra={"enum": list(ACTS)})] = "promote",
         policy: PolicyText = None,
         required: Annotated[int, Query(ge=0, le=MOST_APPROVALS)] = 0,
         self_approval: bool = False,

@@ -38,9 +38,10 @@ def _encodable(value: Any) -> Any:
     return value
 
 
-Ref = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-Alias = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+# Bounded in the schema alone: the registry's own grammar refuses the others, with its words and its class.
+Ref = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 256})]
+Name = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 128})]
+Alias = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 64})]
 # The schema has the whole rule; what breaks lines or is no text is refused by the registry, with its words.
 _CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 Reason = Annotated[

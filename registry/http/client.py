@@ -42,7 +42,7 @@ from registry.names import check_name
 from registry.reports import check_document
 from registry.runs import Run
 from registry.scan import scan
-from registry.search import Model
+from registry.search import Model, check_after
 from registry.standing import Standing
 from registry.verification import Verification
 
@@ -161,6 +161,7 @@ class RegistryClient(RemoteActs):
         limit: int | None = None,
     ) -> list[Version]:
         """Return the versions that satisfy every condition given, as `Registry.search`."""
+        check_after(*after)
         found = self._pages(
             "/v1/versions", cursor=cursor_of(*after), limit=limit,
             name=name, kind=kind, base=base, data=data, metric=metric, min=minimum, max=maximum,
@@ -169,6 +170,7 @@ class RegistryClient(RemoteActs):
 
     def models(self, *, after: str = "", limit: int | None = None) -> list[Model]:
         """Return the models by name, those behind the name `after`, at most `limit` of them."""
+        check_after(after)
         return [Model(**item) for item in self._pages("/v1/models", cursor=cursor_of(after), limit=limit)]
 
     def aliases(self, name: str | None = None) -> list[AliasState]:

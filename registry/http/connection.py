@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -12,13 +13,14 @@ import httpx
 from registry.canonical import canonical_json
 from registry.errors import ReportInvalid, ServerUnavailable, TokenInvalid
 from registry.http.transfer import FIRST_PAUSE_SECONDS, raise_for
-from registry.names import check_bound
+from registry.names import check_alias, check_bound, check_name, check_text, parse_reference
 
 __all__ = ["Connection", "quoted"]
 
 PAGE = 500
 TIMEOUT_SECONDS = 60.0  # longer than the registry's write lock is waited for
 GET_TRIES = 3
+_GRAMMARS: dict[str, Callable[[str], object]] = {"name": check_name, "ref": parse_reference, "alias": check_alias}
 
 
 class Connection:
@@ -52,6 +54,7 @@ class Connection:
 
     def _get(self, path: str, **params: Any) -> Any:
         given = {key: value for key, value in params.items() if value is not None}
+        _check_encodable(given)
         for attempt in range(GET_TRIES):
             try:
                 answer = self._http.get(path, params=given)
@@ -64,6 +67,7 @@ class Connection:
         raise AssertionError("every try returns or raises")
 
     def _post(self, path: str, body: Mapping[str, Any], *, timeout_seconds: float = TIMEOUT_SECONDS) -> Any:
+        _check_encodable(body)
         try:
             content = canonical_json(body).encode()
         except (TypeError, ValueError) as error:
@@ -106,9 +110,34 @@ class Connection:
 
 
 def quoted(part: str) -> str:
-    """Return a part of a path so that it stays one part, whatever is in it."""
+    """Return a part of a path so that it stays one part, whatever is in it.
+
+    Raises:
+        ReferenceInvalid: No URL can have it: half of a surrogate pair is in it.
+    """
+    if not _is_encodable(part):
+        parse_reference(part)  # says in the registry's words what is wrong
     # an empty one would ask for another resource, and so would dots
     return quote(part, safe="").replace(".", "%2E") if part in ("", ".", "..") else quote(part, safe="")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_encodable(given: Mapping[str, Any]) -> None:
+    """Refuse as the registry does what can't be sent to it: texts with half of a surrogate pair in them.
+
+    Raises:
+        ReferenceInvalid: There is one.
+    """
+    for what, value in given.items():
+        if isinstance(value, str) and not _is_encodable(value):
+            _GRAMMARS.get(what, partial(check_text, what))(value)
 
 
 def _document(answer: httpx.Response) -> Any:

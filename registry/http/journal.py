@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from registry.entities import AuditEntry, OutboxEvent
 from registry.http.access import READS, After, Limit, Writer, page
 from registry.http.bodies import RunRequest
 from registry.http.models import AuditPage, OutboxPage, RunModel, RunPage
+from registry.http.versions import Name
 from registry.runs import Run
 from registry.store import Registry
 
@@ -51,7 +52,7 @@ def journal_routes(registry: Registry) -> APIRouter:
 
     @router.get("/runs", response_model=RunPage)
     def list_runs(
-        name: Annotated[str | None, Query(max_length=128)] = None,
+        name: Name = None,
         after: After = 0,
         limit: Limit = 100,
     ) -> Any:

@@ -35,22 +35,23 @@ from registry.http.models import (
     VersionPage,
 )
 from registry.manifest import KINDS
+from registry.search import METRIC_LENGTH
 from registry.store import Registry
 
 __all__ = ["Name", "Ref", "evaluation_document", "version_document", "version_routes"]
 
 REF_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?(:v[1-9][0-9]{0,8}|@[a-z][a-z0-9_-]{0,63})?$"
-# The pattern is in the schema alone: what doesn't follow it is refused by the registry's own grammar, with its words.
+# What names something is bounded in the schema alone: what doesn't follow it is refused by the registry's own grammar,
+# with its words and its class, so that a client raises what a registry does.
 Ref = Annotated[
     str,
     Path(
-        max_length=256,
         description="name (its newest version), name:vN, name@alias, or at least 12 hex digits of a version digest.",
-        json_schema_extra={"pattern": REF_PATTERN},
+        json_schema_extra={"pattern": REF_PATTERN, "maxLength": 256},
     ),
 ]
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="A whole sha256.")]
-Name = Annotated[str | None, Query(max_length=128, description="Of the model.")]
+Name = Annotated[str | None, Query(description="Of the model.", json_schema_extra={"maxLength": 128})]
 
 
 def version_document(version: Version) -> dict[str, Any]:
@@ -83,13 +84,24 @@ def version_routes(registry: Registry) -> APIRouter:
         name: Name = None,
         kind: Annotated[str | None, Query(json_schema_extra={"enum": list(KINDS)})] = None,
         base: Annotated[
-            str | None, Query(pattern=r"^[0-9a-f]{12,64}$", description="The base's fingerprint, or its start.")
+            str | None,
+            Query(
+                description="The base's fingerprint, or its start.",
+                json_schema_extra={"pattern": r"^[0-9a-f]{12,64}$"},
+            ),
         ] = None,
         data: Annotated[
-            str | None, Query(pattern=r"^[0-9a-f]{64}$", description="sha256 of a data file; scans manifests.")
+            str | None,
+            Query(
+                description="sha256 of a data file; scans manifests.", json_schema_extra={"pattern": r"^[0-9a-f]{64}$"}
+            ),
         ] = None,
         metric: Annotated[
-            str | None, Query(max_length=200, description="Metric or suite of the newest report; scans reports.")
+            str | None,
+            Query(
+                description="Metric or suite of the newest report; scans reports.",
+                json_schema_extra={"maxLength": METRIC_LENGTH},
+            ),
         ] = None,
         minimum: Annotated[float | None, Query(alias="min", description="Least score, with `metric`.")] = None,
         maximum: Annotated[float | None, Query(alias="max", description="Largest score, with `metric`.")] = None,
@@ -138,7 +150,9 @@ def version_routes(registry: Registry) -> APIRouter:
         return registry.lineage(ref, direction).to_dict()
 
     @router.get("/data/{digest}", response_model=LineageModel)
-    def trained_on(digest: Digest) -> Any:
+    def trained_on(
+        digest: Annotated[str, Path(description="A whole sha256.", json_schema_extra={"pattern": r"^[0-9a-f]{64}$"})],
+    ) -> Any:
         """Show what was trained on a data file, what was made of that, and their aliases. Scans manifests."""
         return registry.trained_on(digest).to_dict()
 
@@ -158,7 +172,7 @@ def version_routes(registry: Registry) -> APIRouter:
     @router.get("/gate/{ref:path}", response_model=GateModel)
     def check_gate(
         ref: Ref,
-        alias: Annotated[str | None, Query(max_length=64)] = None,
+        alias: Annotated[str | None, Query(json_schema_extra={"maxLength": 64})] = None,
         policy: PolicyText = None,
         approvals: bool = True,
     ) -> Any:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from registry.entities import Version
 from registry.errors import RegistryBusy, VersionNotFound
 from registry.gate import Policy
+from registry.http.cursors import cursor_of
 from registry.http.problems import document_of, error_of
 from registry.store import Registry
 
@@ -74,6 +75,17 @@ def test_versions_come_in_pages_that_join_without_a_gap(ask: Ask, add_adapter: C
 def test_a_cursor_of_another_list_is_refused(ask: Ask) -> None:
     for cursor in ("x", "WzFd", "W10", "bnVsbA", "WyJhIiwgMWU0MDBd", "WyJhIiwgdHJ1ZV0"):
         problem(ask("GET", "/v1/versions", params={"cursor": cursor}), 422, "RequestInvalid")
+
+
+def test_what_no_name_has_in_it_is_refused_wherever_a_list_begins(ask: Ask) -> None:
+    for path in ("versions", "statuses", "aliases", "runs", "protections"):
+        for name in ("\0", "a b", "x" * 200, ""):
+            problem(ask("GET", f"/v1/{path}", "read", params={"name": name}), 400, "ReferenceInvalid")
+    positions = {"versions": 1, "statuses": 1, "aliases": "champion", "protections": "champion", "models": None}
+    for path, behind in positions.items():
+        for name in ("\0", "a\x7f", "x" * 200, "\ud800"):
+            cursor = cursor_of(name) if behind is None else cursor_of(name, behind)
+            problem(ask("GET", f"/v1/{path}", "read", params={"cursor": cursor}), 422, "RequestInvalid")
 
 
 def test_versions_are_found_by_kind_base_data_and_score(

@@ -420,6 +420,23 @@ def test_errors_are_the_same_in_class_and_words(
         (ReferenceInvalid, lambda r: r.resolve("a b")),
         (ReferenceInvalid, lambda r: r.resolve("")),
         (ReferenceInvalid, lambda r: r.resolve("..")),
+        *[(ReferenceInvalid, lambda r, ref=ref: r.resolve(ref)) for ref in ("a" * 300, "a\ud800", "a\0", "a@v\ud800")],
+        *[(ReferenceInvalid, lambda r, look=look, name=name: getattr(r, look)(name))
+          for look in ("aliases", "runs", "versions", "protections", "statuses")
+          for name in ("a" * 200, "a b", "", "a\0", "a\ud800")],
+        *[(ReferenceInvalid, lambda r, look=look, named=named: getattr(r, look)(*named))
+          for look in ("history", "alias_revision") for named in (("a" * 300, "x"), ("a", "x" * 65), ("a", "B\ud800"))],
+        *[(ReferenceInvalid, lambda r, asked=asked: r.search(**asked))
+          for asked in ({"name": "a\0"}, {"base": "zz"}, {"data": "zz"}, {"metric": "m" * 300}, {"metric": "\ud800"},
+                        {"after": ("a\0", 1)}, {"after": ("a\ud800", 1)}, {"after": ("a", -1)})],
+        (ReferenceInvalid, lambda r: r.models(after="a\0")),
+        (ReferenceInvalid, lambda r: r.trained_on("zz")),
+        *[(ReferenceInvalid, lambda r, alias=alias: r.check_gate("text2sql", alias=alias))
+          for alias in ("x" * 65, "\0")],
+        *[(ReferenceInvalid, lambda r, named=named: r.promote(*named, **WHO))
+          for named in (("a" * 300, "x"), ("text2sql", "x" * 65), ("a\ud800", "x"), ("text2sql", ""), ("", "x"))],
+        *[(ReferenceInvalid, lambda r, name=name: r.protect(name, "x", reason="y", **WHO))
+          for name in ("a" * 200, "\0")],
         (ReferenceInvalid, lambda r: r.lineage("text2sql", "left")),
         (ReferenceInvalid, lambda r: r.search(minimum=1.0)),
         (ReferenceInvalid, lambda r: r.search(kind="zap")),
