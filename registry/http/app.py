@@ -107,7 +107,7 @@ def make_app(
 
 async def _tell(_request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
-        return respond(error.error, error.status, error.headers)
+        return respond(error.error, error.status_code, error.headers)
     assert isinstance(error, RegistryError)
     return respond(error)
 

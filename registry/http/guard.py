@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -56,7 +57,7 @@ class Limits:
     request_seconds: float = 3600.0
 
 
-def respond(error: RegistryError, status: int | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+def respond(error: RegistryError, status: int | None = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the answer that tells of an error."""
     status = status or status_of(error)
     return JSONResponse(
@@ -102,7 +103,7 @@ class Guard:
             scope.setdefault("state", {})["token"] = await self._authenticate(scope)
             await self._app(scope, self._limited(scope, receive), send_with_headers)
         except Refused as refused:
-            await respond(refused.error, refused.status, refused.headers)(scope, receive, send_with_headers)
+            await respond(refused.error, refused.status_code, refused.headers)(scope, receive, send_with_headers)
         except RegistryError as error:
             if status:
                 raise  # the connection breaks off, which tells the client that what it has is not the whole

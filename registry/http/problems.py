@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from registry import errors
 from registry.gate import Check, GateResult
 
@@ -36,8 +38,10 @@ _STATUSES: dict[type[errors.RegistryError], int] = {
 _EXTRAS = ("current_revision", "reasons", "missing", "offset")
 
 
-class Refused(Exception):  # noqa: N818 - what happened to the request
+class Refused(HTTPException):
     """An error on its way to the client with another status than its class has.
+
+    Of what is raised while a body is read, FastAPI lets through its own HTTP exceptions alone.
 
     Args:
         status: HTTP status.
@@ -46,10 +50,8 @@ class Refused(Exception):  # noqa: N818 - what happened to the request
     """
 
     def __init__(self, status: int, error: errors.RegistryError, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(str(error))
-        self.status = status
+        super().__init__(status, str(error), dict(headers or {}))
         self.error = error
-        self.headers = dict(headers or {})
 
 
 def status_of(error: errors.RegistryError) -> int:

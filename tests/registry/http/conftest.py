@@ -28,8 +28,9 @@ class InProcess(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         async def ask() -> httpx.Response:
-            content = request.read()
-            sent = httpx.Request(request.method, request.url, headers=request.headers, content=content)
+            # with its own headers alone: of a body that comes in pieces none says how long it is
+            stream = httpx.ByteStream(request.read())
+            sent = httpx.Request(request.method, request.url, headers=request.headers, stream=stream)
             answer = await self._ours.handle_async_request(sent)
             body = await answer.aread()
             return httpx.Response(answer.status_code, headers=answer.headers, content=body, request=request)

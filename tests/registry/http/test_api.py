@@ -340,6 +340,9 @@ def test_a_body_that_is_too_large_is_refused_whatever_its_length_says(
     path = f"/v1/evaluations/{add_base().digest}"
     large = b'{"report": {"a": "' + b"x" * 300_000 + b'"}}'
     problem(ask("POST", path, content=large, headers={"Content-Type": "application/json"}), 413, "RequestInvalid")
+    unannounced = ask("POST", path, content=iter([large]), headers={"Content-Type": "application/json"})
+    assert "content-length" not in unannounced.request.headers
+    problem(unannounced, 413, "RequestInvalid")
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonl"])
