@@ -13,7 +13,7 @@ from starlette.responses import Response
 from registry.entities import AliasChange, AliasState
 from registry.errors import AliasNotFound, ReferenceInvalid, RequestInvalid
 from registry.gate import Policy
-from registry.http.access import READS, Cursor, Limit, Promoter, cursor_of, matches, page, position_of
+from registry.http.access import Cursor, Limit, Promoter, cursor_of, matches, page, position_of, router_of
 from registry.http.act_models import AliasChangeModel, AliasModel, AliasPage, HistoryModel
 from registry.http.bodies import DemotionRequest, PromotionRequest, RollbackRequest
 from registry.http.versions import Name
@@ -57,7 +57,7 @@ def alias_routes(registry: Registry) -> APIRouter:
     Args:
         registry: What is asked.
     """
-    router = APIRouter(tags=["aliases"], dependencies=[READS])
+    router = router_of("aliases")
 
     @router.get("/aliases", response_model=AliasPage)
     def list_aliases(

@@ -7,17 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from registry.gate import MOST_APPROVALS, Policy
-from registry.http.access import (
-    READS,
-    Cursor,
-    Limit,
-    PolicyText,
-    Promoter,
-    cursor_of,
-    page,
-    policy_of,
-    position_of,
-)
+from registry.http.access import Cursor, Limit, PolicyText, Promoter, cursor_of, page, policy_of, position_of, router_of
 from registry.http.act_models import ApprovalsModel, ProtectionModel, ProtectionPage
 from registry.http.bodies import ApprovalRequest, ProtectionRequest, UnprotectionRequest, WithdrawalRequest
 from registry.http.versions import Name, Ref
@@ -33,7 +23,7 @@ def approval_routes(registry: Registry) -> APIRouter:
     Args:
         registry: What is asked.
     """
-    router = APIRouter(tags=["approvals"], dependencies=[READS])
+    router = router_of("approvals")
 
     @router.get("/protections", response_model=ProtectionPage)
     def list_protections(name: Name = None, limit: Limit = 100, cursor: Cursor = None) -> Any:

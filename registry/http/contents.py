@@ -24,7 +24,7 @@ from starlette.responses import Response, StreamingResponse
 
 from registry.blobs import PIECE_BYTES
 from registry.errors import BlobsMissing, MissingError, RegistryPathError, RequestInvalid
-from registry.http.access import READS, WRITES, matches
+from registry.http.access import WRITES, matches, router_of
 from registry.http.guard import Limits
 from registry.http.models import BlobModel, UploadModel
 from registry.http.problems import Refused
@@ -46,7 +46,7 @@ def content_routes(registry: Registry, uploads: Uploads, limits: Limits) -> APIR
         uploads: Where contents lie until they are whole.
         limits: Bounds on size and time.
     """
-    router = APIRouter(tags=["contents"], dependencies=[READS])
+    router = router_of("contents")
 
     @router.head(
         "/blobs/{sha256}",

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from registry.entities import AuditEntry, OutboxEvent
-from registry.http.access import READS, After, Limit, Writer, page
+from registry.http.access import After, Limit, Writer, page, router_of
 from registry.http.bodies import RunRequest
 from registry.http.models import AuditPage, OutboxPage, RunModel, RunPage
 from registry.http.versions import Name
@@ -36,7 +36,7 @@ def journal_routes(registry: Registry) -> APIRouter:
     Args:
         registry: What is asked.
     """
-    router = APIRouter(tags=["journal"], dependencies=[READS])
+    router = router_of("journal")
 
     @router.get("/audit", response_model=AuditPage)
     def list_audit(after: After = 0, limit: Limit = 100) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from registry.entities import Version
-from registry.http.access import READS, WRITES, Cursor, Limit, Promoter, cursor_of, page, position_of
+from registry.http.access import WRITES, Cursor, Limit, Promoter, cursor_of, page, position_of, router_of
 from registry.http.act_models import CollectionModel, StatusModel, StatusPage, VerificationModel, VersionChangeModel
 from registry.http.bodies import CollectionRequest, StateRequest, VerificationRequest
 from registry.http.versions import Name, Ref
@@ -22,7 +22,7 @@ def lifecycle_routes(registry: Registry) -> APIRouter:
     Args:
         registry: What is asked.
     """
-    router = APIRouter(tags=["lifecycle"], dependencies=[READS])
+    router = router_of("lifecycle")
 
     @router.get("/status/{ref:path}", response_model=StatusModel)
     def status(ref: Ref) -> Any:

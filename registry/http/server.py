@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from registry.http.access import READS
+from registry.http.access import router_of
 from registry.http.metrics import Metrics
 from registry.http.models import HealthModel, WhoModel
 from registry.store import Registry
@@ -24,7 +24,7 @@ def server_routes(registry: Registry, metrics: Metrics) -> APIRouter:
         registry: What is served.
         metrics: Where requests are counted.
     """
-    router = APIRouter(tags=["server"], dependencies=[READS])
+    router = router_of("server")
 
     @router.get("/health", response_model=HealthModel)
     def health() -> Any:

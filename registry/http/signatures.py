@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from registry.http.access import READS, WRITES
+from registry.http.access import WRITES, router_of
 from registry.http.act_models import KeptSignatureModel, SignaturesModel
 from registry.http.bodies import SignatureRequest
 from registry.http.versions import Digest, Ref
@@ -22,7 +22,7 @@ def signature_routes(registry: Registry) -> APIRouter:
     Args:
         registry: What is asked.
     """
-    router = APIRouter(tags=["signatures"], dependencies=[READS])
+    router = router_of("signatures")
 
     @router.get("/signatures/{ref:path}", response_model=SignaturesModel)
     def list_signatures(ref: Ref) -> Any:

@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from registry.entities import Evaluation, Version
 from registry.http.access import (
-    READS,
     Cursor,
     Limit,
     PolicyText,
@@ -21,6 +20,7 @@ from registry.http.access import (
     page,
     policy_of,
     position_of,
+    router_of,
 )
 from registry.http.bodies import EvaluationRequest, RegisterRequest
 from registry.http.models import (
@@ -70,7 +70,7 @@ def version_routes(registry: Registry) -> APIRouter:
     Args:
         registry: What is asked.
     """
-    router = APIRouter(tags=["versions"], dependencies=[READS])
+    router = router_of("versions")
 
     @router.get("/models", response_model=ModelPage)
     def list_models(limit: Limit = 100, cursor: Cursor = None) -> Any:

@@ -334,6 +334,27 @@ def test_a_body_that_is_no_plain_json_is_the_callers_fault(ask: Ask, add_base: C
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_a_name_that_stands_twice_is_refused_wherever_it_stands(
+    ask: Ask, registry: Registry, passing: Callable[[str], Version]
+) -> None:
+    digest = passing("one").digest
+    twice = '{"rows": 1, "rows": 2}'
+    manifest = f'{{"kind": "base", "files": {{"a.json": {{"size": 1, "sha256": "{DATA}"}}}}, "metadata": {twice}}}'
+    for path, body in (
+        ("promotions", '{"ref": "text2sql", "alias": "a", "dry_run": true, "dry_run": false}'),
+        ("promotions", '{"ref": "text2sql", "alias": "a", "alias": "a"}'),
+        ("promotions", '{"ref": "text2sql", "alias": "a", "policy": {"min_rows": 1000, "min_rows": 1}}'),
+        (f"evaluations/{digest}", f'{{"report": {{"task": {twice}}}}}'),
+        ("versions", f'{{"name": "x", "manifest": {manifest}}}'),
+        ("runs", f'{{"name": "x", "sweep": "s", "number": 0, "base_fingerprint": "{DATA}", "document": [{twice}]}}'),
+    ):
+        answer = ask("POST", f"/v1/{path}", content=body, headers={"Content-Type": "application/json"})
+        assert "stands in it twice" in problem(answer, 422, "RequestInvalid")["detail"], body
+    asked = ask("GET", "/v1/gate/text2sql", params={"policy": '{"min_rows": 1000, "min_rows": 1}'})
+    assert "'min_rows' stands in it twice" in problem(asked, 422, "PolicyInvalid")["detail"]
+    assert registry.aliases() == []
+
+
 def test_a_body_that_is_too_large_is_refused_whatever_its_length_says(
     ask: Ask, add_base: Callable[..., Version]
 ) -> None:
