@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from registry.collection import GRACE_SECONDS
 from registry.gate import MOST_APPROVALS
@@ -56,15 +56,15 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Request(BaseModel):
-    """What may be sent: nothing that the server doesn't know."""
+    """What may be sent: nothing that the server doesn't know, and no text or number that stands for another kind."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class FileEntryModel(Request):
     """Size in bytes and sha256 of a file."""
 
-    size: Annotated[StrictInt, Field(ge=0, le=2**53)]
+    size: Annotated[int, Field(ge=0, le=2**53)]
     sha256: Digest
 
 
@@ -74,7 +74,7 @@ class ParentModel(Request):
     digest: Digest
     role: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     # as it was written: 1 and 1.0 are other texts, and would give other digests
-    weight: StrictInt | Number | None = None
+    weight: int | Number | None = None
 
 
 class ManifestModel(Request):
@@ -93,7 +93,7 @@ class ManifestModel(Request):
     peft_config: Document | None = None
     data_digests: Annotated[dict[str, Digest], AfterValidator(_encodable)] = {}
     parents: list[ParentModel] = []
-    seed: StrictInt | None = None
+    seed: int | None = None
     library_versions: Texts = {}
     code_revision: Key | None = None
     flow_run_id: Key | None = None
@@ -122,7 +122,7 @@ class EvaluationRequest(Request):
     over_newest: bool = False
 
 
-Revision = Annotated[StrictInt, Field(ge=0, le=2**31)]
+Revision = Annotated[int, Field(ge=0, le=2**31)]
 
 
 class PromotionRequest(Request):
@@ -169,7 +169,7 @@ class ProtectionRequest(Request):
 
     name: Name
     alias: Alias
-    required: Annotated[StrictInt, Field(ge=1, le=MOST_APPROVALS)] = 2
+    required: Annotated[int, Field(ge=1, le=MOST_APPROVALS)] = 2
     self_approval: bool = False
     reason: Reason
 
@@ -192,7 +192,7 @@ class ApprovalRequest(Request):
     alias: Alias
     act: Literal[*ACTS] = "promote"  # type: ignore[valid-type]
     policy: Document | None = None
-    required: Annotated[StrictInt, Field(ge=0, le=MOST_APPROVALS)] = 0
+    required: Annotated[int, Field(ge=0, le=MOST_APPROVALS)] = 0
     self_approval: bool = False
     reason: Reason | None = None
 
@@ -219,8 +219,8 @@ class CollectionRequest(Request):
     Contents that were sent and belong to no version yet are younger than a grace period that leaves time for that.
     """
 
-    grace_seconds: Annotated[Number, Field(ge=0, strict=True)] = GRACE_SECONDS
-    dry_run: StrictBool = False
+    grace_seconds: Annotated[Number, Field(ge=0)] = GRACE_SECONDS
+    dry_run: bool = False
 
 
 class VerificationRequest(Request):
@@ -241,7 +241,7 @@ class RunRequest(Request):
 
     name: Name
     sweep: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    number: Annotated[StrictInt, Field(ge=0, le=2**31)]
+    number: Annotated[int, Field(ge=0, le=2**31)]
     base_fingerprint: Digest
     content_key: Key | None = None
     document: Document

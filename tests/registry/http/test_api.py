@@ -355,6 +355,36 @@ def test_a_name_that_stands_twice_is_refused_wherever_it_stands(
     assert registry.aliases() == []
 
 
+def test_nothing_but_a_boolean_is_taken_for_one_and_no_text_for_a_number(
+    ask: Ask, registry: Registry, passing: Callable[[str], Version]
+) -> None:
+    digest = passing("one").digest
+    named: dict[str, Any] = {"name": "text2sql", "alias": "a", "reason": "x"}
+    promotion, run = {"ref": "text2sql", "alias": "a"}, {"name": "x", "sweep": "s", "base_fingerprint": DATA}
+    parent = {"digest": digest, "role": "base"}
+    manifest = {"kind": "base", "files": {"a.json": {"size": 1, "sha256": DATA}}, "base_fingerprint": DATA}
+    for path, body, field, wrong in (
+        ("promotions", promotion, "dry_run", ["off", "false", 0, 1, None]),
+        ("promotions", promotion, "expected_revision", ["0", 0.0, False]),
+        ("approvals", {**promotion, "act": "unprotect"}, "self_approval", ["on", 1]),
+        ("approvals", {**promotion, "act": "unprotect"}, "required", ["1", True]),
+        ("protections", named, "self_approval", ["on", "yes", 1]),
+        ("protections", named, "required", ["2", 2.0, True]),
+        (f"evaluations/{digest}", {"report": {}}, "over_newest", ["yes", 1]),
+        ("collections", {"dry_run": True}, "grace_seconds", ["7", True]),
+        ("collections", {}, "dry_run", ["true", 1]),
+        ("runs", {**run, "document": {}}, "number", ["1", 1.0, True]),
+    ):
+        for value in wrong:
+            sent = ask("POST", f"/v1/{path}", json={**body, field: value})
+            assert field in problem(sent, 422, "RequestInvalid")["detail"], (path, field, value)
+    for weight in ("0.5", True):
+        sent = ask("POST", "/v1/versions", json={"name": "x", "manifest": {**manifest, "parents": [
+            {**parent, "weight": weight}]}})  # fmt: skip
+        assert "weight" in problem(sent, 422, "RequestInvalid")["detail"]
+    assert (registry.aliases(), registry.protections(), registry.runs()) == ([], [], [])
+
+
 def test_a_body_that_is_too_large_is_refused_whatever_its_length_says(
     ask: Ask, add_base: Callable[..., Version]
 ) -> None:
