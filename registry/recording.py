@@ -15,7 +15,14 @@ from registry import audit
 from registry.canonical import canonical_json, sha256_text
 from registry.database import writing
 from registry.entities import Evaluation, Version
-from registry.errors import BlobCorrupted, BlobsMissing, EvaluationMismatch, RegistryBusy, ReportInvalid
+from registry.errors import (
+    BlobCorrupted,
+    BlobsMissing,
+    EvaluationMismatch,
+    ReferenceInvalid,
+    RegistryBusy,
+    ReportInvalid,
+)
 from registry.lookup import reference_statement, resolve_digest
 from registry.manifest import Manifest, open_regular, require_files, require_shallow
 from registry.names import LICENCE_LENGTH, check_name, check_text, is_digest
@@ -23,7 +30,7 @@ from registry.opened import Opened
 from registry.promotion import emit
 from registry.registration import check_stored, expected_reads, find_existing, find_parents, first_reads, insert_version
 from registry.reports import check_document, check_report, newest_evaluation, reports_statement
-from registry.runs import Run, insert_run
+from registry.runs import LARGEST_NUMBER, Run, insert_run
 from registry.scan import scan
 from registry.schema import evaluations
 from registry.status import RETIRED, query_status
@@ -176,20 +183,24 @@ class Recording(Opened):
         Args:
             name: Name of the model that it was a trial for.
             sweep: Key of the sweep.
-            number: Of the run in its sweep.
+            number: Of the run in its sweep, from 0 on.
             base_fingerprint: Of the base that was trained.
             content_key: Of the training that came to its end, as a version's manifest has it, or None.
             document: What it was made of and came to, plain JSON; lineage shows its `summary`.
             actor: Who ran it.
 
         Raises:
-            ReferenceInvalid: No name of a model.
+            ReferenceInvalid: No name of a model, or no number of a run.
             ReportInvalid: The document is not plain JSON, or NaN is in it.
             RunTaken: The run is recorded with another document, base or content key.
         """
         check_name(name)
         actor = audit.acting(actor)
         check_text("sweep", sweep, 64)
+        if type(number) is not int or not 0 <= number <= LARGEST_NUMBER:
+            raise ReferenceInvalid(
+                f"run number {number!r} can't be kept", allowed=f"a whole number, 0 to {LARGEST_NUMBER}"
+            )
         check_text("base_fingerprint", base_fingerprint, 64)
         check_text("content_key", content_key, 256)
         with writing(self._engine) as writer:

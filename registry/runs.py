@@ -23,10 +23,12 @@ from registry.reports import check_document
 if TYPE_CHECKING:
     from registry.writer import Writer
 
-__all__ = ["EVERY", "Run", "has_runs", "insert_run", "query_runs"]
+__all__ = ["EVERY", "LARGEST_NUMBER", "Run", "has_runs", "insert_run", "query_runs"]
 
 # The condition that every run satisfies, in the SQL of both databases.
 EVERY = "1 = 1"
+# What PostgreSQL's column holds.
+LARGEST_NUMBER = 2**31 - 1
 
 _COLUMNS = "id, name, sweep, number, digest, base_fingerprint, content_key, document, created_at"
 

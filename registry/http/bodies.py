@@ -12,6 +12,7 @@ from registry.gate import MOST_APPROVALS
 from registry.http.models import Digest
 from registry.manifest import KINDS, FileEntry, Manifest, Parent
 from registry.matters import ACTS
+from registry.runs import LARGEST_NUMBER
 
 __all__ = [
     "ApprovalRequest",
@@ -241,7 +242,8 @@ class RunRequest(Request):
 
     name: Name
     sweep: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    number: Annotated[int, Field(ge=0, le=2**31)]
+    # bounded in the schema alone, as names are
+    number: Annotated[int, Field(json_schema_extra={"minimum": 0, "maximum": LARGEST_NUMBER})]
     base_fingerprint: Digest
     content_key: Key | None = None
     document: Document

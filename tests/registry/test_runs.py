@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry.entities import Version
-from registry.errors import ReportInvalid, RunTaken
+from registry.errors import ReferenceInvalid, ReportInvalid, RunTaken
 from registry.store import Registry
 
 Add = Callable[..., Version]
@@ -34,6 +34,14 @@ def test_a_run_is_recorded_once_and_can_be_listed(registry: Registry, fingerprin
     assert registry.runs("another") == []
     assert [entry.action for entry in registry.audit()] == ["run"]
     assert registry.verify().intact
+
+
+def test_a_number_is_one_that_both_databases_hold(registry: Registry, fingerprints: tuple[str, str]) -> None:
+    assert record(registry, fingerprints[0], 2**31 - 1, None).number == 2**31 - 1
+    for number in (2**31, -1, True, 1.0, "1", None):
+        with pytest.raises(ReferenceInvalid, match="0 to 2147483647"):
+            record(registry, fingerprints[0], number, None)  # type: ignore[arg-type]
+    assert len(registry.runs()) == 1
 
 
 def test_half_of_a_surrogate_pair_is_no_document_and_no_report(

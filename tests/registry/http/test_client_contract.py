@@ -459,6 +459,9 @@ def test_errors_are_the_same_in_class_and_words(
         (PolicyInvalid, lambda r: r.record_evaluation(adapter.digest, {**make_report(), "policy": {"min_row": 1}})),
         (ReportInvalid, lambda r: r.record_run(
             "text2sql", "s", 1, base_fingerprint=fingerprints[0], content_key=None, document=[1])),
+        *[(ReferenceInvalid, lambda r, number=number: r.record_run(
+            "text2sql", "s", number, base_fingerprint=fingerprints[0], content_key=None, document={}))
+          for number in (2**31, 2**70, -1)],
         (RunTaken, lambda r: r.record_run(
             "text2sql", "s", 0, base_fingerprint=fingerprints[0], content_key=None, document={"other": 1})),
         *[(ReferenceInvalid, lambda r, asked=asked: r.audit(**asked))
