@@ -59,7 +59,7 @@ RegistryError (exit 1)
     ├── VersionDeprecated     no alias takes a deprecated version
     ├── VersionRetired        a retired version can't be used; its bytes may be gone
     ├── VersionHeld           an alias, its history or another version needs what was to be retired
-    └── RegistryBusy          another process held the write lock too long
+    └── RegistryBusy          another process held the write lock too long, or a server has too many requests
 """
 
 # ruff: noqa: N818 - a name that says the failure reads better than one that ends in Error for its sake
@@ -391,4 +391,4 @@ class VersionHeld(ClashError):
 
 
 class RegistryBusy(ClashError):
-    """Another process held the write lock too long."""
+    """Another process held the write lock too long, or the server is answering too many requests."""

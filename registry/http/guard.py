@@ -7,6 +7,7 @@ Origin, and a form, or a request that the browser sends without asking first, in
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -19,9 +20,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from registry.audit import login_name
-from registry.errors import CallerRefused, RegistryError, RegistryPathError, RequestInvalid, TokenInvalid
+from registry.errors import CallerRefused, RegistryBusy, RegistryError, RegistryPathError, RequestInvalid, TokenInvalid
 from registry.http.loopback import is_loopback, names_loopback
-from registry.http.problems import MEDIA_TYPE, Refused, document_of, headers_of, status_of
+from registry.http.problems import MEDIA_TYPE, RETRY_SECONDS, Refused, document_of, headers_of, status_of
 from registry.http.tokens import Token, Tokens
 
 if TYPE_CHECKING:
@@ -47,14 +48,16 @@ class Limits:
     Attributes:
         body_bytes: Largest JSON body.
         blob_bytes: Largest content.
-        idle_seconds: Longest wait for the next piece of a content.
-        request_seconds: Longest time for one request's content; what came by then can be gone on with.
+        idle_seconds: Longest wait for the next piece of a body or a content.
+        request_seconds: Longest time for all of one; what came of a content by then can be gone on with.
+        requests: Most requests that are answered at once; connections through which nothing is asked don't count.
     """
 
     body_bytes: int = 8 << 20
     blob_bytes: int = 1 << 40
     idle_seconds: float = 60.0
     request_seconds: float = 3600.0
+    requests: int = 256
 
 
 def respond(error: RegistryError, status: int | None = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -80,7 +83,8 @@ class Guard:
         self._app = app
         self._metrics = metrics
         self._tokens = tokens
-        self._limit = limits.body_bytes
+        self._limits = limits
+        self._answering = 0
         self._closed = False  # whether there ever was a token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,7 +103,14 @@ class Guard:
             await send(message)
 
         self._metrics.in_flight.inc()
+        self._answering += 1
         try:
+            if self._answering > self._limits.requests:
+                raise RegistryBusy(
+                    f"the server is answering {self._limits.requests} requests already",
+                    allowed="fewer at once",
+                    next_step=f"ask again in {RETRY_SECONDS} s",
+                )
             scope.setdefault("state", {})["token"] = await self._authenticate(scope)
             await self._app(scope, self._limited(scope, receive), send_with_headers)
         except Refused as refused:
@@ -119,6 +130,7 @@ class Guard:
             )
             await respond(failure)(scope, receive, send_with_headers)
         finally:
+            self._answering -= 1
             self._metrics.in_flight.dec()
             self._metrics.count(_route_of(scope), scope["method"], status, time.perf_counter() - started)
 
@@ -167,21 +179,33 @@ class Guard:
                 raise Refused(415, RequestInvalid("the content type is not application/json"))
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """Return a `receive` that raises once a JSON body is larger than the limit, whatever its length header says."""
+        """Return a `receive` that raises once a JSON body is too large, whatever its length says, or too slow."""
         if scope["path"].startswith(STREAMED):
             return receive
-        error = RequestInvalid("the request's body is too large", allowed=f"at most {self._limit} bytes")
+        limits = self._limits
+        error = RequestInvalid("the request's body is too large", allowed=f"at most {limits.body_bytes} bytes")
         declared = _header(scope, b"content-length") or b"0"
-        if declared.isdigit() and int(declared) > self._limit:
+        if declared.isdigit() and int(declared) > limits.body_bytes:
             raise Refused(413, error)
-        seen = 0
+        seen, whole, deadline = 0, False, time.monotonic() + limits.request_seconds
 
         async def limited() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, whole
+            if whole:  # what is waited for now is the client's leaving
+                return await receive()
+            try:
+                wait = min(limits.idle_seconds, deadline - time.monotonic())
+                message = await asyncio.wait_for(receive(), max(wait, 0.0))
+            except TimeoutError:
+                slow = RequestInvalid(
+                    f"the request's body came too slowly: {seen} bytes so far",
+                    allowed=f"a piece every {limits.idle_seconds:g} s, and {limits.request_seconds:g} s in all",
+                )
+                raise Refused(408, slow, {"Connection": "close"}) from None
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
-                if seen > self._limit:
+                whole = not message.get("more_body", False)
+                if seen > limits.body_bytes:
                     raise Refused(413, error)
             return message
 

@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.errors import RegistryPathError, RequestInvalid
 from registry.http.app import make_app
@@ -13,11 +14,14 @@ from registry.http.delivery import delivering
 from registry.http.tokens import Tokens
 from registry.store import Registry
 
-__all__ = ["listen", "serve"]
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+__all__ = ["configuration", "listen", "serve"]
 
 GRACE_SECONDS = 10
-# more than this at once are answered 503 by uvicorn, before anything of ours runs
-CONNECTIONS = 256
+KEEP_ALIVE_SECONDS = 75
 
 
 def listen(host: str, port: int, *, with_tokens: bool) -> socket.socket:
@@ -60,6 +64,27 @@ def listen(host: str, port: int, *, with_tokens: bool) -> socket.socket:
     return bound
 
 
+def configuration(app: FastAPI) -> uvicorn.Config:
+    """Return how uvicorn serves an app; the limits are the protocol's and the app's own.
+
+    Args:
+        app: As `make_app` makes it.
+    """
+    import uvicorn
+
+    from registry.http.protocol import PatientProtocol
+
+    return uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
 def serve(folder: Path, *, host: str, port: int, on_ready: Callable[[str, int], None]) -> None:
     """Serve a registry until the process is interrupted or terminated; requests under way get some seconds to end.
 
@@ -79,15 +104,7 @@ def serve(folder: Path, *, host: str, port: int, on_ready: Callable[[str, int], 
     held = len(tokens.all())
     with listen(host, port, with_tokens=held > 0) as bound, Registry.open(folder, create=False) as registry:
         app = make_app(registry, tokens, background=lambda: delivering(registry))
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=CONNECTIONS,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+        config = configuration(app)
         name, number = bound.getsockname()[:2]
 
         class Server(uvicorn.Server):

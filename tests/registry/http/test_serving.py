@@ -20,11 +20,12 @@ import httpx
 import pytest
 import uvicorn
 
-from registry.errors import AliasConflict, BlobCorrupted, RequestInvalid
+from registry.errors import AliasConflict, BlobCorrupted, RegistryBusy, RequestInvalid
 from registry.http.app import make_app
 from registry.http.client import RegistryClient
 from registry.http.guard import Limits
-from registry.http.serving import listen
+from registry.http.protocol import PatientProtocol
+from registry.http.serving import configuration, listen
 from registry.http.tokens import Tokens
 from registry.manifest import Manifest, describe_files
 from registry.store import Registry
@@ -41,7 +42,9 @@ def serving(registry: Registry, limits: Limits | None = None) -> Iterator[tuple[
     secret = tokens.add("tester", "promote")
     app = make_app(registry, tokens, limits=limits)
     bound = listen("127.0.0.1", 0, with_tokens=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=2))
+    config = configuration(app)
+    config.timeout_graceful_shutdown = 2
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     while not server.started:
@@ -86,6 +89,14 @@ def _eventually(what: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def _fails(kind: type[Exception], act: Callable[[], object]) -> bool:
+    try:
+        act()
+    except kind:
+        return True
+    return False
+
+
 def test_an_upload_that_broke_off_is_gone_on_with(
     served: tuple[str, str], registry: Registry, write_files: Any, fingerprints: Any
 ) -> None:
@@ -120,6 +131,75 @@ def test_a_sender_that_stops_sending_is_let_go_of(registry: Registry) -> None:
             connection.sendall(f"{head}Content-Length: 100\r\n\r\nabc".encode())
             answer = connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 408"), answer
+
+
+def _connect(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def _head(secret: str, path: str, length: int = 0) -> bytes:
+    head = f"POST /v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\n"
+    return f"{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+def test_a_body_that_stops_coming_is_let_go_of(registry: Registry) -> None:
+    with serving(registry, Limits(idle_seconds=0.2)) as (url, secret), _connect(url) as connection:
+        connection.sendall(_head(secret, "promotions", 100) + b'{"ref":')
+        with connection.makefile("rb") as stream:
+            answer = stream.read()  # the connection is closed behind it
+    assert answer.startswith(b"HTTP/1.1 408"), answer
+    assert b"application/problem+json" in answer
+    assert b"7 bytes so far" in answer
+
+
+def test_connections_that_ask_nothing_keep_nobody_out(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PatientProtocol, "most_connections", 20)
+    with serving(registry, Limits(requests=2)) as (url, secret):
+        idle = [_connect(url) for _ in range(30)]
+        idle[-1].sendall(b"GET /v1/models HTTP/1.1\r\n")  # a head that isn't whole
+        with RegistryClient(url, secret) as client:
+            assert client.models() == []
+            with _connect(url) as late:
+                late.sendall(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert late.recv(4096).startswith(b"HTTP/1.1 200")
+            assert client.models() == []
+        # room was made by those that were idle longest
+        assert [one.recv(1) for one in idle[:10]] == [b""] * 10
+        idle[-1].sendall(f"Host: x\r\nAuthorization: Bearer {secret}\r\n\r\n".encode())
+        assert idle[-1].recv(4096).startswith(b"HTTP/1.1 200")
+        for one in idle:
+            one.close()
+
+
+def test_a_head_has_a_deadline_however_slowly_it_comes(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 0.5)
+    with serving(registry) as (url, secret), _connect(url) as silent, _connect(url) as slow, _connect(url) as again:
+        again.sendall(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert again.recv(4096).startswith(b"HTTP/1.1 200")
+        started = time.monotonic()
+        for one in (slow, again):
+            one.sendall(b"GET /v1/health HTTP/1.1\r\n")
+        for one in (slow, again):
+            _eventually(lambda one=one: _fails(OSError, lambda: one.sendall(b"X: y\r\n")))  # type: ignore[misc]
+        assert silent.recv(1) == b""
+        assert 0.4 < time.monotonic() - started < 10
+        with RegistryClient(url, secret) as client:
+            assert client.models() == []
+            time.sleep(0.8)  # between two requests there is more time than for a head
+            assert client.models() == []
+
+
+def test_more_requests_at_once_than_the_limit_are_told_to_come_again(registry: Registry) -> None:
+    with serving(registry, Limits(requests=1)) as (url, secret), _connect(url) as held:
+        held.sendall(_head(secret, "promotions", 100))
+        with RegistryClient(url, secret) as client:
+            _eventually(lambda: _fails(RegistryBusy, client.models))  # once the other one has begun
+            with pytest.raises(RegistryBusy, match="answering 1 requests already"):
+                client.models()
+        answer = httpx.get(f"{url}/v1/health")
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+        assert int(answer.headers["retry-after"]) > 0
 
 
 def test_damage_breaks_the_connection_off_and_is_told_when_asked_again(
