@@ -56,8 +56,12 @@ def _allows(role: str) -> Callable[[Request], Token]:
 
 
 def _ask_nothing_else(request: Request) -> None:
-    """Refuse a query parameter that the route doesn't declare, or more than once: what is ignored is no condition."""
-    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    """Refuse a query parameter that the route doesn't declare, and one, or a header that it declares, more than once.
+
+    What is ignored is no condition.
+    """
+    dependant = request.scope["route"].dependant
+    known = [parameter.alias for parameter in dependant.query_params]
     unknown = sorted(set(request.query_params) - set(known))
     if unknown:
         named = ", ".join(repr(name[:40]) for name in unknown[:5])
@@ -73,6 +77,9 @@ def _ask_nothing_else(request: Request) -> None:
             f"{request.method} {request.url.path} has query parameter {twice[0]!r} {given.count(twice[0])} times",
             allowed="each once",
         )
+    for header in dependant.header_params:
+        if (times := len(request.headers.getlist(header.alias))) > 1:
+            raise RequestInvalid(f"the header {header.alias!r} is there {times} times", allowed="once, with one value")
 
 
 NOTHING_ELSE = Depends(_ask_nothing_else)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.entities import AliasChange, AliasState
-from registry.errors import AliasNotFound, ReferenceInvalid, RequestInvalid
+from registry.errors import AliasConflict, AliasNotFound, ReferenceInvalid, RequestInvalid
 from registry.gate import Policy
 from registry.http.access import Cursor, Limit, Promoter, cursor_of, matches, page, position_of, router_of
 from registry.http.act_models import AliasChangeModel, AliasModel, AliasPage, HistoryModel
@@ -34,7 +35,10 @@ Target = Annotated[
 ]
 IfMatch = Annotated[
     str | None,
-    Header(max_length=40, description='The alias\'s ETag: its revision, as in "3"; "0" where there is none.'),
+    Header(
+        max_length=40,
+        description='The alias\'s ETag: its revision, as in "3"; "0" where there is none; * where one is.',
+    ),
 ]
 
 
@@ -100,7 +104,9 @@ def alias_routes(registry: Registry) -> APIRouter:
             policy=None if body.policy is None else Policy.from_dict(body.policy),
             actor=token.name,
             reason=body.reason,
-            expected_revision=_expected(if_match, body.expected_revision),
+            expected_revision=_expected(
+                if_match, body.expected_revision, lambda: _held(registry, body.ref, body.alias)
+            ),
             dry_run=body.dry_run,
         )
         if not change.dry_run:
@@ -158,13 +164,36 @@ def _state(registry: Registry, target: str) -> AliasState:
     return found
 
 
-def _expected(if_match: str | None, in_body: int | None) -> int | None:
-    """Return the revision that the caller saw, by the header or by the body."""
-    if if_match is None or if_match.strip() == "*":
+def _held(registry: Registry, ref: str, alias: str) -> int:
+    """Return the revision of an alias that has to be there; what moves it meanwhile is noticed by that."""
+    name = registry.resolve(ref).name
+    state = next((state for state in registry.aliases(name) if state.alias == alias), None)
+    if state is None:
+        raise AliasConflict(
+            f"{name}@{alias} points at nothing, and If-Match is *",
+            current_revision=registry.alias_revision(name, alias),
+            allowed="an alias that is there",
+            next_step="leave If-Match out, or name the revision that the alias has now",
+        )
+    return state.revision
+
+
+def _expected(if_match: str | None, in_body: int | None, held: Callable[[], int] | None = None) -> int | None:
+    """Return the revision that the caller saw, by the header or by the body.
+
+    Args:
+        if_match: The header; a weak ETag is none, since it says only that something is alike.
+        in_body: The body's.
+        held: Says the revision of an alias that is there, or raises, for `*`; None where the act takes one anyway.
+    """
+    if if_match is None:
         return in_body
-    found = re.fullmatch(r'\s*(?:W/)?"?([0-9]{1,10})"?\s*', if_match)
+    if if_match.strip() == "*":
+        present = None if held is None else held()
+        return present if in_body is None else in_body
+    found = re.fullmatch(r'\s*"?([0-9]{1,10})"?\s*', if_match)
     if found is None:
-        raise RequestInvalid(f"If-Match is {if_match!r}", allowed='an alias\'s ETag, such as "3"')
+        raise RequestInvalid(f"If-Match is {if_match!r}", allowed='an alias\'s ETag, such as "3", or *')
     revision = int(found[1])
     if in_body is not None and in_body != revision:
         raise RequestInvalid(

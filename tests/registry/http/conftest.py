@@ -76,7 +76,7 @@ def ask(app: FastAPI, secrets: dict[str, str], in_process: Callable[..., InProce
     client = httpx.Client(transport=in_process(app), base_url="http://registry.test")
 
     def call(method: str, path: str, role: str | None = "promote", **options: Any) -> httpx.Response:
-        headers = dict(options.pop("headers", {}))
+        headers = httpx.Headers(options.pop("headers", {}))
         if role is not None:
             headers.setdefault("Authorization", f"Bearer {secrets[role]}")
         return client.request(method, path, headers=headers, **options)

@@ -187,6 +187,32 @@ def test_promotion_is_a_compare_and_swap_on_the_etag(
     assert {entry.actor for entry in registry.audit() if entry.action in ("promote", "rollback")} == {"promoteer"}
 
 
+def test_if_match_is_held_to_or_refused(
+    ask: Ask, registry: Registry, passing: Callable[[str], Version], policy: Policy
+) -> None:
+    one, two = passing("one"), passing("two")
+    body = {"ref": one.digest, "alias": "champion", "policy": policy.to_dict()}
+
+    def promote(*given: str, **more: Any) -> httpx.Response:
+        headers = httpx.Headers([("If-Match", value) for value in given])
+        return ask("POST", "/v1/promotions", json={**body, **more}, headers=headers)
+
+    told = problem(promote("*"), 409, "AliasConflict")
+    assert (told["current_revision"], registry.aliases()) == (0, [])
+    problem(promote("*", expected_revision=0), 409, "AliasConflict")
+    assert promote('"0"').status_code == 200
+    for given in (['W/"1"'], ['"1", "2"'], ['"1"', '"2"'], ['"2"', '"1"'], ['"1"', '"1"'], ["*", '"1"']):
+        problem(promote(*given, ref=two.digest), 422, "RequestInvalid")
+    problem(promote("*", ref=two.digest, expected_revision=7), 409, "AliasConflict")
+    assert registry.aliases()[0].revision == 1
+    assert promote("*", ref=two.digest).json()["revision"] == 2
+    named = {"name": "text2sql", "alias": "champion", "reason": "x"}
+    problem(ask("POST", "/v1/demotions", json=named, headers={"If-Match": 'W/"2"'}), 422, "RequestInvalid")
+    assert ask("POST", "/v1/demotions", json=named, headers={"If-Match": "*"}).status_code == 200
+    assert problem(promote("*"), 409, "AliasConflict")["current_revision"] == 3
+    problem(ask("POST", "/v1/demotions", json=named, headers={"If-Match": "*"}), 404, "AliasNotFound")
+
+
 def test_a_refusal_carries_its_reasons_and_the_verdict(
     ask: Ask, registry: Registry, add_adapter: Callable[..., Version]
 ) -> None:
