@@ -1,16 +1,17 @@
 """Schemathesis on the API's own OpenAPI document: no server error, no answer that the schema doesn't have.
 
-Requests are drawn without chance (`derandomize`), a few for each operation, fitting the schema and not. Every check
-that Schemathesis has is made. One is told more than its defaults: what fits the schema may still be refused with 400,
-413 or 422, since a REF's grammar, a manifest's contradictions, a digest and the gate's verdict are more than a schema
-can say.
+Requests are drawn without chance (`derandomize`), a few for each operation, fitting the schema and not, on both
+databases; with EXAMPLES_PER_OPERATION in the environment so many, by chance. Every check that Schemathesis has is made.
+Two are told more than their defaults: what fits the schema may still be refused with 400, 413 or 422, since a REF's
+grammar, a manifest's contradictions, a digest and the gate's verdict are more than a schema can say; and what doesn't
+fit it may be too large besides.
 """
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -32,44 +33,45 @@ from registry.http.tokens import Tokens
 from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
 
-EXAMPLES = 6
+DEEPER = os.environ.get("EXAMPLES_PER_OPERATION")
+EXAMPLES = int(DEEPER or 6)
 FINGERPRINT, DATA = "ab" * 32, "cd" * 32
 REPORT = {"task": {"metric": "m", "n": 128, "tuned": 0.5, "delta": 0.2, "low": 0.1, "high": 0.3},
           "tax": [{"suite": "s", "low": 0.0}]}  # fmt: skip
 REFUSALS = ["400", "401", "403", "404", "409", "413", "422"]
-CONFIG: dict[str, Any] = {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", *REFUSALS]}}}
+CONFIG: dict[str, Any] = {
+    "checks": {
+        "positive_data_acceptance": {"expected-statuses": ["2xx", *REFUSALS]},
+        "negative_data_rejection": {"expected-statuses": ["405", "406", "428", *REFUSALS]},
+    }
+}
 
 
-@pytest.fixture(scope="module")
-def api() -> Iterator[Any]:
+@pytest.fixture
+def api(registry: Registry, tmp_path: Path) -> Any:
     """The schema of a server with a token and a few versions in its registry, and what its paths may name of them."""
-    with tempfile.TemporaryDirectory() as folder, Registry.open(Path(folder) / "registry") as registry:
-        source = Path(folder) / "config.json"
-        source.write_text("{}")
-        files = {"config.json": source}
-        described = describe_files(files)
-        base = registry.register("a", Manifest("base", described, base_fingerprint=FINGERPRINT), files)
-        parents = (Parent(base.digest, "base"),)
-        adapter = Manifest(
-            "adapter", described, base_fingerprint=FINGERPRINT, parents=parents, data_digests={"d": DATA}
-        )
-        version = registry.register("b/c", adapter, files)
-        registry.record_evaluation(version.digest, REPORT)
-        registry.promote(version.digest, "champion", policy=Policy(), actor="a")
-        tokens = Tokens(registry.folder)
-        secret = tokens.add("tester", "promote")
-        app = make_app(registry, tokens, limits=Limits(body_bytes=100_000, blob_bytes=100_000))
-        schema = schemathesis.openapi.from_asgi("/v1/openapi.json", app, config=SchemathesisConfig.from_dict(CONFIG))
-        schema.config.update(headers={"Authorization": f"Bearer {secret}"})
-        yield (
-            schema,
-            {
-                "ref": ["a", "b/c@champion", "b/c:v1", base.digest[:12]],
-                "target": ["b/c@champion"],
-                "digest": [version.digest, DATA],
-                "sha256": [described["config.json"].sha256],
-            },
-        )
+    source = tmp_path / "config.json"
+    source.write_text("{}")
+    files = {"config.json": source}
+    described = describe_files(files)
+    base = registry.register("a", Manifest("base", described, base_fingerprint=FINGERPRINT), files)
+    parents = (Parent(base.digest, "base"),)
+    adapter = Manifest("adapter", described, base_fingerprint=FINGERPRINT, parents=parents, data_digests={"d": DATA})
+    version = registry.register("b/c", adapter, files)
+    registry.record_evaluation(version.digest, REPORT)
+    registry.promote(version.digest, "champion", policy=Policy(), actor="a")
+    tokens = Tokens(registry.folder)
+    secret = tokens.add("tester", "promote")
+    app = make_app(registry, tokens, limits=Limits(body_bytes=100_000, blob_bytes=100_000))
+    schema = schemathesis.openapi.from_asgi("/v1/openapi.json", app, config=SchemathesisConfig.from_dict(CONFIG))
+    schema.config.update(headers={"Authorization": f"Bearer {secret}"})
+    known = {
+        "ref": ["a", "b/c@champion", "b/c:v1", base.digest[:12]],
+        "target": ["b/c@champion"],
+        "digest": [version.digest, DATA],
+        "sha256": [described["config.json"].sha256],
+    }
+    return schema, known
 
 
 def drive(
@@ -90,7 +92,7 @@ def drive(
         @settings(
             max_examples=examples,
             deadline=None,
-            derandomize=True,
+            derandomize=DEEPER is None,
             database=None,
             suppress_health_check=list(HealthCheck),
         )
