@@ -86,7 +86,10 @@ __all__ = [
 
 
 class RegistryError(Exception):
-    """Carry what was given, what is allowed and what to do next.
+    """Something went wrong in the registry.
+
+    Every error carries what was given, what is allowed and what to do next. The docstring's first line is the title
+    that callers over HTTP are told.
 
     Args:
         problem: What is wrong, naming what was given.

@@ -498,7 +498,9 @@ def test_an_internal_failure_tells_nothing_of_the_inside(
     monkeypatch.setattr(registry, "outbox_head", fail)
     answer = ask("GET", "/v1/health")
     assert "secret" not in answer.text
-    assert answer.headers["x-request-id"] in problem(answer, 500, "RegistryError")["next_step"]
+    told = problem(answer, 500, "RegistryError")
+    assert answer.headers["x-request-id"] in told["next_step"]
+    assert told["title"] == "Something went wrong in the registry"
 
 
 def test_every_error_of_the_tree_comes_back_as_itself() -> None:
