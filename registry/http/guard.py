@@ -38,7 +38,8 @@ PREFIX = "/v1"
 # Told to everybody: that the server lives, and what it can be asked.
 OPEN_PATHS = frozenset({f"{PREFIX}/health", f"{PREFIX}/openapi.json"})
 # Their bodies are contents: streamed, bounded by `Limits.blob_bytes`, and of a type that no form has.
-STREAMED = (f"{PREFIX}/blobs/", f"{PREFIX}/uploads/")
+BLOBS = f"{PREFIX}/blobs/"
+STREAMED = (BLOBS, f"{PREFIX}/uploads/")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        asked = scope
+        if scope["method"] == "HEAD" and not scope["path"].startswith(BLOBS):
+            # what GET answers; the server leaves the body out, and the router knows of no second method
+            asked = {**scope, "method": "GET"}
         request_id = f"req-{uuid4().hex}".encode()
         started, status = time.perf_counter(), 0
 
@@ -111,8 +116,8 @@ class Guard:
                     allowed="fewer at once",
                     next_step=f"ask again in {RETRY_SECONDS} s",
                 )
-            scope.setdefault("state", {})["token"] = await self._authenticate(scope)
-            await self._app(scope, self._limited(scope, receive), send_with_headers)
+            asked.setdefault("state", {})["token"] = await self._authenticate(scope)
+            await self._app(asked, self._limited(scope, receive), send_with_headers)
         except Refused as refused:
             await respond(refused.error, refused.status_code, refused.headers)(scope, receive, send_with_headers)
         except RegistryError as error:
@@ -132,7 +137,7 @@ class Guard:
         finally:
             self._answering -= 1
             self._metrics.in_flight.dec()
-            self._metrics.count(_route_of(scope), scope["method"], status, time.perf_counter() - started)
+            self._metrics.count(_route_of(asked), scope["method"], status, time.perf_counter() - started)
 
     async def _authenticate(self, scope: Scope) -> Token:
         try:

@@ -345,6 +345,32 @@ def test_a_method_that_a_path_does_not_have_names_those_that_it_has(ask: Ask) ->
     assert answer.headers["allow"]
 
 
+def test_head_answers_what_get_does_without_the_body(
+    ask: Ask, app: FastAPI, registry: Registry, passing: Callable[[str], Version], policy: Policy
+) -> None:
+    version = passing("one")
+    registry.promote("text2sql", "champion", policy=policy, actor="a")
+    content = version.manifest.files["config.json"].sha256
+    asked = 0
+    for path, operations in app.openapi()["paths"].items():
+        assert "head" not in operations or path == "/v1/blobs/{sha256}"
+        place = path.format(ref="text2sql", target="text2sql@champion", digest=DATA, sha256=content)
+        if "get" in operations:
+            got, head = ask("GET", place), ask("HEAD", place)
+            assert (got.status_code, head.status_code, head.content) == (200, 200, b""), place
+            for name in ("content-type", "etag"):
+                assert head.headers.get(name) == got.headers.get(name), place
+            if path != "/v1/metrics":  # which counts the one before
+                assert head.headers["content-length"] == got.headers["content-length"], place
+            asked += 1
+    assert asked > 20
+    assert ask("HEAD", "/v1/versions/none").status_code == 404
+    assert ask("HEAD", "/v1/promotions").status_code == 405
+    assert ask("HEAD", "/v1/models", None).status_code == 401
+    assert ask("HEAD", "/v1/health", None).status_code == 200
+    assert 'method="HEAD",route="/v1/versions/{ref}",status="200"' in ask("GET", "/v1/metrics").text
+
+
 BODIES = [
     b"{", b"[]", b'{"report": NaN}', b'{"report": {"a": NaN}}', b'{"report": {"a": "\\ud800"}}', b"\xff", b"null",
      b'{"report": ' + b'{"a":' * 4000 + b"1" + b"}" * 4001, b'{"report": {"a": ' + b"1" * 5000 + b"}}",

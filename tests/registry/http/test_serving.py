@@ -153,6 +153,14 @@ def test_a_body_that_stops_coming_is_let_go_of(registry: Registry) -> None:
     assert b"7 bytes so far" in answer
 
 
+def test_head_is_answered_without_a_body_over_a_socket(served: tuple[str, str]) -> None:
+    with httpx.Client(base_url=served[0], headers={"Authorization": f"Bearer {served[1]}"}) as client:
+        for path in ("/v1/models", "/v1/health", "/v1/versions/none", "/v1/models"):  # by one connection
+            head, got = client.head(path), client.get(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["content-length"] == got.headers["content-length"]
+
+
 def test_connections_that_ask_nothing_keep_nobody_out(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PatientProtocol, "most_connections", 20)
     with serving(registry, Limits(requests=2)) as (url, secret):
