@@ -22,7 +22,7 @@ from registry.names import check_alias, check_bound, check_name
 from registry.opened import Opened
 from registry.promotion import judge
 from registry.reports import evaluations_of
-from registry.runs import EVERY, Run, query_runs
+from registry.runs import Run, query_runs
 from registry.search import Model, query_models, search_versions
 from registry.standing import Standing, standing_of
 from registry.status import Status, query_status, query_statuses, query_statuses_of, require_usable
@@ -199,15 +199,17 @@ class Reading(Opened):
         """
         return standing_of(self._lookup.query, self.resolve(ref))
 
-    def runs(self, name: str | None = None) -> list[Run]:
-        """Return the recorded runs of a model, or of all, oldest first.
+    def runs(self, name: str | None = None, *, after: int = 0, limit: int | None = None) -> list[Run]:
+        """Return the recorded runs of a model, or of all, above an id, oldest first, at most `limit`.
 
         Raises:
-            ReferenceInvalid: No name of a model.
+            ReferenceInvalid: No name of a model, or bounds that bound nothing.
         """
+        check_bound("after", after)
+        check_bound("limit", limit)
         if name is None:
-            return query_runs(self._lookup.query, EVERY)
-        return query_runs(self._lookup.query, "name = ?", (check_name(name),))
+            return query_runs(self._lookup.query, "id > ?", (after,), limit=limit)
+        return query_runs(self._lookup.query, "id > ? AND name = ?", (after, check_name(name)), limit=limit)
 
     def lineage(self, ref: str, direction: str = "both") -> Lineage:
         """Return what a version was made from (`up`), what was made from it (`down`), or both.

@@ -93,17 +93,22 @@ def has_runs(query: Query) -> bool:
     return has_schema(query, "0002")
 
 
-def query_runs(query: Query, where: str = EVERY, parameters: tuple[Any, ...] = ()) -> list[Run]:
+def query_runs(
+    query: Query, where: str = EVERY, parameters: tuple[Any, ...] = (), *, limit: int | None = None
+) -> list[Run]:
     """Return runs, the oldest first.
 
     Args:
         query: The look-ups' query function.
         where: An SQL condition on the table's columns.
         parameters: Values of its question marks.
+        limit: Most runs to return.
     """
     if not has_runs(query):
         return []
-    return [Run(*row) for row in query(f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY id", parameters)]
+    sql = f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY id"
+    rows = query(sql, parameters) if limit is None else query(f"{sql} LIMIT ?", (*parameters, limit))
+    return [Run(*row) for row in rows]
 
 
 def insert_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query
@@ -23,6 +23,7 @@ from registry.names import check_text
 __all__ = [
     "NOTHING_ELSE",
     "READS",
+    "TAKES_LONG",
     "WRITES",
     "After",
     "Cursor",
@@ -82,7 +83,14 @@ def _ask_nothing_else(request: Request) -> None:
             raise RequestInvalid(f"the header {header.alias!r} is there {times} times", allowed="once, with one value")
 
 
+async def _wait_for_others(request: Request) -> AsyncIterator[None]:
+    """Wait until few enough others read whole contents: what is answered in threads would wait for them otherwise."""
+    async with request.app.state.long_acts:
+        yield
+
+
 NOTHING_ELSE = Depends(_ask_nothing_else)
+TAKES_LONG = Depends(_wait_for_others)
 READS, WRITES = Depends(_allows("read")), Depends(_allows("write"))
 Writer = Annotated[Token, Depends(_allows("write"))]
 Promoter = Annotated[Token, Depends(_allows("promote"))]

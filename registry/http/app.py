@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -99,8 +100,9 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(RecursionError, _tell_deep)
     app.add_exception_handler(HTTPException, _tell_unrouted)
-    app.add_middleware(Guard, tokens=tokens, limits=limits, metrics=metrics)
     secured = tokens is not None and bool(tokens.all())
+    app.add_middleware(Guard, tokens=tokens, closed=secured, limits=limits, metrics=metrics)
+    app.state.long_acts = asyncio.Semaphore(limits.long_acts)
     app.openapi = lambda: _describe(app, secured)  # type: ignore[method-assign]
     return app
 

@@ -217,9 +217,9 @@ class RegistryClient(RemoteActs):
         told = (tuple(document[key]) for key in ("reasons", "required_keys"))
         return Standing(document["proven"], document["basis"], *told)
 
-    def runs(self, name: str | None = None) -> list[Run]:
-        """Return the recorded runs of a model, or of all, oldest first."""
-        return [run_of(item) for item in self._numbered("/v1/runs", 0, None, name=name)]
+    def runs(self, name: str | None = None, *, after: int = 0, limit: int | None = None) -> list[Run]:
+        """Return the recorded runs of a model, or of all, above an id, oldest first."""
+        return [run_of(item) for item in self._numbered("/v1/runs", after, limit, name=name)]
 
     def lineage(self, ref: str, direction: str = "both") -> Lineage:
         """Return what a version was made from (`up`), what was made from it (`down`), or both."""

@@ -52,6 +52,7 @@ class Limits:
         idle_seconds: Longest wait for the next piece of a body or a content.
         request_seconds: Longest time for all of one; what came of a content by then can be gone on with.
         requests: Most requests that are answered at once; connections through which nothing is asked don't count.
+        long_acts: Most of them that read whole contents at once; others wait, and leave the threads to short ones.
     """
 
     body_bytes: int = 8 << 20
@@ -59,6 +60,7 @@ class Limits:
     idle_seconds: float = 60.0
     request_seconds: float = 3600.0
     requests: int = 256
+    long_acts: int = 4
 
 
 def respond(error: RegistryError, status: int | None = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -76,17 +78,18 @@ class Guard:
         app: The app within; finds who asks in `scope["state"]["token"]`.
         tokens: The tokens of clients; None answers this machine only. So do tokens of which there never was one since
             the server began: once there was one, every request needs one, for good.
+        closed: Whether there was one when the app was made; this is made with its first request.
         limits: Bounds.
         metrics: Where requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens | None, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens | None, closed: bool, limits: Limits, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
         self._tokens = tokens
         self._limits = limits
         self._answering = 0
-        self._closed = False  # whether there ever was a token
+        self._closed = closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

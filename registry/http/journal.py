@@ -57,7 +57,7 @@ def journal_routes(registry: Registry) -> APIRouter:
         limit: Limit = 100,
     ) -> Any:
         """List the trials of sweeps, oldest first."""
-        rows = [run for run in registry.runs(name) if run.id > after]
+        rows = registry.runs(name, after=after, limit=limit + 1)
         return page(rows, limit, _run_document, lambda run: run.id)
 
     @router.post("/runs", response_model=RunModel, status_code=201)

@@ -150,6 +150,17 @@ def test_a_revoked_token_counts_for_nothing_and_the_server_stays_closed(
     assert ask("GET", "/v1/models", None).status_code == 401  # no token left: closed, not open
 
 
+def test_a_token_that_was_there_before_the_first_request_closes_the_server(
+    registry: Registry, in_process: Callable[..., Any]
+) -> None:
+    tokens = Tokens(registry.folder)
+    tokens.add("short", "read")
+    app = make_app(registry, tokens)
+    tokens.revoke("short")
+    with httpx.Client(transport=in_process(app), base_url="http://127.0.0.1:3001") as client:
+        assert client.get("/v1/models").status_code == 401
+
+
 @pytest.fixture
 def ask_open(registry: Registry, in_process: Callable[..., Any]) -> Ask:
     """Ask a server without tokens."""

@@ -387,6 +387,11 @@ def test_runs(either: Any, registry: Registry, given: Any) -> None:
     )  # fmt: skip
     assert either.runs() == either.runs("text2sql") == registry.runs() == [run]
     assert either.runs("other") == []
+    other = registry.record_run(
+        "text2sql", "sweep", 8, base_fingerprint=run.base_fingerprint, content_key=None, document={}
+    )
+    assert either.runs(after=run.id) == either.runs("text2sql", after=run.id, limit=1) == [other]
+    assert either.runs(limit=1) == [run]
 
 
 def _unlike(error: RegistryError) -> tuple[Any, ...]:

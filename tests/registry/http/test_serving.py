@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -296,3 +297,33 @@ def test_the_command_serves_until_it_is_terminated(
             assert process.stdout.read() == b""
         finally:
             process.kill()
+
+
+def test_many_long_acts_leave_threads_to_short_ones(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    going, lock, may_end = [0, 0], threading.Lock(), threading.Event()
+    found = registry.verify()
+
+    def verify(_ref: str | None) -> Any:
+        with lock:
+            going[0] += 1
+            going[1] = max(going)
+        may_end.wait(30)
+        with lock:
+            going[0] -= 1
+        return found
+
+    monkeypatch.setattr(registry, "verify", verify)
+    with serving(registry) as (url, secret):
+
+        def ask() -> int:
+            headers = {"Authorization": f"Bearer {secret}"}
+            return httpx.post(f"{url}/v1/verifications", json={}, headers=headers, timeout=60).status_code
+
+        with ThreadPoolExecutor(50) as pool:
+            answers = [pool.submit(ask) for _ in range(50)]
+            while going[0] < Limits().long_acts:
+                time.sleep(0.01)
+            assert httpx.get(f"{url}/v1/health", timeout=5).status_code == 200
+            may_end.set()
+            assert {one.result() for one in answers} == {200}
+    assert going == [0, Limits().long_acts]
