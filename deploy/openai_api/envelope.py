@@ -168,8 +168,8 @@ def _names_loopback(url: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    # a unix socket or a test client has no address
-    return host in ("", "testclient", "localhost") or _is_address_of_loopback(host)
+    # a unix socket has no address
+    return host in ("", "localhost") or _is_address_of_loopback(host)
 
 
 def _is_address_of_loopback(host: str) -> bool:

@@ -22,8 +22,8 @@ def names_loopback(url: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a client's address is of this machine; a unix socket or a test client has none."""
-    return host in ("", "testclient", "localhost") or _is_address_of_loopback(host)
+    """Say whether a client's address is of this machine; a unix socket has none."""
+    return host in ("", "localhost") or _is_address_of_loopback(host)
 
 
 def _is_address_of_loopback(host: str) -> bool:

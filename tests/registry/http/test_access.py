@@ -217,6 +217,7 @@ def test_loopback_is_what_an_endpoint_takes_for_it() -> None:
         assert is_loopback(case) == envelope._is_loopback(case), case
         for url in (f"//{case}", f"http://{case}:80", f"//[{case}]:80", case):
             assert names_loopback(url) == envelope._names_loopback(url), url
+    assert not is_loopback("testclient")  # whoever may set X-Forwarded-For could call himself so
     assert names_loopback("//localhost:1")
     assert not names_loopback("//localhost.example.org")
 
