@@ -152,7 +152,8 @@ class Recording(Opened):
 
     def _gone(self, manifest: Manifest) -> set[str]:
         """Return the contents that were there and aren't; under the write lock no collection takes one."""
-        return {entry.sha256 for entry in manifest.files.values() if self.blobs.size(entry.sha256) != entry.size}
+        sizes = {entry.sha256: entry.size for entry in manifest.files.values()}
+        return {sha256 for sha256, size in sizes.items() if self.blobs.size(sha256) != size}
 
     def _store_files(
         self, manifest: Manifest, files: Mapping[str, Path], progress: Callable[[int, int], object]

@@ -37,6 +37,7 @@ __all__ = [
     "accept_signature",
     "base_of",
     "carried_signatures",
+    "envelopes_of",
     "require_signature",
     "required_keys",
     "sign_version",
