@@ -1,8 +1,11 @@
-"""The app in process, asked by a real httpx client; and one base and one adapter in its registry."""
+"""The app in process, asked by a real httpx client; one base and one adapter in its registry; a webhook's receiver."""
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -12,7 +15,9 @@ from fastapi import FastAPI
 
 from registry.http.app import make_app
 from registry.http.guard import Limits
+from registry.http.hosts import HOSTS_FILE
 from registry.http.tokens import Tokens
+from registry.http.webhooks import Webhooks
 from registry.store import Registry
 
 LIMITS = Limits(body_bytes=200_000, blob_bytes=50_000_000, idle_seconds=5, request_seconds=20)
@@ -82,3 +87,55 @@ def ask(app: FastAPI, secrets: dict[str, str], in_process: Callable[..., InProce
         return client.request(method, path, headers=headers, **options)
 
     return call
+
+
+class Receiver:
+    """A server that keeps what it is sent, and answers with the status that it is told to."""
+
+    def __init__(self) -> None:
+        self.status = 204
+        self.location: str | None = None
+        self.received: list[tuple[dict[str, str], bytes]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.received.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                self.send_response(receiver.status)
+                if receiver.location:
+                    self.send_header("Location", receiver.location)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.thread.start()
+
+    @property
+    def told(self) -> list[int]:
+        return [json.loads(body)["id"] for _, body in self.received]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    one = Receiver()
+    yield one
+    one.server.shutdown()
+    one.thread.join()
+    one.server.server_close()
+
+
+@pytest.fixture
+def hooks(registry: Registry, receiver: Receiver) -> Webhooks:
+    (registry.folder / HOSTS_FILE).write_text(f"localhost:{receiver.port} private  # the tests' own\n")
+    return Webhooks(registry.folder)
+
+
+@pytest.fixture
+def url(receiver: Receiver) -> str:
+    return f"http://localhost:{receiver.port}/hook?team=a"
