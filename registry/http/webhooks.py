@@ -13,6 +13,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import time
 import uuid
@@ -36,6 +37,7 @@ WEBHOOKS_FILE = "webhooks.json"
 PLACES = "webhooks"
 _PREFIX = "whsec_"
 TOLERANCE_SECONDS = 300
+_SECONDS = re.compile("[0-9]{1,12}")
 
 
 @dataclass(frozen=True)
@@ -189,19 +191,29 @@ def verify_signature(
         at: Unix time; now by default.
 
     Raises:
-        WebhookRefused: Another signature, headers that are missing, or a time more than five minutes away.
+        WebhookRefused: Another signature, headers that are missing or that no registry sends, or a time more than five
+            minutes away.
     """
     try:
         message_id, timestamp, given = (headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
-        age = abs((time.time() if at is None else at) - int(timestamp))
-    except (KeyError, ValueError) as error:
-        raise WebhookRefused(f"a message without usable webhook headers: {error}") from error
+    except KeyError as error:
+        raise WebhookRefused(
+            f"a message without the header {error.args[0]}", allowed="webhook-id, webhook-timestamp, webhook-signature"
+        ) from error
+    # before anything is made of them: int() takes signs, spaces and the digits of other scripts, and fails for many
+    if not _SECONDS.fullmatch(timestamp):
+        raise WebhookRefused(
+            f"a message with the timestamp {timestamp[:40]!r}", allowed="whole seconds since 1970, of 12 digits at most"
+        )
+    if not (message_id.isascii() and given.isascii()):
+        raise WebhookRefused("a message with a header webhook-id or webhook-signature that is not ASCII")
+    age = abs((time.time() if at is None else at) - int(timestamp))
     wanted = _sign(secret, message_id, timestamp, body).encode()
     signatures = [one.removeprefix("v1,").encode() for one in given.split(" ") if one.startswith("v1,")]
     if not any(hmac.compare_digest(one, wanted) for one in signatures):
         raise WebhookRefused("a message with another signature", next_step="compare the secrets of both sides")
     if age > TOLERANCE_SECONDS:
-        raise WebhookRefused(f"a message of {age:.0f} s ago", allowed=f"at most {TOLERANCE_SECONDS} s")
+        raise WebhookRefused(f"a message whose time is {age:.0f} s away", allowed=f"at most {TOLERANCE_SECONDS} s")
     document: dict[str, Any] = json.loads(body)
     return document
 

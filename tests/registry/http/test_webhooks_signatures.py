@@ -30,3 +30,22 @@ def test_a_signature_holds_for_this_body_at_this_time_only() -> None:
     ):
         with pytest.raises(WebhookRefused):
             verify_signature(secret, wrong, changed, at=when)
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    ["9" * 400, "9" * 5000, "9" * 13, "-1614265330", "+1614265330", "１６１４２６５３３０", " 1614265330", 
+     "1614265330\n", "1_614_265_330", "1614265330.0", "1e9", "nan", ""],
+)  # fmt: skip
+def test_a_timestamp_that_no_registry_sends_is_refused_as_one(timestamp: str) -> None:
+    headers = {"webhook-id": "evt_1", "webhook-timestamp": timestamp, "webhook-signature": "v1,AAAA"}
+    with pytest.raises(WebhookRefused, match="timestamp") as refused:
+        verify_signature("whsec_AAAA", headers, b"{}", at=1614265330.0)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["id", "signature"])
+def test_a_header_that_cannot_be_encoded_is_refused(name: str) -> None:
+    headers = signature_headers("whsec_AAAA", "evt_1", b"{}", 1614265330)
+    with pytest.raises(WebhookRefused, match="ASCII"):
+        verify_signature("whsec_AAAA", {**headers, f"webhook-{name}": "v1,\udcff"}, b"{}", at=1614265330.0)
