@@ -22,6 +22,12 @@ from registry.errors import WebhookRefused
 __all__ = ["HOSTS_FILE", "Destination", "check_url", "destination"]
 
 HOSTS_FILE = "webhook-hosts.txt"
+# all of IPv6 that is given out for the open internet
+_GIVEN_OUT = ipaddress.IPv6Network("2000::/3")
+# compatible, mapped, translated, and behind NAT64's well-known prefix; 64:ff9b:1::/48 may hold one anywhere
+_ENDING_IN_IPV4 = tuple(
+    ipaddress.IPv6Network(one) for one in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,21 @@ def _allowed(folder: Path) -> dict[tuple[str, int | None], bool]:
 def _is_open(address: str) -> bool:
     """Say whether an address is on the open internet: no loopback, private, link-local, multicast or reserved one."""
     found = ipaddress.ip_address(address.partition("%")[0])
-    inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
-    judged = inner or found
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = _embedded(found)
+        # outside what is given out lie site-local addresses, and prefixes of a network's own translators
+        if inner is None and found not in _GIVEN_OUT:
+            return False
+        judged: ipaddress.IPv4Address | ipaddress.IPv6Address = inner or found
+    else:
+        judged = found
     return judged.is_global and not judged.is_multicast
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that a gateway, or this machine, goes to in place of an IPv6 address."""
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if any(address in network for network in _ENDING_IN_IPV4):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None

@@ -130,10 +130,15 @@ def test_only_listed_hosts_at_fitting_addresses_are_gone_to(tmp_path: Path, monk
         monkeypatch.setattr("registry.http.hosts.socket.getaddrinfo", lambda *_, **__: found)
 
     for bad in ("127.0.0.1", "10.0.0.8", "192.168.1.1", "169.254.169.254", "::1", "fe80::1%eth0", "fc00::1", "0.0.0.0",
-                "::ffff:127.0.0.1", "2002:7f00:1::", "100.64.0.1", "224.0.0.1", "ff0e::1"):  # fmt: skip
+                "::ffff:127.0.0.1", "2002:7f00:1::", "100.64.0.1", "224.0.0.1", "ff0e::1", "::", "fec0::1", "4000::1",
+                "::7f00:1", "::ffff:0:a9fe:a9fe", "64:ff9b::a9fe:a9fe", "64:ff9b::10.0.0.8", "64:ff9b:1::a9fe:a9fe",
+                "64:ff9b:1:a9fe:a9:fe00::", "64:ff9b:1::5db8:d70e", "2001:db8::1", "2001::1"):  # fmt: skip
         resolve_to("93.184.215.14", bad)
         with pytest.raises(WebhookRefused, match="open internet"):
             destination(tmp_path, "https://hooks.example.org/a")
+    for good in ("64:ff9b::5db8:d70e", "::ffff:93.184.215.14", "2002:5db8:d70e::1", "2606:2800:21f:cb07::1"):
+        resolve_to(good)
+        assert destination(tmp_path, "https://hooks.example.org/a").host == "hooks.example.org"
     resolve_to("93.184.215.14")
     found = destination(tmp_path, "https://hooks.example.org/a?b=c")
     assert (found.url, found.host_header) == ("https://93.184.215.14:443/a?b=c", "hooks.example.org")
