@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from starlette.concurrency import run_in_threadpool
 
 from registry.entities import OutboxEvent
 from registry.errors import RegistryError, WebhookRefused
+from registry.http.asking import ask
 from registry.http.hosts import destination
 from registry.http.webhooks import Webhook, Webhooks, message_of, signature_headers
+from registry.names import one_line
 from registry.outbox import BATCH, Round, tell
 from registry.store import Registry
 
@@ -34,6 +36,7 @@ AUTHORITIES_FILE = "webhook-authorities.pem"
 DEAD_AFTER = 24
 TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 1.0
+STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -66,64 +69,91 @@ def deliver(
         at: Unix time; now by default.
         again: Try those, too, whose next try isn't due. Dead ones stay dead.
         most: Most events to tell one webhook; None tells it everything.
-        stopped: Asked before each event whether to leave the rest for later.
+        stopped: Asked before each webhook and each event whether to leave the rest for later.
 
     Returns:
         What was done for each webhook that something was tried for, or that is dead.
     """
-    webhooks = Webhooks(registry.folder)
+    webhooks, trust = Webhooks(registry.folder), _Trust(registry.folder)
     at = time.time() if at is None else at
     done = []
     for hook in webhooks.all():
+        if stopped():
+            break
         place = webhooks.places.of(hook.id)
         if place.dead:
             done.append(Delivery(hook.id, hook.url, 0, place.last_error, True))
         elif again or place.retry_at <= at:
             with webhooks.places.held(hook.id) as held:
-                found = _round(registry, webhooks, hook, at, most, stopped) if held else None
+                found = _round(registry, webhooks, trust, hook, at, most, stopped) if held else None
             if found is not None and (found.delivered or found.error):
                 done.append(found)
     return done
 
 
 def _round(
-    registry: Registry, webhooks: Webhooks, hook: Webhook, at: float, most: int | None, stopped: Callable[[], bool]
+    registry: Registry,
+    webhooks: Webhooks,
+    trust: _Trust,
+    hook: Webhook,
+    at: float,
+    most: int | None,
+    stopped: Callable[[], bool],
 ) -> Delivery:
-    with _client(registry.folder) as http:
-        found = tell(
-            registry,
-            webhooks.places,
-            hook.id,
-            lambda event: _tell(http, webhooks, hook, event),
-            at=at,
-            most=most,
-            wants=hook.wants,
-            stopped=stopped,
-            dead_after=DEAD_AFTER,
-        )
+    found = tell(
+        registry,
+        webhooks.places,
+        hook.id,
+        lambda event: _tell(trust, webhooks, hook, event),
+        at=at,
+        most=most,
+        wants=hook.wants,
+        stopped=stopped,
+        dead_after=DEAD_AFTER,
+    )
     if found.error is not None:
         _log(hook, found)
     return Delivery(hook.id, hook.url, found.told, found.error, found.place.dead)
 
 
-def _client(folder: Path) -> httpx.Client:
-    """Return a client that trusts the usual authorities, and those of a file in the registry's folder besides."""
-    trusted = httpx.create_ssl_context(trust_env=False)
-    own = folder / AUTHORITIES_FILE
-    if own.exists():
-        try:
-            trusted.load_verify_locations(cafile=own)
-        except (OSError, ssl.SSLError) as error:
-            raise WebhookRefused(f"{own} can't be used: {error}", allowed="certificates in PEM") from error
-    # no proxy and no redirect: either would take the message where no address was checked
-    return httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False, verify=trusted)
+class _Trust:
+    """Whom TLS trusts: the usual authorities, and those of a file in the registry's folder besides.
+
+    Reading the usual ones takes a while, so it waits until there is something to tell, and is done once.
+
+    Args:
+        folder: The registry's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._own = folder / AUTHORITIES_FILE
+        self._read: ssl.SSLContext | None = None
+
+    def of(self, scheme: str) -> ssl.SSLContext:
+        """Return whom a connection trusts.
+
+        Raises:
+            WebhookRefused: The file of authorities can't be used.
+        """
+        if scheme != "https":
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # nobody, and nobody is asked
+        if self._read is None:
+            trusted = httpx.create_ssl_context(trust_env=False)
+            try:
+                if self._own.exists():
+                    trusted.load_verify_locations(cafile=self._own)
+            except (OSError, ssl.SSLError) as error:
+                raise WebhookRefused(f"{self._own} can't be used: {error}", allowed="certificates in PEM") from error
+            self._read = trusted
+        return self._read
 
 
-def _tell(http: httpx.Client, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) -> str | None:
-    """Send one event, and return why that failed, if it did."""
+def _tell(trust: _Trust, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) -> str | None:
+    """Send one event, for `TIMEOUT_SECONDS` in all, and return why that failed, if it did."""
+    ends = time.monotonic() + TIMEOUT_SECONDS
     message_id, body = message_of(event)
     try:
-        to = destination(webhooks.folder, hook.url)
+        to = destination(webhooks.folder, hook.url, seconds=TIMEOUT_SECONDS)
     except WebhookRefused as error:
         return error.problem
     headers = {
@@ -133,12 +163,31 @@ def _tell(http: httpx.Client, webhooks: Webhooks, hook: Webhook, event: OutboxEv
         **signature_headers(hook.secret, message_id, body, time.time()),
     }
     try:
-        # the certificate is held against the name, though the connection goes to the address
-        with http.stream("POST", to.url, content=body, headers=headers, extensions={"sni_hostname": to.host}) as answer:
-            status = answer.status_code  # what it says besides is of no interest, however long it is
-    except httpx.HTTPError as error:
-        return f"{type(error).__name__}: {error}"
+        # No proxy and no redirect: either would take the message where no address was checked. The certificate is held
+        # against the name, though the connection goes to the address. What it says besides its status isn't read.
+        status, _ = ask(
+            "POST",
+            to.url,
+            seconds=ends - time.monotonic(),
+            trusted=trust.of(to.scheme),
+            content=body,
+            headers=headers,
+            extensions={"sni_hostname": to.host},
+        )
+    except TimeoutError:
+        return f"it has not answered in {TIMEOUT_SECONDS:g} s"
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
+        return _said(error)
     return None if 200 <= status < 300 else f"it answered with status {status}"
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says; that of a connection only says that there is none, and why stands behind it."""
+    reason: BaseException = error
+    while reason.__cause__ is not None:
+        reason = reason.__cause__
+    name = type(error).__name__
+    return one_line(f"{name}: {reason if isinstance(reason, OSError) else error}", 300) or name
 
 
 def _log(hook: Webhook, found: Round) -> None:
@@ -153,30 +202,35 @@ def _log(hook: Webhook, found: Round) -> None:
 
 @asynccontextmanager
 async def delivering(registry: Registry) -> AsyncIterator[None]:
-    """Deliver beside a server, about every second, until the block ends."""
-    stop = asyncio.Event()
+    """Deliver beside a server, about every second, until the block ends.
 
-    async def work() -> None:
-        said = ""
-        while not stop.is_set():
-            try:
-                await run_in_threadpool(deliver, registry, stopped=stop.is_set)
-                said = ""
-            except RegistryError as error:
-                # a file with the wrong mode, for instance: said once, and tried again
-                if str(error) != said:
-                    logger.error("webhooks can't be delivered: %s", error)
-                said = str(error)
-            except Exception:
-                logger.exception("delivering webhooks failed")
-            try:
-                await asyncio.wait_for(stop.wait(), POLL_SECONDS)
-            except TimeoutError:
-                continue
-
-    task = asyncio.create_task(work())
+    A message under way then gets `STOP_SECONDS` to end. One that takes longer is left behind in its thread, which ends
+    with the process, and is told again by the next one.
+    """
+    stop = threading.Event()
+    # a thread of its own: those that a pool lends are waited for without a limit, and answer requests otherwise
+    thread = threading.Thread(target=_deliver_until, args=(registry, stop), name="webhooks", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        await task
+        await asyncio.to_thread(thread.join, STOP_SECONDS)
+        if thread.is_alive():
+            logger.warning("a webhook has not answered; what it was being told is told again at the next start")
+
+
+def _deliver_until(registry: Registry, stop: threading.Event) -> None:
+    said = ""
+    while not stop.is_set():
+        try:
+            deliver(registry, stopped=stop.is_set)
+            said = ""
+        except RegistryError as error:
+            # a file with the wrong mode, for instance: said once, and tried again
+            if str(error) != said:
+                logger.error("webhooks can't be delivered: %s", error)
+            said = str(error)
+        except Exception:
+            logger.exception("delivering webhooks failed")
+        stop.wait(POLL_SECONDS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from registry.errors import RequestInvalid
+from registry.http.asking import ask
 from registry.http.loopback import names_loopback
 from registry.names import is_digest, one_line
 
@@ -85,7 +85,10 @@ def ask_endpoint(url: str) -> Endpoint:
 
     place = check_endpoint(url)
     try:
-        code, content = asyncio.run(_fetch(place, trust_env=not names_loopback(url)))
+        # no proxy of the environment between this process and its own machine
+        code, content = ask(
+            "GET", place, seconds=TIMEOUT_SECONDS, most_bytes=MAX_ANSWER_BYTES, trust_env=not names_loopback(url)
+        )
     except TimeoutError:
         return Endpoint(url, error=f"it has not answered in {TIMEOUT_SECONDS:g} s")
     # a host that can't be encoded is a ValueError
@@ -103,24 +106,3 @@ def ask_endpoint(url: str) -> Endpoint:
     except (ValueError, AttributeError, RecursionError) as error:
         return Endpoint(url, error=one_line(f"status {code}, and it is no endpoint of a version: {error}", 200))
     return Endpoint(url, digest, told)
-
-
-async def _fetch(place: str, *, trust_env: bool) -> tuple[int, bytes]:
-    """Return an answer's status and its content, as much of it as shows that it is too long.
-
-    One limit for all of it: each wait for a byte could be short without end.
-    """
-    import httpx
-
-    content = b""
-    # no proxy of the environment between this process and its own machine
-    async with (
-        asyncio.timeout(TIMEOUT_SECONDS),
-        httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=trust_env) as http,
-        http.stream("GET", place) as answer,
-    ):
-        async for piece in answer.aiter_bytes():
-            content += piece
-            if len(content) > MAX_ANSWER_BYTES:
-                break
-        return answer.status_code, content

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from urllib.parse import SplitResult, urlsplit
 
 from registry.errors import WebhookRefused
@@ -22,6 +24,7 @@ from registry.errors import WebhookRefused
 __all__ = ["HOSTS_FILE", "Destination", "check_url", "destination"]
 
 HOSTS_FILE = "webhook-hosts.txt"
+LOOK_UP_SECONDS = 10.0
 # all of IPv6 that is given out for the open internet
 _GIVEN_OUT = ipaddress.IPv6Network("2000::/3")
 # compatible, mapped, translated, and behind NAT64's well-known prefix; 64:ff9b:1::/48 may hold one anywhere
@@ -89,20 +92,22 @@ def check_url(folder: Path, url: str) -> bool:
     return allowed[found]
 
 
-def destination(folder: Path, url: str) -> Destination:
+def destination(folder: Path, url: str, *, seconds: float = LOOK_UP_SECONDS) -> Destination:
     """Resolve a URL's host and hold every address against the rules.
 
+    Args:
+        folder: The registry's folder, with the file of hosts.
+        url: The URL.
+        seconds: How long its name may take to resolve.
+
     Raises:
-        WebhookRefused: As `check_url`; or the name can't be resolved, or leads to an address that isn't allowed.
+        WebhookRefused: As `check_url`; or the name can't be resolved in time, or leads to an address that isn't
+            allowed.
     """
     private = check_url(folder, url)
     parts = _parts(url)
     host, port = str(parts.hostname), parts.port or _default_port(parts.scheme)
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise WebhookRefused(f"{host} can't be resolved: {error}") from error
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = _look_up(host, port, seconds)
     for address in addresses:
         if not private and not _is_open(address):
             raise WebhookRefused(
@@ -112,6 +117,28 @@ def destination(folder: Path, url: str) -> Destination:
             )
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Destination(parts.scheme, host, port, addresses[0], target)
+
+
+def _look_up(host: str, port: int, seconds: float) -> list[str]:
+    """Return a host's addresses. The system's look-up takes no limit: one that hangs is left behind in its thread."""
+    answers: SimpleQueue[list[str] | Exception] = SimpleQueue()
+
+    def look() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+        else:
+            answers.put([str(entry[4][0]) for entry in found])
+
+    threading.Thread(target=look, name=f"look-up of {host}", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except Empty:
+        raise WebhookRefused(f"{host} could not be resolved in {seconds:g} s") from None
+    if isinstance(answer, Exception):
+        raise WebhookRefused(f"{host} can't be resolved: {answer}") from answer
+    return answer
 
 
 def _parts(url: str) -> SplitResult:

@@ -1,0 +1,165 @@
+"""A webhook that hangs, fails or goes away: what becomes of it, and that the others are told meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from registry.http import delivery
+from registry.http.delivery import deliver, delivering
+from registry.http.hosts import HOSTS_FILE
+from registry.http.webhooks import Webhooks
+from registry.store import Registry
+from tests.registry.http.conftest import Receiver
+
+
+@contextmanager
+def dripping(first: bytes, *, seconds: float = 6.0) -> Iterator[tuple[int, threading.Event]]:
+    """Answer each connection with some bytes and then one after another, for so long; yield the port and who came."""
+    done, came = threading.Event(), threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        ends = time.monotonic() + seconds
+        with client, suppress(OSError):
+            client.recv(65536)
+            came.set()
+            client.sendall(first)
+            while time.monotonic() < ends and not done.wait(0.05):
+                client.sendall(b"a")
+
+    def accept() -> None:
+        while not done.is_set():
+            with suppress(TimeoutError):
+                client, _ = listening.accept()
+                threading.Thread(target=drip, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listening.getsockname()[1], came
+        finally:
+            done.set()
+            thread.join()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 2"])
+def test_a_receiver_that_answers_byte_by_byte_is_left_and_the_others_are_told(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    first: bytes,
+) -> None:
+    monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 1.0)
+    with dripping(first) as (port, _), (registry.folder / HOSTS_FILE).open("a") as hosts:
+        hosts.write("127.0.0.1 private\n")
+        hosts.flush()
+        slow = hooks.add(f"http://127.0.0.1:{port}/", ["*"], position=0)
+        hooks.add(url, ["*"], position=0)
+        add_base()
+        began = time.monotonic()
+        found = deliver(registry)
+        assert time.monotonic() - began < 5
+    assert found[0].error == "it has not answered in 1 s"
+    assert [one.delivered for one in found] == [0, 1]
+    assert hooks.places.of(slow.id).failures == 1
+    assert receiver.told == [1]
+
+
+@pytest.mark.integration
+def test_an_answer_whose_content_has_no_end_is_one(
+    registry: Registry, hooks: Webhooks, add_base: Callable[..., Any]
+) -> None:
+    (registry.folder / HOSTS_FILE).write_text("127.0.0.1 private\n")
+    with dripping(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n") as (port, _):
+        hooks.add(f"http://127.0.0.1:{port}/", ["*"], position=0)
+        add_base()
+        began = time.monotonic()
+        assert [found.delivered for found in deliver(registry)] == [1]
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.integration
+def test_a_name_that_is_never_resolved_is_a_failure(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hooks.add(url, ["*"], position=0)
+    add_base()
+    done = threading.Event()
+
+    def hang(*_: Any, **__: Any) -> Any:
+        done.wait(10)
+        raise OSError
+
+    monkeypatch.setattr("registry.http.hosts.socket.getaddrinfo", hang)
+    monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 0.3)
+    began = time.monotonic()
+    assert deliver(registry)[0].error == "localhost could not be resolved in 0.3 s"
+    assert time.monotonic() - began < 5
+    done.set()
+    assert receiver.received == []
+
+
+@pytest.mark.integration
+def test_a_server_ends_while_a_receiver_has_not_answered(
+    registry: Registry, hooks: Webhooks, add_base: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "STOP_SECONDS", 0.3)
+    (registry.folder / HOSTS_FILE).write_text("127.0.0.1 private\n")
+    with dripping(b"HTTP/1.1 200 OK\r\nx: ") as (port, came):
+        hook = hooks.add(f"http://127.0.0.1:{port}/", ["*"], position=0)
+        add_base()
+
+        async def serve() -> float:
+            async with delivering(registry):
+                with anyio.fail_after(30):
+                    while not came.is_set():
+                        await anyio.sleep(0.02)
+                began = time.monotonic()
+            return time.monotonic() - began
+
+        assert anyio.run(serve) < 3
+    assert hooks.places.of(hook.id).position == 0  # and told again
+    for thread in threading.enumerate():  # before its registry goes
+        if thread.name == "webhooks":
+            thread.join(30)
+
+
+@pytest.mark.integration
+def test_authorities_are_read_once_and_only_when_there_is_something_to_tell(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    make = httpx.create_ssl_context
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **options: (made.append(1), make(**options))[1])
+    for _ in range(3):
+        hooks.add(f"https://localhost:{receiver.port}/", ["*"], position=0)
+    assert deliver(registry) == []
+    assert made == []
+    add_base()
+    receiver.server.shutdown()
+    receiver.server.server_close()
+    assert [found.delivered for found in deliver(registry)] == [0, 0, 0]
+    assert made == [1]
