@@ -14,6 +14,7 @@ def ask(
     url: str,
     *,
     seconds: float,
+    connect_seconds: float | None = None,
     most_bytes: int = 0,
     trust_env: bool = False,
     trusted: ssl.SSLContext | None = None,
@@ -25,6 +26,7 @@ def ask(
         method: Of HTTP.
         url: Where to.
         seconds: For all of it, from the connection to the last byte that is read.
+        connect_seconds: For the connection, with TLS; all of `seconds` by default.
         most_bytes: Of its content that are wanted; of a longer one as much is returned as shows that. 0 reads none.
         trust_env: Whether the environment may name a proxy and authorities.
         trusted: Whom TLS trusts; the usual authorities by default.
@@ -35,15 +37,17 @@ def ask(
 
     Raises:
         TimeoutError: It wasn't over in time.
+        httpx.ConnectError, httpx.ConnectTimeout: There was no connection, so nothing of the request was sent.
         httpx.HTTPError, httpx.InvalidURL, ValueError, OSError: It can't be sent, or what came back is no answer.
     """
-    return asyncio.run(_ask(method, url, seconds, most_bytes, trust_env, trusted, request))
+    return asyncio.run(_ask(method, url, seconds, connect_seconds, most_bytes, trust_env, trusted, request))
 
 
 async def _ask(
     method: str,
     url: str,
     seconds: float,
+    connect_seconds: float | None,
     most_bytes: int,
     trust_env: bool,
     trusted: ssl.SSLContext | None,
@@ -56,7 +60,10 @@ async def _ask(
     async with (
         asyncio.timeout(seconds),
         httpx.AsyncClient(
-            timeout=None, follow_redirects=False, trust_env=trust_env, verify=True if trusted is None else trusted
+            timeout=httpx.Timeout(None, connect=connect_seconds),
+            follow_redirects=False,
+            trust_env=trust_env,
+            verify=True if trusted is None else trusted,
         ) as http,
         http.stream(method, url, **request) as answer,
     ):

@@ -162,32 +162,42 @@ def _tell(trust: _Trust, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) 
         "User-Agent": "tunewright-registry",
         **signature_headers(hook.secret, message_id, body, time.time()),
     }
-    try:
-        # No proxy and no redirect: either would take the message where no address was checked. The certificate is held
-        # against the name, though the connection goes to the address. What it says besides its status isn't read.
-        status, _ = ask(
-            "POST",
-            to.url,
-            seconds=ends - time.monotonic(),
-            trusted=trust.of(to.scheme),
-            content=body,
-            headers=headers,
-            extensions={"sni_hostname": to.host},
-        )
-    except TimeoutError:
-        return f"it has not answered in {TIMEOUT_SECONDS:g} s"
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
-        return _said(error)
-    return None if 200 <= status < 300 else f"it answered with status {status}"
+    errors = []
+    for number, url in enumerate(to.urls):
+        left = ends - time.monotonic()
+        try:
+            # No proxy and no redirect: either would take the message where no address was checked. The certificate is
+            # held against the name, though the connection goes to the address. Only the status of the answer is read.
+            status, _ = ask(
+                "POST",
+                url,
+                seconds=left,
+                connect_seconds=left / (len(to.urls) - number),  # so that each address has its turn
+                trusted=trust.of(to.scheme),
+                content=body,
+                headers=headers,
+                extensions={"sni_hostname": to.host},
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            errors.append(_said(error))  # nothing was sent, so the next address may be
+        except TimeoutError:
+            return f"it has not answered in {TIMEOUT_SECONDS:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
+            return _said(error)
+        else:
+            return None if 200 <= status < 300 else f"it answered with status {status}"
+    return "; ".join(errors)
 
 
 def _said(error: Exception) -> str:
     """Return what an error says; that of a connection only says that there is none, and why stands behind it."""
-    reason: BaseException = error
-    while reason.__cause__ is not None:
-        reason = reason.__cause__
+    said: BaseException = error
+    behind: BaseException | None = error
+    while behind is not None:
+        said = behind if isinstance(behind, OSError) else said
+        behind = behind.__cause__ or behind.__context__
     name = type(error).__name__
-    return one_line(f"{name}: {reason if isinstance(reason, OSError) else error}", 300) or name
+    return one_line(f"{name}: {said}", 300) or name
 
 
 def _log(hook: Webhook, found: Round) -> None:

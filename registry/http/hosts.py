@@ -6,7 +6,7 @@
     ci.internal:8443 private     this host and port, at private and loopback addresses too
 
 Without the file no host is allowed. What a name resolves to is checked at each delivery, and the connection goes to
-that very address, so that a name which changes its mind in between leads nowhere else.
+one of those very addresses, so that a name which changes its mind in between leads nowhere else.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _ENDING_IN_IPV4 = tuple(
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a request goes: the address that is connected to, and the host that it is meant for."""
+    """Where a request goes: the addresses that may be connected to, and the host that it is meant for."""
 
     scheme: str
     host: str
     port: int
-    address: str
+    addresses: tuple[str, ...]
     target: str
 
     @property
-    def url(self) -> str:
-        """The URL with the address in the host's place."""
-        place = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{self.scheme}://{place}:{self.port}{self.target}"
+    def urls(self) -> tuple[str, ...]:
+        """The URL with each address in the host's place, in the order in which the system names them."""
+        places = (f"[{address}]" if ":" in address else address for address in self.addresses)
+        return tuple(f"{self.scheme}://{place}:{self.port}{self.target}" for place in places)
 
     @property
     def host_header(self) -> str:
@@ -116,12 +116,12 @@ def destination(folder: Path, url: str, *, seconds: float = LOOK_UP_SECONDS) -> 
                 next_step=f"write the word private behind the host in {folder / HOSTS_FILE} if that is meant",
             )
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Destination(parts.scheme, host, port, addresses[0], target)
+    return Destination(parts.scheme, host, port, addresses, target)
 
 
-def _look_up(host: str, port: int, seconds: float) -> list[str]:
+def _look_up(host: str, port: int, seconds: float) -> tuple[str, ...]:
     """Return a host's addresses. The system's look-up takes no limit: one that hangs is left behind in its thread."""
-    answers: SimpleQueue[list[str] | Exception] = SimpleQueue()
+    answers: SimpleQueue[tuple[str, ...] | Exception] = SimpleQueue()
 
     def look() -> None:
         try:
@@ -129,7 +129,7 @@ def _look_up(host: str, port: int, seconds: float) -> list[str]:
         except (OSError, UnicodeError) as error:
             answers.put(error)
         else:
-            answers.put([str(entry[4][0]) for entry in found])
+            answers.put(tuple(dict.fromkeys(str(entry[4][0]) for entry in found)))
 
     threading.Thread(target=look, name=f"look-up of {host}", daemon=True).start()
     try:

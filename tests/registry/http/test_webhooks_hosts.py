@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from registry.errors import WebhookRefused
+from registry.http import delivery
 from registry.http.delivery import AUTHORITIES_FILE, deliver
 from registry.http.hosts import HOSTS_FILE, check_url, destination
 from registry.http.webhooks import Webhooks
@@ -98,6 +100,130 @@ def test_a_host_that_is_allowed_no_more_is_told_nothing(
     assert receiver.received == []
 
 
+def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
+    """Let the system's look-up answer with one list of addresses after another, and return the names it was asked."""
+    asked: list[str] = []
+
+    def look(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        found = answers[min(len(asked), len(answers)) - 1]
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (one, port, 0, 0)) if ":" in one
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in found
+        ]  # fmt: skip
+
+    monkeypatch.setattr("registry.http.hosts.socket.getaddrinfo", look)
+    return asked
+
+
+@pytest.mark.integration
+def test_each_address_is_tried_until_one_can_be_connected_to(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hooks.add(url, ["*"], position=0)
+    add_base()
+    resolving(monkeypatch, ["127.0.0.2", "127.0.0.3"], ["127.0.0.2", "127.0.0.1"])
+    error = str(deliver(registry)[0].error)
+    assert error.count("Errno 111") == 2
+    assert "127.0.0.2" in error
+    assert "127.0.0.3" in error
+    assert deliver(registry, again=True)[0].delivered == 1
+    assert receiver.told == [1]
+
+
+@pytest.mark.integration
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 2.0)
+    certificate, key = certified("localhost", tmp_path)
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(certificate, key)
+    receiver.server.socket = ours.wrap_socket(receiver.server.socket, server_side=True)
+    shutil.copy(certificate, registry.folder / AUTHORITIES_FILE)
+    hooks.add(f"https://localhost:{receiver.port}/", ["*"], position=0)
+    add_base()
+    resolving(monkeypatch, ["127.0.0.2", "127.0.0.1"])
+    with socket.create_server(("127.0.0.2", receiver.port)):  # takes connections and never says a word of TLS
+        assert deliver(registry)[0].delivered == 1
+    assert receiver.told == [1]
+
+
+@pytest.mark.integration
+def test_an_answer_that_is_bad_is_not_asked_for_at_another_address(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hooks.add(url, ["*"], position=0)
+    add_base()
+    receiver.status = 500
+    resolving(monkeypatch, ["127.0.0.1", "127.0.0.2"])
+    assert "500" in str(deliver(registry)[0].error)
+    assert len(receiver.received) == 1
+
+
+@pytest.mark.integration
+def test_a_name_is_looked_up_once_and_the_connection_goes_to_what_was_judged(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hooks.add(url, ["*"], position=0)
+    add_base()
+    asked = resolving(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])  # the name changes its mind
+    with socket.create_server(("127.0.0.2", receiver.port)) as elsewhere:
+        elsewhere.settimeout(0.2)
+        monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 2.0)
+        assert deliver(registry)[0].delivered == 1
+        with pytest.raises(TimeoutError):
+            elsewhere.accept()
+    assert asked == ["localhost"]
+    assert receiver.told == [1]
+    assert receiver.received[0][0]["host"] == f"localhost:{receiver.port}"
+
+
+@pytest.mark.integration
+def test_no_proxy_of_the_environment_is_used(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hooks.add(url, ["*"], position=0)
+    add_base()
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.2)
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+            monkeypatch.setenv(name.upper(), f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 2.0)
+        assert deliver(registry)[0].delivered == 1
+        with pytest.raises(TimeoutError):
+            proxy.accept()
+    assert receiver.told == [1]
+
+
 def test_only_listed_hosts_at_fitting_addresses_are_gone_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WebhookRefused, match=HOSTS_FILE):
         check_url(tmp_path, "https://hooks.example.org/")
@@ -141,9 +267,13 @@ def test_only_listed_hosts_at_fitting_addresses_are_gone_to(tmp_path: Path, monk
         assert destination(tmp_path, "https://hooks.example.org/a").host == "hooks.example.org"
     resolve_to("93.184.215.14")
     found = destination(tmp_path, "https://hooks.example.org/a?b=c")
-    assert (found.url, found.host_header) == ("https://93.184.215.14:443/a?b=c", "hooks.example.org")
+    assert (found.urls, found.host_header) == (("https://93.184.215.14:443/a?b=c",), "hooks.example.org")
     resolve_to("::1")
-    assert destination(tmp_path, "http://[::1]:81/").url == "http://[::1]:81/"
+    assert destination(tmp_path, "http://[::1]:81/").urls == ("http://[::1]:81/",)
+    resolve_to("2606:2800:21f:cb07::1", "93.184.215.14", "93.184.215.14")
+    assert destination(tmp_path, "https://hooks.example.org/").urls == (
+        "https://[2606:2800:21f:cb07::1]:443/", "https://93.184.215.14:443/",
+    )  # fmt: skip
     resolve_to("10.0.0.8")
     assert destination(tmp_path, "https://ci.internal:8443/a").host_header == "ci.internal:8443"
     for line in ("host public", "host:port", "a b c"):
