@@ -80,14 +80,10 @@ def deliver(
     for hook in webhooks.all():
         if stopped():
             break
-        place = webhooks.places.of(hook.id)
-        if place.dead:
-            done.append(Delivery(hook.id, hook.url, 0, place.last_error, True))
-        elif again or place.retry_at <= at:
-            with webhooks.places.held(hook.id) as held:
-                found = _round(registry, webhooks, trust, hook, at, most, stopped) if held else None
-            if found is not None and (found.delivered or found.error):
-                done.append(found)
+        with webhooks.telling(hook.id) as ours:
+            found = _round(registry, webhooks, trust, hook, at, again, most, stopped) if ours else None
+        if found is not None and (found.delivered or found.error):
+            done.append(found)
     return done
 
 
@@ -97,9 +93,15 @@ def _round(
     trust: _Trust,
     hook: Webhook,
     at: float,
+    again: bool,
     most: int | None,
     stopped: Callable[[], bool],
-) -> Delivery:
+) -> Delivery | None:
+    place = webhooks.places.of(hook.id)
+    if place.dead:
+        return Delivery(hook.id, hook.url, 0, place.last_error, True)
+    if place.retry_at > at and not again:
+        return None
     found = tell(
         registry,
         webhooks.places,
@@ -108,7 +110,7 @@ def _round(
         at=at,
         most=most,
         wants=hook.wants,
-        stopped=stopped,
+        stopped=lambda: stopped() or not webhooks.has(hook.id),
         dead_after=DEAD_AFTER,
     )
     if found.error is not None:

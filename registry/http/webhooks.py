@@ -17,7 +17,8 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any
 from registry.audit import now
 from registry.canonical import canonical_json
 from registry.entities import OutboxEvent
-from registry.errors import WebhookNotFound, WebhookRefused
+from registry.errors import RegistryBusy, WebhookNotFound, WebhookRefused
 from registry.http.hosts import check_url
 from registry.outbox import TOPICS, Place, Places
 from registry.private_file import changing, read_private, write_private
@@ -37,6 +38,8 @@ WEBHOOKS_FILE = "webhooks.json"
 PLACES = "webhooks"
 _PREFIX = "whsec_"
 TOLERANCE_SECONDS = 300
+# longer than a message may take
+WAIT_SECONDS = 12
 _SECONDS = re.compile("[0-9]{1,12}")
 
 
@@ -103,7 +106,7 @@ class Webhooks:
         return hook
 
     def remove(self, hook_id: str) -> Webhook:
-        """Remove a webhook.
+        """Remove a webhook: it is told nothing more, but for a message that is under way.
 
         Raises:
             WebhookNotFound: There is none with this id.
@@ -111,8 +114,30 @@ class Webhooks:
         with changing(self._path):
             gone = self.find(hook_id)
             self._write(tuple(hook for hook in self.all() if hook.id != hook_id))
-            self.places.forget(hook_id)
+        # whoever tells it sees that it is gone; one that takes too long to hand it over leaves nothing of it itself
+        with self._alone(hook_id) as alone:
+            if alone:
+                self._forget(hook_id)
         return gone
+
+    @contextmanager
+    def telling(self, hook_id: str) -> Iterator[bool]:
+        """Say whether this process alone tells a webhook, and it is still there; of one that is gone nothing is left.
+
+        Raises:
+            RegistryPathError: The file of webhooks can't be read.
+            OSError: The webhook's lock can't be made.
+        """
+        with self.places.held(hook_id) as held:
+            try:
+                yield held and self.has(hook_id)
+            finally:
+                if held and not self.has(hook_id):
+                    self._forget(hook_id)
+
+    def has(self, hook_id: str) -> bool:
+        """Say whether a webhook is there; ask again before each event, since it may be removed meanwhile."""
+        return any(hook.id == hook_id for hook in self.all())
 
     def find(self, hook_id: str) -> Webhook:
         """Return a webhook.
@@ -133,10 +158,18 @@ class Webhooks:
 
         Raises:
             WebhookNotFound: There is none with this id.
+            RegistryBusy: Another process is telling it events all the while.
         """
         self.find(hook_id)
-        place = replace(self.places.of(hook_id), failures=0, retry_at=0.0, dead=False)
-        self.places.note(hook_id, place)
+        with self._alone(hook_id) as alone:
+            if not alone:
+                raise RegistryBusy(
+                    f"webhook {hook_id} was being told events for {WAIT_SECONDS} s",
+                    next_step="see with `tunewright registry webhook ls` whether it fails at all, and run again",
+                )
+            self.find(hook_id)
+            place = replace(self.places.of(hook_id), failures=0, retry_at=0.0, dead=False)
+            self.places.note(hook_id, place)
         return place
 
     def describe(self) -> list[dict[str, Any]]:
@@ -151,6 +184,26 @@ class Webhooks:
             }
             for hook in self.all()
         ]
+
+    @contextmanager
+    def _alone(self, hook_id: str) -> Iterator[bool]:
+        """Wait until nobody tells a webhook, and say whether that came about."""
+        ends = time.monotonic() + WAIT_SECONDS
+        while True:
+            with self.places.held(hook_id) as held:
+                if held or time.monotonic() >= ends:
+                    yield held
+                    return
+            time.sleep(0.05)
+
+    def _forget(self, hook_id: str) -> None:
+        """Remove what is kept of a webhook that is gone; its lock is held.
+
+        Somebody who opened the lock's file before may lock it after this, beside another who makes a new one. Both then
+        ask whether the webhook is there, which it never is again.
+        """
+        self.places.forget(hook_id)
+        (self.places.folder / f"{hook_id}.lock").unlink(missing_ok=True)
 
     def _write(self, hooks: tuple[Webhook, ...]) -> None:
         write_private(self._path, {"webhooks": [asdict(hook) for hook in hooks]})

@@ -95,6 +95,8 @@ class Receiver:
     def __init__(self) -> None:
         self.status = 204
         self.location: str | None = None
+        # called once, before the first answer
+        self.first: Callable[[], Any] | None = None
         self.received: list[tuple[dict[str, str], bytes]] = []
         receiver = self
 
@@ -102,6 +104,8 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.received.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                if receiver.first and len(receiver.received) == 1:
+                    receiver.first()
                 self.send_response(receiver.status)
                 if receiver.location:
                     self.send_header("Location", receiver.location)

@@ -13,10 +13,12 @@ import anyio
 import httpx
 import pytest
 
-from registry.http import delivery
+from registry.errors import RegistryBusy
+from registry.http import delivery, webhooks
 from registry.http.delivery import deliver, delivering
 from registry.http.hosts import HOSTS_FILE
 from registry.http.webhooks import Webhooks
+from registry.outbox import Place
 from registry.store import Registry
 from tests.registry.http.conftest import Receiver
 
@@ -163,3 +165,90 @@ def test_authorities_are_read_once_and_only_when_there_is_something_to_tell(
     receiver.server.server_close()
     assert [found.delivered for found in deliver(registry)] == [0, 0, 0]
     assert made == [1]
+
+
+@pytest.mark.integration
+def test_a_webhook_that_is_removed_while_it_is_told_is_told_nothing_more(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_adapter: Callable[..., Any],
+) -> None:
+    hook = hooks.add(url, ["*"], position=0)
+    for key in "abc":
+        add_adapter(key)
+    removing = threading.Thread(target=hooks.remove, args=(hook.id,))
+
+    def remove() -> None:
+        removing.start()
+        while hooks.has(hook.id):
+            time.sleep(0.01)
+
+    receiver.first = remove
+    assert [found.delivered for found in deliver(registry)] == [1]
+    removing.join(30)
+    assert receiver.told == [1]
+    assert list(hooks.places.folder.iterdir()) == []
+    assert deliver(registry) == []
+
+
+@pytest.mark.integration
+def test_a_webhook_whose_removal_does_not_wait_leaves_nothing(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_adapter: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhooks, "WAIT_SECONDS", 0)
+    hook = hooks.add(url, ["*"], position=0)
+    add_adapter("a")
+    receiver.first = lambda: hooks.remove(hook.id)
+    assert [found.delivered for found in deliver(registry)] == [1]
+    assert receiver.told == [1]
+    assert list(hooks.places.folder.iterdir()) == []
+
+
+@pytest.mark.integration
+def test_a_webhook_that_another_process_tells_is_told_by_nobody_else(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hook = hooks.add(url, ["*"], position=0)
+    add_base()
+    with hooks.places.held(hook.id) as held:
+        assert held
+        assert deliver(registry) == deliver(registry, again=True) == []
+        assert receiver.received == []
+        monkeypatch.setattr(webhooks, "WAIT_SECONDS", 0.2)
+        with pytest.raises(RegistryBusy, match=hook.id):
+            hooks.revive(hook.id)
+    hooks.revive(hook.id)
+    assert deliver(registry)[0].delivered == 1
+
+
+def test_revival_waits_for_the_try_that_is_under_way(
+    registry: Registry, hooks: Webhooks, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = hooks.add(url, ["*"], position=0)
+    reviving = threading.Thread(target=hooks.revive, args=(hook.id,))
+    with hooks.places.held(hook.id):
+        reviving.start()
+        time.sleep(0.2)
+        hooks.places.note(hook.id, Place(3, failures=24, dead=True))
+    reviving.join(30)
+    assert hooks.places.of(hook.id) == Place(3)
+
+
+def test_a_webhook_that_goes_before_its_turn_leaves_no_lock(registry: Registry, hooks: Webhooks, url: str) -> None:
+    hook = hooks.add(url, ["*"], position=0)
+    hooks.remove(hook.id)
+    with hooks.telling(hook.id) as ours:  # as one who read the list before
+        assert not ours
+    assert list(hooks.places.folder.iterdir()) == []
