@@ -20,12 +20,12 @@ from typing import Any
 import httpx
 
 from registry.entities import OutboxEvent
-from registry.errors import RegistryError, WebhookRefused
+from registry.errors import RegistryError, RegistryPathError, WebhookRefused
 from registry.http.asking import ask
 from registry.http.hosts import destination
 from registry.http.webhooks import Webhook, Webhooks, message_of, signature_headers
 from registry.names import one_line
-from registry.outbox import BATCH, Round, tell
+from registry.outbox import BATCH, Place, Round, pause_seconds, tell
 from registry.store import Registry
 
 __all__ = ["DEAD_AFTER", "Delivery", "deliver", "delivering"]
@@ -61,8 +61,9 @@ def deliver(
     again: bool = False,
     most: int | None = BATCH,
     stopped: Callable[[], bool] = lambda: False,
+    unnoted: dict[str, Place] | None = None,
 ) -> list[Delivery]:
-    """Tell every webhook what it hasn't been told, as far as that goes now.
+    """Tell every webhook what it hasn't been told, as far as that goes now; what fails for one is told of that one.
 
     Args:
         registry: Whose outbox it is.
@@ -70,18 +71,35 @@ def deliver(
         again: Try those, too, whose next try isn't due. Dead ones stay dead.
         most: Most events to tell one webhook; None tells it everything.
         stopped: Asked before each webhook and each event whether to leave the rest for later.
+        unnoted: Failures of webhooks whose place can't be read or written, kept from one round to the next.
 
     Returns:
         What was done for each webhook that something was tried for, or that is dead.
+
+    Raises:
+        RegistryError: What was registered, or the file of webhooks, can't be read.
     """
     webhooks, trust = Webhooks(registry.folder), _Trust(registry.folder)
     at = time.time() if at is None else at
+    unnoted = {} if unnoted is None else unnoted
     done = []
     for hook in webhooks.all():
         if stopped():
             break
-        with webhooks.telling(hook.id) as ours:
-            found = _round(registry, webhooks, trust, hook, at, again, most, stopped) if ours else None
+        before = unnoted.get(hook.id)
+        if before is not None and before.retry_at > at and not again:
+            continue
+        try:
+            with webhooks.telling(hook.id) as ours:
+                found = _round(registry, webhooks, trust, hook, at, again, most, stopped) if ours else None
+            unnoted.pop(hook.id, None)
+        except (RegistryPathError, OSError) as error:
+            # its place, which is left as it is: how far it was told may still be read off it, or restored
+            said = error.problem if isinstance(error, RegistryError) else _said(error)
+            failures = 1 if before is None else before.failures + 1
+            unnoted[hook.id] = Place(0, failures, at + pause_seconds(failures), last_error=said)
+            logger.warning("webhook %s (%s) can't be told: %s", hook.id, hook.url, said)
+            found = Delivery(hook.id, hook.url, 0, said, False)
         if found is not None and (found.delivered or found.error):
             done.append(found)
     return done
@@ -97,7 +115,7 @@ def _round(
     most: int | None,
     stopped: Callable[[], bool],
 ) -> Delivery | None:
-    place = webhooks.places.of(hook.id)
+    place = webhooks.place_of(hook.id)
     if place.dead:
         return Delivery(hook.id, hook.url, 0, place.last_error, True)
     if place.retry_at > at and not again:
@@ -152,12 +170,21 @@ class _Trust:
 
 def _tell(trust: _Trust, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) -> str | None:
     """Send one event, for `TIMEOUT_SECONDS` in all, and return why that failed, if it did."""
+    try:
+        return _send(trust, webhooks, hook, event)
+    except RegistryError as error:
+        return error.problem
+    except TimeoutError:
+        return f"it has not answered in {TIMEOUT_SECONDS:g} s"
+    except Exception as error:  # whatever its address, its secret or its answer brings about: the others are told
+        return _said(error)
+
+
+def _send(trust: _Trust, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) -> str | None:
     ends = time.monotonic() + TIMEOUT_SECONDS
     message_id, body = message_of(event)
-    try:
-        to = destination(webhooks.folder, hook.url, seconds=TIMEOUT_SECONDS)
-    except WebhookRefused as error:
-        return error.problem
+    to = destination(webhooks.folder, hook.url, seconds=TIMEOUT_SECONDS)
+    trusted = trust.of(to.scheme)
     headers = {
         "Host": to.host_header,
         "Content-Type": "application/json",
@@ -175,17 +202,13 @@ def _tell(trust: _Trust, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) 
                 url,
                 seconds=left,
                 connect_seconds=left / (len(to.urls) - number),  # so that each address has its turn
-                trusted=trust.of(to.scheme),
+                trusted=trusted,
                 content=body,
                 headers=headers,
                 extensions={"sni_hostname": to.host},
             )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             errors.append(_said(error))  # nothing was sent, so the next address may be
-        except TimeoutError:
-            return f"it has not answered in {TIMEOUT_SECONDS:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
-            return _said(error)
         else:
             return None if 200 <= status < 300 else f"it answered with status {status}"
     return "; ".join(errors)
@@ -233,10 +256,10 @@ async def delivering(registry: Registry) -> AsyncIterator[None]:
 
 
 def _deliver_until(registry: Registry, stop: threading.Event) -> None:
-    said = ""
+    said, unnoted = "", dict[str, Place]()
     while not stop.is_set():
         try:
-            deliver(registry, stopped=stop.is_set)
+            deliver(registry, stopped=stop.is_set, unnoted=unnoted)
             said = ""
         except RegistryError as error:
             # a file with the wrong mode, for instance: said once, and tried again

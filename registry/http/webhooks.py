@@ -27,7 +27,7 @@ from typing import Any
 from registry.audit import now
 from registry.canonical import canonical_json
 from registry.entities import OutboxEvent
-from registry.errors import RegistryBusy, WebhookNotFound, WebhookRefused
+from registry.errors import RegistryBusy, RegistryPathError, WebhookNotFound, WebhookRefused
 from registry.http.hosts import check_url
 from registry.outbox import TOPICS, Place, Places
 from registry.private_file import changing, read_private, write_private
@@ -159,6 +159,7 @@ class Webhooks:
         Raises:
             WebhookNotFound: There is none with this id.
             RegistryBusy: Another process is telling it events all the while.
+            RegistryPathError: How far it has been told can't be read or written.
         """
         self.find(hook_id)
         with self._alone(hook_id) as alone:
@@ -168,22 +169,52 @@ class Webhooks:
                     next_step="see with `tunewright registry webhook ls` whether it fails at all, and run again",
                 )
             self.find(hook_id)
-            place = replace(self.places.of(hook_id), failures=0, retry_at=0.0, dead=False)
+            place = replace(self.place_of(hook_id), failures=0, retry_at=0.0, dead=False)
             self.places.note(hook_id, place)
         return place
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return the webhooks with how far each has been told, without their secrets."""
+        """Return the webhooks with how far each has been told, without their secrets.
+
+        `position` is None where that can't be read, and `last_error` says why.
+        """
         return [
             {
                 "id": hook.id,
                 "url": hook.url,
                 "events": list(hook.events),
                 "created_at": hook.created_at,
-                **asdict(self.places.of(hook.id)),
+                **self._state(hook.id),
             }
             for hook in self.all()
         ]
+
+    def place_of(self, hook_id: str) -> Place:
+        """Return how far a webhook has been told.
+
+        Raises:
+            RegistryPathError: That can't be read, or others may read it.
+        """
+        path = self.places.folder / f"{hook_id}.json"
+        try:
+            place = self.places.of(hook_id)
+            if not isinstance(place.position, int) or not isinstance(place.failures, int):
+                raise TypeError("position and failures are no whole numbers")
+            if not isinstance(place.retry_at, int | float) or not isinstance(place.dead, bool):
+                raise TypeError("retry_at is no time, or dead neither true nor false")
+        except (TypeError, ValueError) as error:
+            raise RegistryPathError(
+                f"{path} does not say how far a webhook has been told: {error}",
+                next_step="restore it from a copy, or remove it: the webhook is then told from the start",
+            ) from error
+        return place
+
+    def _state(self, hook_id: str) -> dict[str, Any]:
+        try:
+            return asdict(self.place_of(hook_id))
+        except RegistryPathError as error:
+            # nobody knows how far; it is a failure until somebody mends it
+            return {**asdict(Place(0, failures=1, last_error=error.problem)), "position": None}
 
     @contextmanager
     def _alone(self, hook_id: str) -> Iterator[bool]:

@@ -13,12 +13,12 @@ import anyio
 import httpx
 import pytest
 
-from registry.errors import RegistryBusy
+from registry.errors import RegistryBusy, RegistryPathError
 from registry.http import delivery, webhooks
 from registry.http.delivery import deliver, delivering
 from registry.http.hosts import HOSTS_FILE
 from registry.http.webhooks import Webhooks
-from registry.outbox import Place
+from registry.outbox import Place, Places, pause_seconds
 from registry.store import Registry
 from tests.registry.http.conftest import Receiver
 
@@ -252,3 +252,81 @@ def test_a_webhook_that_goes_before_its_turn_leaves_no_lock(registry: Registry, 
     with hooks.telling(hook.id) as ours:  # as one who read the list before
         assert not ours
     assert list(hooks.places.folder.iterdir()) == []
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"\xff\xfe", b"{}", b'{"position": "1"}', b'{"position": 0, "retry_at": "x"}', b'{"a": 1}', None],
+)
+def test_a_place_that_cannot_be_read_is_a_failure_of_its_webhook_alone(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    content: bytes | None,
+) -> None:
+    first, second = (hooks.add(url, ["*"], position=0) for _ in range(2))
+    add_base()
+    place = hooks.places.folder / f"{first.id}.json"
+    if content is None:
+        place.chmod(0o644)
+    else:
+        place.write_bytes(content)
+    before = place.read_bytes()
+    found = deliver(registry)
+    assert [(one.id, one.delivered) for one in found] == [(first.id, 0), (second.id, 1)]
+    assert str(place) in str(found[0].error)
+    assert receiver.told == [1]
+    assert place.read_bytes() == before  # how far it was told isn't lost
+    listed = {one["id"]: one for one in hooks.describe()}
+    assert str(place) in listed[first.id]["last_error"]
+    assert (listed[first.id]["position"], listed[second.id]["position"]) == (None, 1)
+    hooks.places.note(first.id, Place(0))
+    assert [one.delivered for one in deliver(registry)] == [1]
+
+
+@pytest.mark.integration
+def test_what_cannot_be_noted_is_tried_again_later_each_time(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = (hooks.add(url, ["*"], position=0) for _ in range(2))
+    add_base()
+    note = Places.note
+
+    def full(places: Places, reader: str, place: Place) -> None:
+        if reader == first.id:
+            raise RegistryPathError("no room")
+        note(places, reader, place)
+
+    monkeypatch.setattr(Places, "note", full)
+    unnoted: dict[str, Place] = {}
+    assert [one.error for one in deliver(registry, at=1000.0, unnoted=unnoted)] == ["no room", None]
+    assert hooks.places.of(second.id).position == 1
+    assert receiver.told == [1, 1]
+    assert deliver(registry, at=1000.0 + pause_seconds(1) - 0.1, unnoted=unnoted) == []  # it isn't told every second
+    assert len(deliver(registry, at=1000.0 + pause_seconds(1), unnoted=unnoted)) == 1
+    assert unnoted[first.id].failures == 2
+    monkeypatch.undo()
+    assert [one.error for one in deliver(registry, again=True, unnoted=unnoted)] == [None]
+    assert (unnoted, hooks.places.of(first.id).position) == ({}, 1)
+
+
+@pytest.mark.integration
+def test_what_one_webhook_brings_about_is_noted_as_its_failure(
+    registry: Registry, hooks: Webhooks, receiver: Receiver, url: str, add_base: Callable[..., Any]
+) -> None:
+    first, second = (hooks.add(url, ["*"], position=0) for _ in range(2))
+    path = registry.folder / "webhooks.json"
+    path.write_text(path.read_text().replace(first.secret, "whsec_a"))
+    add_base()
+    assert [one.delivered for one in deliver(registry)] == [0, 1]
+    assert "Error" in str(hooks.places.of(first.id).last_error)
+    assert hooks.places.of(second.id).position == 1
+    assert receiver.told == [1]
