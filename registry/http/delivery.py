@@ -98,7 +98,7 @@ def deliver(
             said = error.problem if isinstance(error, RegistryError) else _said(error)
             failures = 1 if before is None else before.failures + 1
             unnoted[hook.id] = Place(0, failures, at + pause_seconds(failures), last_error=said)
-            logger.warning("webhook %s (%s) can't be told: %s", hook.id, hook.url, said)
+            logger.warning("webhook %s (%s) can't be told: %s", hook.id, hook.host, said)
             found = Delivery(hook.id, hook.url, 0, said, False)
         if found is not None and (found.delivered or found.error):
             done.append(found)
@@ -205,7 +205,8 @@ def _send(trust: _Trust, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) 
                 trusted=trusted,
                 content=body,
                 headers=headers,
-                extensions={"sni_hostname": to.host},
+                # not as a part of the URL, which httpx logs
+                extensions={"sni_hostname": to.host, "target": httpx.URL(hook.url).raw_path},
             )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             errors.append(_said(error))  # nothing was sent, so the next address may be
@@ -226,13 +227,15 @@ def _said(error: Exception) -> str:
 
 
 def _log(hook: Webhook, found: Round) -> None:
+    # the host alone: the rest of a URL may be a secret, and what failed may repeat it
+    error = str(found.error).replace(hook.url, hook.host)
     if found.place.dead:
         logger.error(
             "webhook %s (%s) failed %d times at event %s and is dead: %s; `tunewright registry webhook revive %s` "
-            "tries again", hook.id, hook.url, found.place.failures, found.event, found.error, hook.id,
+            "tries again", hook.id, hook.host, found.place.failures, found.event, error, hook.id,
         )  # fmt: skip
     else:
-        logger.warning("webhook %s (%s) failed at event %s: %s", hook.id, hook.url, found.event, found.error)
+        logger.warning("webhook %s (%s) failed at event %s: %s", hook.id, hook.host, found.event, error)
 
 
 @asynccontextmanager

@@ -41,13 +41,12 @@ class Destination:
     host: str
     port: int
     addresses: tuple[str, ...]
-    target: str
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The URL with each address in the host's place, in the order in which the system names them."""
+        """The addresses as URLs, in the order in which the system names them, without what is asked of them."""
         places = (f"[{address}]" if ":" in address else address for address in self.addresses)
-        return tuple(f"{self.scheme}://{place}:{self.port}{self.target}" for place in places)
+        return tuple(f"{self.scheme}://{place}:{self.port}/" for place in places)
 
     @property
     def host_header(self) -> str:
@@ -87,7 +86,8 @@ def check_url(folder: Path, url: str) -> bool:
         )
     if parts.scheme == "http" and not allowed[found]:
         raise WebhookRefused(
-            f"{url} would go over the open internet in clear", allowed="https, or http to a host listed as private"
+            f"http to {host}:{port} would go over the open internet in clear",
+            allowed="https, or http to a host listed as private",
         )
     return allowed[found]
 
@@ -115,8 +115,7 @@ def destination(folder: Path, url: str, *, seconds: float = LOOK_UP_SECONDS) -> 
                 allowed="public addresses",
                 next_step=f"write the word private behind the host in {folder / HOSTS_FILE} if that is meant",
             )
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Destination(parts.scheme, host, port, addresses, target)
+    return Destination(parts.scheme, host, port, addresses)
 
 
 def _look_up(host: str, port: int, seconds: float) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from registry.audit import now
 from registry.canonical import canonical_json
@@ -52,6 +53,14 @@ class Webhook:
     events: tuple[str, ...]
     secret: str
     created_at: str
+
+    @property
+    def host(self) -> str:
+        """As much of the URL as may be shown to anybody: its path may be a secret, too."""
+        try:
+            return urlsplit(self.url).hostname or "no host"
+        except ValueError:  # changed by hand
+            return "no host"
 
     def wants(self, topic: str) -> bool:
         """Say whether it is told of a topic."""

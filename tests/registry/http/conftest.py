@@ -98,11 +98,13 @@ class Receiver:
         # called once, before the first answer
         self.first: Callable[[], Any] | None = None
         self.received: list[tuple[dict[str, str], bytes]] = []
+        self.paths: list[str] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.paths.append(self.path)
                 receiver.received.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 if receiver.first and len(receiver.received) == 1:
                     receiver.first()

@@ -35,6 +35,7 @@ def test_events_are_told_in_order_signed_and_once(
     assert message["data"] == registry.outbox()[-1].payload
     assert headers["webhook-id"] == "evt_4"
     assert headers["host"] == f"localhost:{receiver.port}"
+    assert set(receiver.paths) == {"/hook?team=a"}
     assert deliver(registry) == []
     add_adapter("d")
     assert [found.delivered for found in deliver(registry)] == [1]

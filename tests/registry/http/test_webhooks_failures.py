@@ -330,3 +330,33 @@ def test_what_one_webhook_brings_about_is_noted_as_its_failure(
     assert "Error" in str(hooks.places.of(first.id).last_error)
     assert hooks.places.of(second.id).position == 1
     assert receiver.told == [1]
+
+
+@pytest.mark.integration
+def test_the_log_names_a_webhook_by_its_id_and_host_alone(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    add_base: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(delivery, "DEAD_AFTER", 3)
+    secret = f"http://localhost:{receiver.port}/services/s3cr3t?key=s3cr3t"
+    hook = hooks.add(secret, ["*"], position=0)
+    add_base()
+    receiver.status = 500
+    deliver(registry)
+    (registry.folder / HOSTS_FILE).write_text("localhost\n")  # private no more
+    deliver(registry, again=True)
+    path = registry.folder / "webhooks.json"
+    path.write_text(path.read_text().replace(secret, f"ftp://{secret[7:]}"))
+    deliver(registry, again=True)
+    hooks.revive(hook.id)
+    (hooks.places.folder / f"{hook.id}.json").write_text("")
+    deliver(registry, again=True)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("registry")]
+    assert len(said) == 4
+    assert all(hook.id in one and "(localhost)" in one for one in said)
+    assert "s3cr3t" not in caplog.text
