@@ -199,6 +199,11 @@ def test_the_commands(
     verify_signature(added["secret"], receiver.received[-1][0], receiver.received[-1][1], at=time.time())
     assert added["secret"] not in run("ls", "--json")[1]
     assert run("revive", added["id"])[0] == 0
+    place = hooks.places.folder / f"{added['id']}.json"
+    place.write_text("")
+    assert run("deliver", "--once")[0] == 3
+    status, out = run("ls")
+    assert (status, str(place) in out) == (0, True)
     assert run("remove", added["id"])[0] == 0
     assert run("remove", added["id"])[0] == 4
     assert run("ls")[1] == "no webhooks\n"
