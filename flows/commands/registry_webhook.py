@@ -119,7 +119,7 @@ def _render(document: dict[str, Any]) -> str:
         state = "dead" if hook["dead"] else f"{hook['failures']} failures" if hook["failures"] else "well"
         lines.append(
             f"{hook['id']}  {hook['url']}  {', '.join(hook['events'])}  "
-            f"told to {hook['position']} of {document['head']}  {state}"
+            f"told to {'?' if hook['position'] is None else hook['position']} of {document['head']}  {state}"
         )
         lines += [f"    {hook['last_error']}"] if hook["last_error"] else []
     return "\n".join(lines)
