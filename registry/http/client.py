@@ -89,7 +89,7 @@ class RegistryClient(RemoteActs):
         require_files(manifest, files)
         body = {"name": name, "manifest": manifest.to_dict()}
         try:
-            return version_of(self._post("/v1/versions", body))
+            return self._require_registered(name, manifest.files, version_of(self._post("/v1/versions", body)))
         except BlobsMissing as error:
             missing = error.missing
         for path in manifest.files:  # refused here rather than after hours of sending
@@ -104,7 +104,7 @@ class RegistryClient(RemoteActs):
             with open_regular(path, Path(files[path])) as stream:
                 send(self._http, stream, sha256, size, _shifted(progress, done, total))
             done += size
-        return version_of(self._post("/v1/versions", body))
+        return self._require_registered(name, manifest.files, version_of(self._post("/v1/versions", body)))
 
     def record_run(
         self,
@@ -135,13 +135,10 @@ class RegistryClient(RemoteActs):
         """Tie a report to exactly these weights, as `Registry.record_evaluation`."""
         check_document("evaluation report", report)
         body = {"report": dict(report), "over_newest": over_newest}
-        return evaluation_of(self._post(f"/v1/evaluations/{quoted(version_digest)}", body))
+        kept = evaluation_of(self._post(f"/v1/evaluations/{quoted(version_digest)}", body))
+        return self._require_evaluation_of(version_digest, kept)
 
     # Looking up
-
-    def resolve(self, ref: str) -> Version:
-        """Return the version that a REF names."""
-        return version_of(self._get(f"/v1/versions/{quoted(ref)}"))
 
     def versions(self, name: str | None = None) -> list[Version]:
         """Return every version, or those of one model, by name and number."""
@@ -196,7 +193,8 @@ class RegistryClient(RemoteActs):
 
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
-        return [evaluation_of(item) for item in self._pages(f"/v1/evaluations/{quoted(ref)}")]
+        found = self._pages(f"/v1/evaluations/{quoted(ref)}")
+        return [self._require_evaluation_of(ref, evaluation_of(item)) for item in found]
 
     def check_gate(
         self, ref: str, policy: Policy | None = None, alias: str | None = None, *, approvals: bool = True
@@ -255,6 +253,7 @@ class RegistryClient(RemoteActs):
 
         Raises:
             BlobCorrupted: A file is gone or damaged; nothing is left behind.
+            RecordDamaged: The server answers with another version than the REF names.
             RegistryPathError: The folder holds other files, or can't be written.
             VersionRetired: It is retired.
         """

@@ -11,8 +11,10 @@ from urllib.parse import quote
 import httpx
 
 from registry.canonical import canonical_json
-from registry.errors import ReportInvalid, ServerUnavailable, TokenInvalid
+from registry.entities import Evaluation, Version
+from registry.errors import RecordDamaged, ReportInvalid, ServerUnavailable, TokenInvalid
 from registry.http.transfer import FIRST_PAUSE_SECONDS, raise_for
+from registry.http.wire import version_of
 from registry.names import check_alias, check_bound, check_name, check_text, parse_reference
 
 __all__ = ["Connection", "quoted"]
@@ -51,6 +53,35 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def resolve(self, ref: str) -> Version:
+        """Return the version that a REF names, held against the REF: nobody on the way can answer another one.
+
+        Raises:
+            RecordDamaged: The answer is another version than the one that was asked for. Of a bare name or an alias
+                the REF says no more than the model.
+        """
+        version = version_of(self._get(f"/v1/versions/{quoted(ref)}"))
+        asked = parse_reference(ref)
+        of_digest = version.digest.startswith(asked.digest_prefix or "")
+        if not of_digest or asked.name not in (None, version.name) or asked.number not in (None, version.version):
+            raise _other(f"asked for {ref}, the server answered with {version.label}, {version.digest[:12]}")
+        return version
+
+    @staticmethod
+    def _require_evaluation_of(ref: str, evaluation: Evaluation) -> Evaluation:
+        """Return an evaluation, if it isn't told to be one of another version than the digest that was asked about."""
+        if not evaluation.version_digest.startswith(parse_reference(ref).digest_prefix or ""):
+            raise _other(f"asked about {ref}, the server answered with a report on {evaluation.version_digest[:12]}")
+        return evaluation
+
+    @staticmethod
+    def _require_registered(name: str, files: Mapping[str, Any], version: Version) -> Version:
+        """Return what a server says was registered, if it is of the model and has the files that were to be."""
+        # another digest is right where the content key was there already
+        if version.name != name or version.manifest.files != files:
+            raise _other(f"files of {name} were to be registered, the server answered with {version.label}")
+        return version
 
     def _get(self, path: str, **params: Any) -> Any:
         given = {key: value for key, value in params.items() if value is not None}
@@ -138,6 +169,15 @@ def _check_encodable(given: Mapping[str, Any]) -> None:
     for what, value in given.items():
         if isinstance(value, str) and not _is_encodable(value):
             _GRAMMARS.get(what, partial(check_text, what))(value)
+
+
+def _other(problem: str) -> RecordDamaged:
+    return RecordDamaged(
+        problem,
+        allowed="exactly the version that was asked for",
+        next_step="use nothing of it; look at the URL and at what stands between here and the registry, over TLS where "
+        "others can change what comes",
+    )
 
 
 def _document(answer: httpx.Response) -> Any:

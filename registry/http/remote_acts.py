@@ -18,7 +18,6 @@ from registry.http.wire import (
     protection_of,
     status_of,
     version_change_of,
-    version_of,
 )
 from registry.protection import Protection
 from registry.status import RETIRED, Status, retired
@@ -161,13 +160,14 @@ class RemoteActs(Connection):
 
         Raises:
             SignatureRefused: The manifest is not that of the digest.
+            RecordDamaged: The server answers with another version than the REF names.
         """
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
         from registry.envelope import check_signs, sign_manifest
 
         if isinstance(version, str):
-            version = self._resolved(version)
+            version = self.resolve(version)
         check_signs(version.manifest_json, version.digest)
         pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         body = {"envelope": sign_manifest(version.manifest_json, key), "public_key": pem}
@@ -179,11 +179,12 @@ class RemoteActs(Connection):
 
         Raises:
             SignatureRefused: No signature, none of this key, or one of another version.
+            RecordDamaged: The server answers with another version than the REF names, or another base than was signed.
         """
         from registry.envelope import check_signs, signed_manifest
         from registry.errors import SignatureRefused
 
-        version = self._resolved(ref)
+        version = self.resolve(ref)
         problem = None
         for envelope in self.signatures(version.digest):
             try:
@@ -193,14 +194,11 @@ class RemoteActs(Connection):
                 continue
             for parent in version.manifest.parents:
                 if parent.role == "base":
-                    self._resolved(parent.digest)  # whose manifest is held against the digest that was signed
+                    self.resolve(parent.digest)  # whose manifest is held against the digest that was signed
             return version
         raise problem or SignatureRefused(
             f"{version.label} is not signed", allowed="a version that the given key has signed"
         )
-
-    def _resolved(self, ref: str) -> Version:
-        return version_of(self._get(f"/v1/versions/{quoted(ref)}"))
 
     def protect(
         self,
