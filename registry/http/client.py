@@ -24,7 +24,7 @@ from registry.http.connection import quoted
 from registry.http.cursors import cursor_of
 from registry.http.problems import gate_of
 from registry.http.remote_acts import RemoteActs
-from registry.http.transfer import Progress, RemoteBlobs, send
+from registry.http.transfer import VERIFY_SECONDS, Progress, RemoteBlobs, send
 from registry.http.wire import (
     alias_of,
     audit_of,
@@ -47,9 +47,6 @@ from registry.standing import Standing
 from registry.verification import Verification
 
 __all__ = ["RegistryClient"]
-
-# A verification reads every byte that the server has.
-VERIFY_SECONDS = 6 * 3600.0
 
 
 class RegistryClient(RemoteActs):
@@ -87,9 +84,8 @@ class RegistryClient(RemoteActs):
         """
         check_name(name)
         require_files(manifest, files)
-        body = {"name": name, "manifest": manifest.to_dict()}
         try:
-            return self._require_registered(name, manifest.files, version_of(self._post("/v1/versions", body)))
+            return self._registered(name, manifest)
         except BlobsMissing as error:
             missing = error.missing
         for path in manifest.files:  # refused here rather than after hours of sending
@@ -104,7 +100,13 @@ class RegistryClient(RemoteActs):
             with open_regular(path, Path(files[path])) as stream:
                 send(self._http, stream, sha256, size, _shifted(progress, done, total))
             done += size
-        return self._require_registered(name, manifest.files, version_of(self._post("/v1/versions", body)))
+        return self._registered(name, manifest)
+
+    def _registered(self, name: str, manifest: Manifest) -> Version:
+        body = {"name": name, "manifest": manifest.to_dict()}
+        # every content is read before it answers
+        version = version_of(self._post("/v1/versions", body, timeout_seconds=VERIFY_SECONDS))
+        return self._require_registered(name, manifest.files, version)
 
     def record_run(
         self,

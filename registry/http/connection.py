@@ -13,7 +13,7 @@ import httpx
 from registry.canonical import canonical_json
 from registry.entities import Evaluation, Version
 from registry.errors import RecordDamaged, ReportInvalid, ServerUnavailable, TokenInvalid
-from registry.http.transfer import FIRST_PAUSE_SECONDS, raise_for
+from registry.http.transfer import FIRST_PAUSE_SECONDS, failure_of, raise_for
 from registry.http.wire import version_of
 from registry.names import check_alias, check_bound, check_name, check_text, parse_reference
 
@@ -134,10 +134,10 @@ class Connection:
             after, left = page["next"], None if left is None else left - len(page["items"])
 
     def _unavailable(self, error: httpx.TransportError) -> ServerUnavailable:
-        return ServerUnavailable(
-            f"the registry at {self._http.base_url} can't be reached: {type(error).__name__}: {error}",
-            next_step="look whether `tunewright registry serve` runs there, and at the URL",
-        )
+        step = "look whether `tunewright registry serve` runs there, and at the URL"
+        if isinstance(error, httpx.ReadTimeout):
+            step = "it may be at it still: look whether what was asked is done, before you ask again"
+        return ServerUnavailable(failure_of(self._http, error), next_step=step)
 
 
 def quoted(part: str) -> str:

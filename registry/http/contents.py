@@ -84,14 +84,13 @@ def content_routes(registry: Registry, uploads: Uploads, limits: Limits) -> APIR
             )
         if first:
             headers["Content-Range"] = f"bytes {first}-{size - 1}/{size}"
-            # a client that goes on after a broken connection learns at once if it was damage that broke it
-            registry.blobs.read(sha256)
         headers["Content-Length"] = str(size - first)
-        pieces = registry.blobs.pieces(sha256)
-        # drawn before the answer begins: damage of a blob of one piece is still told as a problem
+        pieces = _behind(registry.blobs.pieces(sha256), first)
+        # drawn before the answer begins: where it is the last piece, and damage broke the connection off before it, the
+        # damage is told as a problem
         begun = next(pieces, b"")
         return StreamingResponse(
-            _behind(chain((begun,), pieces), first),
+            chain((begun,), pieces),
             status_code=206 if first else 200,
             headers=headers,
             media_type="application/octet-stream",

@@ -13,7 +13,7 @@ import httpx
 from registry.errors import BlobCorrupted, FileRefused, ServerUnavailable, UploadConflict
 from registry.http.problems import error_of
 
-__all__ = ["Progress", "RemoteBlobs", "raise_for", "send"]
+__all__ = ["VERIFY_SECONDS", "Progress", "RemoteBlobs", "failure_of", "raise_for", "send"]
 
 # bytes done, bytes in all
 Progress = Callable[[int, int], object]
@@ -24,6 +24,11 @@ PART_BYTES = 64 << 20
 # Tries in a row without a byte more.
 TRIES = 5
 FIRST_PAUSE_SECONDS = 0.2
+# How long an answer is waited for before which the server reads whole contents: to the last part of an upload, to a
+# range, to a registration, and to a verification, which reads every byte that it has.
+VERIFY_SECONDS = 6 * 3600.0
+# Between two questions whether a server is done with that, at most.
+LONGEST_PAUSE_SECONDS = 5.0
 
 
 def raise_for(answer: httpx.Response) -> None:
@@ -42,8 +47,25 @@ def raise_for(answer: httpx.Response) -> None:
     raise error_of(document if isinstance(document, dict) else {}, answer.status_code)
 
 
-def _pause(failures: int) -> None:
-    time.sleep(FIRST_PAUSE_SECONDS * 2**failures)
+def failure_of(http: httpx.Client, error: httpx.TransportError) -> str:
+    """Say what a request came to that no answer came to: nobody there, or nothing heard in time."""
+    if isinstance(error, httpx.ReadTimeout):
+        limit = error.request.extensions["timeout"]["read"]
+        return f"the registry at {http.base_url} did not answer in {limit:g} s"
+    return f"the registry at {http.base_url} can't be reached: {type(error).__name__}: {error}"
+
+
+def _pause(failures: int) -> float:
+    """Wait for longer each time, and return for how long."""
+    seconds = min(FIRST_PAUSE_SECONDS * 2 ** min(failures, 10), LONGEST_PAUSE_SECONDS)
+    time.sleep(seconds)
+    return seconds
+
+
+def _patient(http: httpx.Client) -> httpx.Timeout:
+    """Return the client's time limits, with time for the server to read a whole content before it answers."""
+    usual = http.timeout
+    return httpx.Timeout(connect=usual.connect, read=VERIFY_SECONDS, write=usual.write, pool=usual.pool)
 
 
 def send(http: httpx.Client, source: IO[bytes], sha256: str, size: int, sent: Callable[[int], object]) -> None:
@@ -62,10 +84,16 @@ def send(http: httpx.Client, source: IO[bytes], sha256: str, size: int, sent: Ca
         UploadConflict: Somebody else is sending the same content.
     """
     failures, refused = 0, False
+    # whether all bytes came, so that the server hashes them, whoever waits for its answer; and how long was waited then
+    all_came, looks, waited = False, 0, 0.0
     while True:
+        offset, part = 0, 0
         try:
             state = _asked(http.get(f"/v1/uploads/{sha256}"))
             offset, complete = state["offset"], state["complete"]
+            if complete and all_came:
+                sent(size)
+                return
             # what the registry found missing may be a damaged blob: it is there, and is sent again all the same
             offset = 0 if complete else offset
             while True:
@@ -79,6 +107,7 @@ def send(http: httpx.Client, source: IO[bytes], sha256: str, size: int, sent: Ca
                         "Content-Length": str(part),
                         "Content-Type": "application/octet-stream",
                     },
+                    timeout=_patient(http) if offset + part == size else http.timeout,
                 )
                 state = _asked(answer)
                 offset, failures = state["offset"], 0
@@ -89,13 +118,26 @@ def send(http: httpx.Client, source: IO[bytes], sha256: str, size: int, sent: Ca
             # bytes that somebody else left there may have been wrong; they are gone now
             if refused:
                 raise
-            refused = True
-        except (httpx.TransportError, UploadConflict) as error:
+            refused, all_came = True, False
+        except UploadConflict as error:
+            # all of it is there, and is being hashed: on behalf of a request of ours that was given up, or another's
+            if error.offset == size and waited < VERIFY_SECONDS:
+                all_came, looks = True, looks + 1
+                waited += _pause(looks)
+                continue
             failures += 1
             if failures >= TRIES:
-                if isinstance(error, UploadConflict):
+                raise
+            _pause(failures)
+        except (httpx.TransportError, ServerUnavailable) as error:
+            # the latter of a proxy, say, that waits no longer for the server
+            if offset + part == size and isinstance(error, httpx.ReadTimeout | ServerUnavailable):
+                all_came = True
+            failures += 1
+            if failures >= TRIES:
+                if isinstance(error, ServerUnavailable):
                     raise
-                raise _broken(http, error) from error
+                raise _broken(http, error, "run the same again: it goes on where it stopped") from error
             _pause(failures)
 
 
@@ -144,7 +186,11 @@ class RemoteBlobs:
             before = done
             try:
                 headers = {"Range": f"bytes={done}-"} if done else {}
-                with self._http.stream("GET", f"/v1/blobs/{sha256}", headers=headers) as answer:
+                # what lies before a range is hashed before it is answered
+                limit = _patient(self._http) if done else self._http.timeout
+                with self._http.stream("GET", f"/v1/blobs/{sha256}", headers=headers, timeout=limit) as answer:
+                    # from here on bytes come, or the connection is dead
+                    answer.request.extensions["timeout"]["read"] = self._http.timeout.read
                     raise_for(answer)
                     wanted = done + int(answer.headers["content-length"])
                     for piece in answer.iter_bytes(PIECE_BYTES):
@@ -159,7 +205,7 @@ class RemoteBlobs:
             except httpx.TransportError as error:
                 failures = 1 if done > before else failures + 1
                 if failures >= TRIES:
-                    raise _broken(self._http, error) from error
+                    raise _broken(self._http, error, "run the same again, which fetches it anew") from error
                 _pause(failures)
         if hasher.hexdigest() != sha256:
             raise BlobCorrupted(
@@ -169,8 +215,5 @@ class RemoteBlobs:
         return done
 
 
-def _broken(http: httpx.Client, error: httpx.TransportError) -> ServerUnavailable:
-    return ServerUnavailable(
-        f"the connection to {http.base_url} broke {TRIES} times: {type(error).__name__}: {error}",
-        next_step="run the same again: it goes on where it stopped",
-    )
+def _broken(http: httpx.Client, error: httpx.TransportError, next_step: str) -> ServerUnavailable:
+    return ServerUnavailable(f"{failure_of(http, error)} (tried {TRIES} times)", next_step=next_step)
