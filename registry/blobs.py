@@ -189,13 +189,16 @@ class BlobStore:
     def adopt(self, source: Path, sha256: str, size: int) -> bool:
         """Take a local file over as a blob, if it has the content: moved where blobs lie on the same disk, else copied.
 
+        A blob that is there on this machine's disk is as young afterwards as one that came now, so that no collection
+        takes it before who sent it has registered it. In S3 it keeps its age.
+
         Args:
             source: A file that nobody else writes to; it is gone afterwards, unless it is refused.
             sha256: The hex digest that it must have.
             size: The length in bytes that it must have.
 
         Returns:
-            False if the blob was there and is intact.
+            False if the blob was there and is intact, and stays.
 
         Raises:
             FileRefused: The content has another digest or length.
@@ -210,7 +213,7 @@ class BlobStore:
                     allowed="the content whose digest is announced",
                     next_step="send it again from its start",
                 )
-            if self._is_intact(sha256):
+            if self._is_intact(sha256) and self._made_young(sha256):
                 source.unlink()
                 return False
             if not self.is_local:
@@ -236,6 +239,15 @@ class BlobStore:
         make_folder(place.parent)
         os.replace(incoming, place)
         flush_folder(place.parent)
+
+    def _made_young(self, sha256: str) -> bool:
+        """Let a blob count as written now; False where another is to take its place for that."""
+        if self.is_local:
+            try:
+                os.utime(self.path(sha256))
+            except OSError:  # another user's, or collected just now
+                return False
+        return True
 
     def _is_intact(self, sha256: str) -> bool:
         if self.size(sha256) is None:

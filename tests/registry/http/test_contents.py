@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -246,3 +247,29 @@ def test_a_file_that_is_adopted_is_held_to_its_digest(registry: Registry, tmp_pa
     assert registry.blobs.adopt(source, DIGEST, len(CONTENT)) is False
     assert not source.exists()
     assert b"".join(registry.blobs.pieces(DIGEST)) == CONTENT
+
+
+def test_what_is_sent_again_is_as_young_as_what_came_now(
+    ask: Ask, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("PUT", f"/v1/blobs/{DIGEST}", "write", content=CONTENT)
+    blob = registry.blobs.local_path(DIGEST)
+    assert blob is not None
+    month_ago = time.time() - 30 * 86_400
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")  # as of another user's file
+
+    for again in (lambda: ask("PUT", f"/v1/blobs/{DIGEST}", "write", content=CONTENT), lambda: upload(ask, CONTENT, 0)):
+        os.utime(blob, (month_ago, month_ago))
+        assert again().json().get("created") in (False, None)
+        assert time.time() - blob.stat().st_mtime < 3600
+        assert ask("POST", "/v1/collections", json={}).json()["blobs"] == 0
+    os.utime(blob, (month_ago, month_ago))
+    with monkeypatch.context() as patched:
+        patched.setattr("registry.blobs.os.utime", refuse)
+        assert ask("PUT", f"/v1/blobs/{DIGEST}", "write", content=CONTENT).json()["created"] is True
+    assert time.time() - blob.stat().st_mtime < 3600
+    assert ask("GET", f"/v1/blobs/{DIGEST}").content == CONTENT
+    os.utime(blob, (month_ago, month_ago))
+    assert ask("POST", "/v1/collections", json={}).json()["blobs"] == 1
