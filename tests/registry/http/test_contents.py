@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from registry import parts
 from registry.errors import BlobCorrupted, FileRefused, RegistryPathError, UploadConflict
 from registry.http.uploads import Uploads
 from registry.manifest import describe_files
@@ -273,3 +274,47 @@ def test_what_is_sent_again_is_as_young_as_what_came_now(
     assert ask("GET", f"/v1/blobs/{DIGEST}").content == CONTENT
     os.utime(blob, (month_ago, month_ago))
     assert ask("POST", "/v1/collections", json={}).json()["blobs"] == 1
+
+
+def test_an_adopted_file_and_its_name_are_on_the_disk_before_anybody_is_told(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the kernel was told to keep outlives a power cut: first the bytes, then the folder that names them."""
+    source = tmp_path / "content"
+    source.write_bytes(CONTENT)
+    place = registry.blobs.local_path(DIGEST)
+    assert place is not None
+    place.parent.mkdir(parents=True)  # its own name is another flush's
+    inode, flushed = source.stat().st_ino, []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        flushed.append((os.fstat(descriptor).st_ino, place.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", noted)
+    assert registry.blobs.adopt(source, DIGEST, len(CONTENT)) is True
+    assert flushed == [(inode, False), (place.parent.stat().st_ino, True)]
+
+
+def test_who_waited_for_a_part_that_is_gone_writes_into_nothing(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a part's opening and its lock its writer may finish it: what is appended then would be lost, or worse."""
+    uploads = Uploads(registry.folder / "uploads", registry.blobs)
+    part = registry.folder / "uploads" / f"{DIGEST}.part"
+    locked = parts._locked
+
+    def finished(*given: Any) -> Any:
+        part.rename(part.with_name("a-blob"))
+        return locked(*given)
+
+    def finished_and_begun_anew(*given: Any) -> Any:
+        part.rename(part.with_name("a-blob"))
+        part.write_bytes(b"")
+        return locked(*given)
+
+    for meanwhile in (finished, finished_and_begun_anew):
+        monkeypatch.setattr(parts, "_locked", meanwhile)
+        with pytest.raises(UploadConflict, match="was finished just now"), uploads.appending(DIGEST, 0, 100):
+            pass
