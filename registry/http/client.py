@@ -18,7 +18,7 @@ from registry.entities import (
     Version,
     left_by_last_step,
 )
-from registry.errors import BlobsMissing, MissingError
+from registry.errors import BlobsMissing, MissingError, RegistryBusy
 from registry.gate import GateResult, Policy
 from registry.http.connection import quoted
 from registry.http.cursors import cursor_of
@@ -37,8 +37,9 @@ from registry.http.wire import (
     version_of,
 )
 from registry.lineage import Lineage
-from registry.manifest import Manifest, open_regular, require_files
+from registry.manifest import FileEntry, Manifest, open_regular, require_files
 from registry.names import check_name
+from registry.recording import STORE_ATTEMPTS
 from registry.reports import check_document
 from registry.runs import Run
 from registry.scan import scan
@@ -80,27 +81,41 @@ class RegistryClient(RemoteActs):
             files: Path inside the version -> file on disk.
             actor: Not used.
             progress: Called with the bytes that the server has of what it lacked, and how many those are. An upload
-                that broke off goes on where it stopped, in a later call, too.
+                that broke off goes on where it stopped, in a later call, too. What is gone again by the time that all
+                was sent is sent again, and told from its start.
+
+        Raises:
+            RegistryBusy: Files were removed from the server again and again meanwhile.
+            As `Registry.register` otherwise.
         """
         check_name(name)
         require_files(manifest, files)
-        try:
-            return self._registered(name, manifest)
-        except BlobsMissing as error:
-            missing = error.missing
-        for path in manifest.files:  # refused here rather than after hours of sending
-            with open_regular(path, Path(files[path])) as stream:
-                scan(path, stream, os.fstat(stream.fileno()).st_size)
         paths = {entry.sha256: path for path, entry in manifest.files.items()}
-        total = sum(manifest.files[paths[sha256]].size for sha256 in missing)
-        done = 0
-        for sha256 in missing:
-            path = paths[sha256]
-            size = manifest.files[path].size
+        for attempt in range(1 + STORE_ATTEMPTS):
+            try:
+                return self._registered(name, manifest)
+            except BlobsMissing as error:  # after the first time: collected, or damaged, while others were sent
+                missing = [sha256 for sha256 in error.missing if sha256 in paths]
+                if not missing:
+                    raise
+            if attempt == 0:  # refused here rather than after hours of sending
+                for path in manifest.files:
+                    with open_regular(path, Path(files[path])) as stream:
+                        scan(path, stream, os.fstat(stream.fileno()).st_size)
+            if attempt < STORE_ATTEMPTS:
+                self._send({paths[sha256]: manifest.files[paths[sha256]] for sha256 in missing}, files, progress)
+        raise RegistryBusy(
+            f"files of {name!r} were removed from the server {STORE_ATTEMPTS} times while they were registered",
+            allowed="collections that leave what was just sent, with a grace period of a day or more",
+            next_step="find out who collects or removes files there, then run the same again: what is there stays",
+        )
+
+    def _send(self, entries: Mapping[str, FileEntry], files: Mapping[str, Path], progress: Progress | None) -> None:
+        done, total = 0, sum(entry.size for entry in entries.values())
+        for path, entry in entries.items():
             with open_regular(path, Path(files[path])) as stream:
-                send(self._http, stream, sha256, size, _shifted(progress, done, total))
-            done += size
-        return self._registered(name, manifest)
+                send(self._http, stream, entry.sha256, entry.size, _shifted(progress, done, total))
+            done += entry.size
 
     def _registered(self, name: str, manifest: Manifest) -> Version:
         body = {"name": name, "manifest": manifest.to_dict()}

@@ -29,6 +29,7 @@ from registry.errors import (
     ParentNotFound,
     PolicyInvalid,
     ReferenceInvalid,
+    RegistryBusy,
     RegistryError,
     RegistryPathError,
     ReportInvalid,
@@ -594,3 +595,40 @@ def test_what_is_no_registry_is_told(in_process: Callable[..., Any], registry: R
         assert token is None or token not in str(refused.value)
     read = Tokens(registry.folder).add("y", "read")
     RegistryClient("http://registry.test", f"{read}\n", transport=in_process(closed)).versions()
+
+
+def test_what_is_collected_while_the_rest_is_sent_is_sent_again(
+    either: Any, registry: Registry, given: Any, write_files: Any, fingerprints: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = given.base()
+    either.retire(base.label, reason="of no use", **WHO)  # its bytes may go once its grace is over
+    files = write_files("base", **{"notes.txt": b"more" * 1000})
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[1])
+    collected: list[int] = []
+
+    def collect_once(_done: int, _total: int) -> None:
+        if not collected:
+            collected.append(registry.collect(actor="ada", grace_seconds=0).blobs)
+
+    version = either.register("noted", manifest, files, progress=collect_once, **WHO)
+    assert version == registry.resolve("noted")
+    assert registry.verify().intact
+    if isinstance(either, RegistryClient):  # a registry's lease keeps them from being collected
+        assert collected == [2]
+
+
+def test_what_is_removed_again_and_again_is_told(
+    client: RegistryClient, registry: Registry, write_files: Any, fingerprints: Any
+) -> None:
+    files = write_files("base")
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+    removed: list[str] = []
+
+    def remove(done: int, total: int) -> None:
+        if done == total:
+            removed.extend(sha256 for sha256, _ in list(registry.blobs.stored()) if registry.blobs.remove(sha256))
+
+    with pytest.raises(RegistryBusy, match="removed from the server 3 times"):
+        client.register("tiny", manifest, files, progress=remove)
+    assert len(removed) >= 3
+    assert client.register("tiny", manifest, files).label == "tiny:v1"
