@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import httpx
 
-from registry.errors import BlobCorrupted, FileRefused, ServerUnavailable, UploadConflict
+from registry.errors import BlobCorrupted, FileRefused, MissingError, ServerUnavailable, UploadConflict
 from registry.http.problems import error_of
 
 __all__ = ["VERIFY_SECONDS", "Progress", "RemoteBlobs", "failure_of", "raise_for", "send"]
@@ -27,6 +28,8 @@ FIRST_PAUSE_SECONDS = 0.2
 # How long an answer is waited for before which the server reads whole contents: to the last part of an upload, to a
 # range, to a registration, and to a verification, which reads every byte that it has.
 VERIFY_SECONDS = 6 * 3600.0
+# How a server's refusal of another length than was announced begins what it allows.
+_OTHER_LENGTH = "Upload-Length "
 # Between two questions whether a server is done with that, at most.
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -84,11 +87,16 @@ def send(http: httpx.Client, source: IO[bytes], sha256: str, size: int, sent: Ca
         UploadConflict: Somebody else is sending the same content.
     """
     failures, refused = 0, False
+    # whether what is there was begun with another length, and is to be forgotten; once, so that nobody fights over it
+    forget, forgot = False, False
     # whether all bytes came, so that the server hashes them, whoever waits for its answer; and how long was waited then
     all_came, looks, waited = False, 0, 0.0
     while True:
         offset, part = 0, 0
         try:
+            if forget:
+                _forget(http, sha256)
+                forget, forgot = False, True
             state = _asked(http.get(f"/v1/uploads/{sha256}"))
             offset, complete = state["offset"], state["complete"]
             if complete and all_came:
@@ -96,6 +104,8 @@ def send(http: httpx.Client, source: IO[bytes], sha256: str, size: int, sent: Ca
                 return
             # what the registry found missing may be a damaged blob: it is there, and is sent again all the same
             offset = 0 if complete else offset
+            if offset > size:  # of a content that was announced to be longer
+                raise UploadConflict(f"{offset} bytes of {sha256} are there, it has {size}", allowed=_OTHER_LENGTH)
             while True:
                 part = min(PART_BYTES, size - offset)
                 answer = http.patch(
@@ -120,15 +130,19 @@ def send(http: httpx.Client, source: IO[bytes], sha256: str, size: int, sent: Ca
                 raise
             refused, all_came = True, False
         except UploadConflict as error:
-            # all of it is there, and is being hashed: on behalf of a request of ours that was given up, or another's
-            if error.offset == size and waited < VERIFY_SECONDS:
+            # a digest is of a content of one length, and whoever announced another one has shut it for everybody
+            other_length = (error.allowed or "").startswith(_OTHER_LENGTH)
+            if other_length and not forgot:
+                forget = True
+            elif error.offset == size and not other_length and waited < VERIFY_SECONDS:
+                # all of it is there, and is being hashed: for a request of ours that was given up, or for another's
                 all_came, looks = True, looks + 1
                 waited += _pause(looks)
-                continue
-            failures += 1
-            if failures >= TRIES:
-                raise
-            _pause(failures)
+            else:
+                failures += 1
+                if failures >= TRIES:
+                    raise
+                _pause(failures)
         except (httpx.TransportError, ServerUnavailable) as error:
             # the latter of a proxy, say, that waits no longer for the server
             if offset + part == size and isinstance(error, httpx.ReadTimeout | ServerUnavailable):
@@ -139,6 +153,11 @@ def send(http: httpx.Client, source: IO[bytes], sha256: str, size: int, sent: Ca
                     raise
                 raise _broken(http, error, "run the same again: it goes on where it stopped") from error
             _pause(failures)
+
+
+def _forget(http: httpx.Client, sha256: str) -> None:
+    with suppress(MissingError, UploadConflict):  # gone meanwhile, or being written: the next try says what there is
+        raise_for(http.delete(f"/v1/uploads/{sha256}"))
 
 
 def _asked(answer: httpx.Response) -> dict[str, int]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import io
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from registry.errors import (
@@ -37,11 +40,13 @@ from registry.errors import (
     RunTaken,
     ServerUnavailable,
     TokenInvalid,
+    UploadConflict,
     VersionHeld,
     VersionNotFound,
     VersionRetired,
 )
 from registry.gate import Policy
+from registry.http import transfer
 from registry.http.app import make_app
 from registry.http.client import RegistryClient
 from registry.http.tokens import Tokens
@@ -632,3 +637,45 @@ def test_what_is_removed_again_and_again_is_told(
         client.register("tiny", manifest, files, progress=remove)
     assert len(removed) >= 3
     assert client.register("tiny", manifest, files).label == "tiny:v1"
+
+
+@pytest.mark.parametrize("left", ["a part", "as much as there is", "more than there is"])
+def test_a_wrong_length_that_somebody_announced_shuts_a_content_for_nobody(
+    client: RegistryClient, registry: Registry, write_files: Any, fingerprints: Any, left: str
+) -> None:
+    files = write_files("base")
+    manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+    entry = manifest.files["config.json"]
+    part = {"a part": b"{", "as much as there is": b"x" * entry.size, "more than there is": b"x" * 500}[left]
+    headers = {"Upload-Offset": "0", "Upload-Length": "999"}
+    assert client._http.patch(f"/v1/uploads/{entry.sha256}", content=part, headers=headers).status_code == 200
+    began = time.monotonic()
+    assert client.register("tiny", manifest, files).label == "tiny:v1"
+    assert time.monotonic() - began < 5
+    assert registry.verify().intact
+    assert list((registry.folder / "uploads").iterdir()) == []
+
+
+def test_who_announces_a_wrong_length_again_and_again_is_not_fought(
+    registry: Registry, in_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.0)
+    content = b"x" * 100
+    digest = hashlib.sha256(content).hexdigest()
+    behind = in_process(make_app(registry, Tokens(registry.folder)))
+    secret = Tokens(registry.folder).add("tester", "write")
+    forgotten: list[str] = []
+
+    class Poisoned(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "DELETE":
+                forgotten.append(request.url.path)
+            if request.method == "GET":
+                headers = {**request.headers, "Upload-Offset": "0", "Upload-Length": "999", "Content-Length": "100"}
+                behind.handle_request(httpx.Request("PATCH", request.url, headers=headers, content=content))
+            return behind.handle_request(request)
+
+    client = RegistryClient("http://registry.test", secret, transport=Poisoned())
+    with pytest.raises(UploadConflict, match="announced with 999 bytes"):
+        transfer.send(client._http, io.BytesIO(content), digest, len(content), lambda _: None)
+    assert forgotten == [f"/v1/uploads/{digest}"]
