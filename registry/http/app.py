@@ -31,13 +31,12 @@ from registry.http.problems import MEDIA_TYPE, Refused
 from registry.http.server import server_routes
 from registry.http.signatures import signature_routes
 from registry.http.tokens import Tokens
-from registry.http.uploads import Uploads
+from registry.http.uploads import UPLOADS, Uploads
 from registry.http.versions import version_routes
 from registry.store import Registry
 
 __all__ = ["make_app"]
 
-UPLOADS = "uploads"
 Background = Callable[[], AbstractAsyncContextManager[None]]
 # What FastAPI reads as JSON; of another body it says that it is no object.
 _JSON = re.compile(r"application/([^;]+\+)?json\s*(;|$)", re.IGNORECASE)

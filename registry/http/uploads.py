@@ -21,9 +21,11 @@ from registry.errors import FileRefused, RegistryPathError, UploadConflict
 from registry.parts import held, sweep, unwritable
 from registry.whole_file import write_whole
 
-__all__ = ["Uploads"]
+__all__ = ["UPLOADS", "Uploads", "sweep_uploads"]
 
-KEPT_SECONDS = 86_400
+UPLOADS = "uploads"
+KEPT_SECONDS = 86_400.0
+_SWEEP_SECONDS = 3600.0
 _LENGTH = ".length"
 
 
@@ -40,6 +42,7 @@ class Uploads:
         self._folder = folder
         self._blobs = blobs
         self._kept_seconds = kept_seconds
+        self._sweep_next = 0.0
 
     def offset(self, sha256: str) -> int:
         """Return how many bytes of a content are there, 0 where nothing is."""
@@ -58,15 +61,14 @@ class Uploads:
 
     def sweep(self) -> int:
         """Remove the uploads that nobody went on with, and return how many there were."""
-        removed = sweep(self._folder, self._kept_seconds)
-        for announced in self._folder.glob(f"*{_LENGTH}"):
-            if not announced.with_suffix(".part").exists():
-                announced.unlink(missing_ok=True)
-        for aside in self._folder.glob(f".*{_LENGTH}.*"):  # of a process that was ended at it
-            with suppress(FileNotFoundError):
-                if time.time() - aside.stat().st_mtime > self._kept_seconds:
-                    aside.unlink()
-        return removed
+        return sweep_uploads(self._folder, self._kept_seconds)
+
+    def sweep_now_and_then(self) -> None:
+        """Sweep, if this server hasn't for an hour: what is swept is a day old."""
+        now = time.monotonic()
+        if now >= self._sweep_next:
+            self._sweep_next = now + _SWEEP_SECONDS
+            self.sweep()
 
     @contextmanager
     def appending(self, sha256: str, offset: int, total: int) -> Iterator[IO[bytes]]:
@@ -81,7 +83,9 @@ class Uploads:
             UploadConflict: Another number of bytes is there or was announced, or somebody else is writing.
             RegistryPathError: The disk has no room for the rest, or can't be written.
         """
+        self.sweep_now_and_then()
         with held(self._path(sha256)) as stream:
+            os.utime(stream.fileno())  # no sweep takes it for one that nobody goes on with
             there = stream.seek(0, os.SEEK_END)
             if there != offset:
                 raise UploadConflict(
@@ -97,6 +101,7 @@ class Uploads:
     @contextmanager
     def whole(self, sha256: str, size: int | None) -> Iterator[IO[bytes]]:
         """Give a new file for a content that comes in one piece; removed unless `finish` took it over."""
+        self.sweep_now_and_then()
         path = self._folder / f"{sha256}.{uuid.uuid4().hex}.part"
         try:
             with held(path) as stream:
@@ -166,3 +171,24 @@ class Uploads:
                 f"{wanted_bytes} bytes are to come and {free} are free on the server's disk",
                 next_step="free space on the server",
             )
+
+
+def sweep_uploads(folder: Path, kept_seconds: float = KEPT_SECONDS) -> int:
+    """Remove what nobody goes on with from a folder of uploads; it need not be there.
+
+    Args:
+        folder: Where they lie.
+        kept_seconds: How long nobody went on with it.
+
+    Returns:
+        How many uploads there were.
+    """
+    removed = sweep(folder, kept_seconds)
+    for announced in folder.glob(f"*{_LENGTH}"):
+        if not announced.with_suffix(".part").exists():
+            announced.unlink(missing_ok=True)
+    for aside in folder.glob(f".*{_LENGTH}.*"):  # of a process that was ended at it
+        with suppress(FileNotFoundError):
+            if time.time() - aside.stat().st_mtime > kept_seconds:
+                aside.unlink()
+    return removed

@@ -405,3 +405,16 @@ def test_collectors_beside_writers_never_take_what_a_version_needs(
 
 def _freed(folder: Path) -> int:
     return sum(int((folder / name).read_text() or 0) for name in ("a", "b") if (folder / name).exists())
+
+
+def test_uploads_that_nobody_went_on_with_are_swept_by_whoever_collects(registry: Registry, write_files: Write) -> None:
+    uploads = registry.folder / "uploads"  # a server's; it need not run
+    assert registry.collect().blobs == 0
+    uploads.mkdir()
+    for name, days in (("a.part", 2), ("a.length", 2), ("b.part", 0.9), ("b.length", 0.9), ("c.0f.part", 2)):
+        (uploads / name).write_bytes(b"x")
+        os.utime(uploads / name, (time.time() - days * 86_400,) * 2)
+    registry.collect(dry_run=True)
+    assert len(list(uploads.iterdir())) == 5
+    registry.collect()
+    assert sorted(path.name for path in uploads.iterdir()) == ["b.length", "b.part"]

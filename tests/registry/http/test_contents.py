@@ -318,3 +318,42 @@ def test_who_waited_for_a_part_that_is_gone_writes_into_nothing(
         monkeypatch.setattr(parts, "_locked", meanwhile)
         with pytest.raises(UploadConflict, match="was finished just now"), uploads.appending(DIGEST, 0, 100):
             pass
+
+
+def test_abandoned_uploads_are_swept_while_a_server_runs(
+    ask: Ask, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = registry.folder / "uploads"
+    now = time.monotonic()
+    monkeypatch.setattr("registry.http.uploads.time.monotonic", lambda: now)
+    other = hashlib.sha256(b"other").hexdigest()
+
+    def abandon() -> None:
+        upload(ask, CONTENT[:10], 0)
+        two_days_ago = time.time() - 2 * 86_400
+        os.utime(folder / f"{DIGEST}.part", (two_days_ago, two_days_ago))
+
+    for send in (lambda: ask("PUT", f"/v1/blobs/{other}", "write", content=b"other"),
+                 lambda: upload(ask, b"other", 0, 5, other)):  # fmt: skip
+        abandon()
+        send()
+        assert (folder / f"{DIGEST}.part").exists()  # this server has swept less than an hour ago
+        now += 3601
+        send()
+        assert list(folder.iterdir()) == []
+    abandon()
+    ask("POST", "/v1/collections", json={"dry_run": True})
+    assert (folder / f"{DIGEST}.part").exists()
+    ask("POST", "/v1/collections", json={})
+    assert list(folder.iterdir()) == []
+
+
+def test_an_upload_that_is_gone_on_with_is_not_swept(registry: Registry) -> None:
+    uploads = Uploads(registry.folder / "uploads", registry.blobs, kept_seconds=60)
+    part = registry.folder / "uploads" / f"{DIGEST}.part"
+    with uploads.appending(DIGEST, 0, 10) as stream:
+        stream.write(b"12345")
+    os.utime(part, (time.time() - 50,) * 2)
+    with uploads.appending(DIGEST, 5, 10):
+        assert time.time() - part.stat().st_mtime < 30
+        assert uploads.sweep() == 0
