@@ -57,9 +57,13 @@ class RegistryClient(RemoteActs):
     besides. Where a method takes an `actor`, it is for the sake of one signature: the server writes its token's name.
 
     Args:
-        url: The server's address, without `/v1`.
+        url: The server's address, with or without `/v1`. To this machine itself no proxy of the environment is used.
         token: The bearer token; None for a server that has none.
         transport: Another way to the server, for tests.
+
+    Raises:
+        RequestInvalid: The URL can't be read.
+        TokenInvalid: The token has characters that no token has.
     """
 
     # Writing

@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
 from registry.canonical import canonical_json
 from registry.entities import Evaluation, Version
-from registry.errors import RecordDamaged, ReportInvalid, ServerUnavailable, TokenInvalid
+from registry.errors import RecordDamaged, ReportInvalid, RequestInvalid, ServerUnavailable, TokenInvalid
+from registry.http.loopback import names_loopback
 from registry.http.transfer import FIRST_PAUSE_SECONDS, failure_of, raise_for
 from registry.http.wire import version_of
 from registry.names import check_alias, check_bound, check_name, check_text, parse_reference
+from registry.secret_uris import without_secrets
 
 __all__ = ["Connection", "quoted"]
 
@@ -36,13 +38,23 @@ class Connection:
                 allowed="what `tunewright registry token add` printed",
                 next_step="copy it anew",
             )
-        self._http = httpx.Client(
-            base_url=url.rstrip("/").removesuffix("/v1"),  # as `registry serve` prints it, too
-            headers={} if token is None else {"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=10.0),
-            transport=transport,
-            follow_redirects=False,
-        )
+        try:
+            _ = urlsplit(url).port  # httpx takes any number for one
+            self._http = httpx.Client(
+                base_url=url.rstrip("/").removesuffix("/v1"),  # as `registry serve` prints it, too
+                headers={} if token is None else {"Authorization": f"Bearer {token}"},
+                timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=10.0),
+                transport=transport,
+                follow_redirects=False,
+                # no proxy of the environment between this process and its own machine: it would be told the token
+                trust_env=not names_loopback(url),
+            )
+        except (httpx.InvalidURL, ValueError):
+            raise RequestInvalid(
+                f"{without_secrets(url)} is no address of a registry",
+                allowed="http://HOST:PORT or https://HOST:PORT, as `tunewright registry serve` prints it",
+                next_step="correct the URL",
+            ) from None  # whose text may repeat a password
 
     def close(self) -> None:
         """Close the connections."""
@@ -186,5 +198,6 @@ def _document(answer: httpx.Response) -> Any:
         return answer.json()
     except ValueError as error:
         raise ServerUnavailable(
-            f"the server at {answer.request.url} answered what is no JSON", next_step="look whether it is a registry's"
+            f"the server at {without_secrets(str(answer.request.url))} answered what is no JSON",
+            next_step="look whether it is a registry's",
         ) from error

@@ -13,6 +13,7 @@ import httpx
 
 from registry.errors import BlobCorrupted, FileRefused, MissingError, ServerUnavailable, UploadConflict
 from registry.http.problems import error_of
+from registry.secret_uris import redacted, without_secrets
 
 __all__ = ["VERIFY_SECONDS", "Progress", "RemoteBlobs", "failure_of", "raise_for", "send"]
 
@@ -52,10 +53,12 @@ def raise_for(answer: httpx.Response) -> None:
 
 def failure_of(http: httpx.Client, error: httpx.TransportError) -> str:
     """Say what a request came to that no answer came to: nobody there, or nothing heard in time."""
+    url = str(http.base_url)
     if isinstance(error, httpx.ReadTimeout):
         limit = error.request.extensions["timeout"]["read"]
-        return f"the registry at {http.base_url} did not answer in {limit:g} s"
-    return f"the registry at {http.base_url} can't be reached: {type(error).__name__}: {error}"
+        return f"the registry at {without_secrets(url)} did not answer in {limit:g} s"
+    said = redacted(str(error), url)
+    return f"the registry at {without_secrets(url)} can't be reached: {type(error).__name__}: {said}"
 
 
 def _pause(failures: int) -> float:

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import io
 import re
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ from registry.errors import (
     RegistryError,
     RegistryPathError,
     ReportInvalid,
+    RequestInvalid,
     RollbackRefused,
     RunTaken,
     ServerUnavailable,
@@ -679,3 +681,56 @@ def test_who_announces_a_wrong_length_again_and_again_is_not_fought(
     with pytest.raises(UploadConflict, match="announced with 999 bytes"):
         transfer.send(client._http, io.BytesIO(content), digest, len(content), lambda _: None)
     assert forgotten == [f"/v1/uploads/{digest}"]
+
+
+def test_no_message_has_the_password_of_a_url(in_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastapi import FastAPI
+    from fastapi.responses import PlainTextResponse
+
+    monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.0)
+    other = FastAPI()
+    other.add_api_route("/v1/versions/m", lambda: PlainTextResponse("hello"))
+
+    class Repeating(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError(f"no way to {request.url.userinfo.decode()} at {request.url.host}")
+
+    class Silent(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            raise httpx.ReadTimeout("timed out")
+
+    told: list[BaseException] = []
+    for way, what in ((Repeating(), "reached"), (Silent(), "did not answer"), (in_process(other), "no JSON")):
+        client = RegistryClient("http://ada:s3cr3t@registry.test/v1", transport=way)
+        with pytest.raises(ServerUnavailable, match=f"registry.test.* {what}") as refused:
+            client.resolve("m")
+        told.append(refused.value)
+        if what != "no JSON":
+            with pytest.raises(ServerUnavailable, match=what) as refused:
+                transfer.send(client._http, io.BytesIO(b"x"), DATA, 1, lambda _: None)
+            told.append(refused.value)
+    for url in ("http://ada:s3cr3t@h:99999", "http://ada:s3cr3t@[bad", "http://ada:s3cr3t/more@h"):
+        with pytest.raises(RequestInvalid, match="no address of a registry") as invalid:
+            RegistryClient(url)
+        told.append(invalid.value)
+    for error in told:
+        assert "s3cr3t" not in str(error)
+
+
+def test_a_token_for_this_machine_goes_through_no_proxy(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.3)
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        for url in ("http://127.0.0.1:9", "http://localhost:9/v1", "http://[::1]:9"):
+            with RegistryClient(url, "tw_secret") as client, pytest.raises(ServerUnavailable):
+                client._post("/v1/verifications", {})
+            with pytest.raises(TimeoutError):
+                heard.append(listening.accept()[0].recv(100))
+        assert heard == []
+        # elsewhere the environment says how to get there
+        with RegistryClient("http://registry.test") as client:
+            assert any(pattern.pattern == "http://" for pattern in client._http._mounts)
