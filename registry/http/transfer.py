@@ -52,13 +52,14 @@ def raise_for(answer: httpx.Response) -> None:
 
 
 def failure_of(http: httpx.Client, error: httpx.TransportError) -> str:
-    """Say what a request came to that no answer came to: nobody there, or nothing heard in time."""
+    """Say why no answer came to a request: nobody is there, nothing was heard in time, or the connection broke."""
     url = str(http.base_url)
+    shown, said = without_secrets(url), f"{type(error).__name__}: {redacted(str(error), url)}"
     if isinstance(error, httpx.ReadTimeout):
-        limit = error.request.extensions["timeout"]["read"]
-        return f"the registry at {without_secrets(url)} did not answer in {limit:g} s"
-    said = redacted(str(error), url)
-    return f"the registry at {without_secrets(url)} can't be reached: {type(error).__name__}: {said}"
+        return f"the registry at {shown} did not answer in {error.request.extensions['timeout']['read']:g} s"
+    if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.WriteTimeout | httpx.ProtocolError):
+        return f"the connection to the registry at {shown} broke: {said}"
+    return f"the registry at {shown} can't be reached: {said}"
 
 
 def _pause(failures: int) -> float:

@@ -177,3 +177,15 @@ def test_a_silent_server_is_told_apart_from_one_that_is_not_there(silent: str, m
             RemoteBlobs(client._http, lambda _: None).read(DIGEST)
         with pytest.raises(ServerUnavailable, match="goes on where it stopped"):
             send(client._http, io.BytesIO(CONTENT), DIGEST, len(CONTENT), lambda _: None)
+
+
+def test_a_connection_that_breaks_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.0)
+
+    class Broken(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            raise httpx.ReadError("reset by peer")
+
+    client = RegistryClient("http://registry.test", transport=Broken())
+    with pytest.raises(ServerUnavailable, match=r"connection to the registry at .* broke: ReadError: reset by peer"):
+        RemoteBlobs(client._http, lambda _: None).read(DIGEST)
