@@ -141,6 +141,23 @@ def test_a_last_part_that_a_proxy_gave_up_is_asked_after(
     assert registry.blobs.read(DIGEST) == len(CONTENT)
 
 
+def test_an_upload_that_a_server_was_ended_over_is_finished_by_running_the_same_again(
+    registry: Registry, in_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte came, and the server was killed while it hashed them: none is sent again."""
+    monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.0)
+    way = Timed(in_process(make_app(registry, Tokens(registry.folder))))
+    client = RegistryClient("http://registry.test", Tokens(registry.folder).add("tester", "write"), transport=way)
+    uploads = registry.folder / "uploads"
+    uploads.mkdir()
+    (uploads / f"{DIGEST}.part").write_bytes(CONTENT)
+    (uploads / f"{DIGEST}.length").write_text(str(len(CONTENT)))
+    send(client._http, io.BytesIO(CONTENT), DIGEST, len(CONTENT), lambda _: None)
+    assert [(one.method, one.headers.get("content-length")) for one in way.asked] == [("GET", None), ("PATCH", "0")]
+    assert registry.blobs.read(DIGEST) == len(CONTENT)
+    assert list(uploads.iterdir()) == []
+
+
 @pytest.fixture
 def silent() -> Iterator[str]:
     """A server that takes requests and never answers."""
