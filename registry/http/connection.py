@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
+from urllib.request import getproxies
 
 import httpx
 
@@ -40,14 +42,17 @@ class Connection:
             )
         try:
             _ = urlsplit(url).port  # httpx takes any number for one
+            # no proxy of the environment between this process and its own machine: it would be told the token
+            trust_env = not names_loopback(url)
+            if transport is None and not (trust_env and getproxies()):  # to which httpx finds the way only by itself
+                transport = httpx.HTTPTransport(trust_env=trust_env, socket_options=_kept_alive())
             self._http = httpx.Client(
                 base_url=url.rstrip("/").removesuffix("/v1"),  # as `registry serve` prints it, too
                 headers={} if token is None else {"Authorization": f"Bearer {token}"},
                 timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=10.0),
                 transport=transport,
                 follow_redirects=False,
-                # no proxy of the environment between this process and its own machine: it would be told the token
-                trust_env=not names_loopback(url),
+                trust_env=trust_env,
             )
         except (httpx.InvalidURL, ValueError):
             raise RequestInvalid(
@@ -150,6 +155,15 @@ class Connection:
         if isinstance(error, httpx.ReadTimeout):
             step = "it may be at it still: look whether what was asked is done, before you ask again"
         return ServerUnavailable(failure_of(self._http, error), next_step=step)
+
+
+def _kept_alive() -> list[tuple[int, int, int]]:
+    """Return what keeps a connection open over hours without a byte, and ends it where the other machine is gone."""
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):  # not every system has all of them
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return options
 
 
 def quoted(part: str) -> str:

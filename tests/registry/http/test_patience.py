@@ -122,6 +122,17 @@ def test_a_last_part_whose_answer_is_not_waited_for_is_asked_after(
     assert [done for done in sent if done < len(CONTENT)] == sorted({done for done in sent if done < len(CONTENT)})
 
 
+@pytest.mark.integration
+def test_a_connection_without_a_byte_is_kept_open_and_ends_with_its_server(registry: Registry) -> None:
+    """Between a client and its server routers forget a silent connection within minutes, and machines lose power."""
+    with serving(registry) as place, RegistryClient(*place) as client:
+        answer = client._http.get("/v1/health")
+        kept = answer.extensions["network_stream"].get_extra_info("socket")
+        assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            assert kept.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
 def test_a_last_part_that_a_proxy_gave_up_is_asked_after(
     registry: Registry, in_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
