@@ -20,7 +20,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +31,6 @@ from registry.blobs import BlobStore
 from registry.canonical import sha256_text
 from registry.database import writing
 from registry.errors import AuditBroken, RegistryError
-from registry.http.uploads import UPLOADS, sweep_uploads
 from registry.leases import Leases
 from registry.lookup import Query
 from registry.names import is_digest
@@ -202,8 +201,6 @@ def collect(
             shutil.rmtree(path, ignore_errors=True)  # what can't be removed now is found by the next collection
         done.checkouts = len(going)
     blobs.sweep_incoming()
-    with suppress(OSError):  # what another user's server has left is that server's to sweep
-        sweep_uploads(checkouts.with_name(UPLOADS))
     done.leases = leases.sweep()
     return done
 

@@ -8,6 +8,7 @@
 <registry>/signatures/<version digest>/... envelopes by key id, kept as they were written
 <registry>/writers.lock                    the line of SQLite's writers: locks on an empty file
 <registry>/mirrors/<id>.json               how far a mirror has been told
+<registry>/uploads/<sha256>.part           what came of a content that a client sends
 <registry>/leases/<id>                     what a writer is about to need, so that a collection leaves it alone
 """
 
@@ -23,6 +24,7 @@ __all__ = [
     "READABLE_REVISIONS",
     "SCHEMA_REVISION",
     "SIGNATURES",
+    "UPLOADS",
     "WRITERS",
 ]
 
@@ -33,6 +35,7 @@ BLOBS_PLACE = "blobs.json"
 CHECKOUTS = "checkouts"
 LEASES = "leases"
 SIGNATURES = "signatures"
+UPLOADS = "uploads"
 WRITERS = "writers.lock"
 # The newest revision in migrations/versions; a test holds the two together.
 SCHEMA_REVISION = "0005"

@@ -15,15 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from registry.errors import FileRefused, RegistryPathError, UploadConflict
 
-__all__ = ["PIECE_BYTES", "check_content", "fill", "held", "sweep", "unwritable"]
+__all__ = ["KEPT_SECONDS", "LENGTH", "PIECE_BYTES", "check_content", "fill", "held", "sweep", "unwritable"]
 
 PIECE_BYTES = 1 << 20
+# How long a part that nobody goes on with is kept.
+KEPT_SECONDS = 86_400.0
+# What is noted beside a part: how long its first request said that it will be.
+LENGTH = ".length"
 # How many pieces may lie on the disk and not be hashed yet.
 _PIECES_BEHIND = 64
 
@@ -198,8 +202,16 @@ def _beside(act: Callable[[int], object]) -> Iterator[Callable[[int], object]]:
         thread.shutdown(cancel_futures=True)
 
 
-def sweep(folder: Path, older_than_seconds: float) -> int:
-    """Remove the parts that nobody went on with, and return how many there were."""
+def sweep(folder: Path, older_than_seconds: float = KEPT_SECONDS) -> int:
+    """Remove the parts that nobody went on with, and what was noted of them.
+
+    Args:
+        folder: Where they lie; it need not be there.
+        older_than_seconds: How long nobody went on with it.
+
+    Returns:
+        How many parts there were.
+    """
     removed = 0
     for path in folder.glob("*.part"):
         try:
@@ -208,4 +220,11 @@ def sweep(folder: Path, older_than_seconds: float) -> int:
                 removed += 1
         except FileNotFoundError:  # finished meanwhile, or swept by another process
             continue
+    for announced in folder.glob(f"*{LENGTH}"):
+        if not announced.with_suffix(".part").exists():
+            announced.unlink(missing_ok=True)
+    for aside in folder.glob(f".*{LENGTH}.*"):  # of a process that was ended at it
+        with suppress(FileNotFoundError):
+            if time.time() - aside.stat().st_mtime > older_than_seconds:
+                aside.unlink()
     return removed

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from registry import lifecycle
 from registry.audit import login_name
 from registry.collection import GRACE_SECONDS, Collection, collect
 from registry.database import writing
 from registry.entities import Version, VersionChange
 from registry.errors import VersionRetired
-from registry.layout import CHECKOUTS
+from registry.layout import CHECKOUTS, UPLOADS
 from registry.lookup import resolve_reference
 from registry.names import check_actor, check_text
 from registry.opened import Opened
+from registry.parts import sweep
 from registry.status import RETIRED, query_status
 
 __all__ = ["Upkeep"]
@@ -115,7 +118,7 @@ class Upkeep(Opened):
             RegistryBusy: The write lock was held for too long.
         """
         check_actor(actor)
-        return collect(
+        done = collect(
             self._engine,
             self._lookup.query,
             self._lookup.snapshot,
@@ -126,3 +129,7 @@ class Upkeep(Opened):
             actor=actor or login_name(),
             dry_run=dry_run,
         )
+        if not dry_run:
+            with suppress(OSError):  # what another user's server has left is that server's to sweep
+                sweep(self.folder / UPLOADS)
+        return done

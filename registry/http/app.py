@@ -31,8 +31,9 @@ from registry.http.problems import MEDIA_TYPE, Refused
 from registry.http.server import server_routes
 from registry.http.signatures import signature_routes
 from registry.http.tokens import Tokens
-from registry.http.uploads import UPLOADS, Uploads
+from registry.http.uploads import Uploads
 from registry.http.versions import version_routes
+from registry.layout import UPLOADS
 from registry.store import Registry
 
 __all__ = ["make_app"]

@@ -12,21 +12,18 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from registry.blobs import BlobStore
 from registry.errors import FileRefused, RegistryPathError, UploadConflict
-from registry.parts import held, sweep, unwritable
+from registry.parts import KEPT_SECONDS, LENGTH, held, sweep, unwritable
 from registry.whole_file import write_whole
 
-__all__ = ["UPLOADS", "Uploads", "sweep_uploads"]
+__all__ = ["Uploads"]
 
-UPLOADS = "uploads"
-KEPT_SECONDS = 86_400.0
 _SWEEP_SECONDS = 3600.0
-_LENGTH = ".length"
 
 
 class Uploads:
@@ -61,7 +58,7 @@ class Uploads:
 
     def sweep(self) -> int:
         """Remove the uploads that nobody went on with, and return how many there were."""
-        return sweep_uploads(self._folder, self._kept_seconds)
+        return sweep(self._folder, self._kept_seconds)
 
     def sweep_now_and_then(self) -> None:
         """Sweep, if this server hasn't for an hour: what is swept is a day old."""
@@ -134,7 +131,7 @@ class Uploads:
         except FileRefused:
             self._forget(path)
             raise
-        path.with_suffix(_LENGTH).unlink(missing_ok=True)
+        path.with_suffix(LENGTH).unlink(missing_ok=True)
         return created
 
     def _path(self, sha256: str) -> Path:
@@ -143,12 +140,12 @@ class Uploads:
     @staticmethod
     def _forget(path: Path) -> None:
         path.unlink()
-        path.with_suffix(_LENGTH).unlink(missing_ok=True)
+        path.with_suffix(LENGTH).unlink(missing_ok=True)
 
     @staticmethod
     def _check_announced(path: Path, there: int, total: int) -> None:
         """Note how long a content will be, or hold its later parts to that; while nothing is there, nothing is said."""
-        announced = path.with_suffix(_LENGTH)
+        announced = path.with_suffix(LENGTH)
         try:
             before = announced.read_text() if there and announced.exists() else ""
             if not before.isdecimal():  # nothing was said, or a power cut took it
@@ -171,24 +168,3 @@ class Uploads:
                 f"{wanted_bytes} bytes are to come and {free} are free on the server's disk",
                 next_step="free space on the server",
             )
-
-
-def sweep_uploads(folder: Path, kept_seconds: float = KEPT_SECONDS) -> int:
-    """Remove what nobody goes on with from a folder of uploads; it need not be there.
-
-    Args:
-        folder: Where they lie.
-        kept_seconds: How long nobody went on with it.
-
-    Returns:
-        How many uploads there were.
-    """
-    removed = sweep(folder, kept_seconds)
-    for announced in folder.glob(f"*{_LENGTH}"):
-        if not announced.with_suffix(".part").exists():
-            announced.unlink(missing_ok=True)
-    for aside in folder.glob(f".*{_LENGTH}.*"):  # of a process that was ended at it
-        with suppress(FileNotFoundError):
-            if time.time() - aside.stat().st_mtime > kept_seconds:
-                aside.unlink()
-    return removed
