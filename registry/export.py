@@ -11,6 +11,7 @@ what is exported is somebody else's to change.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -138,8 +139,10 @@ def write_folder(blobs: BlobStore, files: Mapping[str, Source], destination: Pat
 
 
 def card_path(version: Version) -> str:
-    """Return where an export has the model card: a version's own README.md keeps its place."""
-    return "tunewright-card.md" if CARD_FILE in version.manifest.files else CARD_FILE
+    """Return where an export has the model card: a version's own files keep their places."""
+    others = (f"tunewright-card-{number}.md" for number in itertools.count(2))
+    names = itertools.chain((CARD_FILE, "tunewright-card.md"), others)
+    return next(name for name in names if name not in version.manifest.files)
 
 
 def hf_layout(version: Version, card: str) -> Layout:

@@ -42,8 +42,8 @@ class Policy:
             this.
         min_rows: Least number of task rows measured.
         min_suites: Least number of general suites measured; an unmeasured loss is not a small loss.
-        require_evaluation: False lets a base pass without a task report: nothing was trained into it. Of what was
-            trained one is asked whatever a policy says.
+        require_evaluation: False lets a base pass without a task report: nothing was trained into it. Of every other
+            kind, which was made of something, one is asked whatever a policy says.
         max_champion_loss: Most that the task score may lie below that of the version that the alias holds now, where
             both were measured with the same metric on the same test; None compares nothing.
         require_champion_comparison: True refuses a version that can't be compared with the one that the alias holds.
@@ -199,7 +199,7 @@ def policy_and_source(given: Policy | None, report: Mapping[str, Any] | None) ->
 
 
 def check(
-    policy: Policy, report: Mapping[str, Any] | None, champion: Champion | None = None, *, kind: str = "base"
+    policy: Policy, report: Mapping[str, Any] | None, champion: Champion | None = None, *, kind: str
 ) -> GateResult:
     """Hold a report against a policy.
 

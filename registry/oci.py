@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.entities import Version
+from registry.errors import ExportRefused
 from registry.export import Layout, Source, card_path
 from registry.manifest import FileEntry
 
@@ -37,7 +38,16 @@ def oci_layout(version: Version, card: str) -> Layout:
     Args:
         version: Of any kind. An adapter's base is not in it; the manifest names its digest.
         card: Its model card.
+
+    Raises:
+        ExportRefused: A file of the version has the name that the manifest has in the layout.
     """
+    if MANIFEST_FILE in version.manifest.files:
+        raise ExportRefused(
+            f"{version.label} has a file of its own by the name of {MANIFEST_FILE}, where the layout has its manifest",
+            allowed="versions without one",
+            next_step="register it without that file, which an earlier export has left",
+        )
     files: dict[str, Source] = {
         **version.manifest.files,
         MANIFEST_FILE: version.manifest_json,

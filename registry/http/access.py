@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.canonical import without_repeats
-from registry.errors import PolicyInvalid, ReferenceInvalid, RequestInvalid, RoleInsufficient
+from registry.errors import PolicyInvalid, ReferenceInvalid, RegistryBusy, RequestInvalid, RoleInsufficient
 from registry.gate import Policy
 from registry.http.cursors import cursor_of
 from registry.http.problems import Refused
@@ -22,6 +22,7 @@ from registry.names import check_text
 
 __all__ = [
     "NOTHING_ELSE",
+    "PROMOTES",
     "READS",
     "TAKES_LONG",
     "WRITES",
@@ -83,15 +84,26 @@ def _ask_nothing_else(request: Request) -> None:
             raise RequestInvalid(f"the header {header.alias!r} is there {times} times", allowed="once, with one value")
 
 
-async def _wait_for_others(request: Request) -> AsyncIterator[None]:
-    """Wait until few enough others read whole contents: what is answered in threads would wait for them otherwise."""
-    async with request.app.state.long_acts:
+async def _leave_threads(request: Request) -> AsyncIterator[None]:
+    """Refuse what reads all that there is while as many others do: hours long they would hold every thread."""
+    state = request.app.state
+    if state.long_acts >= state.most_long_acts:
+        raise RegistryBusy(
+            f"the server is at {state.long_acts} verifications and collections already",
+            allowed=f"at most {state.most_long_acts} at once",
+            next_step="ask again once one of them is done",
+        )
+    state.long_acts += 1
+    try:
         yield
+    finally:
+        state.long_acts -= 1
 
 
 NOTHING_ELSE = Depends(_ask_nothing_else)
-TAKES_LONG = Depends(_wait_for_others)
-READS, WRITES = Depends(_allows("read")), Depends(_allows("write"))
+# behind the role that the act takes: whoever may not do it is told so
+TAKES_LONG = Depends(_leave_threads)
+READS, WRITES, PROMOTES = (Depends(_allows(role)) for role in ROLES)
 Writer = Annotated[Token, Depends(_allows("write"))]
 Promoter = Annotated[Token, Depends(_allows("promote"))]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -102,7 +101,7 @@ def make_app(
     app.add_exception_handler(HTTPException, _tell_unrouted)
     secured = tokens is not None and bool(tokens.all())
     app.add_middleware(Guard, tokens=tokens, closed=secured, limits=limits, metrics=metrics)
-    app.state.long_acts = asyncio.Semaphore(limits.long_acts)
+    app.state.long_acts, app.state.most_long_acts = 0, limits.long_acts
     app.openapi = lambda: _describe(app, secured)  # type: ignore[method-assign]
     return app
 

@@ -52,7 +52,7 @@ class Limits:
         idle_seconds: Longest wait for the next piece of a body or a content.
         request_seconds: Longest time for all of one; what came of a content by then can be gone on with.
         requests: Most requests that are answered at once; connections through which nothing is asked don't count.
-        long_acts: Most of them that read whole contents at once; others wait, and leave the threads to short ones.
+        long_acts: Most verifications and collections at once, which may hold a thread for hours.
     """
 
     body_bytes: int = 8 << 20
@@ -113,7 +113,7 @@ class Guard:
         self._metrics.in_flight.inc()
         self._answering += 1
         try:
-            if self._answering > self._limits.requests:
+            if self._answering > self._limits.requests and scope["path"] not in OPEN_PATHS:
                 raise RegistryBusy(
                     f"the server is answering {self._limits.requests} requests already",
                     allowed="fewer at once",

@@ -7,7 +7,18 @@ from typing import Any
 from fastapi import APIRouter
 
 from registry.entities import Version
-from registry.http.access import TAKES_LONG, WRITES, Cursor, Limit, Promoter, cursor_of, page, position_of, router_of
+from registry.http.access import (
+    PROMOTES,
+    TAKES_LONG,
+    WRITES,
+    Cursor,
+    Limit,
+    Promoter,
+    cursor_of,
+    page,
+    position_of,
+    router_of,
+)
 from registry.http.act_models import CollectionModel, StatusModel, StatusPage, VerificationModel, VersionChangeModel
 from registry.http.bodies import CollectionRequest, StateRequest, VerificationRequest
 from registry.http.versions import Name, Ref
@@ -56,7 +67,7 @@ def lifecycle_routes(registry: Registry) -> APIRouter:
         """Take a version out of use for good; refused while an alias or another version needs it."""
         return registry.retire(body.ref, actor=token.name, reason=body.reason).to_dict()
 
-    @router.post("/collections", response_model=CollectionModel, dependencies=[TAKES_LONG])
+    @router.post("/collections", response_model=CollectionModel, dependencies=[PROMOTES, TAKES_LONG])
     def collect(body: CollectionRequest, token: Promoter) -> Any:
         """Remove bytes that no version needs any more, or say what would be removed. Takes its time."""
         return registry.collect(actor=token.name, grace_seconds=body.grace_seconds, dry_run=body.dry_run).to_dict()

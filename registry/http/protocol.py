@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["PatientProtocol"]
@@ -31,22 +32,21 @@ class PatientProtocol(H11Protocol):
         """Begin to wait for a head; make room for this connection where there are too many."""
         super().connection_made(transport)
         self._waits_since = self.loop.time()
-        self._expect_head()
+        self._deadline = self._waits_since + self.head_seconds
+        self._close_at(self._deadline)
         if len(self.connections) > self.most_connections:
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """Take what came; a head that isn't whole has until its deadline, however its bytes come."""
         super().data_received(data)
-        if self._is_idle:
-            self._expect_head()
-        else:
-            self._deadline = None
+        self._limit_wait()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
-        self._waits_since = self.loop.time()
+        """Wait for the next request, which may have come already, or have begun to."""
+        self._waits_since, self._deadline = self.loop.time(), None
         super().on_response_complete()
+        self._limit_wait()
 
     @property
     def _is_idle(self) -> bool:
@@ -58,8 +58,23 @@ class PatientProtocol(H11Protocol):
         for one in idle[: max(len(held) - self.most_connections, 0)]:
             one.timeout_keep_alive_handler()
 
-    def _expect_head(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.time() + self.head_seconds
+    def _limit_wait(self) -> None:
+        """Say how long is waited for more, where nothing is being answered."""
+        if not self._is_idle or self.transport.is_closing():
+            self._deadline = None
+            return
+        now = self.loop.time()
+        if self.conn.their_state is not h11.IDLE:
+            # the rest of a body that was answered before it was whole: as long as it comes
+            self._deadline = None
+            self._close_at(now + self.head_seconds)
+        elif self.conn.trailing_data[0]:
+            self._deadline = self._deadline or now + self.head_seconds
+            self._close_at(self._deadline)
+        else:
+            self._deadline = None
+            self._close_at(self._waits_since + self.timeout_keep_alive)
+
+    def _close_at(self, moment: float) -> None:
         self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_at(self._deadline, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = self.loop.call_at(moment, self.timeout_keep_alive_handler)

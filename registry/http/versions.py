@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from registry.entities import Evaluation, Version
 from registry.http.access import (
-    TAKES_LONG,
     Cursor,
     Limit,
     PolicyText,
@@ -117,7 +116,7 @@ def version_routes(registry: Registry) -> APIRouter:
         )  # fmt: skip
         return page(rows, limit, version_document, lambda row: cursor_of(row.name, row.version))
 
-    @router.post("/versions", response_model=VersionModel, status_code=201, dependencies=[TAKES_LONG])
+    @router.post("/versions", response_model=VersionModel, status_code=201)
     def register(body: RegisterRequest, token: Writer) -> Any:
         """Register a version whose contents were sent before; those that are missing are named in the problem."""
         return version_document(registry.register_stored(body.name, body.manifest.manifest(), actor=token.name))

@@ -76,11 +76,19 @@ def test_a_text_that_is_no_utf8_any_more_ends_no_command(
 def test_a_row_that_differs_from_its_manifest_is_not_used(
     registry: Registry, add_base: Add, raw: Any, column: str
 ) -> None:
-    add_base()
+    version = add_base()
     raw.lift("versions")
     raw.execute(f"UPDATE versions SET {column} = 'full'")
     with pytest.raises(RecordDamaged, match="kind or base of tiny-base:v1 differ"):
         registry.checkout("tiny-base")
+    blob = registry.blobs.local_path(version.manifest.files["config.json"].sha256)
+    assert blob is not None
+    blob.unlink()
+    found = registry.verify()  # looks at the files all the same
+    assert (found.files, [(one.subject, one.path) for one in found.problems]) == (
+        2,
+        [("tiny-base:v1", None), ("tiny-base:v1", "config.json")],
+    )
 
 
 def test_a_report_that_was_changed_promotes_nothing(

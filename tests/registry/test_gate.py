@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import PolicyInvalid
-from registry.gate import Champion, Policy, check, effective_policy, recorded_policy
+from registry.gate import Champion, Policy, effective_policy, recorded_policy
+from registry.gate import check as check_kind
+
+check = partial(check_kind, kind="base")
 
 
 def _failed(report: dict[str, Any] | None, policy: Policy) -> list[str]:

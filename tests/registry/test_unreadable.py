@@ -78,9 +78,10 @@ def test_an_adapter_without_its_config_has_no_peft_form(registry: Registry, add_
 def test_a_versions_own_readme_is_in_the_layout_beside_the_card(
     registry: Registry, write_files: Any, tmp_path: Path
 ) -> None:
-    own = tmp_path / CARD_FILE
-    own.write_text("# Ours\n")
-    files = {**write_files("with readme"), CARD_FILE: own}
+    files = write_files("with readme")
+    for name in (CARD_FILE, "tunewright-card.md"):  # of an earlier export
+        files[name] = tmp_path / name
+        files[name].write_text(f"# Ours, {name}\n")
     manifest = Manifest("base", describe_files(files), base_fingerprint="d" * 64)
     version = registry.register("tiny", manifest, files)
     blobs = oci_layout(version, "the card").files

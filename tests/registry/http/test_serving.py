@@ -199,6 +199,27 @@ def test_a_head_has_a_deadline_however_slowly_it_comes(registry: Registry, monke
             assert client.models() == []
 
 
+def test_a_body_that_was_refused_may_end_and_half_a_next_head_may_not(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 1.0)
+    ask = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving(registry) as (url, _), _connect(url) as refused, _connect(url) as ahead:
+        refused.sendall(b"POST /v1/promotions HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n")
+        assert refused.recv(4096).startswith(b"HTTP/1.1 401")
+        for _ in range(5):  # longer in all than a head may take, and never that long without a byte
+            refused.sendall(b"x" * 10)
+            time.sleep(0.3)
+        time.sleep(0.8)  # past any deadline of a head; the connection waits for a request now
+        refused.sendall(ask)
+        assert refused.recv(4096).startswith(b"HTTP/1.1 200")
+        started = time.monotonic()
+        ahead.sendall(ask + ask[:10])
+        while ahead.recv(4096):
+            pass
+        assert time.monotonic() - started < 10
+
+
 def test_more_requests_at_once_than_the_limit_are_told_to_come_again(registry: Registry) -> None:
     with serving(registry, Limits(requests=1)) as (url, secret), _connect(url) as held:
         held.sendall(_head(secret, "promotions", 100))
@@ -206,9 +227,10 @@ def test_more_requests_at_once_than_the_limit_are_told_to_come_again(registry: R
             _eventually(lambda: _fails(RegistryBusy, client.models))  # once the other one has begun
             with pytest.raises(RegistryBusy, match="answering 1 requests already"):
                 client.models()
-        answer = httpx.get(f"{url}/v1/health")
+        answer = httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {secret}"})
         assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
         assert int(answer.headers["retry-after"]) > 0
+        assert httpx.get(f"{url}/v1/health").status_code == 200  # who probes it learns that the server lives
 
 
 def test_damage_breaks_the_connection_off_and_is_told_when_asked_again(
@@ -299,31 +321,32 @@ def test_the_command_serves_until_it_is_terminated(
             process.kill()
 
 
-def test_many_long_acts_leave_threads_to_short_ones(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    going, lock, may_end = [0, 0], threading.Lock(), threading.Event()
-    found = registry.verify()
+def test_many_long_acts_leave_threads_to_short_ones_and_to_registrations(
+    registry: Registry, add_base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going, may_end, most = threading.Semaphore(0), threading.Event(), Limits().long_acts
+    version, found = add_base(), registry.verify()
 
     def verify(_ref: str | None) -> Any:
-        with lock:
-            going[0] += 1
-            going[1] = max(going)
-        may_end.wait(30)
-        with lock:
-            going[0] -= 1
+        going.release()
+        assert may_end.wait(30)
         return found
 
     monkeypatch.setattr(registry, "verify", verify)
-    with serving(registry) as (url, secret):
-
-        def ask() -> int:
-            headers = {"Authorization": f"Bearer {secret}"}
-            return httpx.post(f"{url}/v1/verifications", json={}, headers=headers, timeout=60).status_code
-
-        with ThreadPoolExecutor(50) as pool:
-            answers = [pool.submit(ask) for _ in range(50)]
-            while going[0] < Limits().long_acts:
-                time.sleep(0.01)
+    with serving(registry) as (url, secret), ThreadPoolExecutor(most) as pool:
+        headers = {"Authorization": f"Bearer {secret}"}
+        ask = lambda: httpx.post(f"{url}/v1/verifications", json={}, headers=headers, timeout=60)  # noqa: E731
+        answers = [pool.submit(ask) for _ in range(most)]
+        try:
+            for _ in range(most):
+                assert going.acquire(timeout=20)
+            refused = ask()
+            assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
+            assert f"at {most} verifications and collections already" in refused.text
             assert httpx.get(f"{url}/v1/health", timeout=5).status_code == 200
+            body = {"name": "tiny-base", "manifest": version.manifest.to_dict()}
+            assert httpx.post(f"{url}/v1/versions", json=body, headers=headers, timeout=20).status_code == 201
+        finally:
             may_end.set()
-            assert {one.result() for one in answers} == {200}
-    assert going == [0, Limits().long_acts]
+        assert {one.result().status_code for one in answers} == {200}
+        assert ask().status_code == 200
