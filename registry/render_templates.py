@@ -29,14 +29,21 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
     },
 }
+DOCUMENT = {"title": "Words", "text": "A ping is answered by a pong."}
+# as vision models' templates read what is said
+USER_IN_PARTS = {"role": "user", "content": [{"type": "text", "text": "ping"}]}
 MESSAGE_CHARACTERS = 200
-# messages, whether the assistant is asked to go on, and tools
-CONVERSATIONS: tuple[tuple[list[dict[str, str]], bool, list[dict[str, Any]] | None], ...] = (
-    ([USER], True, None),
-    ([SYSTEM, USER], True, None),
-    ([SYSTEM, USER, ASSISTANT, USER], True, None),
-    ([USER, ASSISTANT], False, None),
-    ([SYSTEM, USER], True, [TOOL]),
+# messages, whether the assistant is asked to go on, tools, and documents to answer from
+CONVERSATIONS: tuple[
+    tuple[list[dict[str, Any]], bool, list[dict[str, Any]] | None, list[dict[str, str]] | None], ...
+] = (
+    ([USER], True, None, None),
+    ([SYSTEM, USER], True, None, None),
+    ([SYSTEM, USER, ASSISTANT, USER], True, None, None),
+    ([USER, ASSISTANT], False, None, None),
+    ([SYSTEM, USER], True, [TOOL], None),
+    ([USER], True, None, [DOCUMENT]),
+    ([USER_IN_PARTS], True, None, None),
 )
 
 
@@ -94,11 +101,11 @@ def judge(text: str, limit: int) -> dict[str, Any]:
     except (RecursionError, MemoryError, OverflowError) as error:
         return {"refused": f"can't be read within the limits ({type(error).__name__})"}
     left, errors = limit, []
-    for messages, prompt, tools in CONVERSATIONS:
+    for messages, prompt, tools, documents in CONVERSATIONS:
         names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
         try:
             for piece in template.generate(
-                messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **names
+                messages=messages, tools=tools, documents=documents, add_generation_prompt=prompt, **names
             ):
                 left -= len(piece)
                 if left < 0:

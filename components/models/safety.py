@@ -57,7 +57,7 @@ def check_chat_template(folder: Path) -> None:
 
     Raises:
         InputError: No template; or one that isn't Jinja, reaches out of its sandbox, takes too much time, memory or
-            output, or renders no conversation.
+            output; or a default one that renders no conversation.
         TunewrightError: The process in which they are rendered failed by itself.
     """
     text = chat_template(folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,9 @@ PYTHON_NEEDS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 CHILD = Path(__file__).with_name("render_templates.py")
 # JSON files that loaders read a template from.
 CARRIERS = ("tokenizer_config.json", "chat_template.json", "processor_config.json")
+# What `templates_in` calls the template that answers are asked for with. Those beside it have a use of their own, with
+# variables that only their caller knows: they may render nothing here.
+DEFAULT = re.compile(r"chat_template\.jinja|tokenizer_config\.json(, template 'default'( \(\d+\))?)?", re.IGNORECASE)
 
 
 def templates_in(path: str, content: str) -> dict[str, str]:
@@ -76,8 +80,8 @@ def hostile_template(templates: Mapping[str, str]) -> tuple[str, str] | None:
 
     Returns:
         The first hostile one's label, and what is wrong with it as the end of a sentence that begins with the file: not
-        Jinja, an attempt to leave the sandbox, too much time, memory or output, or a template that renders none of the
-        conversations. None where all are sound.
+        Jinja, an attempt to leave the sandbox, too much time, memory or output, or a default template that renders none
+        of the conversations. None where all are sound.
 
     Raises:
         SandboxFailed: The child process could not be started or failed by itself.
@@ -119,7 +123,7 @@ def hostile_template(templates: Mapping[str, str]) -> tuple[str, str] | None:
     for label, verdict in json.loads(answer).items():
         if "refused" in verdict:
             return label, f"holds a chat template that {verdict['refused']}"
-        if not verdict["rendered"]:
+        if not verdict["rendered"] and DEFAULT.fullmatch(label):
             return label, f"holds a chat template that renders no conversation: {verdict['errors'][0]}"
     return None
 

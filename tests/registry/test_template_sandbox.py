@@ -81,6 +81,42 @@ def test_a_template_that_waits_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -
         )
 
 
+RAG = "{% for one in documents %}{% for key, value in one.items() %}{{ key }}: {{ value }}{% endfor %}{% endfor %}"
+PARTS = "{% for message in messages %}{{ message.content[0].text + '!' }}{% endfor %}"
+REFUSES = "{{ raise_exception('only with a plan') }}"
+
+
+@pytest.mark.parametrize("text", [RAG, PARTS], ids=["documents", "content in parts"])
+def test_a_default_template_may_want_documents_or_content_in_parts(text: str) -> None:
+    check_templates({"chat_template.jinja": text})
+
+
+def test_only_the_default_template_has_to_render_something() -> None:
+    named = [{"name": "default", "template": CHATML}, {"name": "rag", "template": REFUSES}]
+    check_templates(
+        {
+            **templates_in("tokenizer_config.json", json.dumps({"chat_template": named})),
+            **templates_in("additional_chat_templates/rag.jinja", REFUSES),
+            **templates_in("chat_template.json", json.dumps({"chat_template": REFUSES})),
+        }
+    )
+    named[0]["template"] = REFUSES
+    for name, document in (
+        ("tokenizer_config.json", named),
+        (
+            "Tokenizer_Config.json",
+            [*named, {"name": "x" * 90 + "1", "template": "a"}, {"name": "x" * 90, "template": "b"}],
+        ),
+        ("tokenizer_config.json", {"default": REFUSES}),
+        ("tokenizer_config.json", REFUSES),
+    ):
+        with pytest.raises(FileRefused, match="renders no conversation: Raised: only with a plan"):
+            check_templates(templates_in(name, json.dumps({"chat_template": document})))
+    # whatever else a template may be refused for holds for all
+    with pytest.raises(FileRefused, match="is not valid Jinja"):
+        check_templates(templates_in("additional_chat_templates/rag.jinja", "{% if %}"))
+
+
 def test_every_place_of_a_template_is_looked_at() -> None:
     named = [{"name": "default", "template": "one"}, {"name": "tool_use", "template": "two"}]
     assert templates_in("chat_template.jinja", "text") == {"chat_template.jinja": "text"}
