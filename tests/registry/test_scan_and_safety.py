@@ -158,8 +158,8 @@ REFUSED = {
     "special tokens in lists": ("special_tokens_map.json", b'{"extra_special_tokens": [["a"]]}'),
     "special tokens in other letters": ("Special_Tokens_Map.JSON", b'{"chat_template": "a"}'),
     "template that wins over the default": ("additional_chat_templates/default.jinja", b"{{ messages }}"),
-    "tokenizer outside": ("tokenizer_config.json", b'{"tokenizer_file": "/somewhere/tokenizer.json"}'),
-    "tokenizer in other letters": ("TOKENIZER_CONFIG.json", b'{"tokenizer_file": "/somewhere/tokenizer.json"}'),
+    "tokenizer outside": ("tokenizer_config.json", b'{"backend": {"tokenizer_file": "/somewhere/tokenizer.json"}}'),
+    "vocabulary in other letters": ("TOKENIZER_CONFIG.json", b'{"vocab_file": "/somewhere/vocab.json"}'),
     "vocabulary outside": ("tokenizer_config.json", b'{"vocab_file": "../vocab.json"}'),
     "vocabulary of a library": ("tokenizer_config.json", b'{"sp_model_kwargs": {"model_file": "/somewhere/x"}}'),
     "vocabulary that is a path": ("tokenizer_config.json", b'{"vocab": "/somewhere/vocab.json"}'),
@@ -205,8 +205,12 @@ LET_IN = {
     "template beside the default one": ("additional_chat_templates/tool_use.jinja", b"{{ messages }}"),
     "paths that nothing reads": (
         "tokenizer_config.json",
-        b'{"special_tokens_map_file": "/root/a.json", "tokenizer_file": null, "name_or_path": "/root", "vocab": {},'
+        b'{"special_tokens_map_file": "/root/a.json", "vocab_file": null, "name_or_path": "/root", "vocab": {},'
         b' "init_inputs": [], "sp_model_kwargs": {}, "chat_template": "{{ messages }}"}',
+    ),
+    "tokenizer that the folder's own replaces": (
+        "tokenizer_config.json",
+        b'{"tokenizer_class": "T5Tokenizer", "tokenizer_file": "/root/.cache/huggingface/transformers/abc.def"}',
     ),
     "no other versions": ("config.json", b'{"configuration_files": [], "transformers_weights": null}'),
     "sentencepiece": ("spiece.model", b"\x0a\x0e\x0a\x05<unk>"),

@@ -219,6 +219,52 @@ def test_a_template_in_the_tokenizer_config_counts(base: Path) -> None:
     assert chat_template(base) == text
 
 
+@pytest.mark.parametrize(
+    ("named", "has_json"),
+    [
+        (None, True),
+        ("PreTrainedTokenizerFast", True),
+        ("T5Tokenizer", False),
+        ("LlamaTokenizer", True),
+        ("LlamaTokenizer", False),
+        ("GPTNeoXJapaneseTokenizer", True),
+        ("GPTNeoXJapaneseTokenizer", False),
+    ],
+)
+def test_a_tokenizer_that_the_settings_name_outside_is_never_read(
+    base: Path, tmp_path: Path, named: str | None, has_json: bool
+) -> None:
+    """Where this fails, transformers has changed, and `tokenizer_file` in tokenizer_config.json may not be let in."""
+    tokens = {"bos_token": "a", "eos_token": "b", "unk_token": "c", "pad_token": "b"}
+    if named is not None:
+        set_in(base / "tokenizer_config.json", tokenizer_class=named, **(tokens if named.startswith("GPT") else {}))
+    (base / "vocab.txt").write_text("\n".join(["a", "b", "c", "<|endoftext|>", "<|startoftext|>", "x", "y", "z"]))
+    (base / "emoji.json").write_text(json.dumps({"emoji": {}, "emoji_inv": {}}))
+    outside = tmp_path / "outside.json"
+    document = json.loads((base / "tokenizer.json").read_text())
+    document["added_tokens"].append({**document["added_tokens"][0], "id": 99_999, "content": "<outside>"})
+    outside.write_text(json.dumps(document))
+    if named is None:  # it could be read, and would be seen
+        from transformers import AutoTokenizer
+
+        assert "<outside>" in AutoTokenizer.from_pretrained(base, tokenizer_file=str(outside)).get_vocab()
+    if not has_json:
+        (base / "tokenizer.json").unlink()
+
+    def loaded() -> str | dict[str, int]:
+        check_folder(base)
+        try:
+            return dict(load_tokenizer(base).get_vocab())
+        except Exception as error:  # a class for which this folder is no tokenizer says so, with the setting or without
+            return type(error).__name__
+
+    before = loaded()
+    set_in(base / "tokenizer_config.json", tokenizer_file=str(outside))
+    after = loaded()
+    assert after == before
+    assert "<outside>" not in after
+
+
 def test_a_shard_that_the_index_names_must_be_there(base: Path) -> None:
     (base / "model.safetensors").rename(base / "shard.safetensors")
     index = {"weight_map": {"a": "shard.safetensors", "b": "other.safetensors"}}
