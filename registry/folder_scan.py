@@ -144,13 +144,15 @@ def check_templates(templates: Mapping[str, str]) -> None:
 
     Raises:
         FileRefused: A hostile template, as `hostile_template` finds it.
-        RegistryError: The process that renders could not be started or failed by itself.
+        RegistryError: The process that renders could not be started, failed by itself, or was ended.
     """
     try:
         hostile = hostile_template(templates)
     except SandboxFailed as error:
         raise RegistryError(
-            str(error), next_step="run again; if it stays, check that jinja2 is installed for this Python"
+            str(error),
+            next_step="run again once memory, processor and temporary files have room; if it stays, check that jinja2 "
+            "is installed for this Python",
         ) from error
     if hostile:
         refuse(*hostile)

@@ -11,16 +11,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 __all__ = ["CARRIERS", "SandboxFailed", "hostile_template", "templates_in"]
 
 CPU_SECONDS = 3
-# a machine may be busy with other things; the processor's time is what is limited
+# The processor's time is what is limited: a template can't wait, and what takes this long is a machine that is busy.
 WALL_SECONDS = 60
 MEMORY_BYTES = 512 * 2**20
 OUTPUT_CHARACTERS = 200_000
@@ -29,6 +31,7 @@ MAX_TEMPLATE_BYTES, MAX_TEMPLATES, MAX_BYTES_TOGETHER = 1 << 20, 100, 4 << 20
 # What Python itself may need to start; nothing else of the environment, with its passwords, goes to the child.
 PYTHON_NEEDS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 CHILD = Path(__file__).with_name("render_templates.py")
+CHILD_NEEDS = ("jinja2", "markupsafe")
 # JSON files that loaders read a template from.
 CARRIERS = ("tokenizer_config.json", "chat_template.json", "processor_config.json")
 # What `templates_in` calls the template that answers are asked for with. Those beside it have a use of their own, with
@@ -69,7 +72,7 @@ def templates_in(path: str, content: str) -> dict[str, str]:
 
 
 class SandboxFailed(Exception):  # noqa: N818  (nothing is known of the templates then)
-    """The process that renders could not be started, or failed by itself."""
+    """The process that renders could not be started, failed by itself, was ended, or got no time of the processor."""
 
 
 def hostile_template(templates: Mapping[str, str]) -> tuple[str, str] | None:
@@ -84,7 +87,7 @@ def hostile_template(templates: Mapping[str, str]) -> tuple[str, str] | None:
         of the conversations. None where all are sound.
 
     Raises:
-        SandboxFailed: The child process could not be started or failed by itself.
+        SandboxFailed: The child process could not be started, or ended in another way than by a template.
     """
     if not templates:
         return None
@@ -92,12 +95,35 @@ def hostile_template(templates: Mapping[str, str]) -> tuple[str, str] | None:
         return large
     limits = [str(limit) for limit in (CPU_SECONDS, MEMORY_BYTES, OUTPUT_CHARACTERS)]
     some = next(iter(templates)) if len(templates) == 1 else f"{next(iter(templates))} and {len(templates) - 1} more"
-    # files, not pipes: their size is limited in the child, so that it can't fill this process's memory
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
-        try:
+    status, answer, complaint = _rendered(templates, limits)
+    if status == -signal.SIGXCPU:
+        return some, f"takes more than {CPU_SECONDS} s of processor time to render a few short messages"
+    if status > 0 and "MemoryError" in complaint:
+        return some, f"takes more than {MEMORY_BYTES >> 20} MiB of memory to render a few short messages"
+    if status < 0:  # the system is short of memory, or somebody ended it
+        raise SandboxFailed(f"the process that renders chat templates was ended by signal {-status}")
+    if status > 0:
+        raise SandboxFailed(f"the process that renders chat templates ended with status {status}: {complaint[-300:]}")
+    for label, verdict in json.loads(answer).items():
+        if "refused" in verdict:
+            return label, f"holds a chat template that {verdict['refused']}"
+        if not verdict["rendered"] and DEFAULT.fullmatch(label):
+            return label, f"holds a chat template that renders no conversation: {verdict['errors'][0]}"
+    return None
+
+
+def _rendered(templates: Mapping[str, str], limits: list[str]) -> tuple[int, bytes, str]:
+    """Run the child; return its status, its answer and the beginning of what it complained of.
+
+    Raises:
+        SandboxFailed: It could not be started, or got no time of the processor.
+    """
+    try:
+        # files, not pipes: their size is limited in the child, so that it can't fill this process's memory
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             done = subprocess.run(
                 # isolated: neither the environment nor the folder that the template came from is searched for modules
-                [sys.executable, "-I", str(CHILD), *limits],
+                [sys.executable, "-I", str(CHILD), *limits, *_module_folders()],
                 env={name: os.environ[name] for name in PYTHON_NEEDS if name in os.environ},
                 input=json.dumps(dict(templates)).encode(),
                 stdout=output,
@@ -105,27 +131,22 @@ def hostile_template(templates: Mapping[str, str]) -> tuple[str, str] | None:
                 timeout=WALL_SECONDS,
                 check=False,
             )
-        except subprocess.TimeoutExpired:
-            return some, f"takes more than {WALL_SECONDS} s to render a few short messages"
-        except OSError as error:
-            raise SandboxFailed(f"the process that renders chat templates can't be started: {error}") from error
-        output.seek(0)
-        complaints.seek(0)
-        answer, complaint = output.read(), complaints.read(10_000).decode(errors="replace").strip()
-    if done.returncode < 0:
-        return some, f"takes more than {CPU_SECONDS} s of processor time to render a few short messages"
-    if done.returncode != 0:
-        if "MemoryError" in complaint:
-            return some, f"takes more than {MEMORY_BYTES >> 20} MiB of memory to render a few short messages"
+            output.seek(0)
+            complaints.seek(0)
+            return done.returncode, output.read(), complaints.read(10_000).decode(errors="replace").strip()
+    except subprocess.TimeoutExpired as error:
         raise SandboxFailed(
-            f"the process that renders chat templates ended with status {done.returncode}: {complaint[-300:]}"
-        )
-    for label, verdict in json.loads(answer).items():
-        if "refused" in verdict:
-            return label, f"holds a chat template that {verdict['refused']}"
-        if not verdict["rendered"] and DEFAULT.fullmatch(label):
-            return label, f"holds a chat template that renders no conversation: {verdict['errors'][0]}"
-    return None
+            f"the process that renders chat templates wasn't done after {WALL_SECONDS} s, of which it got less than "
+            f"{CPU_SECONDS} s of processor time"
+        ) from error
+    except OSError as error:
+        raise SandboxFailed(f"the process that renders chat templates can't be started: {error}") from error
+
+
+def _module_folders() -> list[str]:
+    """Return where the modules that the child needs lie for this process, whose search path the child hasn't."""
+    found = [find_spec(name) for name in CHILD_NEEDS]
+    return list(dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin))
 
 
 def _too_large(templates: Mapping[str, str]) -> tuple[str, str] | None:

@@ -1,7 +1,7 @@
 """The child process of `template_sandbox.py`: render chat templates under limits, and say what became of each.
 
-Run as a script: its arguments are the limits (seconds of processor time, bytes of memory, characters of output), its
-standard input the templates as JSON, {label: text}.
+Run as a script: its arguments are the limits (seconds of processor time, bytes of memory, characters of output), then
+the folders that jinja2 and what it needs lie in; its standard input the templates as JSON, {label: text}.
 Answers {label: {"refused": reason} or {"rendered": number, "errors": [...]}} on standard output.
 jinja2's sandbox keeps a template from Python's attributes; what it doesn't limit, time, memory and output, the
 operating system and the count below do. Environment and names are those that transformers gives a chat template.
@@ -13,6 +13,11 @@ import json
 import resource
 import sys
 from typing import Any
+
+if __name__ == "__main__":
+    # An isolated Python searches neither PYTHONPATH nor the user's packages. Behind all others, since such a folder may
+    # hold anything, and shall hide nothing of Python's own.
+    sys.path += sys.argv[4:]
 
 import jinja2
 from jinja2.exceptions import SecurityError
@@ -121,9 +126,10 @@ def judge(text: str, limit: int) -> dict[str, Any]:
 
 def main() -> None:
     """Set the limits, then read the templates and answer."""
-    seconds, memory, characters = map(int, sys.argv[1:])
+    seconds, memory, characters = map(int, sys.argv[1:4])
     # jinja2 is loaded by now; from here on nothing has to be opened, started or written but the answer
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    # with both limits alike Linux sends SIGKILL, which tells nothing of who sent it
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))

@@ -58,7 +58,7 @@ def check_chat_template(folder: Path) -> None:
     Raises:
         InputError: No template; or one that isn't Jinja, reaches out of its sandbox, takes too much time, memory or
             output; or a default one that renders no conversation.
-        TunewrightError: The process in which they are rendered failed by itself.
+        TunewrightError: The process in which they are rendered could not be started, failed by itself, or was ended.
     """
     text = chat_template(folder)
     if not text:
@@ -75,7 +75,9 @@ def check_chat_template(folder: Path) -> None:
         hostile = _hostile(tuple(templates.items()))
     except SandboxFailed as error:
         raise TunewrightError(
-            str(error), next_step="run again; if it stays, check that jinja2 is installed for this Python"
+            str(error),
+            next_step="run again once memory, processor and temporary files have room; if it stays, check that jinja2 "
+            "is installed for this Python",
         ) from error
     if hostile:
         label, problem = hostile
@@ -88,7 +90,10 @@ def check_chat_template(folder: Path) -> None:
 
 @lru_cache(maxsize=64)
 def _hostile(templates: tuple[tuple[str, str], ...]) -> tuple[str, str] | None:
-    """Render once in a process for the same templates: a base is checked wherever it is located or loaded."""
+    """Render once in a process for the same templates: a base is checked wherever it is located or loaded.
+
+    What the child found is kept; where it failed by itself an exception says so, which no cache keeps.
+    """
     return hostile_template(dict(templates))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -73,12 +75,46 @@ def test_a_template_that_never_ends_is_stopped(text: str, monkeypatch: pytest.Mo
     assert time.monotonic() - started < 30
 
 
-def test_a_template_that_waits_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_gets_no_processor_is_stopped_and_says_nothing_of_the_template(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(template_sandbox, "WALL_SECONDS", 0.05)
-    with pytest.raises(FileRefused, match=r"more than 0.05 s"):
+    with pytest.raises(RegistryError, match=r"wasn't done after 0.05 s") as caught:
         check_templates(
             {"chat_template.jinja": "{% for i in range(99999) %}{% for j in range(999) %}{% endfor %}{% endfor %}"}
         )
+    assert not isinstance(caught.value, FileRefused)
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_somebody_ends_says_nothing_of_the_template(
+    ended_by: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(f"import os; os.kill(os.getpid(), {int(ended_by)})")
+    monkeypatch.setattr(template_sandbox, "CHILD", child)
+    with pytest.raises(RegistryError, match=f"ended by signal {int(ended_by)}") as caught:
+        check_templates({"chat_template.jinja": CHATML})
+    assert not isinstance(caught.value, FileRefused)
+
+
+def test_no_folder_for_temporary_files_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", none)
+    with pytest.raises(RegistryError, match="can't be started: No usable temporary directory"):
+        check_templates({"chat_template.jinja": CHATML})
+
+
+def test_jinja2_is_found_where_an_isolated_python_does_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run
+    # without site-packages, as where jinja2 comes by PYTHONPATH, --target or from the user's packages
+    monkeypatch.setattr(subprocess, "run", lambda command, **more: run([command[0], "-S", *command[1:]], **more))
+    check_templates({"chat_template.jinja": CHATML})
+    monkeypatch.setattr(template_sandbox, "CHILD_NEEDS", ())
+    with pytest.raises(RegistryError, match="No module named 'jinja2'"):
+        check_templates({"chat_template.jinja": CHATML})
 
 
 RAG = "{% for one in documents %}{% for key, value in one.items() %}{{ key }}: {{ value }}{% endfor %}{% endfor %}"
@@ -166,7 +202,7 @@ def test_the_child_has_limits_before_it_reads_and_none_of_the_environment(
     monkeypatch.setattr(template_sandbox, "CHILD", spy)
     monkeypatch.setenv("TUNEWRIGHT_KEY_PASSWORD", "hunter2")
     monkeypatch.setenv("TUNEWRIGHT_REGISTRY_DATABASE", "postgresql://me:hunter2@host/x")
-    with pytest.raises(RegistryError, match=r'\["3", "536870912", "200000"\]') as caught:
+    with pytest.raises(RegistryError, match=r'\["3", "536870912", "200000", ') as caught:
         check_templates({"chat_template.jinja": CHATML})
     assert "hunter2" not in str(caught.value)
     # more than the memory that it may take: refused while it is read

@@ -210,6 +210,8 @@ def test_a_process_that_fails_by_itself_says_nothing_of_the_template(
     with pytest.raises(TunewrightError, match="ended with status 2") as caught:
         check_chat_template(base)
     assert not isinstance(caught.value, InputError)
+    monkeypatch.undo()
+    check_chat_template(base)  # what failed once isn't kept
 
 
 def test_a_template_in_the_tokenizer_config_counts(base: Path) -> None:
