@@ -87,6 +87,6 @@ def _load(folder: Path) -> tuple[Any, Any]:
     from components.models.quiet import quiet
 
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, mistral_format=False)
         model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     return tokenizer, model.eval()

@@ -66,7 +66,9 @@ def _read(source: Path) -> tuple[Any, Any]:
     # the reader draws its bar with tqdm itself, on whatever standard error is at that moment
     with quiet(), contextlib.redirect_stderr(io.StringIO()):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                where, gguf_file=name, local_files_only=True, mistral_format=False
+            )
             model = AutoModelForCausalLM.from_pretrained(
                 where,
                 gguf_file=name,

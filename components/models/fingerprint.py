@@ -75,8 +75,9 @@ RARE_TOKENIZER_FILES = (
     "word_pronunciation.json",
     "word_shape.json",
 )
-# Read where there is no tokenizer.json. Beside one it lies with many a Mistral, and only mistral-common reads it.
-TEKKEN = "tekken.json"
+# Read where there is no tokenizer.json. Beside one it lies with many a Mistral, and counts where the settings ask for a
+# class of mistral-common's: with `mistral_format=False`, as tokenizers are loaded here, no other reads it then.
+TEKKEN, TEKKEN_CLASSES = "tekken.json", "MistralCommon"
 # What a base consists of besides TOKENIZER_FILES: loaders read these, or its licence asks for them to go with it.
 BASE_SUFFIXES = frozenset({".json", ".safetensors", ".jinja", ".model"})
 LICENCE_STEMS = frozenset({"licence", "license", "notice", "use_policy"})
@@ -121,9 +122,10 @@ def fingerprint(folder: Path, digest: Callable[[Path], str] | None = None) -> Fi
     digest = digest or file_digest
     weights = sorted(digest(path) for path in weight_files(folder))
     architecture = _without(config, NOT_ARCHITECTURE)
-    vocabulary: dict[str, Any] = {name: digest(folder / name) for name in _vocabulary_files(folder)}
     settings_file = folder / "tokenizer_config.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
+    named = str(settings.get("tokenizer_class") or config.get("tokenizer_class") or "")
+    vocabulary: dict[str, Any] = {name: digest(folder / name) for name in _vocabulary_files(folder, named)}
     vocabulary["settings"] = _without(settings, NOT_TOKENIZER)
     return Fingerprint(
         base=digest_of({"weights": weights, "architecture": architecture}),
@@ -263,11 +265,16 @@ def _digest_of_state(path: str, size: int, mtime_ns: int, inode: int) -> str:  #
     return sha256_file(Path(path))
 
 
-def _vocabulary_files(folder: Path) -> list[str]:
-    """Return the names of the files that transformers may read a vocabulary from; a sentencepiece model has any."""
+def _vocabulary_files(folder: Path, named: str) -> list[str]:
+    """Return the names of the files that transformers may read a vocabulary from; a sentencepiece model has any.
+
+    Args:
+        folder: The base's.
+        named: The class of tokenizers that its settings ask for, or nothing.
+    """
     names = {path.name for path in folder.glob("*.model") if path.is_file() and path.name[0] != "."}
     names |= {name for name in (*TOKENIZER_FILES, *RARE_TOKENIZER_FILES) if (folder / name).is_file()}
-    if "tokenizer.json" not in names and (folder / TEKKEN).is_file():
+    if ("tokenizer.json" not in names or named.startswith(TEKKEN_CLASSES)) and (folder / TEKKEN).is_file():
         names.add(TEKKEN)
     return sorted(names)
 

@@ -51,7 +51,10 @@ def load_tokenizer(folder: Path) -> Any:
 
     with quiet():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            # else tekken.json is read where mistral-common is installed, and the digest is of tokenizer.json
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False, mistral_format=False
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"the tokenizer in {folder} can't be loaded: {error}", next_step="fetch the base again"

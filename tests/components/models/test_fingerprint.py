@@ -55,7 +55,45 @@ def test_what_is_read_without_a_tokenizer_json_is_in_the_digest(base: Path, name
     assert (fingerprint(base).tokenizer != before) == counts
 
 
-def test_a_vocabulary_that_only_another_library_reads_is_not_in_the_digest(base: Path) -> None:
+def test_a_vocabulary_that_only_another_library_reads_is_not_in_the_digest(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.integrations.mistral import tokenizer as mistral
+    from transformers.models.auto import tokenization_auto as auto
+
+    before = fingerprint(base).tokenizer, load_tokenizer(base)("ab").input_ids
+    (base / TEKKEN).write_text("{}")
+    config = base / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "mistral"}))
+    # as where mistral-common is installed, which vLLM brings
+    monkeypatch.setattr(mistral, "is_mistral_common_available", lambda: True)
+    monkeypatch.setitem(auto.TOKENIZER_MAPPING_NAMES, "mistral", "MistralCommonBackend")
+    by_name = auto.tokenizer_class_from_name
+
+    def refuse_other_libraries(name: str) -> object:
+        assert name != "MistralCommonBackend", "transformers reads tekken.json beside tokenizer.json"
+        return by_name(name)
+
+    monkeypatch.setattr(auto, "tokenizer_class_from_name", refuse_other_libraries)
+    # either way to the class of a model: its settings' is another, or they have none
+    for named in ("LlamaTokenizerFast", None):
+        settings = base / "tokenizer_config.json"
+        kept = {key: value for key, value in json.loads(settings.read_text()).items() if key != "tokenizer_class"}
+        settings.write_text(json.dumps(kept if named is None else {**kept, "tokenizer_class": named}))
+        with_tekken, ids = fingerprint(base).tokenizer, load_tokenizer(base)("ab").input_ids
+        assert ids == before[1]
+        (base / TEKKEN).unlink()
+        assert fingerprint(base).tokenizer == with_tekken
+        (base / TEKKEN).write_text("{}")
+
+
+@pytest.mark.parametrize("asks", ["tokenizer_config.json", "config.json"])
+def test_a_class_that_reads_the_other_librarys_vocabulary_has_it_in_the_digest(base: Path, asks: str) -> None:
+    for name in ("tokenizer_config.json", "config.json"):
+        kept = {key: value for key, value in json.loads((base / name).read_text()).items() if key != "tokenizer_class"}
+        (base / name).write_text(
+            json.dumps({**kept, "tokenizer_class": "MistralCommonBackend"} if name == asks else kept)
+        )
     before = fingerprint(base).tokenizer
     (base / TEKKEN).write_text("{}")
-    assert fingerprint(base).tokenizer == before
+    assert fingerprint(base).tokenizer != before
