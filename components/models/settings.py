@@ -22,6 +22,8 @@ FILE_OR_CONTENT = ("merges", "vocab")
 # transformers 4 left here where a slow tokenizer had its tokenizer.json. From 5.20 on the folder's own replaces it for
 # every class, or nothing where the folder has none; deeper in the settings it may be an argument of something else.
 REPLACED = ("tokenizer_file",)
+# No arguments: how an answer is read back, which may speak of anything, and tokens by their ids.
+NO_ARGUMENTS = ("added_tokens_decoder", "response_schema", "response_template")
 # What saving leaves behind and nothing reads: where the special tokens were, and where the model itself was.
 LEFT_BEHIND = ("special_tokens_map_file", "name_or_path", "_name_or_path")
 # Lists of tokens, or tokens by name; every other token has a key of its own that ends in `_token`.
@@ -62,7 +64,7 @@ def odd_setting(name: str, document: Any) -> str | None:
 def _named_file(document: Any) -> str | None:
     """Find a tokenizer's argument by which it would read a file of the document's choice."""
     if isinstance(document, dict):
-        document = {key: value for key, value in document.items() if key not in REPLACED}
+        document = {key: value for key, value in document.items() if key not in (*REPLACED, *NO_ARGUMENTS)}
     for key, value in _settings(document):
         named = key.endswith(FILE_ENDINGS) or (key in FILE_OR_CONTENT and isinstance(value, str))
         # by position an argument has no name to tell it by

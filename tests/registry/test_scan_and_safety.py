@@ -164,6 +164,7 @@ REFUSED = {
     "vocabulary of a library": ("tokenizer_config.json", b'{"sp_model_kwargs": {"model_file": "/somewhere/x"}}'),
     "vocabulary that is a path": ("tokenizer_config.json", b'{"vocab": "/somewhere/vocab.json"}'),
     "path of a dictionary": ("tokenizer_config.json", b'{"word_kwargs": {"config_path": "/somewhere/x"}}'),
+    "path in a schema of something else": ("tokenizer_config.json", b'{"a": {"response_schema": {"x_file": "/x"}}}'),
     "argument without a name": ("tokenizer_config.json", b'{"init_inputs": ["/somewhere/vocab.json"]}'),
     "tokenizers outside": ("tokenizer_config.json", b'{"fast_tokenizer_files": ["../../tokenizer.1.0.0.json"]}'),
     "config of another version": ("config.json", b'{"configuration_files": ["config.1.0.0.json"]}'),
@@ -211,6 +212,11 @@ LET_IN = {
     "tokenizer that the folder's own replaces": (
         "tokenizer_config.json",
         b'{"tokenizer_class": "T5Tokenizer", "tokenizer_file": "/root/.cache/huggingface/transformers/abc.def"}',
+    ),
+    "schema of an answer with a file in it": (
+        "tokenizer_config.json",
+        b'{"response_schema": {"properties": {"file_path": {"type": "string"}}},'
+        b' "response_template": {"output_file": "x"}, "added_tokens_decoder": {"5": {"content": "a", "x_file": "b"}}}',
     ),
     "no other versions": ("config.json", b'{"configuration_files": [], "transformers_weights": null}'),
     "sentencepiece": ("spiece.model", b"\x0a\x0e\x0a\x05<unk>"),
