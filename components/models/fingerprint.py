@@ -75,6 +75,37 @@ RARE_TOKENIZER_FILES = (
     "word_pronunciation.json",
     "word_shape.json",
 )
+# Classes, without "Fast" at the end, that transformers makes from tokenizer.json alone where there is one. Old
+# vocabularies often lie beside it, and adapters are bound to digests that were taken without those.
+FROM_JSON_ALONE = frozenset(
+    {
+        "AlbertTokenizer",
+        "BarthezTokenizer",
+        "BertTokenizer",
+        "BloomTokenizer",
+        "CamembertTokenizer",
+        "CodeGenTokenizer",
+        "CodeLlamaTokenizer",
+        "CohereTokenizer",
+        "DebertaV2Tokenizer",
+        "GPT2Tokenizer",
+        "GPTNeoXTokenizer",
+        "GemmaTokenizer",
+        "LlamaTokenizer",
+        "MBartTokenizer",
+        "NllbTokenizer",
+        "PegasusTokenizer",
+        "PreTrainedTokenizer",
+        "Qwen2Tokenizer",
+        "RemBertTokenizer",
+        "RobertaTokenizer",
+        "T5Tokenizer",
+        "TokenizersBackend",
+        "XGLMTokenizer",
+        "XLMRobertaTokenizer",
+        "XLNetTokenizer",
+    }
+)
 # Read where there is no tokenizer.json. Beside one it lies with many a Mistral, and counts where the settings ask for a
 # class of mistral-common's: with `mistral_format=False`, as tokenizers are loaded here, no other reads it then.
 TEKKEN, TEKKEN_CLASSES = "tekken.json", "MistralCommon"
@@ -272,8 +303,11 @@ def _vocabulary_files(folder: Path, named: str) -> list[str]:
         folder: The base's.
         named: The class of tokenizers that its settings ask for, or nothing.
     """
-    names = {path.name for path in folder.glob("*.model") if path.is_file() and path.name[0] != "."}
-    names |= {name for name in (*TOKENIZER_FILES, *RARE_TOKENIZER_FILES) if (folder / name).is_file()}
+    names = {name for name in TOKENIZER_FILES if (folder / name).is_file()}
+    if "tokenizer.json" in names and named.removesuffix("Fast") in FROM_JSON_ALONE:
+        return sorted(names)
+    names |= {path.name for path in folder.glob("*.model") if path.is_file() and path.name[0] != "."}
+    names |= {name for name in RARE_TOKENIZER_FILES if (folder / name).is_file()}
     if ("tokenizer.json" not in names or named.startswith(TEKKEN_CLASSES)) and (folder / TEKKEN).is_file():
         names.add(TEKKEN)
     return sorted(names)

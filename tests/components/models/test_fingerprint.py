@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -10,7 +11,14 @@ from pathlib import Path
 import pytest
 import transformers
 
-from components.models.fingerprint import RARE_TOKENIZER_FILES, TEKKEN, TOKENIZER_FILES, belongs_to_base, fingerprint
+from components.models.fingerprint import (
+    FROM_JSON_ALONE,
+    RARE_TOKENIZER_FILES,
+    TEKKEN,
+    TOKENIZER_FILES,
+    belongs_to_base,
+    fingerprint,
+)
 from components.models.load import load_tokenizer
 from components.models.scan import ALLOWED_SUFFIXES
 from components.models.tiny import make_tiny
@@ -44,6 +52,69 @@ def test_a_class_of_tokenizers_that_is_asked_for_has_its_vocabulary_in_the_diges
         found.append((tuple(load_tokenizer(folder)("xy").input_ids), fingerprint(folder).tokenizer))
     assert found[0][0] != found[1][0]
     assert found[0][1] != found[1][1]
+
+
+LEFT_OVER = ("sentencepiece.bpe.model", "spm.model", "dict.txt", "normalizer.json", "emoji.json")
+
+
+def test_old_vocabularies_beside_tokenizer_json_leave_the_digest_as_it_was(base: Path) -> None:
+    settings = base / "tokenizer_config.json"
+    for named, counts in (
+        ("TokenizersBackend", False),
+        ("XLMRobertaTokenizerFast", False),
+        ("WhisperTokenizer", True),
+        ("SomebodysTokenizer", True),
+        (None, True),
+    ):
+        settings.write_text(json.dumps({"tokenizer_class": named}))
+        before = fingerprint(base).tokenizer
+        for name in LEFT_OVER:
+            (base / name).write_text("x")
+            assert (fingerprint(base).tokenizer != before) == counts, (named, name)
+            (base / name).unlink()
+
+
+def test_classes_whose_digest_leaves_old_vocabularies_out_read_none_of_them(base: Path) -> None:
+    """Where this fails, transformers has changed, and the class may not be among `FROM_JSON_ALONE`."""
+    from tokenizers import Tokenizer, models
+    from transformers.models.auto import tokenization_auto as auto
+    from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+    settings = base / "tokenizer_config.json"
+    kept, by_pairs = json.loads(settings.read_text()), (base / "tokenizer.json").read_text()
+    pieces = ["<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "a", "b"]
+    unigram = Tokenizer(models.Unigram([(piece, -float(place)) for place, piece in enumerate(pieces)], unk_id=0))
+
+    def loaded() -> dict[str, int] | str:
+        try:
+            return dict(load_tokenizer(base).get_vocab())
+        except Exception as error:  # a class that this vocabulary isn't for
+            return f"{type(error).__name__}: {error}"
+
+    # for some kinds of models transformers takes the model's class, whatever class is asked for
+    instead = {auto.TOKENIZER_MAPPING_NAMES.get(kind) for kind in auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS}
+    good = 0
+    for name in sorted(FROM_JSON_ALONE | {str(one).removesuffix("Fast") for one in instead if one}):
+        made = auto.tokenizer_class_from_name(name) or auto.tokenizer_class_from_name(name + "Fast")
+        made = TokenizersBackend if made is None or made.__name__ == "PythonBackend" else made
+        assert issubclass(made, TokenizersBackend), name
+        for one in made.__mro__[: made.__mro__.index(TokenizersBackend)]:
+            own = inspect.getsource(one.__init__) if "__init__" in vars(one) else ""
+            assert not re.search(r"open\(|from_file|Extractor|load\(", own), name
+            assert not vars(one).keys() & {"from_pretrained", "_from_pretrained", "convert_to_native_format"}, name
+        settings.write_text(json.dumps({**kept, "tokenizer_class": name}))
+        (base / "tokenizer.json").write_text(by_pairs)
+        before = loaded()
+        if isinstance(before, str):
+            unigram.save(str(base / "tokenizer.json"))
+            before = loaded()
+        for file in LEFT_OVER:
+            (base / file).write_text("[]")
+        assert loaded() == before, name
+        good += isinstance(before, dict)
+        for file in LEFT_OVER:
+            (base / file).unlink()
+    assert good > 20
 
 
 @pytest.mark.parametrize(("name", "counts"), [("other.model", True), (TEKKEN, True), ("notes.json", False)])
