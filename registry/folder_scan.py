@@ -20,6 +20,7 @@ from registry.allowed_files import MAX_TEXT_BYTES, refuse
 from registry.errors import FileRefused, RegistryError, RegistryPathError
 from registry.manifest import FileEntry, check_path, open_regular
 from registry.scan import INDEX_SUFFIX, scan
+from registry.settings import TOKENIZER
 from registry.template_sandbox import SandboxFailed, hostile_template, templates_in
 from registry.tensors import MAX_TENSORS, TensorEntry, check_finite, read_parts
 
@@ -214,7 +215,9 @@ def _judge(
         if size > MAX_TEXT_BYTES:
             refuse(name, f"has {size} bytes and is no safetensors file; the limit is {MAX_TEXT_BYTES}")
         content = opened.read(MAX_TEXT_BYTES + 1)
-    scan(name, io.BytesIO(content), len(content))
+    settings = PurePosixPath(name)
+    beside = path.parent.iterdir() if settings.name.lower() == TOKENIZER else ()
+    scan(name, io.BytesIO(content), len(content), [str(settings.with_name(other.name)) for other in beside])
     if not name.lower().endswith(".model"):
         text = content.decode()
         templates.update(templates_in(name, text))

@@ -93,7 +93,7 @@ class Recording(Opened):
         for path in manifest.files:
             with open_regular(path, Path(files[path])) as stream:
                 if not stored:
-                    scan(path, stream, os.fstat(stream.fileno()).st_size)
+                    scan(path, stream, os.fstat(stream.fileno()).st_size, manifest.files)
         with self.leases.hold(manifest.file_digests.values()):
             for _ in range(STORE_ATTEMPTS):
                 try:
@@ -166,7 +166,7 @@ class Recording(Opened):
             done += entry.size
             with self.blobs.open(entry.sha256) as stored:
                 # again, on the bytes that will be served: the source may have changed between the two
-                scan(path, stored, entry.size)
+                scan(path, stored, entry.size, manifest.files)
 
     def record_run(
         self,

@@ -195,7 +195,7 @@ def check_stored(blobs: BlobStore, manifest: Manifest) -> None:
                 allowed="the content's own length",
             )
         with blobs.open(entry.sha256) as stream:
-            scan(path, stream, entry.size)
+            scan(path, stream, entry.size, manifest.files)
 
 
 def insert_version(writer: Writer, name: str, manifest: Manifest, actor: str) -> Version:

@@ -8,13 +8,14 @@ rules before they come here; a test holds both against the same files.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 from registry.allowed_files import ALLOWED_NAMES, ALLOWED_SUFFIXES, MAX_TEXT_BYTES, TEXT_SUFFIXES, refuse
 from registry.canonical import MAX_NESTING, canonical_json, is_too_deep, without_repeats
 from registry.pickles import runs_something
-from registry.settings import hides_template, odd_setting
+from registry.settings import TOKENIZER, hides_template, odd_setting
 from registry.tensors import read_header
 
 __all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "INDEX_SUFFIX", "scan"]
@@ -52,13 +53,14 @@ _MAGIC = {
 _ZIP_END, _ZIP_END_BYTES = b"PK\x05\x06", 22
 
 
-def scan(path: str, stream: IO[bytes], size: int) -> None:
+def scan(path: str, stream: IO[bytes], size: int, beside: Collection[str] = ()) -> None:
     """Refuse a file that could execute something, or that isn't what its suffix says.
 
     Args:
         path: The file's path inside the version; its suffix decides what the content must be.
         stream: The content, seekable; read from its start.
         size: The content's length in bytes.
+        beside: Paths of the version's files, as far as they are known.
 
     Raises:
         FileRefused: Suffix not allowed, pickle, archive, program or script by its first bytes, broken text, a
@@ -99,7 +101,7 @@ def scan(path: str, stream: IO[bytes], size: int) -> None:
     if "\0" in text:
         refuse(path, "holds NUL bytes")
     if name.suffix.lower() == ".json":
-        _check_json(path, text)
+        _check_json(path, text, beside)
 
 
 def _ends_as_zip(stream: IO[bytes], size: int) -> bool:
@@ -116,7 +118,7 @@ def _ends_as_zip(stream: IO[bytes], size: int) -> bool:
     return False
 
 
-def _check_json(path: str, text: str) -> None:
+def _check_json(path: str, text: str, beside: Collection[str]) -> None:
     name = PurePosixPath(path).name
     try:
         # vocabularies are large, and some hold a token twice
@@ -130,10 +132,18 @@ def _check_json(path: str, text: str) -> None:
     if name not in VOCABULARIES:
         _check_has_digest(path, document)
         _check_keys(path, document)
-        if odd := odd_setting(name, document):
+        # 10,000 files may lie beside each other
+        names = _names_beside(path, beside) if name.lower() == TOKENIZER else set()
+        if odd := odd_setting(name, document, names):
             refuse(path, odd)
     if name.lower().endswith(INDEX_SUFFIX):
         _check_index(path, document)
+
+
+def _names_beside(path: str, files: Collection[str]) -> set[str]:
+    """Return the names of those files that lie in the same folder."""
+    above = PurePosixPath(path).parent
+    return {other.name for other in map(PurePosixPath, files) if other.parent == above}
 
 
 def _check_has_digest(path: str, document: Any) -> None:

@@ -6,11 +6,11 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["hides_template", "odd_setting"]
+__all__ = ["TOKENIZER", "hides_template", "odd_setting"]
 
 SPECIAL_TOKENS, TOKENIZER = "special_tokens_map.json", "tokenizer_config.json"
 # By these transformers takes another config, tokenizer or weights than the files that the digests are of.
@@ -22,6 +22,9 @@ FILE_OR_CONTENT = ("merges", "vocab")
 # transformers 4 left here where a slow tokenizer had its tokenizer.json. From 5.20 on the folder's own replaces it for
 # every class, or nothing where the folder has none; deeper in the settings it may be an argument of something else.
 REPLACED = ("tokenizer_file",)
+# Where a tokenizer.json is there, no class reads these from the settings: those that read any have the folder's own put
+# in their place, and all others take the tokenizer.json.
+REPLACED_BESIDE_JSON, TOKENIZER_JSON = ("merges_file", "spm_file", "vocab_file"), "tokenizer.json"
 # No arguments: how an answer is read back, which may speak of anything, and tokens by their ids.
 NO_ARGUMENTS = ("added_tokens_decoder", "response_schema", "response_template")
 # What saving leaves behind and nothing reads: where the special tokens were, and where the model itself was.
@@ -38,12 +41,13 @@ def hides_template(path: PurePath) -> bool:
     return tuple(part.lower() for part in path.parts[-2:]) == HIDDEN_TEMPLATE
 
 
-def odd_setting(name: str, document: Any) -> str | None:
+def odd_setting(name: str, document: Any, beside: Collection[str] = ()) -> str | None:
     """Find a setting that has a loader take what nobody looked at.
 
     Args:
         name: The file's name, without its folder; file systems may ignore its case.
         document: What the file holds as JSON.
+        beside: Names of the files in its folder; asked for `TOKENIZER` alone.
 
     Returns:
         What is wrong and what to do, as the end of a sentence that begins with the file; None where nothing is.
@@ -57,14 +61,18 @@ def odd_setting(name: str, document: Any) -> str | None:
     if name.lower() == SPECIAL_TOKENS and isinstance(document, dict):
         return _no_token(document)
     if name.lower() == TOKENIZER:
-        return _named_file(document)
+        return _named_file(document, beside)
     return None
 
 
-def _named_file(document: Any) -> str | None:
+def _named_file(document: Any, beside: Collection[str]) -> str | None:
     """Find a tokenizer's argument by which it would read a file of the document's choice."""
     if isinstance(document, dict):
-        document = {key: value for key, value in document.items() if key not in (*REPLACED, *NO_ARGUMENTS)}
+        document = {
+            key: value
+            for key, value in document.items()
+            if key not in (*REPLACED, *NO_ARGUMENTS) and not _is_replaced(key, value, beside)
+        }
     for key, value in _settings(document):
         named = key.endswith(FILE_ENDINGS) or (key in FILE_OR_CONTENT and isinstance(value, str))
         # by position an argument has no name to tell it by
@@ -74,6 +82,16 @@ def _named_file(document: Any) -> str | None:
                 "transformers finds the tokenizer's own files in the folder without it"
             )
     return None
+
+
+def _is_replaced(key: str, value: Any, beside: Collection[str]) -> bool:
+    """Say whether an argument names, by whatever path, a file that lies in the folder, and has that read or none."""
+    return (
+        key in REPLACED_BESIDE_JSON
+        and TOKENIZER_JSON in beside
+        and isinstance(value, str)
+        and PurePath(value).name in beside
+    )
 
 
 def _settings(document: Any) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 from components.errors import InputError
 from components.files import canonical_json
 from components.models.pickles import runs_something
-from components.models.settings import hides_template, odd_setting
+from components.models.settings import TOKENIZER, hides_template, odd_setting
 
 __all__ = ["ALLOWED_SUFFIXES", "ALLOWED_TEXT", "check_file"]
 
@@ -167,7 +167,8 @@ def _check_json(path: Path) -> None:
                 allowed="architectures that transformers itself has",
                 next_step="choose a base that needs no remote code; it is never trusted here",
             )
-        if odd := odd_setting(path.name, document):
+        beside = {other.name for other in path.parent.iterdir()} if path.name.lower() == TOKENIZER else set()
+        if odd := odd_setting(path.name, document, beside):
             raise InputError(
                 f"{path} {odd}",
                 allowed="settings by which transformers takes the files that are judged and fingerprinted",

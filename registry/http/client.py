@@ -105,7 +105,7 @@ class RegistryClient(RemoteActs):
             if attempt == 0:  # refused here rather than after hours of sending
                 for path in manifest.files:
                     with open_regular(path, Path(files[path])) as stream:
-                        scan(path, stream, os.fstat(stream.fileno()).st_size)
+                        scan(path, stream, os.fstat(stream.fileno()).st_size, manifest.files)
             if attempt < STORE_ATTEMPTS:
                 self._send({paths[sha256]: manifest.files[paths[sha256]] for sha256 in missing}, files, progress)
         raise RegistryBusy(

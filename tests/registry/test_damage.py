@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +222,8 @@ def test_source_swapped_between_scan_and_copy_is_refused(
     scan = recording.scan
     calls: list[str] = []
 
-    def swap_after_scan(path: str, stream: object, size: int) -> None:
-        scan(path, stream, size)  # type: ignore[arg-type]
+    def swap_after_scan(path: str, stream: object, size: int, beside: Collection[str]) -> None:
+        scan(path, stream, size, beside)  # type: ignore[arg-type]
         calls.append(path)
         if len(calls) == len(files):
             files["config.json"].write_bytes(b'{"auto_map": {"AutoModel": "code.Model"}}')

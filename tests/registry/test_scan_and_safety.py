@@ -29,6 +29,7 @@ import registry.tensors as tensor_rules
 from components.errors import InputError
 from components.models.safety import check_folder
 from registry.errors import FileRefused
+from registry.folder_scan import scan_folder
 from registry.scan import scan
 
 
@@ -239,6 +240,34 @@ def test_what_one_side_lets_in_the_other_lets_in(tmp_path: Path, name: str, cont
     (tmp_path / name).write_bytes(content)
     check_folder(tmp_path)
     scan(name, io.BytesIO(content), len(content))
+
+
+def test_a_vocabulary_that_the_settings_name_may_be_one_that_lies_beside_tokenizer_json(tmp_path: Path) -> None:
+    settings = json.dumps({"vocab_file": "/root/.cache/vocab.json", "merges_file": "merges.txt"}).encode()
+    content = {
+        "m/tokenizer_config.json": settings,
+        "m/tokenizer.json": b"{}",
+        "m/vocab.json": b"{}",
+        "m/merges.txt": b"",
+    }
+    for lacks in (None, "m/tokenizer.json", "m/vocab.json", "m/merges.txt"):
+        folder = tmp_path / str(lacks).replace("/", "-")
+        (folder / "m").mkdir(parents=True)
+        there = [name for name in content if name != lacks]
+        for name in there:
+            (folder / name).write_bytes(content[name])
+        if lacks is None:
+            check_folder(folder)
+            scan_folder(folder)
+            scan(there[0], io.BytesIO(settings), len(settings), there)
+            continue
+        (folder / lacks.removeprefix("m/")).write_bytes(content[lacks])  # of another folder it doesn't count
+        with pytest.raises(InputError, match="_file'"):
+            check_folder(folder)
+        with pytest.raises(FileRefused, match="_file'"):
+            scan_folder(folder)
+        with pytest.raises(FileRefused, match="_file'"):
+            scan(there[0], io.BytesIO(settings), len(settings), [*there, lacks.removeprefix("m/")])
 
 
 def test_both_sides_have_the_same_lists() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import pickle
 import shutil
@@ -17,6 +19,7 @@ from components.models.fingerprint import fingerprint
 from components.models.load import load_tokenizer
 from components.models.pickles import runs_something
 from components.models.safety import chat_template, check_base, check_chat_template, check_folder, weight_files
+from components.models.settings import REPLACED_BESIDE_JSON
 from components.models.sources import locate_base
 from components.models.tiny import make_tiny
 
@@ -265,6 +268,40 @@ def test_a_tokenizer_that_the_settings_name_outside_is_never_read(
     after = loaded()
     assert after == before
     assert "<outside>" not in after
+
+
+def test_every_class_names_the_vocabularies_that_it_reads_or_takes_tokenizer_json(base: Path, tmp_path: Path) -> None:
+    """Where this fails, transformers has changed, and `REPLACED_BESIDE_JSON` may not be let in."""
+    import transformers
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+    from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+    root, seen = Path(str(transformers.__file__)).parent, 0
+    for file in root.glob("models/*/tokenization_*.py"):
+        try:
+            module = importlib.import_module(".".join(("transformers", *file.relative_to(root).with_suffix("").parts)))
+        except (ImportError, NameError):  # a library of its own that isn't there
+            continue
+        for made in vars(module).values():
+            if not (isinstance(made, type) and issubclass(made, PreTrainedTokenizerBase)):
+                continue
+            seen += 1
+            arguments = set(inspect.signature(made).parameters) & set(REPLACED_BESIDE_JSON)
+            assert issubclass(made, TokenizersBackend) or arguments <= made.vocab_files_names.keys(), made
+    assert seen > 100
+    # and of those that take the tokenizer.json, one that names no vocabulary of its own
+    (base / "vocab.json").write_text("{}")
+    (base / "merges.txt").write_text("")
+    outside = {"vocab_file": str(tmp_path / "vocab.json"), "merges_file": str(tmp_path / "merges.txt")}
+    for named in ("GemmaTokenizer", "Qwen2Tokenizer", "TokenizersBackend"):
+        set_in(base / "tokenizer_config.json", tokenizer_class=named)
+        before = AutoTokenizer.from_pretrained(base).get_vocab()
+        (tmp_path / "vocab.json").write_text(json.dumps({"outside": 0}))
+        (tmp_path / "merges.txt").write_text("o u")
+        set_in(base / "tokenizer_config.json", **outside)
+        check_folder(base)
+        assert load_tokenizer(base).get_vocab() == before
+        set_in(base / "tokenizer_config.json", vocab_file=None, merges_file=None)
 
 
 def test_a_shard_that_the_index_names_must_be_there(base: Path) -> None:
