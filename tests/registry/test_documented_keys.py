@@ -92,7 +92,7 @@ def test_keys_of_a_report_are_those_in_the_guide(
     told = table("The keys of a report")
     read: set[str] = set()
     report = Watched(REPORT, read)
-    check(effective_policy(None, report), report, Champion("other:v1", report))
+    check(effective_policy(None, report), report, Champion("other:v1", report), kind="adapter")
     list(metrics_of(report))
     evaluation = Evaluation(1, version.digest, "d", json.dumps(REPORT), "2026-01-01T00:00:00Z")
     vars(evaluation)["report"] = report  # as if it had been parsed
@@ -110,11 +110,11 @@ def test_keys_of_a_report_are_those_in_the_guide(
 def test_key_that_is_said_to_fail_the_gate_without_it_does_and_no_other() -> None:
     policy = Policy(min_rows=100)
     champion = Champion("other:v1", REPORT)
-    assert check(policy, REPORT, champion).passed
+    assert check(policy, REPORT, champion, kind="adapter").passed
     for key, row in table("The keys of a report").items():
         report = json.loads(json.dumps(REPORT))
         place, _, name = key.rpartition(".")
         held = report if not place else report["tax"][0] if place == "tax[]" else report[place]
         held.pop(name, None)
         fails = row[1].startswith(("fails", "counts as no suite"))
-        assert check(policy, report, champion).passed is not fails, key
+        assert check(policy, report, champion, kind="adapter").passed is not fails, key
