@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from registry.audit import now
+from registry.errors import RegistryPathError
 from registry.private_file import read_private, write_private
 
 if TYPE_CHECKING:
@@ -76,23 +77,46 @@ class Places:
         self.folder = folder
 
     def of(self, reader: str) -> Place:
-        """Return how far a reader has been told; from the start, where that was lost."""
-        document = read_private(self._path(reader))
-        return Place(0) if document is None else Place(**document)
+        """Return how far a reader has been told; from the start, where that was lost.
+
+        Raises:
+            RegistryPathError: That can't be read, or others may read it.
+        """
+        path = self._path(reader)
+        document = read_private(path)
+        if document is None:
+            return Place(0)
+        try:
+            place = Place(**document)
+            if not isinstance(place.position, int) or not isinstance(place.failures, int):
+                raise TypeError("position and failures are no whole numbers")
+            if not isinstance(place.retry_at, int | float) or not isinstance(place.dead, bool):
+                raise TypeError("retry_at is no time, or dead neither true nor false")
+        except (TypeError, ValueError) as error:
+            raise RegistryPathError(
+                f"{path} does not say how far its reader has been told: {error}",
+                next_step="restore it from a copy, or remove it: the reader is then told from the start",
+            ) from error
+        return place
 
     def note(self, reader: str, place: Place) -> None:
         """Keep how far a reader has been told."""
         write_private(self._path(reader), asdict(place))
 
     def forget(self, reader: str) -> None:
-        """Remove a reader's place."""
+        """Remove what is kept of a reader that never comes again; its lock is held.
+
+        Somebody who opened the lock's file before may lock it after this, beside another who makes a new one. Both then
+        have to ask whether the reader is there.
+        """
         self._path(reader).unlink(missing_ok=True)
+        self._lock(reader).unlink(missing_ok=True)
 
     @contextmanager
     def held(self, reader: str) -> Iterator[bool]:
         """Say whether this process alone tells the reader while the block runs: two would tell it everything twice."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / f"{reader}.lock", timeout=0)
+        lock = FileLock(self._lock(reader), timeout=0)
         try:
             lock.acquire()
         except Timeout:
@@ -105,6 +129,9 @@ class Places:
 
     def _path(self, reader: str) -> Path:
         return self.folder / f"{reader}.json"
+
+    def _lock(self, reader: str) -> Path:
+        return self.folder / f"{reader}.lock"
 
 
 @dataclass(frozen=True)

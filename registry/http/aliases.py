@@ -109,9 +109,7 @@ def alias_routes(registry: Registry) -> APIRouter:
             ),
             dry_run=body.dry_run,
         )
-        if not change.dry_run:
-            response.headers["ETag"] = f'"{change.revision}"'
-        return change_document(change)
+        return _answer(change, response)
 
     @router.post("/rollbacks", response_model=AliasChangeModel)
     def rollback(body: RollbackRequest, token: Promoter, response: Response, if_match: IfMatch = None) -> Any:
@@ -125,9 +123,7 @@ def alias_routes(registry: Registry) -> APIRouter:
             expected_revision=_expected(if_match, body.expected_revision),
             dry_run=body.dry_run,
         )
-        if not change.dry_run:
-            response.headers["ETag"] = f'"{change.revision}"'
-        return change_document(change)
+        return _answer(change, response)
 
     @router.post("/demotions", response_model=AliasChangeModel)
     def demote(body: DemotionRequest, token: Promoter, response: Response, if_match: IfMatch = None) -> Any:
@@ -140,11 +136,15 @@ def alias_routes(registry: Registry) -> APIRouter:
             expected_revision=_expected(if_match, body.expected_revision),
             dry_run=body.dry_run,
         )
-        if not change.dry_run:
-            response.headers["ETag"] = f'"{change.revision}"'
-        return change_document(change)
+        return _answer(change, response)
 
     return router
+
+
+def _answer(change: AliasChange, response: Response) -> dict[str, Any]:
+    if not change.dry_run:
+        response.headers["ETag"] = f'"{change.revision}"'
+    return change_document(change)
 
 
 def _parts(target: str) -> tuple[str, str]:

@@ -115,7 +115,7 @@ def _round(
     most: int | None,
     stopped: Callable[[], bool],
 ) -> Delivery | None:
-    place = webhooks.place_of(hook.id)
+    place = webhooks.places.of(hook.id)
     if place.dead:
         return Delivery(hook.id, hook.url, 0, place.last_error, True)
     if place.retry_at > at and not again:

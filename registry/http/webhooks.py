@@ -126,7 +126,7 @@ class Webhooks:
         # whoever tells it sees that it is gone; one that takes too long to hand it over leaves nothing of it itself
         with self._alone(hook_id) as alone:
             if alone:
-                self._forget(hook_id)
+                self.places.forget(hook_id)
         return gone
 
     @contextmanager
@@ -142,7 +142,7 @@ class Webhooks:
                 yield held and self.has(hook_id)
             finally:
                 if held and not self.has(hook_id):
-                    self._forget(hook_id)
+                    self.places.forget(hook_id)
 
     def has(self, hook_id: str) -> bool:
         """Say whether a webhook is there; ask again before each event, since it may be removed meanwhile."""
@@ -178,7 +178,7 @@ class Webhooks:
                     next_step="see with `tunewright registry webhook ls` whether it fails at all, and run again",
                 )
             self.find(hook_id)
-            place = replace(self.place_of(hook_id), failures=0, retry_at=0.0, dead=False)
+            place = replace(self.places.of(hook_id), failures=0, retry_at=0.0, dead=False)
             self.places.note(hook_id, place)
         return place
 
@@ -198,29 +198,9 @@ class Webhooks:
             for hook in self.all()
         ]
 
-    def place_of(self, hook_id: str) -> Place:
-        """Return how far a webhook has been told.
-
-        Raises:
-            RegistryPathError: That can't be read, or others may read it.
-        """
-        path = self.places.folder / f"{hook_id}.json"
-        try:
-            place = self.places.of(hook_id)
-            if not isinstance(place.position, int) or not isinstance(place.failures, int):
-                raise TypeError("position and failures are no whole numbers")
-            if not isinstance(place.retry_at, int | float) or not isinstance(place.dead, bool):
-                raise TypeError("retry_at is no time, or dead neither true nor false")
-        except (TypeError, ValueError) as error:
-            raise RegistryPathError(
-                f"{path} does not say how far a webhook has been told: {error}",
-                next_step="restore it from a copy, or remove it: the webhook is then told from the start",
-            ) from error
-        return place
-
     def _state(self, hook_id: str) -> dict[str, Any]:
         try:
-            return asdict(self.place_of(hook_id))
+            return asdict(self.places.of(hook_id))
         except RegistryPathError as error:
             # nobody knows how far; it is a failure until somebody mends it
             return {**asdict(Place(0, failures=1, last_error=error.problem)), "position": None}
@@ -235,15 +215,6 @@ class Webhooks:
                     yield held
                     return
             time.sleep(0.05)
-
-    def _forget(self, hook_id: str) -> None:
-        """Remove what is kept of a webhook that is gone; its lock is held.
-
-        Somebody who opened the lock's file before may lock it after this, beside another who makes a new one. Both then
-        ask whether the webhook is there, which it never is again.
-        """
-        self.places.forget(hook_id)
-        (self.places.folder / f"{hook_id}.lock").unlink(missing_ok=True)
 
     def _write(self, hooks: tuple[Webhook, ...]) -> None:
         write_private(self._path, {"webhooks": [asdict(hook) for hook in hooks]})

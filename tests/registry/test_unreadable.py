@@ -13,7 +13,8 @@ from registry.errors import BlobCorrupted, ExportRefused, RegistryPathError
 from registry.export import CARD_FILE, peft_layout, unmerged_problem
 from registry.manifest import Manifest, Parent, describe_files
 from registry.oci import oci_layout
-from registry.private_file import read_private
+from registry.outbox import Places
+from registry.private_file import read_private, write_private
 from registry.store import Registry
 
 Add = Callable[..., Version]
@@ -95,3 +96,10 @@ def test_a_private_file_that_is_no_utf8_is_told(tmp_path: Path) -> None:
     path.chmod(0o600)
     with pytest.raises(RegistryPathError, match="can't be read as JSON"):
         read_private(path)
+
+
+@pytest.mark.parametrize("document", [{"position": "far"}, {"position": 1, "dead": "no"}, {"unknown": 1}])
+def test_a_place_that_says_nothing_of_a_reader_is_told(tmp_path: Path, document: dict[str, Any]) -> None:
+    write_private(tmp_path / "reader.json", document)
+    with pytest.raises(RegistryPathError, match="does not say how far its reader has been told"):
+        Places(tmp_path).of("reader")
