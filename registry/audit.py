@@ -9,6 +9,7 @@ import getpass
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from registry.canonical import canonical_json, sha256_text
@@ -25,6 +26,8 @@ __all__ = ["GENESIS", "LAST", "acting", "append", "chain_hash", "login_name", "n
 GENESIS = "0" * 64
 # The row that the next one is put behind.
 LAST: Statement = "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1", ()
+# Where getpass looks before it asks the user database.
+_LOGIN_VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 _COLUMNS = "sequence, created_at, actor, action, subject, payload, previous_hash, hash"
 
 
@@ -35,6 +38,11 @@ def now() -> str:
 
 def login_name() -> str:
     """Return who is at work, for the audit trail: the login name, or the user's number where it has none."""
+    return _login_name(os.getuid(), *map(os.environ.get, _LOGIN_VARIABLES))
+
+
+@lru_cache(maxsize=8)  # the user database may be a directory service's, and every act asks
+def _login_name(_uid: int, *_variables: str | None) -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):

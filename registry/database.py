@@ -9,7 +9,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,7 @@ def _open_postgres(folder: Path, binding: Binding, database: str | None, making:
     return engine
 
 
-@contextmanager
-def writing(engine: Engine, expected: Sequence[Statement] = ()) -> Iterator[Writer]:
+def writing(engine: Engine, expected: Sequence[Statement] = ()) -> AbstractContextManager[Writer]:
     """Give a writer that holds the write lock; commits at the end, undoes everything on an error.
 
     Args:
@@ -186,11 +185,8 @@ def writing(engine: Engine, expected: Sequence[Statement] = ()) -> Iterator[Writ
     if engine.dialect.name == "postgresql":
         from registry.postgres_writing import write_on_postgres
 
-        with write_on_postgres(engine, BUSY_TIMEOUT_SECONDS, expected) as writer:
-            yield writer
-    else:
-        with sqlite_writing.write_on_sqlite(engine, BUSY_TIMEOUT_SECONDS) as writer:
-            yield writer
+        return write_on_postgres(engine, BUSY_TIMEOUT_SECONDS, expected)
+    return sqlite_writing.write_on_sqlite(engine, BUSY_TIMEOUT_SECONDS)
 
 
 @contextmanager

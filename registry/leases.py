@@ -41,17 +41,21 @@ class Leases:
         """Keep blobs from being collected while the block runs.
 
         Args:
-            digests: The blobs' sha256.
+            digests: The blobs' sha256; of none there is no lease.
             seconds: When the lease ends by itself, if its holder is killed; a day by default.
 
         Raises:
             RegistryPathError: It can't be written.
         """
+        named = sorted(set(digests))
+        if not named:
+            yield
+            return
         end = time.time() + (LEASE_SECONDS if seconds is None else seconds)
         name = uuid.uuid4().hex
         path, aside = self.folder / name, self.folder / f".{name}"
         try:
-            content = json.dumps({"expires_at": end, "digests": sorted(set(digests))}).encode()
+            content = json.dumps({"expires_at": end, "digests": named}).encode()
             try:
                 try:
                     stream = aside.open("xb")

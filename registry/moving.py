@@ -11,8 +11,8 @@ from registry.database import writing
 from registry.entities import AliasChange, Version
 from registry.errors import ApprovalsMissing, BlobCorrupted, GateRefused, RollbackRefused
 from registry.gate import Policy
-from registry.lookup import Query, resolve_digest, resolve_reference
-from registry.names import DIGEST_PREFIX_LENGTH, check_actor, check_alias, check_name, check_text
+from registry.lookup import Query, Statement, reference_statement, resolve_digest, resolve_reference
+from registry.names import DIGEST_PREFIX_LENGTH, check_actor, check_alias, check_name, check_text, is_fixed
 from registry.opened import Opened
 
 __all__ = ["Moving"]
@@ -64,11 +64,18 @@ class Moving(Opened):
         check_alias(alias)
         check_actor(actor)
         check_text("reason", reason)
-        found = self._lookup.resolve(ref)
-        looked_at = self._look_at_bytes(found)
-        with writing(self._engine, promotion.expected_reads(ref, found, alias)) as writer:
+        found = looked_at = None
+        expected: list[Statement] = []
+        if not self._is_at_hand:  # what is asked for far away is asked for beforehand, and together
+            found = self._lookup.resolve(ref)
+            looked_at = self._look_at_bytes(found)
+            expected = promotion.expected_reads(found, alias)
+            if not is_fixed(ref):
+                found = None
+                expected.append(reference_statement(ref))
+        with writing(self._engine, expected) as writer:
             query = writer.query
-            version = resolve_reference(query, ref)
+            version = found or resolve_reference(query, ref)
             change, ruling = promotion.plan_promotion(query, version, alias, policy, expected_revision)
             self._require_bytes(version, looked_at)
             verdict = ruling.verdict
@@ -149,9 +156,11 @@ class Moving(Opened):
             change = promotion.plan_rollback(query, name, alias, target, expected_revision)
             return change, resolve_digest(query, str(change.digest))
 
-        with self._lookup.snapshot():
-            _, version = plan(self._lookup.query)
-        looked_at = self._look_at_bytes(version)
+        looked_at = None
+        if not self._is_at_hand:
+            with self._lookup.snapshot():
+                _, version = plan(self._lookup.query)
+            looked_at = self._look_at_bytes(version)
         with writing(self._engine) as writer:
             query = writer.query
             change, version = plan(query)
@@ -212,6 +221,11 @@ class Moving(Opened):
             refuse(writer, consent, actor)
         raise missing(f"{name}@{alias} may not be taken away from {version.label}", consent)
 
+    @property
+    def _is_at_hand(self) -> bool:
+        """Whether rows and bytes are on this machine's disk: what is needed of them is looked at under the lock."""
+        return self.blobs.is_local and self._engine.dialect.name == "sqlite"
+
     def _look_at_bytes(self, version: Version) -> tuple[str, BlobCorrupted | None]:
         """Look for the bytes of what an alias will probably point at; in S3 that takes a request a file.
 
@@ -220,8 +234,8 @@ class Moving(Opened):
         """
         return version.digest, self._absence(version)
 
-    def _require_bytes(self, version: Version, looked_at: tuple[str, BlobCorrupted | None]) -> None:
-        digest, absence = looked_at
+    def _require_bytes(self, version: Version, looked_at: tuple[str, BlobCorrupted | None] | None) -> None:
+        digest, absence = looked_at or (None, None)
         if absence is not None or version.digest != digest:  # put back meanwhile, or the REF is another version now
             absence = self._absence(version)
         if absence is not None:

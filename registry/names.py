@@ -23,6 +23,7 @@ __all__ = [
     "check_text",
     "is_digest",
     "is_digest_prefix",
+    "is_fixed",
     "looks_like_digest",
     "one_line",
     "parse_reference",
@@ -127,10 +128,10 @@ def check_text(what: str, text: str | None, length: int | None = None) -> None:
     """
     if text is None:
         return
-    if (
-        not isinstance(text, str)
-        or _TURNS.search(text)
-        or any(unicodedata.category(character) in _CONTROLS for character in text)
+    # most are printable whole, which is told at once
+    if not isinstance(text, str) or (
+        not text.isprintable()
+        and (_TURNS.search(text) or any(unicodedata.category(character) in _CONTROLS for character in text))
     ):
         raise ReferenceInvalid(
             f"{what} {str(text)[:40]!r} can't be kept",
@@ -154,6 +155,8 @@ def person(actor: str) -> str:
 
     Compatible characters are one (NFKC), what can't be seen is left out, and white space is single spaces inside.
     """
+    if actor.isascii() and actor.isprintable():  # most are, and nothing of the rest can be in them
+        return " ".join(actor.split())
     while (seen := _seen(actor)) != actor:  # what stood apart may join once nothing unseen is between
         actor = seen
     return actor
@@ -193,6 +196,16 @@ def check_bound(what: str, value: int | None) -> None:
     """
     if value is not None and (type(value) is not int or not 0 <= value <= 2**53):
         raise ReferenceInvalid(f"{what} is {value!r}", allowed="a whole number, 0 or more")
+
+
+def is_fixed(text: str) -> bool:
+    """Say whether a REF names one version for good: by its number or its whole digest; others may come to name another.
+
+    Raises:
+        ReferenceInvalid: As `parse_reference`.
+    """
+    reference = parse_reference(text)
+    return reference.number is not None or is_digest(reference.digest_prefix)
 
 
 def parse_reference(text: str) -> Reference:

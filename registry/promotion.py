@@ -20,7 +20,6 @@ from registry.lookup import (
     query_aliases,
     query_numbered,
     query_revision,
-    reference_statement,
 )
 from registry.protection import protection_statement
 from registry.reports import comparable_evaluation, evaluations_of, held_reports_statement, reports_statement
@@ -96,16 +95,9 @@ def judge(
     return Ruling(verdict, policy, policy_from, evaluation, against, consent)
 
 
-def expected_reads(ref: str, version: Version, alias: str) -> list[Statement]:
-    """Return what a promotion reads, and what its audit row is put behind.
-
-    Args:
-        ref: The challenger as the caller names it.
-        version: What that was just now.
-        alias: The alias.
-    """
+def expected_reads(version: Version, alias: str) -> list[Statement]:
+    """Return what a promotion reads of a version, and what its audit row is put behind."""
     return [
-        reference_statement(ref),
         alias_statement(version.name, alias),
         status_statement(version.digest),
         reports_statement(version.digest),
@@ -133,7 +125,7 @@ def plan_promotion(
     require_promotable(query, version)
     ruling = judge(query, version, state, policy, alias)
     change = _change("promote", (version.name, alias), revision, version, state, ruling.verdict)
-    return replace(change, approvals=ruling.consent), ruling
+    return change if ruling.consent is None else replace(change, approvals=ruling.consent), ruling
 
 
 def plan_demotion(query: Query, name: str, alias: str, expected_revision: int | None) -> AliasChange:

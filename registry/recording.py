@@ -87,15 +87,16 @@ class Recording(Opened):
         if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
             self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
             return existing
-        find_parents(query, manifest)
-        # before the first is stored; where all are, they are scanned there alone
+        parents = find_parents(query, manifest)
+        # where all are there, they are scanned there alone, and a lease would hold nothing that isn't looked for again
         stored = self.blobs.is_local and not self._gone(manifest)
-        for path in manifest.files:
-            with open_regular(path, Path(files[path])) as stream:
-                if not stored:
+        if not stored:
+            for path in manifest.files:  # before the first is stored
+                with open_regular(path, Path(files[path])) as stream:
                     scan(path, stream, os.fstat(stream.fileno()).st_size, manifest.files)
-        with self.leases.hold(manifest.file_digests.values()):
-            for _ in range(STORE_ATTEMPTS):
+        for attempt in range(STORE_ATTEMPTS):
+            needed = () if stored and attempt == 0 else manifest.file_digests.values()
+            with self.leases.hold(needed):
                 try:
                     self._store_files(manifest, files, progress)
                 except BlobCorrupted:  # collected just after it was stored
@@ -103,7 +104,7 @@ class Recording(Opened):
                 with writing(self._engine, expected_reads(name, manifest)) as writer:
                     # under the lock, so that a collection has taken what it takes, or will see the row
                     if not self._gone(manifest):
-                        return insert_version(writer, name, manifest, actor)
+                        return insert_version(writer, name, manifest, parents, actor)
         raise RegistryBusy(
             f"files of {name!r} were removed {STORE_ATTEMPTS} times while they were registered",
             allowed="collections that heed leases, of this release or a newer one",
@@ -130,10 +131,11 @@ class Recording(Opened):
         check_text("content_key", manifest.content_key, 256)
         query = self._lookup.ahead(first_reads(name, manifest))
         existing = find_existing(query, name, manifest)
+        parents: list[Version] = []
         if existing is None:
             check_text("licence", manifest.licence, LICENCE_LENGTH)
             require_shallow(manifest)
-            find_parents(query, manifest)
+            parents = find_parents(query, manifest)
         self.blobs.owner.claim()
         with self.leases.hold(manifest.file_digests.values()):
             check_stored(self.blobs, manifest)
@@ -148,7 +150,7 @@ class Recording(Opened):
                         missing=sorted(gone),
                         next_step="send them, then register again",
                     )
-                return insert_version(writer, name, manifest, actor)
+                return insert_version(writer, name, manifest, parents, actor)
 
     def _gone(self, manifest: Manifest) -> set[str]:
         """Return the contents that were there and aren't; under the write lock no collection takes one."""

@@ -28,6 +28,7 @@ from registry.writer import Writer, next_id
 
 # Roles of parents whose weights are no part of a version: learnt from, or in its base already.
 NOT_COMPOSED = ("teacher", "domain")
+_AS_PARENT = "a parent"
 
 __all__ = ["check_stored", "expected_reads", "find_existing", "find_parents", "first_reads", "insert_version"]
 
@@ -39,9 +40,8 @@ def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None
         ContentKeyTaken: The version with this content key holds other files.
         DigestTaken: The same manifest is registered under another name.
     """
-    by_key, by_digest = _existing_statements(name, manifest)
-    rows = query(*by_key) or query(*by_digest)
-    if not rows:
+    rows = next((rows for asked in _existing_statements(name, manifest) if (rows := query(*asked))), None)
+    if rows is None:
         return None
     version = Version(*rows[0])
     if version.name != name:
@@ -55,34 +55,32 @@ def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None
     return version
 
 
-def _existing_statements(name: str, manifest: Manifest) -> tuple[Statement, Statement]:
+def _existing_statements(name: str, manifest: Manifest) -> Iterator[Statement]:
     columns = "id, name, number, digest, kind, base_fingerprint, manifest, created_at"
-    return (
-        (f"SELECT {columns} FROM versions WHERE name = ? AND content_key = ?", (name, manifest.content_key)),
-        reference_statement(manifest.digest),
-    )
+    if manifest.content_key is not None:
+        yield f"SELECT {columns} FROM versions WHERE name = ? AND content_key = ?", (name, manifest.content_key)
+    yield reference_statement(manifest.digest)
 
 
 def first_reads(name: str, manifest: Manifest) -> list[Statement]:
     """Return what `find_existing` and `find_parents` look up whatever they find."""
-    return [*_existing_statements(name, manifest), *_parent_statements(manifest), HAS_EVENTS]
+    parents = (reference_statement(parent.digest) for parent in manifest.parents)
+    return [*_existing_statements(name, manifest), *parents, *_parents_statuses(manifest), HAS_EVENTS]
 
 
 def expected_reads(name: str, manifest: Manifest) -> list[Statement]:
     """Return what `insert_version` reads."""
     return [
         *_existing_statements(name, manifest),
-        *_parent_statements(manifest),
+        *_parents_statuses(manifest),
         _next_number(name),
         next_id(versions),
         audit.LAST,
     ]
 
 
-def _parent_statements(manifest: Manifest) -> Iterator[Statement]:
-    for parent in manifest.parents:
-        yield reference_statement(parent.digest)
-        yield status_statement(parent.digest)
+def _parents_statuses(manifest: Manifest) -> Iterator[Statement]:
+    return (status_statement(parent.digest) for parent in manifest.parents)
 
 
 def _next_number(name: str) -> Statement:
@@ -115,7 +113,7 @@ def find_parents(query: Query, manifest: Manifest) -> list[Version]:
                 allowed="digests of registered versions",
                 next_step="register the parent first; `tunewright registry ls` shows what is there",
             ) from error
-        require_usable(query, found[-1], "a parent")
+        require_usable(query, found[-1], _AS_PARENT)
     if _is_bound(manifest):
         bases = [v for v, p in zip(found, manifest.parents, strict=True) if p.role == "base"]
         if not any(v.kind in WHOLE_KINDS and v.base_fingerprint == manifest.base_fingerprint for v in bases):
@@ -198,7 +196,7 @@ def check_stored(blobs: BlobStore, manifest: Manifest) -> None:
             scan(path, stream, entry.size, manifest.files)
 
 
-def insert_version(writer: Writer, name: str, manifest: Manifest, actor: str) -> Version:
+def insert_version(writer: Writer, name: str, manifest: Manifest, parents: Sequence[Version], actor: str) -> Version:
     """Write a version's row with its parents and its audit row, or return the version that is there already.
 
     One that was retired is restored: its bytes are back, and whoever registers it wants it.
@@ -207,6 +205,8 @@ def insert_version(writer: Writer, name: str, manifest: Manifest, actor: str) ->
         writer: Of the write transaction.
         name: The model's name.
         manifest: What the version is; its bytes are stored already.
+        parents: What `find_parents` found before the lock was there. Versions never change, and only what befell them
+            is looked at again; none are needed where the version is there.
         actor: Who registers.
 
     Returns:
@@ -218,7 +218,8 @@ def insert_version(writer: Writer, name: str, manifest: Manifest, actor: str) ->
         if query_status(query, existing).state == RETIRED:
             change_state(writer, existing, "restore", actor=actor, reason="registered again")
         return existing
-    parents = find_parents(query, manifest)
+    for parent in parents:
+        require_usable(query, parent, _AS_PARENT)
     number = int(query(*_next_number(name))[0][0])
     at = audit.now()
     row = {

@@ -2,19 +2,23 @@
 
 WAL lets readers go on while a writer commits, synchronous=FULL makes a commit survive a power cut, and BEGIN IMMEDIATE
 takes the write lock before anything is read, so that a compare-and-swap can't be overtaken.
+
+Acts have connections of their own beside SQLAlchemy's, which migrate: its pool takes a fifteenth of a promotion's time.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from registry.errors import RegistryBusy, RegistryError, RegistryPathError
@@ -27,6 +31,10 @@ __all__ = ["lock_on_sqlite", "make_engine", "write_on_sqlite"]
 
 # With the write lock: the engine is for writers alone, look-ups have connections of their own (`lookup.py`).
 _BEGIN = "BEGIN IMMEDIATE"
+# Whoever finds so many pages in the log folds them into the database: with twice SQLite's own number, half as many do.
+_LOG_PAGES = 2000
+# Writers take turns, so that more at a time are rare.
+_KEPT_CONNECTIONS = 2
 
 
 def make_engine(folder: Path, timeout_seconds: float) -> Engine:
@@ -36,22 +44,93 @@ def make_engine(folder: Path, timeout_seconds: float) -> Engine:
         folder: The registry's.
         timeout_seconds: How long the write lock is waited for while the file is made ready.
     """
+    path = folder / DATABASE
+    kept = _Kept(path, timeout_seconds)
     engine = create_engine(
-        URL.create("sqlite", database=str(folder / DATABASE)),
-        connect_args={"timeout": timeout_seconds},
-        execution_options={"turns": Turns(folder / WRITERS)},
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": timeout_seconds, "factory": _Connection},
+        poolclass=NullPool,
+        execution_options={"turns": Turns(folder / WRITERS), "kept": kept},
     )
-    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "connect", lambda connection, _record: _make_ready(connection))
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(_BEGIN))
+    event.listen(engine, "engine_disposed", lambda _engine: kept.close())
     return engine
 
 
-def _set_pragmas(connection: Any, _record: Any) -> None:
+def _make_ready(connection: sqlite3.Connection) -> None:
     # None: Python's sqlite3 begins no transactions of its own
     connection.isolation_level = None
     read_damaged_text(connection)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    ready = "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"wal_autocheckpoint = {_LOG_PAGES}"
+    for pragma in ready:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that knows how long it waits for SQLite's lock, in milliseconds."""
+
+    busy_timeout = -1
+
+
+class _Kept:
+    """Connections that are kept between acts, from whichever thread; a forked process has its own."""
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        self._path = path
+        self._timeout_seconds = timeout_seconds
+        self._idle: list[_Connection] = []
+        self._is_closed = False
+        _EVERY_KEPT.add(self)
+
+    @contextmanager
+    def one(self) -> Iterator[_Connection]:
+        """Give a connection that no other act has; one that is left in the midst of a transaction is closed."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            yield connection
+        finally:
+            if self._is_closed or connection.in_transaction or len(self._idle) >= _KEPT_CONNECTIONS:
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    def _connect(self) -> _Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=self._timeout_seconds, factory=_Connection, check_same_thread=False
+        )
+        try:
+            _make_ready(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Close what no act has now; acts after this, and those that are at work, close what they had."""
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def leave_to_parent(self) -> None:
+        """Begin anew: to close the parent's connections could fold a log away that the parent writes."""
+        _PARENTS.extend(self._idle)
+        self._idle = []
+
+
+_EVERY_KEPT: weakref.WeakSet[_Kept] = weakref.WeakSet()
+_PARENTS: list[_Connection] = []
+
+
+def _leave_to_parent() -> None:
+    for kept in list(_EVERY_KEPT):
+        kept.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class _SqliteWriter(Writer):
@@ -87,22 +166,19 @@ def write_on_sqlite(engine: Engine, timeout_seconds: float) -> Iterator[Writer]:
         RegistryBusy: It was held for longer.
         RegistryPathError: The file can't be written: the disk is full, or fails.
     """
-    with _turn(engine, timeout_seconds) as left, closing(engine.raw_connection()) as pooled:
-        # without SQLAlchemy's own transaction, which takes a tenth of the time of a promotion
-        connection: Any = pooled.driver_connection
-        _wait_at_most(connection, left(), pooled.info)
+    kept: _Kept = engine.get_execution_options()["kept"]
+    with _turn(engine, timeout_seconds) as left, kept.one() as connection:
+        _wait_at_most(connection, left())
         try:
             connection.execute(_BEGIN).close()
             writer = _SqliteWriter(connection)
             yield writer
             writer.end()
             connection.execute("COMMIT").close()
-        except BaseException as error:
-            try:
-                if connection.in_transaction:
+        except BaseException:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):  # it is closed, then
                     connection.execute("ROLLBACK").close()
-            except sqlite3.Error:
-                pooled.invalidate(error)
             raise
 
 
@@ -110,7 +186,8 @@ def write_on_sqlite(engine: Engine, timeout_seconds: float) -> Iterator[Writer]:
 def lock_on_sqlite(engine: Engine, timeout_seconds: float) -> Iterator[Connection]:
     """Give SQLAlchemy's connection, as migrations need it; otherwise as `write_on_sqlite`."""
     with _turn(engine, timeout_seconds) as left, engine.connect() as connection:
-        _wait_at_most(connection.connection.driver_connection, left(), connection.connection.info)
+        driven: Any = connection.connection.driver_connection
+        _wait_at_most(driven, left())
         with connection.begin():
             yield connection
 
@@ -119,10 +196,10 @@ def lock_on_sqlite(engine: Engine, timeout_seconds: float) -> Iterator[Connectio
 def _turn(engine: Engine, timeout_seconds: float) -> Iterator[Callable[[], float]]:
     """Wait in line, and say what SQLite's errors mean; gives how many seconds are left to wait for its write lock."""
     until = time.monotonic() + timeout_seconds
-    turns: Turns | None = engine.get_execution_options().get("turns")
+    turns: Turns = engine.get_execution_options()["turns"]
     try:
-        # in line before a connection is taken, so that many threads in it don't use them up
-        with nullcontext() if turns is None else turns.turn(timeout_seconds):
+        # in line before a connection is taken, so that many threads in it have none open
+        with turns.turn(timeout_seconds):
             yield lambda: max(until - time.monotonic(), timeout_seconds / 10)
     except (DBAPIError, sqlite3.Error) as error:
         explained = _explain(error.orig if isinstance(error, DBAPIError) else error, engine, timeout_seconds)
@@ -131,12 +208,12 @@ def _turn(engine: Engine, timeout_seconds: float) -> Iterator[Callable[[], float
         raise explained from error
 
 
-def _wait_at_most(connection: Any, seconds: float, noted: dict[str, Any]) -> None:
+def _wait_at_most(connection: _Connection, seconds: float) -> None:
     """Set how long SQLite's lock is waited for, in tenths of seconds, where that isn't what the connection has."""
     milliseconds = 100 * math.ceil(10 * seconds)
-    if noted.get("busy_timeout") != milliseconds:
+    if connection.busy_timeout != milliseconds:
         connection.execute(f"PRAGMA busy_timeout = {milliseconds}").close()
-        noted["busy_timeout"] = milliseconds
+        connection.busy_timeout = milliseconds
 
 
 def _explain(error: BaseException | None, engine: Engine, timeout_seconds: float) -> RegistryError | None:

@@ -173,7 +173,7 @@ def test_login_name_is_held_to_the_rules_of_a_given_actor(
     from registry.errors import ReferenceInvalid
 
     version = add_base()
-    monkeypatch.setattr("getpass.getuser", lambda: name)
+    monkeypatch.setenv("LOGNAME", name)
     acts: list[Callable[[], object]] = [
         lambda: add_base("other", content="other"),
         lambda: registry.record_evaluation(version.digest, {"note": "x"}),

@@ -236,6 +236,34 @@ def test_blob_that_was_there_already_is_not_lost_to_a_collection_before_the_row(
         assert [v.name for v in registry.versions()] == ["m"]
 
 
+def test_blobs_that_were_all_there_are_leased_once_a_collection_took_them(
+    open_registry: Callable[[], Registry],
+    write_files: Write,
+    fingerprints: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry, other = open_registry(), open_registry()
+    files = write_files("weights")
+    described = describe_files(files)
+    for path, entry in described.items():
+        with files[path].open("rb") as stream:
+            assert registry.blobs.put(stream, entry.sha256, entry.size)
+    store, held = registry._store_files, registry.leases.held
+    seen: list[tuple[frozenset[str], int]] = []
+
+    def store_and_collect(*given: Any) -> None:
+        store(*given)
+        seen.append((held(), other.collect(grace_seconds=0).blobs))
+
+    monkeypatch.setattr(registry, "_store_files", store_and_collect)
+    registry.register("m", Manifest(kind="base", files=described, base_fingerprint=fingerprints[0]), files)
+    needed = frozenset(entry.sha256 for entry in described.values())
+    assert seen == [(frozenset(), len(needed)), (needed, 0)]
+    assert needed <= _blobs(registry)
+    assert held() == frozenset()
+    assert registry.verify().intact
+
+
 def test_collection_works_where_blobs_are_not_on_this_disk(
     registry: Registry, add_adapter: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:

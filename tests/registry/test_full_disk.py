@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
+from registry import sqlite_writing
 from registry.blobs import BlobStore
 from registry.entities import Version
 from registry.errors import RegistryPathError
@@ -202,16 +202,19 @@ def proven(tmp_path: Path, write_files: Write, make_report: Any) -> Iterator[Reg
         yield registry
 
 
-def test_promotion_with_no_page_left(proven: Registry, policy: Policy) -> None:
+def test_promotion_with_no_page_left(proven: Registry, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite refuses the first page that is more than it may have, then the second, as on a full disk."""
     reason = "because " * 4000
     pages = proven._lookup.query("PRAGMA page_count", ())[0][0]
     allowed = [pages]
 
-    @event.listens_for(proven._engine, "checkout")
-    def limit(connection: Any, *_: Any) -> None:
+    wait = sqlite_writing._wait_at_most
+
+    def limit(connection: Any, seconds: float) -> None:
+        wait(connection, seconds)
         connection.execute(f"PRAGMA max_page_count = {allowed[0]}")
 
+    monkeypatch.setattr(sqlite_writing, "_wait_at_most", limit)
     refused = 0
     while error := _fails(lambda: proven.promote("m:v1", "champion", policy=policy, actor="a", reason=reason)):
         assert "full" in str(error)

@@ -15,7 +15,7 @@ from registry.errors import ApprovalRefused, ApprovalsMissing, ReferenceInvalid
 from registry.gate import Policy
 from registry.manifest import Manifest, describe_files
 from registry.matters import promotion_matter
-from registry.names import check_actor, check_text, one_line, person
+from registry.names import check_actor, check_text, is_fixed, one_line, person
 from registry.registration import insert_version
 from registry.reports import newest_evaluation
 from registry.store import Registry
@@ -122,6 +122,14 @@ def test_whoever_registered_under_a_name_that_looks_alike_does_not_approve_it(
         registry.approve("text2sql", "champion", policy=policy, actor="ada")
 
 
+@pytest.mark.parametrize(
+    ("ref", "fixed"),
+    [("m:v3", True), ("a" * 64, True), ("A" * 64, True), ("a" * 63, False), ("m", False), ("m@champion", False)],
+)
+def test_a_number_and_a_whole_digest_name_one_version_for_good(ref: str, fixed: bool) -> None:
+    assert is_fixed(ref) is fixed
+
+
 def test_licence_that_breaks_lines_is_refused_and_one_that_is_there_is_read(
     registry: Registry, write_files: Callable[..., dict[str, Path]], fingerprints: tuple[str, str]
 ) -> None:
@@ -135,7 +143,7 @@ def test_licence_that_breaks_lines_is_refused_and_one_that_is_there_is_read(
     assert registry.versions() == []
     registry.register("b", dataclasses.replace(manifest, licence="mit"), files)
     with writing(registry._engine) as writer:  # as an earlier release registered it
-        insert_version(writer, "a", manifest, "ada")
+        insert_version(writer, "a", manifest, [], "ada")
     assert registry.resolve("a").manifest.licence == "mit\nstate: proven"
     assert registry.register("a", manifest, files) == registry.resolve("a")
     assert registry.verify("a").intact

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from registry import moving
 from registry.entities import Version
 from registry.errors import (
     AliasConflict,
@@ -335,11 +336,17 @@ def test_of_processes_that_promote_at_once_exactly_one_wins(registry: Registry, 
     assert registry.verify().intact
 
 
-def test_bytes_are_looked_for_before_the_write_lock_is_taken(
-    registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from registry import moving
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rows and bytes count as ones that are asked for over a network."""
+    monkeypatch.setattr(moving.Moving, "_is_at_hand", False)
 
+
+@pytest.mark.parametrize("at_hand", [False, True])
+def test_bytes_that_are_far_are_looked_for_before_the_write_lock_is_taken(
+    registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch, at_hand: bool
+) -> None:
+    monkeypatch.setattr(moving.Moving, "_is_at_hand", at_hand)
     size, locked, looks = registry.blobs.size, [False], []
     writing = moving.writing
 
@@ -356,10 +363,11 @@ def test_bytes_are_looked_for_before_the_write_lock_is_taken(
     for ref in ("text2sql:v1", "text2sql:v2"):
         registry.promote(ref, "champion", policy=policy, actor="ada")
     registry.rollback("text2sql", "champion", actor="ada", reason="slow")
-    assert looks == [False] * 6  # two files a version
+    assert looks == [at_hand] * 6  # two files a version
     assert True in locked
 
 
+@pytest.mark.usefixtures("far")
 def test_another_version_than_was_looked_at_is_looked_at_under_the_lock(
     registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +388,7 @@ def test_another_version_than_was_looked_at_is_looked_at_under_the_lock(
     assert registry.aliases() == []
 
 
+@pytest.mark.usefixtures("far")
 def test_bytes_that_a_collection_takes_between_the_look_and_the_lock_promote_nothing(
     registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +407,7 @@ def test_bytes_that_a_collection_takes_between_the_look_and_the_lock_promote_not
     assert registry.aliases() == []
 
 
+@pytest.mark.usefixtures("far")
 def test_bytes_that_are_put_back_between_the_look_and_the_lock_are_there(
     registry: Registry, passing: Add, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

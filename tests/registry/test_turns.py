@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import create_engine
 
 from registry import turns
 from registry.database import open_engine, writing
@@ -281,11 +280,4 @@ def test_write_lock_that_is_held_for_too_long_is_told(
     other.close()
     with writing(engine) as writer:
         assert writer.query("SELECT count(*) FROM versions", ())[0][0] == 0
-    engine.dispose()
-
-
-def test_database_in_memory_has_no_line() -> None:
-    engine = create_engine("sqlite://")
-    with writing(engine) as writer:
-        assert writer.query("SELECT 1", ())[0][0] == 1
     engine.dispose()
