@@ -6,14 +6,12 @@ is dead: it is told nothing more until somebody revives it, and then goes on at 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +26,13 @@ from registry.names import one_line
 from registry.outbox import BATCH, Place, Round, pause_seconds, tell
 from registry.store import Registry
 
-__all__ = ["DEAD_AFTER", "Delivery", "deliver", "delivering"]
+__all__ = ["DEAD_AFTER", "Delivery", "Turn", "deliver"]
 
 logger = logging.getLogger(__name__)
 
 AUTHORITIES_FILE = "webhook-authorities.pem"
 DEAD_AFTER = 24
 TIMEOUT_SECONDS = 10.0
-POLL_SECONDS = 1.0
-STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -79,61 +75,83 @@ def deliver(
     Raises:
         RegistryError: What was registered, or the file of webhooks, can't be read.
     """
-    webhooks, trust = Webhooks(registry.folder), _Trust(registry.folder)
-    at = time.time() if at is None else at
-    unnoted = {} if unnoted is None else unnoted
+    turn = Turn(registry, time.time() if at is None else at, again, most, stopped, {} if unnoted is None else unnoted)
     done = []
-    for hook in webhooks.all():
+    for hook in turn.webhooks.all():
         if stopped():
             break
-        before = unnoted.get(hook.id)
-        if before is not None and before.retry_at > at and not again:
-            continue
-        try:
-            with webhooks.telling(hook.id) as ours:
-                found = _round(registry, webhooks, trust, hook, at, again, most, stopped) if ours else None
-            unnoted.pop(hook.id, None)
-        except (RegistryPathError, OSError) as error:
-            # its place, which is left as it is: how far it was told may still be read off it, or restored
-            said = error.problem if isinstance(error, RegistryError) else _said(error)
-            failures = 1 if before is None else before.failures + 1
-            unnoted[hook.id] = Place(0, failures, at + pause_seconds(failures), last_error=said)
-            logger.warning("webhook %s (%s) can't be told: %s", hook.id, hook.host, said)
-            found = Delivery(hook.id, hook.url, 0, said, False)
+        found = turn.tell(hook)
         if found is not None and (found.delivered or found.error):
             done.append(found)
     return done
 
 
-def _round(
-    registry: Registry,
-    webhooks: Webhooks,
-    trust: _Trust,
-    hook: Webhook,
-    at: float,
-    again: bool,
-    most: int | None,
-    stopped: Callable[[], bool],
-) -> Delivery | None:
-    place = webhooks.places.of(hook.id)
-    if place.dead:
-        return Delivery(hook.id, hook.url, 0, place.last_error, True)
-    if place.retry_at > at and not again:
-        return None
-    found = tell(
-        registry,
-        webhooks.places,
-        hook.id,
-        lambda event: _tell(trust, webhooks, hook, event),
-        at=at,
-        most=most,
-        wants=hook.wants,
-        stopped=lambda: stopped() or not webhooks.has(hook.id),
-        dead_after=DEAD_AFTER,
-    )
-    if found.error is not None:
-        _log(hook, found)
-    return Delivery(hook.id, hook.url, found.told, found.error, found.place.dead)
+@dataclass(frozen=True)
+class Turn:
+    """One look at what webhooks haven't been told; the arguments are those of `deliver`.
+
+    Several threads may tell from one, each another webhook.
+    """
+
+    registry: Registry
+    at: float
+    again: bool = False
+    most: int | None = BATCH
+    stopped: Callable[[], bool] = lambda: False
+    unnoted: dict[str, Place] = field(default_factory=dict)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """The webhooks of the registry."""
+        return Webhooks(self.registry.folder)
+
+    @cached_property
+    def _trust(self) -> _Trust:
+        return _Trust(self.registry.folder)
+
+    def tell(self, hook: Webhook) -> Delivery | None:
+        """Tell one webhook, as far as that goes now; None where nothing was due, or another process tells it.
+
+        Raises:
+            RegistryError: What was registered, or the file of webhooks, can't be read.
+        """
+        before = self.unnoted.get(hook.id)
+        if before is not None and before.retry_at > self.at and not self.again:
+            return None
+        try:
+            with self.webhooks.telling(hook.id) as ours:
+                found = self._tell(hook) if ours else None
+            self.unnoted.pop(hook.id, None)
+        except (RegistryPathError, OSError) as error:
+            # its place, which is left as it is: how far it was told may still be read off it, or restored
+            said = error.problem if isinstance(error, RegistryError) else _said(error)
+            failures = 1 if before is None else before.failures + 1
+            self.unnoted[hook.id] = Place(0, failures, self.at + pause_seconds(failures), last_error=said)
+            logger.warning("webhook %s (%s) can't be told: %s", hook.id, hook.host, said)
+            found = Delivery(hook.id, hook.url, 0, said, False)
+        return found
+
+    def _tell(self, hook: Webhook) -> Delivery | None:
+        webhooks = self.webhooks
+        place = webhooks.places.of(hook.id)
+        if place.dead:
+            return Delivery(hook.id, hook.url, 0, place.last_error, True)
+        if place.retry_at > self.at and not self.again:
+            return None
+        found = tell(
+            self.registry,
+            webhooks.places,
+            hook.id,
+            lambda event: _tell(self._trust, webhooks, hook, event),
+            at=self.at,
+            most=self.most,
+            wants=hook.wants,
+            stopped=lambda: self.stopped() or not webhooks.has(hook.id),
+            dead_after=DEAD_AFTER,
+        )
+        if found.error is not None:
+            _log(hook, found)
+        return Delivery(hook.id, hook.url, found.told, found.error, found.place.dead)
 
 
 class _Trust:
@@ -236,39 +254,3 @@ def _log(hook: Webhook, found: Round) -> None:
         )  # fmt: skip
     else:
         logger.warning("webhook %s (%s) failed at event %s: %s", hook.id, hook.host, found.event, error)
-
-
-@asynccontextmanager
-async def delivering(registry: Registry) -> AsyncIterator[None]:
-    """Deliver beside a server, about every second, until the block ends.
-
-    A message under way then gets `STOP_SECONDS` to end. One that takes longer is left behind in its thread, which ends
-    with the process, and is told again by the next one.
-    """
-    stop = threading.Event()
-    # a thread of its own: those that a pool lends are waited for without a limit, and answer requests otherwise
-    thread = threading.Thread(target=_deliver_until, args=(registry, stop), name="webhooks", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.to_thread(thread.join, STOP_SECONDS)
-        if thread.is_alive():
-            logger.warning("a webhook has not answered; what it was being told is told again at the next start")
-
-
-def _deliver_until(registry: Registry, stop: threading.Event) -> None:
-    said, unnoted = "", dict[str, Place]()
-    while not stop.is_set():
-        try:
-            deliver(registry, stopped=stop.is_set, unnoted=unnoted)
-            said = ""
-        except RegistryError as error:
-            # a file with the wrong mode, for instance: said once, and tried again
-            if str(error) != said:
-                logger.error("webhooks can't be delivered: %s", error)
-            said = str(error)
-        except Exception:
-            logger.exception("delivering webhooks failed")
-        stop.wait(POLL_SECONDS)

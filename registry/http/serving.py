@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import RegistryPathError, RequestInvalid
 from registry.http.app import make_app
-from registry.http.delivery import delivering
+from registry.http.telling import delivering
 from registry.http.tokens import Tokens
 from registry.store import Registry
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -145,3 +148,34 @@ def hooks(registry: Registry, receiver: Receiver) -> Webhooks:
 @pytest.fixture
 def url(receiver: Receiver) -> str:
     return f"http://localhost:{receiver.port}/hook?team=a"
+
+
+@contextmanager
+def dripping(first: bytes, *, seconds: float = 6.0) -> Iterator[tuple[int, threading.Event]]:
+    """Answer each connection with some bytes and then one after another, for so long; yield the port and who came."""
+    done, came = threading.Event(), threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        ends = time.monotonic() + seconds
+        with client, suppress(OSError):
+            client.recv(65536)
+            came.set()
+            client.sendall(first)
+            while time.monotonic() < ends and not done.wait(0.05):
+                client.sendall(b"a")
+
+    def accept() -> None:
+        while not done.is_set():
+            with suppress(TimeoutError):
+                client, _ = listening.accept()
+                threading.Thread(target=drip, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listening.getsockname()[1], came
+        finally:
+            done.set()
+            thread.join()

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import anyio
 import pytest
 
 from flows import cli
 from registry.errors import WebhookNotFound, WebhookRefused
-from registry.http.delivery import DEAD_AFTER, deliver, delivering
+from registry.http.delivery import DEAD_AFTER, deliver
 from registry.http.webhooks import Webhooks, message_of, verify_signature
 from registry.outbox import LONGEST_PAUSE_SECONDS, Place, Places, pause_seconds
 from registry.store import Registry
@@ -115,23 +114,6 @@ def test_a_process_killed_between_telling_and_noting_tells_again(
     deliver(registry)
     assert receiver.told == [1, 1, 2]  # at least once, in order, the same id at every try
     assert receiver.received[0][0]["webhook-id"] == receiver.received[1][0]["webhook-id"]
-
-
-@pytest.mark.integration
-def test_a_server_delivers_beside_its_answers(
-    registry: Registry, hooks: Webhooks, receiver: Receiver, url: str, add_base: Callable[..., Any]
-) -> None:
-    hooks.add(url, ["*"], position=0)
-    add_base()
-
-    async def wait() -> None:
-        async with delivering(registry):
-            with anyio.fail_after(30):
-                while not receiver.received:
-                    await anyio.sleep(0.02)
-
-    anyio.run(wait)
-    assert receiver.told == [1]
 
 
 def test_webhooks_are_kept_for_the_owner_alone_and_from_now_on(registry: Registry, hooks: Webhooks, url: str) -> None:

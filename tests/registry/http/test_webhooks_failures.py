@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 
 from registry.errors import RegistryBusy, RegistryPathError
 from registry.http import delivery, webhooks
-from registry.http.delivery import deliver, delivering
+from registry.http.delivery import deliver
 from registry.http.hosts import HOSTS_FILE
 from registry.http.webhooks import Webhooks
 from registry.outbox import Place, Places, pause_seconds
 from registry.store import Registry
-from tests.registry.http.conftest import Receiver
-
-
-@contextmanager
-def dripping(first: bytes, *, seconds: float = 6.0) -> Iterator[tuple[int, threading.Event]]:
-    """Answer each connection with some bytes and then one after another, for so long; yield the port and who came."""
-    done, came = threading.Event(), threading.Event()
-
-    def drip(client: socket.socket) -> None:
-        ends = time.monotonic() + seconds
-        with client, suppress(OSError):
-            client.recv(65536)
-            came.set()
-            client.sendall(first)
-            while time.monotonic() < ends and not done.wait(0.05):
-                client.sendall(b"a")
-
-    def accept() -> None:
-        while not done.is_set():
-            with suppress(TimeoutError):
-                client, _ = listening.accept()
-                threading.Thread(target=drip, args=(client,), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(0.05)
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield listening.getsockname()[1], came
-        finally:
-            done.set()
-            thread.join()
+from tests.registry.http.conftest import Receiver, dripping
 
 
 @pytest.mark.integration
@@ -118,31 +84,6 @@ def test_a_name_that_is_never_resolved_is_a_failure(
     assert time.monotonic() - began < 5
     done.set()
     assert receiver.received == []
-
-
-@pytest.mark.integration
-def test_a_server_ends_while_a_receiver_has_not_answered(
-    registry: Registry, hooks: Webhooks, add_base: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "STOP_SECONDS", 0.3)
-    (registry.folder / HOSTS_FILE).write_text("127.0.0.1 private\n")
-    with dripping(b"HTTP/1.1 200 OK\r\nx: ") as (port, came):
-        hook = hooks.add(f"http://127.0.0.1:{port}/", ["*"], position=0)
-        add_base()
-
-        async def serve() -> float:
-            async with delivering(registry):
-                with anyio.fail_after(30):
-                    while not came.is_set():
-                        await anyio.sleep(0.02)
-                began = time.monotonic()
-            return time.monotonic() - began
-
-        assert anyio.run(serve) < 3
-    assert hooks.places.of(hook.id).position == 0  # and told again
-    for thread in threading.enumerate():  # before its registry goes
-        if thread.name == "webhooks":
-            thread.join(30)
 
 
 @pytest.mark.integration
