@@ -15,7 +15,7 @@ from typing import IO, Any
 from registry.allowed_files import ALLOWED_NAMES, ALLOWED_SUFFIXES, MAX_TEXT_BYTES, TEXT_SUFFIXES, refuse
 from registry.canonical import MAX_NESTING, canonical_json, is_too_deep, without_repeats
 from registry.pickles import runs_something
-from registry.settings import TOKENIZER, hides_template, odd_setting
+from registry.settings import TOKENIZER, hides_template, odd_setting, vocabulary_elsewhere
 from registry.tensors import read_header
 
 __all__ = ["ALLOWED_NAMES", "ALLOWED_SUFFIXES", "INDEX_SUFFIX", "scan"]
@@ -129,6 +129,8 @@ def _check_json(path: str, text: str, beside: Collection[str]) -> None:
         refuse(path, "is no JSON object, which every loader takes it for")
     if is_too_deep(document):
         refuse(path, f"is nested more than {MAX_NESTING} deep")
+    if elsewhere := vocabulary_elsewhere(name, document):
+        refuse(path, elsewhere)
     if name not in VOCABULARIES:
         _check_has_digest(path, document)
         _check_keys(path, document)

@@ -13,7 +13,7 @@ from typing import Any
 from components.errors import InputError
 from components.files import canonical_json
 from components.models.pickles import runs_something
-from components.models.settings import TOKENIZER, hides_template, odd_setting
+from components.models.settings import TOKENIZER, hides_template, odd_setting, vocabulary_elsewhere
 
 __all__ = ["ALLOWED_SUFFIXES", "ALLOWED_TEXT", "check_file"]
 
@@ -154,6 +154,8 @@ def _check_json(path: Path) -> None:
         raise InputError(f"{path} is no JSON object", next_step="fetch the model again")
     if _is_nested_deeper(document, MAX_NESTING):
         raise InputError(f"{path} is nested more than {MAX_NESTING} deep", next_step="fetch the model again")
+    if elsewhere := vocabulary_elsewhere(path.name, document):
+        raise _reads_elsewhere(path, elsewhere)
     if path.name not in VOCABULARIES:
         try:
             # json reads NaN, infinity and halves of characters, of which no digest can be taken
@@ -169,11 +171,7 @@ def _check_json(path: Path) -> None:
             )
         beside = {other.name for other in path.parent.iterdir()} if path.name.lower() == TOKENIZER else set()
         if odd := odd_setting(path.name, document, beside):
-            raise InputError(
-                f"{path} {odd}",
-                allowed="settings by which transformers takes the files that are judged and fingerprinted",
-                next_step="change that file, or export the model again with the present version of transformers",
-            )
+            raise _reads_elsewhere(path, odd)
     if path.name.lower().endswith(INDEX_SUFFIX):
         mapped = document.get("weight_map") if isinstance(document, dict) else None
         if not isinstance(mapped, dict) or not mapped:
@@ -188,6 +186,14 @@ def _check_json(path: Path) -> None:
                     allowed="safetensors files that aren't hidden",
                     next_step="fetch the model again, with weights in safetensors",
                 )
+
+
+def _reads_elsewhere(path: Path, odd: str) -> InputError:
+    return InputError(
+        f"{path} {odd}",
+        allowed="settings by which transformers takes the files that are judged and fingerprinted",
+        next_step="change that file, or export the model again with the present version of transformers",
+    )
 
 
 def _code_key(document: Any) -> str | None:

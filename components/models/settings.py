@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["TOKENIZER", "hides_template", "odd_setting"]
+__all__ = ["TOKENIZER", "hides_template", "odd_setting", "vocabulary_elsewhere"]
 
 SPECIAL_TOKENS, TOKENIZER = "special_tokens_map.json", "tokenizer_config.json"
 # By these transformers takes another config, tokenizer or weights than the files that the digests are of.
@@ -34,6 +34,8 @@ TOKEN_GROUPS = ("additional_special_tokens", "extra_special_tokens", "model_spec
 TOKEN_FIELDS = frozenset({"content", "lstrip", "normalized", "rstrip", "single_word", "special", "__type"})
 # transformers reads the templates beside the default one from there, and lets them win over chat_template.jinja.
 HIDDEN_TEMPLATE = ("additional_chat_templates", "default.jinja")
+# Files that hold a vocabulary, and where: some classes open what stands there as text, as a path.
+HELD = {TOKENIZER_JSON: (("model", "vocab"),), "byte_maps.json": (("decompose_map",), ("merge_map",))}
 
 
 def hides_template(path: PurePath) -> bool:
@@ -62,6 +64,28 @@ def odd_setting(name: str, document: Any, beside: Collection[str] = ()) -> str |
         return _no_token(document)
     if name.lower() == TOKENIZER:
         return _named_file(document, beside)
+    return None
+
+
+def vocabulary_elsewhere(name: str, document: Any) -> str | None:
+    """Find a path where a vocabulary should be.
+
+    Args:
+        name: As for `odd_setting`.
+        document: As for `odd_setting`.
+
+    Returns:
+        As `odd_setting`.
+    """
+    for keys in HELD.get(name.lower(), ()):
+        held = document
+        for key in keys:
+            held = held.get(key) if isinstance(held, dict) else None
+        if isinstance(held, str):
+            return (
+                f"has text as {'.'.join(keys)!r}, which a tokenizer may open as a path; put the vocabulary itself "
+                "there, as transformers writes it"
+            )
     return None
 
 

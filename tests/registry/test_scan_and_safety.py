@@ -157,6 +157,9 @@ REFUSED = {
     "special token whose mark is a text": ("special_tokens_map.json", b'{"a_token": {"content": "a", "special": "x"}}'),
     "special tokens that are one text": ("special_tokens_map.json", b'{"extra_special_tokens": "ab"}'),
     "special tokens in lists": ("special_tokens_map.json", b'{"extra_special_tokens": [["a"]]}'),
+    "path as a vocabulary": ("tokenizer.json", b'{"model": {"type": "WordPiece", "vocab": "/somewhere/vocab.txt"}}'),
+    "path as a map of bytes": ("byte_maps.json", b'{"decompose_map": "/somewhere/x.json", "merge_map": {}}'),
+    "path as another map of bytes": ("byte_maps.json", b'{"decompose_map": {}, "merge_map": "/somewhere/x.json"}'),
     "special tokens in other letters": ("Special_Tokens_Map.JSON", b'{"chat_template": "a"}'),
     "template that wins over the default": ("additional_chat_templates/default.jinja", b"{{ messages }}"),
     "tokenizer outside": ("tokenizer_config.json", b'{"backend": {"tokenizer_file": "/somewhere/tokenizer.json"}}'),
@@ -204,6 +207,8 @@ LET_IN = {
         b' "additional_special_tokens": ["<a>", {"content": "<b>", "__type": "AddedToken"}],'
         b' "extra_special_tokens": {"audio_token": "<c>"}, "model_specific_special_tokens": null}',
     ),
+    "tokens that read like settings": ("tokenizer.json", b'{"model": {"vocab": [["vocab_file", 0]], "merges": "a b"}}'),
+    "maps of bytes": ("byte_maps.json", b'{"decompose_map": {"a": "b"}, "merge_map": {}}'),
     "template beside the default one": ("additional_chat_templates/tool_use.jinja", b"{{ messages }}"),
     "paths that nothing reads": (
         "tokenizer_config.json",

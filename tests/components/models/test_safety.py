@@ -304,6 +304,39 @@ def test_every_class_names_the_vocabularies_that_it_reads_or_takes_tokenizer_jso
         set_in(base / "tokenizer_config.json", vocab_file=None, merges_file=None)
 
 
+def reads_outside(base: Path) -> bool:
+    """Say whether transformers itself takes the vocabulary outside; it may find none at all, and say so."""
+    from transformers import AutoTokenizer
+
+    try:
+        return "<outside>" in AutoTokenizer.from_pretrained(base).get_vocab()
+    except (ImportError, ValueError):
+        return False
+
+
+def test_a_path_in_the_place_of_a_vocabulary_is_opened_and_refused(base: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    outside = tmp_path / "vocab.txt"
+    outside.write_text("\n".join(["<outside>", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "a"]))
+    set_in(base / "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    kept = (base / "tokenizer.json").read_text()
+    wordpiece = {"type": "WordPiece", "unk_token": "[UNK]", "max_input_chars_per_word": 9}
+    set_in(base / "tokenizer.json", model={**wordpiece, "continuing_subword_prefix": "##", "vocab": str(outside)})
+    assert reads_outside(base)
+    with pytest.raises(InputError, match=r"text as 'model\.vocab', which a tokenizer may open as a path"):
+        check_folder(base)
+    (base / "tokenizer.json").write_text(kept)
+    set_in(base / "tokenizer_config.json", tokenizer_class="MyT5Tokenizer")
+    maps = base / "byte_maps.json"
+    maps.write_text(json.dumps({"decompose_map": str(outside), "merge_map": {}}))
+    for rules in ({"61": "62"}, {"61": "63"}):
+        outside.write_text(json.dumps(rules))
+        assert AutoTokenizer.from_pretrained(base).decompose_rewriter.rewrite_bytes(["61"]) == list(rules.values())
+    with pytest.raises(InputError, match="text as 'decompose_map'"):
+        check_folder(base)
+
+
 def test_a_shard_that_the_index_names_must_be_there(base: Path) -> None:
     (base / "model.safetensors").rename(base / "shard.safetensors")
     index = {"weight_map": {"a": "shard.safetensors", "b": "other.safetensors"}}
