@@ -217,7 +217,8 @@ def _judge(
         content = opened.read(MAX_TEXT_BYTES + 1)
     settings = PurePosixPath(name)
     beside = path.parent.iterdir() if settings.name.lower() == TOKENIZER else ()
-    scan(name, io.BytesIO(content), len(content), [str(settings.with_name(other.name)) for other in beside])
+    names = [str(settings.with_name(other.name)) + ("" if other.is_file() else "/") for other in beside]
+    scan(name, io.BytesIO(content), len(content), names)
     if not name.lower().endswith(".model"):
         text = content.decode()
         templates.update(templates_in(name, text))

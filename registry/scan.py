@@ -60,7 +60,7 @@ def scan(path: str, stream: IO[bytes], size: int, beside: Collection[str] = ()) 
         path: The file's path inside the version; its suffix decides what the content must be.
         stream: The content, seekable; read from its start.
         size: The content's length in bytes.
-        beside: Paths of the version's files, as far as they are known.
+        beside: Paths of the version's files, as far as they are known; a folder's has a slash behind.
 
     Raises:
         FileRefused: Suffix not allowed, pickle, archive, program or script by its first bytes, broken text, a
@@ -143,9 +143,10 @@ def _check_json(path: str, text: str, beside: Collection[str]) -> None:
 
 
 def _names_beside(path: str, files: Collection[str]) -> set[str]:
-    """Return the names of those files that lie in the same folder."""
-    above = PurePosixPath(path).parent
-    return {other.name for other in map(PurePosixPath, files) if other.parent == above}
+    """Return the names of all that lies in the same folder; those of folders have a slash behind."""
+    above = path[: path.rfind("/") + 1]
+    split = (other.removeprefix(above).partition("/") for other in files if other.startswith(above))
+    return {name + slash for name, slash, _ in split}
 
 
 def _check_has_digest(path: str, document: Any) -> None:

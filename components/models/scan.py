@@ -169,8 +169,9 @@ def _check_json(path: Path) -> None:
                 allowed="architectures that transformers itself has",
                 next_step="choose a base that needs no remote code; it is never trusted here",
             )
-        beside = {other.name for other in path.parent.iterdir()} if path.name.lower() == TOKENIZER else set()
-        if odd := odd_setting(path.name, document, beside):
+        beside = path.parent.iterdir() if path.name.lower() == TOKENIZER else ()
+        names = {other.name + ("" if other.is_file() else "/") for other in beside}
+        if odd := odd_setting(path.name, document, names):
             raise _reads_elsewhere(path, odd)
     if path.name.lower().endswith(INDEX_SUFFIX):
         mapped = document.get("weight_map") if isinstance(document, dict) else None

@@ -22,9 +22,12 @@ FILE_OR_CONTENT = ("merges", "vocab")
 # transformers 4 left here where a slow tokenizer had its tokenizer.json. From 5.20 on the folder's own replaces it for
 # every class, or nothing where the folder has none; deeper in the settings it may be an argument of something else.
 REPLACED = ("tokenizer_file",)
-# Where a tokenizer.json is there, no class reads these from the settings: those that read any have the folder's own put
-# in their place, and all others take the tokenizer.json.
+# Where a tokenizer.json is there, no class reads these from the settings, whatever they name: those that read any have
+# the folder's own put in their place, or nothing, and all others take the tokenizer.json.
 REPLACED_BESIDE_JSON, TOKENIZER_JSON = ("merges_file", "spm_file", "vocab_file"), "tokenizer.json"
+# Where there is none but a tokenizer.model, transformers puts that in the place of the one or the other for every
+# class, and what the class itself names in the place of the other.
+REPLACED_BESIDE_MODEL, TOKENIZER_MODEL = ("spm_file", "vocab_file"), "tokenizer.model"
 # No arguments: how an answer is read back, which may speak of anything, and tokens by their ids.
 NO_ARGUMENTS = ("added_tokens_decoder", "response_schema", "response_template")
 # What saving leaves behind and nothing reads: where the special tokens were, and where the model itself was.
@@ -49,7 +52,7 @@ def odd_setting(name: str, document: Any, beside: Collection[str] = ()) -> str |
     Args:
         name: The file's name, without its folder; file systems may ignore its case.
         document: What the file holds as JSON.
-        beside: Names of the files in its folder; asked for `TOKENIZER` alone.
+        beside: Names of all that lies in its folder, those of folders with a slash behind; asked for `TOKENIZER` alone.
 
     Returns:
         What is wrong and what to do, as the end of a sentence that begins with the file; None where nothing is.
@@ -60,10 +63,8 @@ def odd_setting(name: str, document: Any, beside: Collection[str] = ()) -> str |
                 f"has {key!r}, by which transformers takes another file than the one that is fingerprinted; export the "
                 "model with the present version of transformers, which writes one of each, or take the key out"
             )
-    if name.lower() == SPECIAL_TOKENS and isinstance(document, dict):
-        return _no_token(document)
-    if name.lower() == TOKENIZER:
-        return _named_file(document, beside)
+    if name.lower() in {SPECIAL_TOKENS, TOKENIZER} and isinstance(document, dict):
+        return _no_token(document) if name.lower() == SPECIAL_TOKENS else _named_file(document, beside)
     return None
 
 
@@ -89,32 +90,36 @@ def vocabulary_elsewhere(name: str, document: Any) -> str | None:
     return None
 
 
-def _named_file(document: Any, beside: Collection[str]) -> str | None:
+def _named_file(document: dict[str, Any], beside: Collection[str]) -> str | None:
     """Find a tokenizer's argument by which it would read a file of the document's choice."""
-    if isinstance(document, dict):
-        document = {
-            key: value
-            for key, value in document.items()
-            if key not in (*REPLACED, *NO_ARGUMENTS) and not _is_replaced(key, value, beside)
-        }
-    for key, value in _settings(document):
+    arguments = {
+        key: value
+        for key, value in document.items()
+        if key not in (*REPLACED, *NO_ARGUMENTS) and not _is_replaced(key, value, beside)
+    }
+    for key, value in _settings(arguments):
         named = key.endswith(FILE_ENDINGS) or (key in FILE_OR_CONTENT and isinstance(value, str))
         # by position an argument has no name to tell it by
         if value and (named or key == "init_inputs") and key not in LEFT_BEHIND:
             return (
                 f"has {key!r}, by which a tokenizer may read any file, of this folder or outside; take it out: "
                 "transformers finds the tokenizer's own files in the folder without it"
+                + (f", or put a {TOKENIZER_JSON} beside it" if key in REPLACED_BESIDE_JSON and key in arguments else "")
             )
     return None
 
 
 def _is_replaced(key: str, value: Any, beside: Collection[str]) -> bool:
-    """Say whether an argument names, by whatever path, a file that lies in the folder, and has that read or none."""
+    """Say whether an argument is one that is never read, beside what lies in the folder."""
+    if not isinstance(value, str):
+        return False
+    if TOKENIZER_JSON in beside:
+        return key in REPLACED_BESIDE_JSON
+    # transformers looks for the name of tokenizer.json in all the names there, as one text
     return (
-        key in REPLACED_BESIDE_JSON
-        and TOKENIZER_JSON in beside
-        and isinstance(value, str)
-        and PurePath(value).name in beside
+        key in REPLACED_BESIDE_MODEL
+        and TOKENIZER_MODEL in beside
+        and not any(TOKENIZER_JSON in other for other in beside)
     )
 
 

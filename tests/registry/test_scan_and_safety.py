@@ -247,32 +247,53 @@ def test_what_one_side_lets_in_the_other_lets_in(tmp_path: Path, name: str, cont
     scan(name, io.BytesIO(content), len(content))
 
 
-def test_a_vocabulary_that_the_settings_name_may_be_one_that_lies_beside_tokenizer_json(tmp_path: Path) -> None:
-    settings = json.dumps({"vocab_file": "/root/.cache/vocab.json", "merges_file": "merges.txt"}).encode()
-    content = {
-        "m/tokenizer_config.json": settings,
-        "m/tokenizer.json": b"{}",
-        "m/vocab.json": b"{}",
-        "m/merges.txt": b"",
-    }
-    for lacks in (None, "m/tokenizer.json", "m/vocab.json", "m/merges.txt"):
-        folder = tmp_path / str(lacks).replace("/", "-")
-        (folder / "m").mkdir(parents=True)
-        there = [name for name in content if name != lacks]
-        for name in there:
-            (folder / name).write_bytes(content[name])
-        if lacks is None:
-            check_folder(folder)
-            scan_folder(folder)
-            scan(there[0], io.BytesIO(settings), len(settings), there)
-            continue
-        (folder / lacks.removeprefix("m/")).write_bytes(content[lacks])  # of another folder it doesn't count
-        with pytest.raises(InputError, match="_file'"):
-            check_folder(folder)
-        with pytest.raises(FileRefused, match="_file'"):
-            scan_folder(folder)
-        with pytest.raises(FileRefused, match="_file'"):
-            scan(there[0], io.BytesIO(settings), len(settings), [*there, lacks.removeprefix("m/")])
+@pytest.mark.parametrize(
+    ("beside", "let_in"),
+    [
+        (["tokenizer.json"], {"vocab_file", "merges_file", "spm_file"}),
+        (["tokenizer.json", "tokenizer.model"], {"vocab_file", "merges_file", "spm_file"}),
+        (["tokenizer.model"], {"vocab_file", "spm_file"}),
+        (["vocab.json", "merges.txt"], set()),
+        (["below/tokenizer.json"], set()),
+        (["../tokenizer.json", "../tokenizer.model"], set()),
+        # transformers takes each of these for a tokenizer.json that is there, and opens none
+        (["tokenizer.json/a.json"], set()),
+        (["tokenizer.model", "tokenizer.json/a.json"], set()),
+        (["tokenizer.model", "old.tokenizer.json"], set()),
+    ],
+    ids=str,
+)
+def test_a_vocabulary_that_the_settings_name_may_be_one_that_is_replaced(
+    tmp_path: Path, beside: list[str], let_in: set[str]
+) -> None:
+    for other in beside:
+        (tmp_path / "m" / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "m" / other).write_bytes(b"{}")
+    paths = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    for key in ("vocab_file", "merges_file", "spm_file"):
+        settings = json.dumps({key: "vocab.json", "tokenizer_class": "GPT2Tokenizer"}).encode()
+        (tmp_path / "m" / "tokenizer_config.json").write_bytes(settings)
+
+        def scanned(settings: bytes = settings) -> None:
+            scan("m/tokenizer_config.json", io.BytesIO(settings), len(settings), paths)
+
+        for judge in (lambda: check_folder(tmp_path), lambda: scan_folder(tmp_path), scanned):
+            if key in let_in:
+                judge()
+                continue
+            with pytest.raises(
+                (InputError, FileRefused), match=f"'{key}'.*take it out.*or put a tokenizer.json beside"
+            ):
+                judge()
+
+
+def test_an_argument_of_something_else_is_not_replaced() -> None:
+    odd = registry.settings.odd_setting(
+        "tokenizer_config.json", {"sp_model_kwargs": {"vocab_file": "x"}}, {"tokenizer.json", "tokenizer.model"}
+    )
+    assert odd is not None
+    assert "'vocab_file'" in odd
+    assert "beside it" not in odd  # there it is
 
 
 def test_both_sides_have_the_same_lists() -> None:

@@ -287,21 +287,29 @@ def test_every_class_names_the_vocabularies_that_it_reads_or_takes_tokenizer_jso
                 continue
             seen += 1
             arguments = set(inspect.signature(made).parameters) & set(REPLACED_BESIDE_JSON)
-            assert issubclass(made, TokenizersBackend) or arguments <= made.vocab_files_names.keys(), made
+            if issubclass(made, TokenizersBackend):
+                assert made is TokenizersBackend or "convert_to_native_format" not in vars(made), made
+            else:
+                assert arguments <= made.vocab_files_names.keys(), made
     assert seen > 100
-    # and of those that take the tokenizer.json, one that names no vocabulary of its own
-    (base / "vocab.json").write_text("{}")
-    (base / "merges.txt").write_text("")
-    outside = {"vocab_file": str(tmp_path / "vocab.json"), "merges_file": str(tmp_path / "merges.txt")}
-    for named in ("GemmaTokenizer", "Qwen2Tokenizer", "TokenizersBackend"):
+    # and of those that take the tokenizer.json, some that name no vocabulary of their own
+    outside = write_outside(tmp_path)
+    for named in ("GemmaTokenizer", "Siglip2Tokenizer", "Qwen2Tokenizer", "Qwen3_5Tokenizer", "TokenizersBackend"):
         set_in(base / "tokenizer_config.json", tokenizer_class=named)
         before = AutoTokenizer.from_pretrained(base).get_vocab()
-        (tmp_path / "vocab.json").write_text(json.dumps({"outside": 0}))
-        (tmp_path / "merges.txt").write_text("o u")
         set_in(base / "tokenizer_config.json", **outside)
         check_folder(base)
         assert load_tokenizer(base).get_vocab() == before
-        set_in(base / "tokenizer_config.json", vocab_file=None, merges_file=None)
+        set_in(base / "tokenizer_config.json", **dict.fromkeys(outside))
+
+
+def write_outside(tmp_path: Path) -> dict[str, str]:
+    """Write a vocabulary with a token "<outside>" outside the base, and return the settings that name it."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({"<outside>": 0, "<unk>": 1, "<pad>": 2, "<eos>": 3, "<bos>": 4}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return {"vocab_file": str(folder / "vocab.json"), "merges_file": str(folder / "merges.txt")}
 
 
 def reads_outside(base: Path) -> bool:
@@ -312,6 +320,56 @@ def reads_outside(base: Path) -> bool:
         return "<outside>" in AutoTokenizer.from_pretrained(base).get_vocab()
     except (ImportError, ValueError):
         return False
+
+
+@pytest.mark.parametrize(
+    ("beside", "named", "kind", "value"),
+    [
+        ("", "GemmaTokenizer", "llama", None),
+        ("vocab.json", "GemmaTokenizer", "llama", None),
+        # for some kinds of models transformers takes the model's class, whatever class is asked for
+        ("vocab.json", "GPT2Tokenizer", "siglip2", None),
+        # a plain name is one in the working folder
+        ("vocab.json", "GemmaTokenizer", "llama", "vocab.json"),
+        # what transformers takes for a tokenizer.json that is there, and opens not
+        ("tokenizer.json/a.json", "GemmaTokenizer", "llama", None),
+        ("tokenizer.json/a.json tokenizer.model", "GemmaTokenizer", "llama", None),
+        ("old.tokenizer.json tokenizer.model", "GemmaTokenizer", "llama", None),
+    ],
+)
+def test_without_a_tokenizer_json_a_vocabulary_that_the_settings_name_is_read_from_anywhere_and_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str, named: str, kind: str, value: str | None
+) -> None:
+    outside = write_outside(tmp_path)
+    monkeypatch.chdir(tmp_path / "outside")
+    (base / "tokenizer.json").unlink()
+    for name in beside.split():
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text("{}")
+    set_in(base / "config.json", model_type=kind)
+    set_in(base / "tokenizer_config.json", tokenizer_class=named, **outside)
+    if value is not None:
+        set_in(base / "tokenizer_config.json", vocab_file=value)
+    assert reads_outside(base)
+    with pytest.raises(InputError, match=r"_file'.*take it out.*or put a tokenizer\.json beside it"):
+        check_folder(base)
+
+
+def test_beside_a_tokenizer_model_no_vocabulary_that_the_settings_name_is_read(base: Path, tmp_path: Path) -> None:
+    """Where this fails, transformers has changed, and `REPLACED_BESIDE_MODEL` may not be let in."""
+    outside = write_outside(tmp_path)
+    (base / "tokenizer.json").unlink()
+    for named in ("GemmaTokenizer", "Siglip2Tokenizer"):
+        set_in(base / "tokenizer_config.json", tokenizer_class=named, **outside)
+        assert reads_outside(base)
+        (base / "tokenizer.model").write_bytes(b"\x0a\x0e\x0a\x05<unk>")
+        assert not reads_outside(base)
+        with pytest.raises(InputError, match="'merges_file'"):
+            check_folder(base)
+        set_in(base / "tokenizer_config.json", merges_file=None)
+        check_folder(base)
+        assert not reads_outside(base)
+        (base / "tokenizer.model").unlink()
 
 
 def test_a_path_in_the_place_of_a_vocabulary_is_opened_and_refused(base: Path, tmp_path: Path) -> None:
