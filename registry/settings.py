@@ -34,6 +34,8 @@ NO_ARGUMENTS = ("added_tokens_decoder", "response_schema", "response_template")
 LEFT_BEHIND = ("special_tokens_map_file", "name_or_path", "_name_or_path")
 # Lists of tokens, or tokens by name; every other token has a key of its own that ends in `_token`.
 TOKEN_GROUPS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
+# Old versions wrote ids of tokens beside them. A number under such a key names no file, and is in the digest.
+ID_ENDINGS = ("_id", "_ids")
 TOKEN_FIELDS = frozenset({"content", "lstrip", "normalized", "rstrip", "single_word", "special", "__type"})
 # transformers reads the templates beside the default one from there, and lets them win over chat_template.jinja.
 HIDDEN_TEMPLATE = ("additional_chat_templates", "default.jinja")
@@ -64,6 +66,8 @@ def odd_setting(name: str, document: Any, beside: Collection[str] = ()) -> str |
                 "model with the present version of transformers, which writes one of each, or take the key out"
             )
     if name.lower() in {SPECIAL_TOKENS, TOKENIZER} and isinstance(document, dict):
+        if odd := _token_named_as_file(document):
+            return odd
         return _no_token(document) if name.lower() == SPECIAL_TOKENS else _named_file(document, beside)
     return None
 
@@ -90,12 +94,27 @@ def vocabulary_elsewhere(name: str, document: Any) -> str | None:
     return None
 
 
+def _token_named_as_file(document: dict[str, Any]) -> str | None:
+    """Find a token of a file's name: as an attribute the two are one, and where the folder lies becomes a token."""
+    for group in TOKEN_GROUPS:
+        tokens = document.get(group)
+        for key in tokens if isinstance(tokens, dict) else ():
+            if key.endswith(FILE_ENDINGS):
+                return (
+                    f"names a token {key!r} in {group!r}, and a tokenizer keeps the path of a file by such a name; "
+                    "give the token a name that ends in _token"
+                )
+    return None
+
+
 def _named_file(document: dict[str, Any], beside: Collection[str]) -> str | None:
     """Find a tokenizer's argument by which it would read a file of the document's choice."""
     arguments = {
         key: value
         for key, value in document.items()
-        if key not in (*REPLACED, *NO_ARGUMENTS) and not _is_replaced(key, value, beside)
+        if key not in (*REPLACED, *NO_ARGUMENTS)
+        and not (key in TOKEN_GROUPS and _are_tokens(value))
+        and not _is_replaced(key, value, beside)
     }
     for key, value in _settings(arguments):
         named = key.endswith(FILE_ENDINGS) or (key in FILE_OR_CONTENT and isinstance(value, str))
@@ -138,17 +157,23 @@ def _settings(document: Any) -> Iterator[tuple[str, Any]]:
 def _no_token(document: dict[str, Any]) -> str | None:
     """Find what is no special token: transformers takes every key as a setting, and lets it win over all others."""
     for key, value in document.items():
-        grouped = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
-        if key.endswith("_token") and _is_token(value):
+        if (key.endswith("_token") and _is_token(value)) or (key in TOKEN_GROUPS and _are_tokens(value)):
             continue
-        if key in TOKEN_GROUPS and (value is None or (not isinstance(value, str) and all(map(_is_token, grouped)))):
+        ids = value if isinstance(value, list) else [value]
+        if key.endswith(ID_ENDINGS) and all(one is None or type(one) is int for one in ids):
             continue
         return (
             f"has {key!r}, which is no special token; it may hold keys that end in _token and "
-            f"{', '.join(TOKEN_GROUPS)}, with tokens; take it out"
+            f"{', '.join(TOKEN_GROUPS)}, with tokens, and keys that end in _id, with numbers; take it out"
             + (", and put the template in chat_template.jinja" if key == "chat_template" else "")
         )
     return None
+
+
+def _are_tokens(value: Any) -> bool:
+    """Say whether a group of tokens holds nothing else: a list of them, or tokens by name."""
+    grouped = value.values() if isinstance(value, dict) else value
+    return value is None or (isinstance(value, list | dict) and all(map(_is_token, grouped)))
 
 
 def _is_token(value: Any) -> bool:

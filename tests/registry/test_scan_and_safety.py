@@ -157,6 +157,12 @@ REFUSED = {
     "special token whose mark is a text": ("special_tokens_map.json", b'{"a_token": {"content": "a", "special": "x"}}'),
     "special tokens that are one text": ("special_tokens_map.json", b'{"extra_special_tokens": "ab"}'),
     "special tokens in lists": ("special_tokens_map.json", b'{"extra_special_tokens": [["a"]]}'),
+    "id of a special token that is a text": ("special_tokens_map.json", b'{"pad_token_id": "/somewhere/x"}'),
+    "ids of special tokens with a text": ("special_tokens_map.json", b'{"eos_token_ids": [1, "/somewhere/x"]}'),
+    "special token of a file's name": ("special_tokens_map.json", b'{"extra_special_tokens": {"vocab_file": "<v>"}}'),
+    "token of a file's name": ("tokenizer_config.json", b'{"extra_special_tokens": {"vocab_file": "<v>"}}'),
+    "tokens that are none": ("tokenizer_config.json", b'{"extra_special_tokens": {"a": {"vocab": "/somewhere/x"}}}'),
+    "tokens of something else": ("tokenizer_config.json", b'{"a": {"extra_special_tokens": {"vocab": "/somewhere"}}}'),
     "path as a vocabulary": ("tokenizer.json", b'{"model": {"type": "WordPiece", "vocab": "/somewhere/vocab.txt"}}'),
     "path as a map of bytes": ("byte_maps.json", b'{"decompose_map": "/somewhere/x.json", "merge_map": {}}'),
     "path as another map of bytes": ("byte_maps.json", b'{"decompose_map": {}, "merge_map": "/somewhere/x.json"}'),
@@ -206,6 +212,15 @@ LET_IN = {
         b'{"bos_token": "<s>", "pad_token": null, "image_token": {"content": "<i>", "lstrip": false, "special": true},'
         b' "additional_special_tokens": ["<a>", {"content": "<b>", "__type": "AddedToken"}],'
         b' "extra_special_tokens": {"audio_token": "<c>"}, "model_specific_special_tokens": null}',
+    ),
+    "ids of special tokens": (
+        "special_tokens_map.json",
+        b'{"pad_token": "<p>", "pad_token_id": 0, "unk_id": null, "eos_token_ids": [1, 2]}',
+    ),
+    "tokens named as settings are": (
+        "tokenizer_config.json",
+        b'{"extra_special_tokens": {"vocab": "<v>", "init_inputs": {"content": "<i>", "__type": "AddedToken"}},'
+        b' "additional_special_tokens": ["vocab_file"], "model_specific_special_tokens": {"merges": "<m>"}}',
     ),
     "tokens that read like settings": ("tokenizer.json", b'{"model": {"vocab": [["vocab_file", 0]], "merges": "a b"}}'),
     "maps of bytes": ("byte_maps.json", b'{"decompose_map": {"a": "b"}, "merge_map": {}}'),

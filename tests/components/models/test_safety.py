@@ -372,6 +372,54 @@ def test_beside_a_tokenizer_model_no_vocabulary_that_the_settings_name_is_read(b
         (base / "tokenizer.model").unlink()
 
 
+@pytest.mark.parametrize(
+    ("file", "group"),
+    [
+        ("tokenizer_config.json", "extra_special_tokens"),
+        ("tokenizer_config.json", "additional_special_tokens"),
+        ("tokenizer_config.json", "model_specific_special_tokens"),
+        ("special_tokens_map.json", "extra_special_tokens"),
+    ],
+)
+def test_tokens_that_are_named_as_settings_are_tokens_and_nothing_else(
+    base: Path, tmp_path: Path, file: str, group: str
+) -> None:
+    outside = write_outside(tmp_path)
+    as_settings = {"vocab": outside["vocab_file"], "merges": outside["merges_file"]}
+    if file == "special_tokens_map.json":
+        (base / file).write_text("{}")
+    set_in(base / file, **{group: {**as_settings, "init_inputs": "<i>"}})
+    before = dict(load_tokenizer(base).get_vocab())
+    assert {*as_settings.values(), "<i>"} <= before.keys()
+    assert "<outside>" not in before
+    # as settings they are read
+    (base / "tokenizer.json").unlink()
+    set_in(base / "tokenizer_config.json", tokenizer_class="GemmaTokenizer")
+    check_folder(base)
+    assert not reads_outside(base)
+    set_in(base / "tokenizer_config.json", **as_settings)
+    assert reads_outside(base)
+    with pytest.raises(InputError, match=r"'(vocab|merges)', by which a tokenizer may read any file"):
+        check_folder(base)
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_a_token_that_is_named_as_a_file_makes_a_token_of_where_the_folder_lies_and_is_refused(
+    base: Path, file: str
+) -> None:
+    from transformers import AutoTokenizer
+
+    (base / "tokenizer.model").write_bytes(b"\x0a\x0e\x0a\x05<unk>")
+    if file == "special_tokens_map.json":
+        (base / file).write_text("{}")
+    set_in(base / file, extra_special_tokens={"vocab_file": "<v>"})
+    moved = Path(shutil.copytree(base, base.parent / "moved"))
+    assert fingerprint(moved) == fingerprint(base)
+    assert AutoTokenizer.from_pretrained(moved).get_vocab() != AutoTokenizer.from_pretrained(base).get_vocab()
+    with pytest.raises(InputError, match=r"names a token 'vocab_file'.*give the token a name that ends in _token"):
+        check_folder(base)
+
+
 def test_a_path_in_the_place_of_a_vocabulary_is_opened_and_refused(base: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -393,6 +441,16 @@ def test_a_path_in_the_place_of_a_vocabulary_is_opened_and_refused(base: Path, t
         assert AutoTokenizer.from_pretrained(base).decompose_rewriter.rewrite_bytes(["61"]) == list(rules.values())
     with pytest.raises(InputError, match="text as 'decompose_map'"):
         check_folder(base)
+
+
+def test_ids_among_the_special_tokens_change_nothing_that_the_digest_would_not_tell(base: Path) -> None:
+    before, digest = load_tokenizer(base), fingerprint(base).tokenizer
+    (base / "special_tokens_map.json").write_text(json.dumps({"pad_token_id": 9, "eos_token_ids": [7], "unk_id": 5}))
+    after = load_tokenizer(base)
+    assert (after.get_vocab(), after.special_tokens_map) == (before.get_vocab(), before.special_tokens_map)
+    assert after.pad_token_id == before.pad_token_id
+    assert after("a b c").input_ids == before("a b c").input_ids
+    assert fingerprint(base).tokenizer != digest
 
 
 def test_a_shard_that_the_index_names_must_be_there(base: Path) -> None:
