@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from registry.audit import read_chain, verify_chain
+from registry.audit import verify_chain
+from registry.audited_rows import differences_from_audit
 from registry.blobs import BlobStore
 from registry.canonical import sha256_text
 from registry.entities import Version
@@ -16,8 +16,8 @@ from registry.errors import AuditBroken, BlobCorrupted, RegistryError
 from registry.lookup import Query
 from registry.manifest import Manifest
 from registry.protection import has_approvals
-from registry.runs import has_runs, query_runs
-from registry.status import RETIRED, STATES, has_events, query_status
+from registry.runs import query_runs
+from registry.status import RETIRED, query_status
 
 __all__ = ["Problem", "Verification", "verify"]
 
@@ -95,7 +95,7 @@ def verify(
             head = verify_chain(query)
         except AuditBroken as error:
             problems.append(Problem("audit", None, error.problem))
-        _check_against_audit(query, problems)
+        problems += [Problem("audit", None, problem) for problem in differences_from_audit(query)]
         audit_rows = query("SELECT count(*) FROM audit", ())[0][0]
     return Verification(
         versions=len(versions),
@@ -136,72 +136,3 @@ def _check_row(query: Query, version: Version, problems: list[Problem]) -> Manif
         if sha256_text(report) != digest:
             problems.append(Problem(version.label, None, f"evaluation {digest[:12]} was changed"))
     return manifest
-
-
-def _check_against_audit(query: Query, problems: list[Problem]) -> None:
-    """Every version, evaluation, alias step and version step has one audit row that says the same, and the reverse."""
-    told: dict[str, list[str]] = {"register": [], "evaluate": [], "alias": [], "run": [], "state": [],
-                                  "approval": [], "protection": []}  # fmt: skip
-    for entry in read_chain(query):
-        try:
-            p = json.loads(entry.payload_json)
-            if entry.action == "register":
-                told["register"].append(f"{p['name']}:v{p['version']} {p['digest']}")
-            elif entry.action == "evaluate":
-                told["evaluate"].append(f"{p['digest']} {p['evaluation']}")
-            elif entry.action == "run":
-                told["run"].append(f"{p['name']} {p['sweep']} {p['number']} {p['digest']}")
-            elif entry.action in ("promote", "rollback", "demote"):
-                told["alias"].append(
-                    f"{p['name']}@{p['alias']} {p['revision']} {p['digest'] or 'nothing'} {entry.action}"
-                )
-            elif entry.action in STATES:
-                told["state"].append(f"{p['name']}:v{p['version']} {p['digest']} {entry.action} {entry.at}")
-            elif entry.action in ("approve", "withdraw"):
-                told["approval"].append(f"{p['matter']} {entry.action} {entry.actor} {entry.at}")
-            elif entry.action in ("protect", "unprotect"):
-                told["protection"].append(
-                    f"{p['name']}@{p['alias']} {p['required']} {int(p['self_approval'])} {entry.actor} {entry.at}"
-                )
-        except (ValueError, KeyError, TypeError):
-            problems.append(Problem("audit", None, f"row {entry.sequence} can't be read"))
-    held = {
-        "register": query("SELECT name || ':v' || number || ' ' || digest FROM versions", ()),
-        "evaluate": query(
-            "SELECT v.digest || ' ' || e.digest FROM evaluations e JOIN versions v ON v.id = e.version_id", ()
-        ),
-        "alias": query(
-            "SELECT e.name || '@' || e.alias || ' ' || e.revision || ' ' || coalesce(v.digest, 'nothing') || ' ' "
-            "|| e.action FROM alias_events e LEFT JOIN versions v ON v.id = e.version_id",
-            (),
-        ),
-        "run": query("SELECT name || ' ' || sweep || ' ' || number || ' ' || digest FROM runs", ())
-        if has_runs(query)
-        else [],
-        # with its time, by which the order is held, too
-        "state": query(
-            "SELECT v.name || ':v' || v.number || ' ' || v.digest || ' ' || e.action || ' ' || e.created_at "
-            "FROM version_events e JOIN versions v ON v.id = e.version_id",
-            (),
-        )
-        if has_events(query)
-        else [],
-        "approval": query("SELECT digest || ' ' || action || ' ' || actor || ' ' || created_at FROM approvals", ())
-        if has_approvals(query)
-        else [],
-        "protection": query(
-            "SELECT name || '@' || alias || ' ' || required || ' ' || self_approval || ' ' || actor || ' ' "
-            "|| created_at FROM protections",
-            (),
-        )
-        if has_approvals(query)
-        else [],
-    }
-    for table, rows in held.items():
-        have, said = sorted(row[0] for row in rows), sorted(told[table])
-        for extra in sorted(set(have) - set(said)):
-            problems.append(Problem("audit", None, f"{extra}: in the database, without its {table} row in the audit"))
-        for gone in sorted(set(said) - set(have)):
-            problems.append(Problem("audit", None, f"{gone}: in the audit, gone from the database"))
-        if set(have) == set(said) and have != said:
-            problems.append(Problem("audit", None, f"{table} rows and their audit rows differ in number"))

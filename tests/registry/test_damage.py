@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from registry.audit import verify_chain
+from registry.audited_rows import differences_from_audit
 from registry.entities import Version
 from registry.errors import AuditBroken, BlobCorrupted, FileRefused
 from registry.gate import Policy
@@ -191,6 +192,59 @@ def test_report_deleted_with_its_trigger_is_missed_by_the_audit(registry: Regist
     raw.lift("evaluations")
     raw.execute("DELETE FROM evaluations WHERE id = (SELECT max(id) FROM evaluations)")
     assert ["gone from the database" in p.problem for p in registry.verify().problems] == [True]
+
+
+@pytest.mark.parametrize(
+    "table", ["versions", "evaluations", "alias_events", "runs", "version_events", "protections", "approvals"]
+)
+def test_time_that_was_changed_in_the_database_is_found(
+    registry: Registry, raw: Any, policy: Policy, table: str
+) -> None:
+    registry.deprecate("tiny-base", actor="ada", reason="a newer one is there")
+    registry.protect("text2sql", "released", required=1, actor="ada", reason="customers use it")
+    registry.approve("text2sql", "released", policy=policy, actor="bob")
+    assert registry.verify().intact
+    (before,) = raw.execute(f"SELECT created_at FROM {table} ORDER BY id LIMIT 1").fetchone()
+    raw.lift(table)
+    for at in ("2020-01-01T00:00:00.000000Z", before[:-2] + ("1Z" if before[-2] == "0" else "0Z")):
+        raw.execute(f"UPDATE {table} SET created_at = ? WHERE id = (SELECT min(id) FROM {table})", (at,))
+        problems = registry.verify().problems
+        assert [problem.subject for problem in problems] == ["audit"]
+        told = f"written at {at} as the database has it, at {before} as the audit has it"
+        assert problems[0].problem.endswith(told)
+    raw.execute(f"UPDATE {table} SET created_at = ? WHERE id = (SELECT min(id) FROM {table})", (before,))
+    assert registry.verify().intact
+
+
+def test_times_that_two_versions_changed_with_each_other_are_found(registry: Registry, raw: Any) -> None:
+    times = raw.execute("SELECT created_at FROM versions ORDER BY id").fetchall()
+    raw.lift("versions")
+    for identity, (at,) in zip((2, 1), times, strict=True):
+        raw.execute("UPDATE versions SET created_at = ? WHERE id = ?", (at, identity))
+    problems = [problem.problem for problem in registry.verify().problems]
+    assert [problem.partition(" ")[0] for problem in problems] == ["text2sql:v1", "tiny-base:v1"]
+
+
+def test_report_that_was_put_in_a_second_time_is_found(registry: Registry, raw: Any) -> None:
+    raw.execute("INSERT INTO evaluations SELECT 9, version_id, digest, report, created_at FROM evaluations")
+    problems = [problem.problem for problem in registry.verify().problems]
+    assert ["without its evaluate row in the audit" in problem for problem in problems] == [True]
+
+
+def test_holding_rows_against_the_audit_asks_as_often_whatever_is_there(
+    registry: Registry, raw: Any, passing: Add
+) -> None:
+    def asked() -> int:
+        counted: list[str] = []
+        with Lookup(registry.folder) as lookup:
+            found = differences_from_audit(lambda sql, values: (counted.append(sql), lookup.query(sql, values))[1])
+            assert list(found) == []
+        return len(counted)
+
+    few = asked()
+    for key in ("two", "three", "four"):
+        passing(key)
+    assert asked() == few
 
 
 @pytest.mark.parametrize("row", [1, 2, 5])
