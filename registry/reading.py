@@ -21,7 +21,7 @@ from registry.lookup import query_alias, query_revision
 from registry.names import check_alias, check_bound, check_name
 from registry.opened import Opened
 from registry.promotion import judge
-from registry.reports import evaluations_of
+from registry.reports import evaluations_before, evaluations_of
 from registry.runs import Run, query_runs
 from registry.search import Model, query_models, search_versions
 from registry.standing import Standing, standing_of
@@ -168,6 +168,16 @@ class Reading(Opened):
     def evaluations(self, ref: str) -> list[Evaluation]:
         """Return the reports recorded for a version, newest first."""
         return evaluations_of(self._lookup.query, self.resolve(ref).digest)
+
+    def evaluations_before(self, ref: str, before: int, limit: int) -> list[Evaluation]:
+        """Return a page of `evaluations`: those whose id is below `before`, newest first, at most `limit`.
+
+        Raises:
+            ReferenceInvalid: A bound that bounds nothing; or as `resolve`.
+        """
+        check_bound("before", before)
+        check_bound("limit", limit)
+        return evaluations_before(self._lookup.query, self.resolve(ref), before, limit)
 
     def check_gate(
         self, ref: str, policy: Policy | None = None, alias: str | None = None, *, approvals: bool = True

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from registry.canonical import MAX_NESTING, finite, is_too_deep
-from registry.entities import AliasState, Evaluation
+from registry.entities import AliasState, Evaluation, Version
 from registry.errors import ReportInvalid
 from registry.gate import recorded_policy
 from registry.lookup import Query, Statement
@@ -15,6 +15,7 @@ __all__ = [
     "check_document",
     "check_report",
     "comparable_evaluation",
+    "evaluations_before",
     "evaluations_of",
     "held_reports_statement",
     "newest_evaluation",
@@ -109,6 +110,16 @@ def newest_evaluation(query: Query, digest: str) -> Evaluation | None:
 def evaluations_of(query: Query, digest: str, *, newest_only: bool = False) -> list[Evaluation]:
     """Return the reports recorded for exactly the version with this digest, newest first."""
     return [Evaluation(*row) for row in query(*reports_statement(digest, newest_only=newest_only))]
+
+
+def evaluations_before(query: Query, version: Version, before: int, limit: int) -> list[Evaluation]:
+    """Return the reports of a version whose id is below `before`, newest first, at most `limit`: steps in an index."""
+    rows = query(
+        "SELECT id, digest, report, created_at FROM evaluations WHERE version_id = ? AND id < ? "
+        "ORDER BY id DESC LIMIT ?",
+        (version.id, before, limit),
+    )
+    return [Evaluation(number, version.digest, *row) for number, *row in rows]
 
 
 def reports_statement(digest: str, *, newest_only: bool = False) -> Statement:

@@ -160,7 +160,7 @@ def version_routes(registry: Registry) -> APIRouter:
     def list_evaluations(ref: Ref, limit: Limit = 20, cursor: Cursor = None) -> Any:
         """List a version's reports, newest first."""
         (before,) = position_of(cursor, 2**53 - 1)
-        rows = [row for row in registry.evaluations(ref) if row.id < before]
+        rows = registry.evaluations_before(ref, before, limit + 1)
         return page(rows, limit, evaluation_document, lambda row: cursor_of(row.id))
 
     @router.post("/evaluations/{digest}", response_model=EvaluationModel, status_code=201)

@@ -11,6 +11,7 @@ from registry.gate import Policy
 from registry.lineage import trace
 from registry.lookup import Lookup, query_alias
 from registry.manifest import Manifest, Parent, describe_files
+from registry.reports import evaluations_before
 from registry.store import Registry
 
 SMALL, LARGE = 40, 1000
@@ -159,6 +160,38 @@ def test_steps_of_a_lineage_and_a_list_do_not_grow_with_other_models(
                 "list": lambda lookup: lookup.versions("text2sql"),
             }
             counts.append(_steps(lookup, acts, raw))
+    assert _grown(*counts) == {}
+
+
+def _add_reports(raw: Any, version: Version, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        raw.execute(
+            "INSERT INTO evaluations VALUES (?, ?, ?, '{}', 't')",
+            (number, version.id, f"{version.id:032d}{number:032d}"),
+        )
+
+
+def test_steps_of_a_page_of_reports_do_not_grow_with_reports(
+    registry: Registry, add_adapter: Callable[..., Version], backend: Any
+) -> None:
+    version, other = add_adapter("one"), add_adapter("two")
+    raw = backend.connect(registry.folder)
+    counts: list[dict[str, int]] = []
+    for first, last in ((1, SMALL), (SMALL + 1, LARGE)):
+        raw.execute("BEGIN")
+        _add_reports(raw, version, 2 * first, first + last)
+        _add_reports(raw, other, first + last + 1, 2 * last + 1)  # newer ones, of another version
+        raw.execute("COMMIT")
+        raw.execute("ANALYZE")
+        newest = first + last
+        with Lookup(registry.folder) as lookup:
+            pages: dict[str, Callable[[Lookup], Any]] = {
+                "the first": lambda lookup: evaluations_before(lookup.query, version, 2**53, 3),
+                "one behind": lambda lookup: evaluations_before(lookup.query, version, newest - 2, 3),  # noqa: B023
+            }
+            assert [one.id for one in pages["the first"](lookup)] == [newest, newest - 1, newest - 2]
+            assert [one.id for one in pages["one behind"](lookup)] == [newest - 3, newest - 4, newest - 5]
+            counts.append(_steps(lookup, pages, raw))
     assert _grown(*counts) == {}
 
 

@@ -234,6 +234,9 @@ def test_evaluations_are_recorded_listed_and_judged(
     assert [item["report"]["task"]["delta"] for item in page["items"]] == [0.3, 0.2]
     last = ask("GET", "/v1/evaluations/text2sql", params={"cursor": page["next"]}).json()
     assert ([item["report"]["task"]["delta"] for item in last["items"]], last["next"]) == ([0.1], None)
+    assert ask("GET", "/v1/evaluations/text2sql", params={"limit": 3}).json()["next"] is None
+    behind = {"cursor": cursor_of(-1)}
+    problem(ask("GET", "/v1/evaluations/text2sql", params=behind), 400, "ReferenceInvalid")
     laid = ask("POST", f"/v1/evaluations/{version.digest}", json={"report": {"note": "x"}, "over_newest": True}).json()[
         "report"
     ]
@@ -251,6 +254,29 @@ def test_evaluations_are_recorded_listed_and_judged(
     wrong = ask("POST", f"/v1/evaluations/{version.digest}", json={"report": {"files": {"a": "b"}}})
     problem(wrong, 422, "EvaluationMismatch")
     problem(ask("POST", f"/v1/evaluations/{'0' * 64}", json={"report": {}}), 404, "VersionNotFound")
+
+
+def test_a_page_of_reports_reads_no_others(
+    ask: Ask, registry: Registry, add_adapter: Callable[..., Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = add_adapter("one")
+    recorded = [registry.record_evaluation(version.digest, {"note": number}).id for number in range(9)]
+    query, read = registry._lookup.query, []
+
+    def count(sql: str, values: Any) -> Any:
+        rows = query(sql, values)
+        read.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(registry._lookup, "query", count)
+    cursor, found = None, []
+    while cursor is not None or not found:
+        params = {"limit": 2} if cursor is None else {"limit": 2, "cursor": cursor}
+        page = ask("GET", "/v1/evaluations/text2sql", params=params).json()
+        found += [item["id"] for item in page["items"]]
+        cursor = page["next"]
+    assert found == recorded[::-1]
+    assert max(read) == 3  # the page, and one that says whether there is another
 
 
 @pytest.mark.usefixtures("any_report")

@@ -102,6 +102,7 @@ NOT_REMOTE = {
     "open": "a client is given an address",
     "open_to_read": "a token's role says that of a client",
     "register_stored": "what the server does behind the client's `register`",
+    "evaluations_before": "what the server does behind the client's `evaluations`",
     "outbox_head": "whoever reads the outbox from afar asks for what is behind its own place",
 }
 REMOTE_ALONE = {"sign", "signatures", "verify_signature"}  # functions of registry/signatures.py, over a registry
