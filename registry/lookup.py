@@ -19,7 +19,7 @@ from registry.binding import find_binding
 from registry.entities import AliasState, Version
 from registry.errors import AliasNotFound, AmbiguousReference, RegistryClosed, VersionNotFound
 from registry.layout import CHECKOUTS, DATABASE
-from registry.names import DIGEST_PREFIX_LENGTH, Reference, check_name, looks_like_digest, parse_reference
+from registry.names import DIGEST_PREFIX_LENGTH, Reference, check_name, is_digest, looks_like_digest, parse_reference
 from registry.sqlite import SqliteReader, no_registry
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def resolve_digest(query: Query, digest: str) -> Version:
     Raises:
         VersionNotFound: No version has it, or it isn't a whole digest.
     """
-    if not isinstance(digest, str) or len(digest) != 64:
+    if not isinstance(digest, str) or not is_digest(digest.lower()):  # of any case, as in a REF
         raise VersionNotFound(
             f"{digest!r} is not a whole version digest", allowed="64 hex digits", next_step="use Version.digest"
         )

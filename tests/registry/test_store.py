@@ -31,6 +31,7 @@ from registry.errors import (
     VersionNotFound,
 )
 from registry.gate import Policy
+from registry.lookup import resolve_digest
 from registry.manifest import FileEntry, Manifest, Parent, describe_files
 from registry.store import Registry
 
@@ -321,8 +322,25 @@ def test_evaluation_belongs_to_a_whole_digest(registry: Registry, add_adapter: A
     for wrong in ("text2sql:v1", version.digest[:12], "f" * 64):
         with pytest.raises(VersionNotFound):
             registry.record_evaluation(wrong, make_report())
+    assert registry.record_evaluation(version.digest.upper(), make_report(0.3)) == newer
     with pytest.raises(ReportInvalid):
         registry.record_evaluation(version.digest, {"task": {"delta": float("nan")}})
+
+
+def test_name_or_alias_of_64_characters_is_no_whole_digest(
+    registry: Registry, add_adapter: Add, make_report: Any, policy: Policy
+) -> None:
+    named = add_adapter("one", name="m" * 64)
+    aliased = add_adapter("two", name="text2sql1")
+    registry.record_evaluation(aliased.digest, make_report())
+    registry.promote(aliased.digest, "a" * 54, policy=policy, actor="ada")
+    for text in (named.name, f"{aliased.name}@{'a' * 54}"):
+        assert len(text) == 64
+        assert registry.resolve(text) in (named, aliased)
+        with pytest.raises(VersionNotFound, match="is not a whole version digest"):
+            registry.record_evaluation(text, make_report(0.5))
+        with pytest.raises(VersionNotFound, match="is not a whole version digest"):
+            resolve_digest(registry._lookup.query, text)
 
 
 def test_reports_laid_over_the_newest_one_at_the_same_time_lose_nothing(
