@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache, partial
 from importlib.metadata import version as release_of
 from typing import Any
 
@@ -99,10 +100,11 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(RecursionError, _tell_deep)
     app.add_exception_handler(HTTPException, _tell_unrouted)
-    secured = tokens is not None and bool(tokens.all())
-    app.add_middleware(Guard, tokens=tokens, closed=secured, limits=limits, metrics=metrics)
+    app.add_middleware(Guard, tokens=tokens, limits=limits, metrics=metrics)
+    app.state.closed = tokens is not None and bool(tokens.all())  # and from the first token on, by the guard
     app.state.long_acts, app.state.most_long_acts = 0, limits.long_acts
-    app.openapi = lambda: _describe(app, secured)  # type: ignore[method-assign]
+    described = cache(partial(_describe, app))
+    app.openapi = lambda: described(app.state.closed)  # type: ignore[method-assign]
     return app
 
 
@@ -147,9 +149,12 @@ async def _tell_unrouted(request: Request, error: Exception) -> Response:
 
 
 def _describe(app: FastAPI, secured: bool) -> dict[str, Any]:
-    """Return the OpenAPI document: FastAPI's own, with our problem documents as the errors, and our bearer tokens."""
-    if app.openapi_schema:
-        return app.openapi_schema
+    """Return the OpenAPI document: FastAPI's own, with our problem documents as the errors.
+
+    Args:
+        app: The app.
+        secured: Whether requests need a bearer token; then it says so of each path that isn't open to everybody.
+    """
     document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
     schemas = document["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -167,5 +172,4 @@ def _describe(app: FastAPI, secured: bool) -> dict[str, Any]:
                 operation["responses"] |= {"401": told, "403": told}
     if secured:
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-    app.openapi_schema = document
     return document

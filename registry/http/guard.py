@@ -75,21 +75,22 @@ class Guard:
     """Wrap the app.
 
     Args:
-        app: The app within; finds who asks in `scope["state"]["token"]`.
+        app: What is within; finds who asks in `scope["state"]["token"]`.
         tokens: The tokens of clients; None answers this machine only. So do tokens of which there never was one since
             the server began: once there was one, every request needs one, for good.
-        closed: Whether there was one when the app was made; this is made with its first request.
         limits: Bounds.
         metrics: Where requests are counted.
+
+    Whether every request needs a token is `state.closed` of the app round this, which begins with whether there was one
+    when that was made.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens | None, closed: bool, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens | None, limits: Limits, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
         self._tokens = tokens
         self._limits = limits
         self._answering = 0
-        self._closed = closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -149,8 +150,9 @@ class Guard:
             # said in the log alone: whoever asks hasn't shown a token yet
             logger.error("nobody is answered: %s", error)
             raise RegistryError("the server can't read its tokens", next_step="look at its log") from error
-        self._closed = self._closed or bool(held)
-        if not self._closed or self._tokens is None:
+        state = scope["app"].state
+        state.closed = state.closed or bool(held)
+        if not state.closed or self._tokens is None:
             self._require_this_machine(scope)
             return Token(login_name(), "promote", "", "")
         if scope["path"] in OPEN_PATHS:

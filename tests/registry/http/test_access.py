@@ -15,7 +15,7 @@ import pytest
 from registry.entities import Version
 from registry.errors import NameTaken, ReferenceInvalid, RegistryPathError, TokenNotFound
 from registry.http.app import make_app
-from registry.http.guard import Limits
+from registry.http.guard import OPEN_PATHS, Limits
 from registry.http.loopback import is_loopback, names_loopback
 from registry.http.tokens import ROLES, TOKENS_FILE, Tokens, includes
 from registry.store import Registry
@@ -206,6 +206,24 @@ def test_the_first_token_closes_an_open_server_for_good(ask_open: Ask, registry:
     assert ask_open("GET", "/v1/models").status_code == 401
     Tokens(registry.folder).revoke("ci")
     assert ask_open("GET", "/v1/models").status_code == 401
+
+
+def test_the_document_says_that_tokens_are_needed_from_the_first_one_on(ask_open: Ask, registry: Registry) -> None:
+    path = "/v1/openapi.json"
+    before = ask_open("GET", path).json()
+    assert "securitySchemes" not in before["components"]
+    Tokens(registry.folder).add("ci", "read")
+    after = ask_open("GET", path).json()
+    assert after["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
+    for route, operations in after["paths"].items():
+        for operation in operations.values():
+            needs = route not in OPEN_PATHS
+            assert operation.get("security") == ([{"bearer": []}] if needs else None), route
+            assert {"401", "403"} <= operation["responses"].keys() or not needs
+    assert ask_open("GET", path).json() == after
+    assert make_app(registry, Tokens(registry.folder)).openapi() == after  # as of one that began with it
+    Tokens(registry.folder).revoke("ci")
+    assert ask_open("GET", path).json() == after  # closed for good
 
 
 def test_loopback_is_what_an_endpoint_takes_for_it() -> None:
