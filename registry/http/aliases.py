@@ -79,7 +79,7 @@ def alias_routes(registry: Registry) -> APIRouter:
     @router.get("/aliases/{target:path}", response_model=AliasModel, responses={304: {"description": "Unchanged."}})
     def show_alias(target: Target, request: Request, response: Response) -> Any:
         """Say where an alias points. ETag is its revision, which a promotion may name in If-Match."""
-        state = _state(registry, target)
+        state = _shown(registry, target)
         headers = {"ETag": f'"{state.revision}"', "Cache-Control": "no-cache"}
         if matches(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
@@ -92,7 +92,7 @@ def alias_routes(registry: Registry) -> APIRouter:
         name, alias = _parts(target)
         steps = registry.history(name, alias)
         if not steps:
-            _state(registry, target)  # says what exists
+            _shown(registry, target)  # says what exists
         return {"steps": [change_document(step) for step in steps]}
 
     @router.post("/promotions", response_model=AliasChangeModel)
@@ -154,20 +154,23 @@ def _parts(target: str) -> tuple[str, str]:
     return reference.name, reference.alias
 
 
-def _state(registry: Registry, target: str) -> AliasState:
+def _find(registry: Registry, name: str, alias: str) -> AliasState | None:
+    return next((state for state in registry.aliases(name) if state.alias == alias), None)
+
+
+def _shown(registry: Registry, target: str) -> AliasState:
     name, alias = _parts(target)
-    states = registry.aliases(name)
-    found = next((state for state in states if state.alias == alias), None)
-    if found is None:
-        registry.resolve(target)  # raises with what exists
-        raise AliasNotFound(f"{name!r} has no alias {alias!r}", allowed=", ".join(s.alias for s in states))
-    return found
+    state = _find(registry, name, alias)
+    if state is None:
+        registry.resolve(target)  # raises with what exists, unless it was made just now
+        raise AliasNotFound(f"{name!r} has no alias {alias!r}", allowed="an alias that is there", next_step="ask again")
+    return state
 
 
 def _held(registry: Registry, ref: str, alias: str) -> int:
     """Return the revision of an alias that has to be there; what moves it meanwhile is noticed by that."""
     name = registry.resolve(ref).name
-    state = next((state for state in registry.aliases(name) if state.alias == alias), None)
+    state = _find(registry, name, alias)
     if state is None:
         raise AliasConflict(
             f"{name}@{alias} points at nothing, and If-Match is *",

@@ -187,6 +187,24 @@ def test_promotion_is_a_compare_and_swap_on_the_etag(
     assert {entry.actor for entry in registry.audit() if entry.action in ("promote", "rollback")} == {"promoteer"}
 
 
+def test_an_alias_that_is_not_there_is_told_alike_wherever_it_is_asked_for(
+    ask: Ask, registry: Registry, passing: Callable[[str], Version], policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = passing("one")
+    for path in ("/v1/aliases/text2sql@champion", "/v1/history/text2sql@champion"):
+        assert "has no alias 'champion'" in problem(ask("GET", path), 404, "AliasNotFound")["detail"]
+    registry.promote(one.digest, "champion", policy=policy, actor="ada")
+    other = problem(ask("GET", "/v1/aliases/text2sql@champions"), 404, "AliasNotFound")
+    assert other["allowed"] == "text2sql@champion"
+    # made between two look-ups of one request
+    monkeypatch.setattr(registry, "aliases", lambda name=None: [])
+    found = problem(ask("GET", "/v1/aliases/text2sql@champion"), 404, "AliasNotFound")
+    assert found["next_step"] == "ask again"
+    body = {"ref": one.digest, "alias": "champion"}
+    promoted = ask("POST", "/v1/promotions", json=body, headers={"If-Match": "*"})
+    assert problem(promoted, 409, "AliasConflict")["current_revision"] == 1
+
+
 def test_if_match_is_held_to_or_refused(
     ask: Ask, registry: Registry, passing: Callable[[str], Version], policy: Policy
 ) -> None:
