@@ -265,21 +265,21 @@ def test_what_one_side_lets_in_the_other_lets_in(tmp_path: Path, name: str, cont
 @pytest.mark.parametrize(
     ("beside", "let_in"),
     [
-        (["tokenizer.json"], {"vocab_file", "merges_file", "spm_file"}),
-        (["tokenizer.json", "tokenizer.model"], {"vocab_file", "merges_file", "spm_file"}),
-        (["tokenizer.model"], {"vocab_file", "spm_file"}),
-        (["vocab.json", "merges.txt"], set()),
-        (["below/tokenizer.json"], set()),
-        (["../tokenizer.json", "../tokenizer.model"], set()),
+        (["tokenizer.json"], ("vocab_file", "merges_file", "spm_file")),
+        (["tokenizer.json", "tokenizer.model"], ("vocab_file", "merges_file", "spm_file")),
+        (["tokenizer.model"], ("vocab_file", "spm_file")),
+        (["vocab.json", "merges.txt"], ()),
+        (["below/tokenizer.json"], ()),
+        (["../tokenizer.json", "../tokenizer.model"], ()),
         # transformers takes each of these for a tokenizer.json that is there, and opens none
-        (["tokenizer.json/a.json"], set()),
-        (["tokenizer.model", "tokenizer.json/a.json"], set()),
-        (["tokenizer.model", "old.tokenizer.json"], set()),
+        (["tokenizer.json/a.json"], ()),
+        (["tokenizer.model", "tokenizer.json/a.json"], ()),
+        (["tokenizer.model", "old.tokenizer.json"], ()),
     ],
     ids=str,
 )
 def test_a_vocabulary_that_the_settings_name_may_be_one_that_is_replaced(
-    tmp_path: Path, beside: list[str], let_in: set[str]
+    tmp_path: Path, beside: list[str], let_in: tuple[str, ...]
 ) -> None:
     for other in beside:
         (tmp_path / "m" / other).parent.mkdir(parents=True, exist_ok=True)
