@@ -128,6 +128,16 @@ def reference_statement(text: str) -> Statement:
     return _NEWEST, (reference.name,)
 
 
+def by_digest(digest: str) -> Statement:
+    """Return what finds the id of the version with a digest, to be a part of another statement."""
+    return "SELECT id FROM versions WHERE digest = ?", (digest,)
+
+
+def by_number(name: str, number: int) -> Statement:
+    """Return what finds the id of a model's version by its number, to be a part of another statement."""
+    return "SELECT id FROM versions WHERE name = ? AND number = ?", (name, number)
+
+
 def resolve_digest(query: Query, digest: str) -> Version:
     """Find the version that a whole digest names.
 

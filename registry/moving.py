@@ -11,8 +11,24 @@ from registry.database import writing
 from registry.entities import AliasChange, Version
 from registry.errors import ApprovalsMissing, BlobCorrupted, GateRefused, RollbackRefused
 from registry.gate import Policy
-from registry.lookup import Query, Statement, reference_statement, resolve_digest, resolve_reference
-from registry.names import DIGEST_PREFIX_LENGTH, check_actor, check_alias, check_name, check_text, is_fixed
+from registry.lookup import (
+    Query,
+    Statement,
+    by_digest,
+    by_number,
+    reference_statement,
+    resolve_digest,
+    resolve_reference,
+)
+from registry.names import (
+    DIGEST_PREFIX_LENGTH,
+    check_actor,
+    check_alias,
+    check_name,
+    check_text,
+    is_fixed,
+    parse_reference,
+)
 from registry.opened import Opened
 
 __all__ = ["Moving"]
@@ -64,18 +80,26 @@ class Moving(Opened):
         check_alias(alias)
         check_actor(actor)
         check_text("reason", reason)
-        found = looked_at = None
+        found = looked_at = numbered = None
+        reference = parse_reference(ref)
         expected: list[Statement] = []
-        if not self._is_at_hand:  # what is asked for far away is asked for beforehand, and together
+        if self._is_at_hand:
+            pass  # nothing is gained by asking for it together
+        elif not self._has_far_bytes and reference.name is not None and reference.number is not None:
+            numbered = by_number(reference.name, reference.number)
+            expected = [reference_statement(ref), *promotion.expected_reads(reference.name, numbered, alias)]
+        else:
             found = self._lookup.resolve(ref)
             looked_at = self._look_at_bytes(found)
-            expected = promotion.expected_reads(found, alias)
+            expected = promotion.expected_reads(found.name, by_digest(found.digest), alias)
             if not is_fixed(ref):
                 found = None
                 expected.append(reference_statement(ref))
         with writing(self._engine, expected) as writer:
             query = writer.query
             version = found or resolve_reference(query, ref)
+            if numbered is not None:
+                promotion.take_reads(writer, numbered, version)
             change, ruling = promotion.plan_promotion(query, version, alias, policy, expected_revision)
             self._require_bytes(version, looked_at)
             verdict = ruling.verdict
@@ -224,7 +248,11 @@ class Moving(Opened):
     @property
     def _is_at_hand(self) -> bool:
         """Whether rows and bytes are on this machine's disk: what is needed of them is looked at under the lock."""
-        return self.blobs.is_local and self._engine.dialect.name == "sqlite"
+        return not self._has_far_bytes and self._engine.dialect.name == "sqlite"
+
+    @property
+    def _has_far_bytes(self) -> bool:
+        return not self.blobs.is_local
 
     def _look_at_bytes(self, version: Version) -> tuple[str, BlobCorrupted | None]:
         """Look for the bytes of what an alias will probably point at; in S3 that takes a request a file.

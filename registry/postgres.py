@@ -23,7 +23,13 @@ from registry.errors import (
     WrongDatabase,
 )
 from registry.layout import READABLE_REVISIONS, SCHEMA_REVISION
-from registry.postgres_session import closed_if_interrupted, has_lost_statements, keep_no_more, keep_statements
+from registry.postgres_session import (
+    PLANNING,
+    closed_if_interrupted,
+    has_lost_statements,
+    keep_no_more,
+    keep_statements,
+)
 
 if TYPE_CHECKING:
     from registry.lookup import Statement
@@ -341,7 +347,9 @@ def _check(connection: Any, binding: Binding) -> None:
             next_step="a writing command of this release brings an older schema up to date; a newer one needs a newer "
             "release",
         )
-    keep_statements(connection, process_id)
+    if keep_statements(connection, process_id):
+        for name, value in PLANNING.items():
+            connection.execute(f"SET {name} = {value}")
 
 
 def missing(binding: Binding) -> WrongDatabase:

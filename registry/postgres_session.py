@@ -17,6 +17,7 @@ from typing import Any
 from registry.address import import_driver
 
 __all__ = [
+    "PLANNING",
     "Session",
     "closed_if_interrupted",
     "has_lost_statements",
@@ -25,6 +26,10 @@ __all__ = [
     "leave_to_parent",
 ]
 
+# How statements are planned, by name and value. A kept one is planned once: where its tables were short then, it would
+# read them whole for as long as nobody counted them anew. An index serves all that is asked often; what reads tables
+# whole does so still, at a price that must not make the server compile it.
+PLANNING = {"enable_seqscan": "off", "jit": "off"}
 # A statement that comes a third time is kept, and of those the hundred that were used last.
 _THRESHOLD = 2
 # No such kept statement, one of that name that somebody else made; a kept one that doesn't fit its table any more.
@@ -35,15 +40,20 @@ _is_keeping = True
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
-def keep_statements(session: Any, process_id: int) -> None:
+def keep_statements(session: Any, process_id: int) -> bool:
     """Let the server keep statements, if its own session is at the other end: a pooler gives out other process ids.
 
     Args:
         session: psycopg's connection.
         process_id: What `pg_backend_pid()` said in it.
+
+    Returns:
+        Whether it does.
     """
-    if _is_keeping and process_id == session.info.backend_pid:
-        session.prepare_threshold = _THRESHOLD
+    if not _is_keeping or process_id != session.info.backend_pid:
+        return False
+    session.prepare_threshold = _THRESHOLD
+    return True
 
 
 def has_lost_statements(error: Any) -> bool:

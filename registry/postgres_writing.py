@@ -25,7 +25,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from registry.address import Address, import_driver
 from registry.lookup import Statement
 from registry.postgres import connect, explain, to_driver
-from registry.postgres_session import Session, has_lost_statements, keep_no_more, keep_statements, leave_to_parent
+from registry.postgres_session import (
+    PLANNING,
+    Session,
+    has_lost_statements,
+    keep_no_more,
+    keep_statements,
+    leave_to_parent,
+)
 from registry.writer import Rows, Writer, insertion
 
 __all__ = ["KEPT_CONNECTIONS", "WRITE_LOCK", "lock_on_postgres", "make_engine", "write_on_postgres"]
@@ -41,9 +48,11 @@ WRITE_LOCK = int.from_bytes(b"tunewrgt")
 _SETTINGS = """SELECT pg_backend_pid(), set_config('lock_timeout', '{lock}s', true),
     set_config('idle_in_transaction_session_timeout', '{idle}s', true),
     set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true),
-    set_config('statement_timeout', '0', true)"""
+    set_config('statement_timeout', '0', true), {planning}{limit}"""
+_PLANNING = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in PLANNING.items())
 _NEWER_SERVER = 170000
 _NEWER_LIMIT = ", set_config('transaction_timeout', '0', true)"
+# A statement of its own: the server's limit on how long one takes counts from its beginning, and isn't lifted in it.
 _TAKE_LOCK = f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -224,8 +233,8 @@ def _lock(session: Session, timeout_seconds: float, expected: Sequence[Statement
 
 
 def _settings(connection: Any, timeout_seconds: float) -> str:
-    settings = _SETTINGS.format(lock=timeout_seconds, idle=IDLE_TIMEOUT_SECONDS)
-    return settings + _NEWER_LIMIT if connection.info.server_version >= _NEWER_SERVER else settings
+    limit = _NEWER_LIMIT if connection.info.server_version >= _NEWER_SERVER else ""
+    return _SETTINGS.format(lock=timeout_seconds, idle=IDLE_TIMEOUT_SECONDS, planning=_PLANNING, limit=limit)
 
 
 def _undo(pooled: PoolProxiedConnection, session: Session, error: BaseException) -> None:

@@ -16,15 +16,16 @@ from registry.lookup import (
     Query,
     Statement,
     alias_statement,
+    by_digest,
     query_alias,
     query_aliases,
     query_numbered,
     query_revision,
 )
 from registry.protection import protection_statement
-from registry.reports import comparable_evaluation, evaluations_of, held_reports_statement, reports_statement
+from registry.reports import comparable_evaluation, evaluations_of, held_reports_statement, reports_of
 from registry.schema import alias_events, outbox
-from registry.status import require_promotable, require_usable, status_statement
+from registry.status import require_promotable, require_usable, status_of
 from registry.writer import Writer
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "plan_demotion",
     "plan_promotion",
     "plan_rollback",
+    "take_reads",
     "write_change",
 ]
 
@@ -95,16 +97,31 @@ def judge(
     return Ruling(verdict, policy, policy_from, evaluation, against, consent)
 
 
-def expected_reads(version: Version, alias: str) -> list[Statement]:
-    """Return what a promotion reads of a version, and what its audit row is put behind."""
+def expected_reads(name: str, version: Statement, alias: str) -> list[Statement]:
+    """Return what a promotion reads beside the version itself, and what its audit row is put behind.
+
+    Args:
+        name: The model.
+        version: Finds the version's id: `registry.lookup.by_digest`, or another that `take_reads` is told of.
+        alias: The alias.
+    """
     return [
-        alias_statement(version.name, alias),
-        status_statement(version.digest),
-        reports_statement(version.digest),
-        held_reports_statement(version.name, alias),
-        protection_statement(version.name, alias),
+        alias_statement(name, alias),
+        *_reads_of(version),
+        held_reports_statement(name, alias),
+        protection_statement(name, alias),
         audit.LAST,
     ]
+
+
+def take_reads(writer: Writer, asked: Statement, version: Version) -> None:
+    """Take what was asked of a version that another statement found for what is asked of it by its digest."""
+    for found, meant in zip(_reads_of(asked), _reads_of(by_digest(version.digest)), strict=True):
+        writer.take(found, meant)
+
+
+def _reads_of(version: Statement) -> tuple[Statement, Statement]:
+    return status_of(version), reports_of(version)
 
 
 def plan_promotion(

@@ -19,16 +19,25 @@ from registry.errors import (
     BlobCorrupted,
     BlobsMissing,
     EvaluationMismatch,
+    ManifestInvalid,
     ReferenceInvalid,
     RegistryBusy,
     ReportInvalid,
 )
 from registry.lookup import reference_statement, resolve_digest
-from registry.manifest import Manifest, open_regular, require_files, require_shallow
-from registry.names import LICENCE_LENGTH, check_name, check_text, is_digest
+from registry.manifest import Manifest, open_regular, require_files
+from registry.names import check_name, check_text, is_digest
 from registry.opened import Opened
 from registry.promotion import emit
-from registry.registration import check_stored, expected_reads, find_existing, find_parents, first_reads, insert_version
+from registry.registration import (
+    check_of_today,
+    check_stored,
+    expected_reads,
+    find_existing,
+    find_parents,
+    first_reads,
+    insert_version,
+)
 from registry.reports import check_document, check_report, newest_evaluation, reports_statement
 from registry.runs import LARGEST_NUMBER, Run, insert_run
 from registry.scan import scan
@@ -40,6 +49,8 @@ __all__ = ["Recording"]
 
 # With a lease none is lost between storing and the row, unless a collection can't see the lease.
 STORE_ATTEMPTS = 3
+# Hashed in some 0.1 s.
+SOON_BYTES = 64 << 20
 
 
 class Recording(Opened):
@@ -79,17 +90,18 @@ class Recording(Opened):
         actor = audit.acting(actor)
         check_text("content_key", manifest.content_key, 256)
         require_files(manifest, files)
-        query = self._lookup.ahead(first_reads(name, manifest))
-        existing = find_existing(query, name, manifest)
-        if existing is None:  # an earlier release took others, which are what they are
-            check_text("licence", manifest.licence, LICENCE_LENGTH)
-            require_shallow(manifest)
-        if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
-            self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
-            return existing
-        parents = find_parents(query, manifest)
         # where all are there, they are scanned there alone, and a lease would hold nothing that isn't looked for again
         stored = self.blobs.is_local and not self._gone(manifest)
+        parents: list[Version] | None = None
+        if not (stored and _is_soon_looked_through(manifest) and _is_of_today(manifest)):
+            query = self._lookup.ahead(first_reads(name, manifest))
+            existing = find_existing(query, name, manifest)
+            if existing is None:
+                check_of_today(manifest)
+            elif query_status(self._lookup.query, existing).state != RETIRED:
+                self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
+                return existing
+            parents = find_parents(query, manifest)
         if not stored:
             for path in manifest.files:  # before the first is stored
                 with open_regular(path, Path(files[path])) as stream:
@@ -101,7 +113,7 @@ class Recording(Opened):
                     self._store_files(manifest, files, progress)
                 except BlobCorrupted:  # collected just after it was stored
                     continue
-                with writing(self._engine, expected_reads(name, manifest)) as writer:
+                with writing(self._engine, expected_reads(name, manifest, parents)) as writer:
                     # under the lock, so that a collection has taken what it takes, or will see the row
                     if not self._gone(manifest):
                         return insert_version(writer, name, manifest, parents, actor)
@@ -133,15 +145,14 @@ class Recording(Opened):
         existing = find_existing(query, name, manifest)
         parents: list[Version] = []
         if existing is None:
-            check_text("licence", manifest.licence, LICENCE_LENGTH)
-            require_shallow(manifest)
+            check_of_today(manifest)
             parents = find_parents(query, manifest)
         self.blobs.owner.claim()
         with self.leases.hold(manifest.file_digests.values()):
             check_stored(self.blobs, manifest)
             if existing is not None and query_status(self._lookup.query, existing).state != RETIRED:
                 return existing
-            with writing(self._engine, expected_reads(name, manifest)) as writer:
+            with writing(self._engine, expected_reads(name, manifest, parents)) as writer:
                 # under the lock, so that a collection has taken what it takes, or will see the row
                 gone = self._gone(manifest)
                 if gone:
@@ -269,6 +280,19 @@ class Recording(Opened):
             named = {"name": version.name, "version": version.version}
             emit(writer, at, "version.evaluated", canonical_json({**named, **payload}))
             return Evaluation(number, version.digest, digest, text, at)
+
+
+def _is_soon_looked_through(manifest: Manifest) -> bool:
+    """Say whether contents are hashed before anybody would miss an answer about the manifest."""
+    return sum(entry.size for entry in manifest.files.values()) <= SOON_BYTES
+
+
+def _is_of_today(manifest: Manifest) -> bool:
+    try:
+        check_of_today(manifest)
+    except (ReferenceInvalid, ManifestInvalid):
+        return False
+    return True
 
 
 def _behind(before: int, total: int, progress: Callable[[int, int], object]) -> Callable[[int], object]:

@@ -19,7 +19,8 @@ from registry.errors import (
 )
 from registry.lifecycle import change_state
 from registry.lookup import Query, Statement, reference_statement, resolve_digest
-from registry.manifest import BOUND_KINDS, WHOLE_KINDS, Manifest
+from registry.manifest import BOUND_KINDS, WHOLE_KINDS, Manifest, require_shallow
+from registry.names import LICENCE_LENGTH, check_text
 from registry.promotion import emit
 from registry.scan import scan
 from registry.schema import version_parents, versions
@@ -30,7 +31,26 @@ from registry.writer import Writer, next_id
 NOT_COMPOSED = ("teacher", "domain")
 _AS_PARENT = "a parent"
 
-__all__ = ["check_stored", "expected_reads", "find_existing", "find_parents", "first_reads", "insert_version"]
+__all__ = [
+    "check_of_today",
+    "check_stored",
+    "expected_reads",
+    "find_existing",
+    "find_parents",
+    "first_reads",
+    "insert_version",
+]
+
+
+def check_of_today(manifest: Manifest) -> None:
+    """Refuse a manifest that earlier releases took, and whose versions are what they are.
+
+    Raises:
+        ReferenceInvalid: The licence is too long, or no line of text.
+        ManifestInvalid: Nested too deeply.
+    """
+    check_text("licence", manifest.licence, LICENCE_LENGTH)
+    require_shallow(manifest)
 
 
 def find_existing(query: Query, name: str, manifest: Manifest) -> Version | None:
@@ -64,19 +84,28 @@ def _existing_statements(name: str, manifest: Manifest) -> Iterator[Statement]:
 
 def first_reads(name: str, manifest: Manifest) -> list[Statement]:
     """Return what `find_existing` and `find_parents` look up whatever they find."""
-    parents = (reference_statement(parent.digest) for parent in manifest.parents)
-    return [*_existing_statements(name, manifest), *parents, *_parents_statuses(manifest), HAS_EVENTS]
+    return [*_existing_statements(name, manifest), *_parents(manifest), *_parents_statuses(manifest), HAS_EVENTS]
 
 
-def expected_reads(name: str, manifest: Manifest) -> list[Statement]:
+def expected_reads(name: str, manifest: Manifest, parents: Sequence[Version] | None) -> list[Statement]:
     """Return what `insert_version` reads."""
     return [
         *_existing_statements(name, manifest),
+        *(_parents(manifest) if parents is None else ()),
         *_parents_statuses(manifest),
         _next_number(name),
-        next_id(versions),
+        _id_of_new(name, manifest),
         audit.LAST,
     ]
+
+
+def _id_of_new(name: str, manifest: Manifest) -> Statement:
+    """Return what takes the id of a version that isn't there: registering one again leaves no gap."""
+    return next_id(versions, unless=tuple(_existing_statements(name, manifest)))
+
+
+def _parents(manifest: Manifest) -> Iterator[Statement]:
+    return (reference_statement(parent.digest) for parent in manifest.parents)
 
 
 def _parents_statuses(manifest: Manifest) -> Iterator[Statement]:
@@ -196,7 +225,9 @@ def check_stored(blobs: BlobStore, manifest: Manifest) -> None:
             scan(path, stream, entry.size, manifest.files)
 
 
-def insert_version(writer: Writer, name: str, manifest: Manifest, parents: Sequence[Version], actor: str) -> Version:
+def insert_version(
+    writer: Writer, name: str, manifest: Manifest, parents: Sequence[Version] | None, actor: str
+) -> Version:
     """Write a version's row with its parents and its audit row, or return the version that is there already.
 
     One that was retired is restored: its bytes are back, and whoever registers it wants it.
@@ -205,8 +236,8 @@ def insert_version(writer: Writer, name: str, manifest: Manifest, parents: Seque
         writer: Of the write transaction.
         name: The model's name.
         manifest: What the version is; its bytes are stored already.
-        parents: What `find_parents` found before the lock was there. Versions never change, and only what befell them
-            is looked at again; none are needed where the version is there.
+        parents: What `find_parents` found before the lock was there, or None. Versions never change, and only what
+            befell them is looked at again; none are needed where the version is there.
         actor: Who registers.
 
     Returns:
@@ -218,8 +249,11 @@ def insert_version(writer: Writer, name: str, manifest: Manifest, parents: Seque
         if query_status(query, existing).state == RETIRED:
             change_state(writer, existing, "restore", actor=actor, reason="registered again")
         return existing
-    for parent in parents:
-        require_usable(query, parent, _AS_PARENT)
+    if parents is None:
+        parents = find_parents(query, manifest)
+    else:
+        for parent in parents:
+            require_usable(query, parent, _AS_PARENT)
     number = int(query(*_next_number(name))[0][0])
     at = audit.now()
     row = {
@@ -231,6 +265,7 @@ def insert_version(writer: Writer, name: str, manifest: Manifest, parents: Seque
         "manifest": manifest.canonical,
         "created_at": at,
     }
+    writer.take(_id_of_new(name, manifest), next_id(versions))
     identity = writer.insert_numbered(versions, {"content_key": manifest.content_key, **row})
     version = Version(
         identity, name, number, manifest.digest, manifest.kind, manifest.base_fingerprint, manifest.canonical, at

@@ -9,7 +9,7 @@ from registry.canonical import MAX_NESTING, finite, is_too_deep
 from registry.entities import AliasState, Evaluation, Version
 from registry.errors import ReportInvalid
 from registry.gate import recorded_policy
-from registry.lookup import Query, Statement
+from registry.lookup import Query, Statement, by_digest
 
 __all__ = [
     "check_document",
@@ -19,6 +19,7 @@ __all__ = [
     "evaluations_of",
     "held_reports_statement",
     "newest_evaluation",
+    "reports_of",
     "reports_statement",
 ]
 
@@ -124,13 +125,20 @@ def evaluations_before(query: Query, version: Version, before: int, limit: int) 
 
 def reports_statement(digest: str, *, newest_only: bool = False) -> Statement:
     """Return what `evaluations_of` asks."""
-    return f"{_REPORTS} v.digest = ? ORDER BY e.id DESC" + (" LIMIT 1" if newest_only else ""), (digest,)
+    sql, parameters = reports_of(by_digest(digest))
+    return sql + (" LIMIT 1" if newest_only else ""), parameters
+
+
+def reports_of(version: Statement) -> Statement:
+    """Return what asks for the reports, newest first, of the version whose id a statement finds."""
+    found, parameters = version
+    return f"{_REPORTS} v.id = ({found}) ORDER BY e.id DESC", parameters
 
 
 def held_reports_statement(name: str, alias: str) -> Statement:
     """Return what finds the reports, newest first, of the version that an alias points at."""
     held = "SELECT version_id FROM alias_events WHERE name = ? AND alias = ? ORDER BY revision DESC LIMIT 1"
-    return f"{_REPORTS} v.id = ({held}) ORDER BY e.id DESC", (name, alias)
+    return reports_of((held, (name, alias)))
 
 
 def comparable_evaluation(query: Query, state: AliasState, report: Mapping[str, Any] | None) -> Evaluation | None:

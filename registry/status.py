@@ -12,7 +12,7 @@ from typing import Any
 
 from registry.entities import Version
 from registry.errors import VersionDeprecated, VersionRetired
-from registry.lookup import Query, Statement, query_of_each, query_versions, schema_statement
+from registry.lookup import Query, Statement, by_digest, query_of_each, query_versions, schema_statement
 
 __all__ = [
     "ACTIVE",
@@ -28,6 +28,7 @@ __all__ = [
     "require_promotable",
     "require_usable",
     "retired",
+    "status_of",
     "status_statement",
 ]
 
@@ -96,9 +97,17 @@ def status_statement(digest: str) -> Statement:
 
     By its digest, which manifests name their parents by: it can be asked for together with the version itself.
     """
-    sql = """SELECT action, actor, reason, created_at FROM version_events WHERE version_id =
-    (SELECT id FROM versions WHERE digest = ?) ORDER BY id DESC LIMIT 1"""
-    return sql, (digest,)
+    return status_of(by_digest(digest))
+
+
+def status_of(version: Statement) -> Statement:
+    """Return what asks for the newest event of the version whose id a statement finds."""
+    found, parameters = version
+    return (
+        f"SELECT action, actor, reason, created_at FROM version_events WHERE version_id = ({found}) "
+        "ORDER BY id DESC LIMIT 1",
+        parameters,
+    )
 
 
 def _status(action: str, actor: str, reason: str, at: str) -> Status:

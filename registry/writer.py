@@ -39,6 +39,12 @@ class Writer(ABC):
         rows = self._answers.get((sql, tuple(parameters)))
         return self._ask(sql, parameters) if rows is None else rows
 
+    def take(self, asked: Statement, meant: Statement) -> None:
+        """Take the rows that one statement was answered with for those of another, which asks for the same."""
+        rows = self._answers.get(asked)
+        if rows is not None:
+            self._answers[meant] = rows
+
     def insert(self, table: Table, row: Mapping[str, Any]) -> None:
         """Insert one row of numbers, texts and nulls, as both drivers take them; booleans aren't converted.
 
@@ -50,7 +56,7 @@ class Writer(ABC):
     def insert_numbered(self, table: Table, row: Mapping[str, Any]) -> int:
         """Insert one row and return its id, which is sent with the others where it was asked for with the lock."""
         taken = self._answers.pop(next_id(table), None)
-        if taken is not None:
+        if taken:
             identity = int(taken[0][0])
             self._insert(table, {"id": identity, **row}, numbered=False)
             return identity
@@ -76,12 +82,20 @@ class Writer(ABC):
         """Insert a row, and return its id where that is asked for."""
 
 
-def next_id(table: Table) -> Statement:
+def next_id(table: Table, unless: Sequence[Statement] = ()) -> Statement:
     """Return what takes a row's id beforehand: among what is expected to be read, on PostgreSQL alone.
 
     One that is not used leaves a gap, as an act that comes to nothing does.
+
+    Args:
+        table: The row's.
+        unless: None is taken where any of these finds a row; the writer is told by `Writer.take` that this was asked.
     """
-    return f"SELECT nextval(pg_get_serial_sequence('{table.name}', 'id'))", ()
+    found = " AND ".join(f"NOT EXISTS ({sql})" for sql, _ in unless)
+    return (
+        f"SELECT nextval(pg_get_serial_sequence('{table.name}', 'id'))" + (f" WHERE {found}" if found else ""),
+        tuple(one for _, parameters in unless for one in parameters),
+    )
 
 
 @lru_cache

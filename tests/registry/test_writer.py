@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -63,13 +64,24 @@ def test_promotion_asks_for_all_with_the_lock(
 
 @pytest.mark.integration
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("there", [False, True])
 def test_registration_asks_for_all_with_the_lock(
-    registry: Registry, add_adapter: Callable[[str], Version], unexpected: list[str]
+    registry: Registry,
+    add_adapter: Callable[[str], Version],
+    write_files: Callable[..., dict[str, Path]],
+    unexpected: list[str],
+    there: bool,
 ) -> None:
-    add_adapter("one")
+    one = add_adapter("one")
+    files = write_files("adapter one" if there else "another")
+    manifest = dataclasses.replace(one.manifest, files=describe_files(files), content_key="two")
     unexpected.clear()
-    add_adapter("two")
-    assert unexpected == []
+    two = registry.register("text2sql", manifest, files)
+    assert (two.version, unexpected) == (2, [])
+    assert registry.register("text2sql", manifest, files) == two
+    assert registry.register("text2sql", dataclasses.replace(manifest, seed=8), files) == two  # by its content key
+    three = registry.register("text2sql", dataclasses.replace(manifest, content_key="three"), files)
+    assert three.id == two.id + 1, "what is there already takes no id"
 
 
 def test_answers_are_asked_for_again_once_a_row_has_come_in(registry: Registry) -> None:
@@ -173,10 +185,14 @@ def test_how_often_an_act_waits_for_the_server(
             act(1 + turn % 2 if act is promote else turn)
         return wire.waits - before
 
-    # the version; the lock with all that is read; the rows with their commit
-    assert waits(promote) == 3
+    # the lock with all that is read; the rows with their commit
+    assert waits(promote) == 2
     # what is there of it with its parent, and that one's state, before the lock; the lock; the rows with their commit
     assert waits(register) == 3
+    files = write_files("waits 0")
+    named = dataclasses.replace(registry.resolve("waits:v1").manifest, files=describe_files(files))
+    # all of its contents are there
+    assert waits(lambda n: registry.register("again", dataclasses.replace(named, seed=n), files)) == 2
     assert waits(lambda n: registry.record_evaluation(base.digest, {"n": n})) == 2
 
 
@@ -189,6 +205,7 @@ def test_session_keeps_statements_unless_a_pooler_is_between(
     registry = on_wire(Wire(process_id=123456789 if pooler else None))
     for turn in range(4):
         registry.promote(f"text2sql:v{1 + turn % 2}", "champion", policy=policy, actor="ada")
+        registry.resolve("text2sql@champion")
     kept = "SELECT count(*) FROM pg_prepared_statements", ()
     assert (registry._lookup.query(*kept)[0][0] > 0) is not pooler
     with writing(registry._engine) as writer:
@@ -206,6 +223,7 @@ def test_statements_that_were_lost_are_asked_in_another_session_and_kept_no_more
     passing("one"), passing("two")
     for turn in range(4):
         registry.promote(f"text2sql:v{1 + turn % 2}", "champion", policy=policy, actor="ada")
+        registry.resolve("text2sql:v1")
     pooled = registry._engine.raw_connection()
     pooled.info["session"].exchange([(lose, ())])
     pooled.close()
@@ -216,6 +234,26 @@ def test_statements_that_were_lost_are_asked_in_another_session_and_kept_no_more
         registry.resolve("text2sql:v1")
     assert registry._lookup.query("SELECT count(*) FROM pg_prepared_statements", ())[0][0] == 0
     assert registry.verify().intact
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_short_tables_are_read_by_their_indexes_since_they_become_long(
+    registry: Registry, passing: Callable[[str], Version], policy: Policy, backend: Any
+) -> None:
+    passing("one")
+    registry.promote("text2sql:v1", "champion", policy=policy, actor="ada")
+    asked = "EXPLAIN SELECT max(revision) FROM alias_events WHERE name = 'text2sql' AND alias = 'champion'"
+
+    def plan(rows: Sequence[Sequence[Any]]) -> str:
+        return "\n".join(row[0] for row in rows)
+
+    backend.connect(registry.folder).execute("ANALYZE alias_events")
+    assert "Seq Scan on alias_events" in plan(backend.connect(registry.folder).execute(asked).fetchall())
+    assert "Seq Scan" not in plan(registry._lookup.query(asked, ()))
+    with writing(registry._engine) as writer:
+        assert "Seq Scan" not in plan(writer.query(asked, ()))
+        assert writer.query("SHOW jit", ()) == [("off",)]
 
 
 @pytest.mark.integration
