@@ -75,7 +75,7 @@ def deliver(
     Raises:
         RegistryError: What was registered, or the file of webhooks, can't be read.
     """
-    turn = Turn(registry, time.time() if at is None else at, again, most, stopped, {} if unnoted is None else unnoted)
+    turn = Turn(registry, at, again, most, stopped, {} if unnoted is None else unnoted)
     done = []
     for hook in turn.webhooks.all():
         if stopped():
@@ -94,7 +94,7 @@ class Turn:
     """
 
     registry: Registry
-    at: float
+    at: float | None = None
     again: bool = False
     most: int | None = BATCH
     stopped: Callable[[], bool] = lambda: False
@@ -115,35 +115,36 @@ class Turn:
         Raises:
             RegistryError: What was registered, or the file of webhooks, can't be read.
         """
+        at = time.time() if self.at is None else self.at  # not before: it may have waited for a thread
         before = self.unnoted.get(hook.id)
-        if before is not None and before.retry_at > self.at and not self.again:
+        if before is not None and before.retry_at > at and not self.again:
             return None
         try:
             with self.webhooks.telling(hook.id) as ours:
-                found = self._tell(hook) if ours else None
+                found = self._tell(hook, at) if ours else None
             self.unnoted.pop(hook.id, None)
         except (RegistryPathError, OSError) as error:
             # its place, which is left as it is: how far it was told may still be read off it, or restored
             said = error.problem if isinstance(error, RegistryError) else _said(error)
             failures = 1 if before is None else before.failures + 1
-            self.unnoted[hook.id] = Place(0, failures, self.at + pause_seconds(failures), last_error=said)
+            self.unnoted[hook.id] = Place(0, failures, at + pause_seconds(failures), last_error=said)
             logger.warning("webhook %s (%s) can't be told: %s", hook.id, hook.host, said)
             found = Delivery(hook.id, hook.url, 0, said, False)
         return found
 
-    def _tell(self, hook: Webhook) -> Delivery | None:
+    def _tell(self, hook: Webhook, at: float) -> Delivery | None:
         webhooks = self.webhooks
         place = webhooks.places.of(hook.id)
         if place.dead:
             return Delivery(hook.id, hook.url, 0, place.last_error, True)
-        if place.retry_at > self.at and not self.again:
+        if place.retry_at > at and not self.again:
             return None
         found = tell(
             self.registry,
             webhooks.places,
             hook.id,
             lambda event: _tell(self._trust, webhooks, hook, event),
-            at=self.at,
+            at=at,
             most=self.most,
             wants=hook.wants,
             stopped=lambda: self.stopped() or not webhooks.has(hook.id),

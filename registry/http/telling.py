@@ -53,7 +53,7 @@ def _look_until(registry: Registry, tellers: _Tellers, stop: threading.Event) ->
     unnoted: dict[str, Place] = {}
     while not stop.is_set():
         try:
-            turn = Turn(registry, time.time(), stopped=stop.is_set, unnoted=unnoted)
+            turn = Turn(registry, stopped=stop.is_set, unnoted=unnoted)
             for hook in turn.webhooks.all():
                 tellers.give(turn, hook)
             said = ""
