@@ -38,15 +38,15 @@ def now() -> str:
 
 def login_name() -> str:
     """Return who is at work, for the audit trail: the login name, or the user's number where it has none."""
-    return _login_name(os.getuid(), *map(os.environ.get, _LOGIN_VARIABLES))
+    try:
+        return _login_name(os.getuid(), *map(os.environ.get, _LOGIN_VARIABLES))
+    except (KeyError, OSError, ImportError):  # not kept: a directory service may answer the next time
+        return f"uid-{os.getuid()}"
 
 
 @lru_cache(maxsize=8)  # the user database may be a directory service's, and every act asks
 def _login_name(_uid: int, *_variables: str | None) -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return f"uid-{os.getuid()}"
+    return getpass.getuser()
 
 
 def acting(actor: str | None) -> str:

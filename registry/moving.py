@@ -248,7 +248,7 @@ class Moving(Opened):
     @property
     def _is_at_hand(self) -> bool:
         """Whether rows and bytes are on this machine's disk: what is needed of them is looked at under the lock."""
-        return not self._has_far_bytes and self._engine.dialect.name == "sqlite"
+        return not (self._has_far_bytes or self._is_writer_far)
 
     @property
     def _has_far_bytes(self) -> bool:

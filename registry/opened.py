@@ -115,6 +115,11 @@ class Opened:
         return self._writing_engine
 
     @property
+    def _is_writer_far(self) -> bool:
+        """Whether what is written to is a server's; False where nothing is."""
+        return self._writing_engine is not None and self._writing_engine.dialect.name == "postgresql"
+
+    @property
     def is_writable(self) -> bool:
         """Whether the folder takes files, checkouts for instance; a read-only mount takes none of anybody."""
         return os.access(self.folder, os.W_OK | os.X_OK)

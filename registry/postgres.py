@@ -348,8 +348,11 @@ def _check(connection: Any, binding: Binding) -> None:
             "release",
         )
     if keep_statements(connection, process_id):
-        for name, value in PLANNING.items():
-            connection.execute(f"SET {name} = {value}")
+        settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in PLANNING.items())
+        try:
+            connection.execute(f"SELECT {settings}")
+        except driver.Error as error:
+            raise (explain(error, address) or unreachable(error, address)) from error
 
 
 def missing(binding: Binding) -> WrongDatabase:

@@ -49,7 +49,7 @@ __all__ = ["Recording"]
 
 # With a lease none is lost between storing and the row, unless a collection can't see the lease.
 STORE_ATTEMPTS = 3
-# Hashed in some 0.1 s.
+# Hashed in some 0.1 s: before anybody misses an answer about the manifest.
 SOON_BYTES = 64 << 20
 
 
@@ -92,8 +92,10 @@ class Recording(Opened):
         require_files(manifest, files)
         # where all are there, they are scanned there alone, and a lease would hold nothing that isn't looked for again
         stored = self.blobs.is_local and not self._gone(manifest)
+        soon = stored and sum(entry.size for entry in manifest.files.values()) <= SOON_BYTES
         parents: list[Version] | None = None
-        if not (stored and _is_soon_looked_through(manifest) and _is_of_today(manifest)):
+        # over a network it is asked with the lock, unless contents would have to be hashed for long before the answer
+        if not (soon and self._is_writer_far and _is_of_today(manifest)):
             query = self._lookup.ahead(first_reads(name, manifest))
             existing = find_existing(query, name, manifest)
             if existing is None:
@@ -101,7 +103,7 @@ class Recording(Opened):
             elif query_status(self._lookup.query, existing).state != RETIRED:
                 self._store_files(manifest, files, progress)  # the same files: puts back what was damaged or lost
                 return existing
-            parents = find_parents(query, manifest)
+            parents = None if soon else find_parents(query, manifest)
         if not stored:
             for path in manifest.files:  # before the first is stored
                 with open_regular(path, Path(files[path])) as stream:
@@ -280,11 +282,6 @@ class Recording(Opened):
             named = {"name": version.name, "version": version.version}
             emit(writer, at, "version.evaluated", canonical_json({**named, **payload}))
             return Evaluation(number, version.digest, digest, text, at)
-
-
-def _is_soon_looked_through(manifest: Manifest) -> bool:
-    """Say whether contents are hashed before anybody would miss an answer about the manifest."""
-    return sum(entry.size for entry in manifest.files.values()) <= SOON_BYTES
 
 
 def _is_of_today(manifest: Manifest) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,14 +46,15 @@ class SqliteReader:
         self._folder = folder
         # a copy's, when the file was as it is in it; None where the file itself is read
         self._copied: tuple[int, ...] | None
+        self._connection: sqlite3.Connection | None
         self._connection, self._copied = self._connect()
         self._in_snapshot = False
         self.process = os.getpid()
+        _own_readers().add(self)
 
     def query(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run one SELECT and return its rows."""
-        self._renew()
-        return self._connection.execute(sql, parameters).fetchall()
+        return self._renewed().execute(sql, parameters).fetchall()
 
     def together(self, _statements: Sequence[Statement]) -> dict[Statement, Sequence[Sequence[Any]]]:
         """Answer nothing beforehand: no message goes anywhere, so that none is saved."""
@@ -63,8 +66,8 @@ class SqliteReader:
         if self._in_snapshot:
             yield
             return
-        self._renew()
-        self._connection.execute("BEGIN")
+        connection = self._renewed()
+        connection.execute("BEGIN")
         self._in_snapshot = True
         try:
             yield
@@ -72,23 +75,34 @@ class SqliteReader:
             self._in_snapshot = False
             if self.process == os.getpid():
                 with suppress(sqlite3.Error):  # closed inside; nothing was written, so that nothing depends on it
-                    self._connection.execute("COMMIT")
+                    connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
-    def _renew(self) -> None:
-        """Connect again where a copy is read and the file has changed since, but not inside a snapshot."""
-        if self._copied is None or self._in_snapshot:
-            return
-        with suppress(FileNotFoundError):  # connecting says so
-            if _stamp(self._folder / DATABASE) == self._copied:
-                return
+    def rest(self) -> None:
+        """Close the connection until it is needed again, but not inside a snapshot."""
+        if self._connection is not None and not self._in_snapshot and self.process == os.getpid():
+            self._connection.close()
+            self._connection = self._copied = None
+
+    def _renewed(self) -> sqlite3.Connection:
+        """Connect again after a rest, or where a copy is read and the file has changed since, and no snapshot is."""
         before = self._connection
+        if before is not None and (self._copied is None or self._in_snapshot):
+            return before
+        if before is not None:
+            with suppress(FileNotFoundError):  # connecting says so
+                if _stamp(self._folder / DATABASE) == self._copied:
+                    return before
         # what can't be opened now may be the next time: until then the copy that is there is kept
-        self._connection, self._copied = self._connect()
-        before.close()
+        connection, self._copied = self._connect()
+        self._connection = connection
+        if before is not None:
+            before.close()
+        return connection
 
     def _connect(self) -> tuple[sqlite3.Connection, tuple[int, ...] | None]:
         """Return a connection, and when the file was as it is in it, where it is one to a copy."""
@@ -123,6 +137,27 @@ class SqliteReader:
                 "newer release",
             )
         return connection, copied
+
+
+_LOCAL = threading.local()
+
+
+def _own_readers() -> weakref.WeakSet[SqliteReader]:
+    """Return the readers that this thread made."""
+    if not hasattr(_LOCAL, "readers"):
+        _LOCAL.readers = weakref.WeakSet()
+    readers: weakref.WeakSet[SqliteReader] = _LOCAL.readers
+    return readers
+
+
+def _rest_all() -> None:
+    for reader in list(_own_readers()):
+        reader.rest()
+
+
+# A child that has its parent's connections, though it never uses them, has SQLite's note of their locks, too: it takes
+# none of its own for the same file, and the parent, with the last of its own, folds the log away under the child's.
+os.register_at_fork(before=_rest_all)
 
 
 def read_damaged_text(connection: sqlite3.Connection) -> None:

@@ -74,7 +74,7 @@ class _Connection(sqlite3.Connection):
 
 
 class _Kept:
-    """Connections that are kept between acts, from whichever thread; a forked process has its own."""
+    """Connections that are kept between acts, from whichever thread; a process that is forked has none of them."""
 
     def __init__(self, path: Path, timeout_seconds: float) -> None:
         self._path = path
@@ -112,25 +112,23 @@ class _Kept:
     def close(self) -> None:
         """Close what no act has now; acts after this, and those that are at work, close what they had."""
         self._is_closed = True
+        self.rest()
+
+    def rest(self) -> None:
+        """Close what no act has now, until one needs it again."""
         while self._idle:
             self._idle.pop().close()
 
-    def leave_to_parent(self) -> None:
-        """Begin anew: to close the parent's connections could fold a log away that the parent writes."""
-        _PARENTS.extend(self._idle)
-        self._idle = []
-
 
 _EVERY_KEPT: weakref.WeakSet[_Kept] = weakref.WeakSet()
-_PARENTS: list[_Connection] = []
 
 
-def _leave_to_parent() -> None:
+def _rest_all() -> None:
     for kept in list(_EVERY_KEPT):
-        kept.leave_to_parent()
+        kept.rest()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(before=_rest_all)  # as those of readers: see `registry.sqlite`
 
 
 class _SqliteWriter(Writer):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -167,6 +168,7 @@ class _Trust:
     def __init__(self, folder: Path) -> None:
         self._own = folder / AUTHORITIES_FILE
         self._read: ssl.SSLContext | None = None
+        self._reading = threading.Lock()
 
     def of(self, scheme: str) -> ssl.SSLContext:
         """Return whom a connection trusts.
@@ -176,15 +178,18 @@ class _Trust:
         """
         if scheme != "https":
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # nobody, and nobody is asked
-        if self._read is None:
-            trusted = httpx.create_ssl_context(trust_env=False)
-            try:
-                if self._own.exists():
-                    trusted.load_verify_locations(cafile=self._own)
-            except (OSError, ssl.SSLError) as error:
-                raise WebhookRefused(f"{self._own} can't be used: {error}", allowed="certificates in PEM") from error
-            self._read = trusted
-        return self._read
+        with self._reading:
+            if self._read is None:
+                trusted = httpx.create_ssl_context(trust_env=False)
+                try:
+                    if self._own.exists():
+                        trusted.load_verify_locations(cafile=self._own)
+                except (OSError, ssl.SSLError) as error:
+                    raise WebhookRefused(
+                        f"{self._own} can't be used: {error}", allowed="certificates in PEM"
+                    ) from error
+                self._read = trusted
+            return self._read
 
 
 def _tell(trust: _Trust, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) -> str | None:

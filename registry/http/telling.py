@@ -85,12 +85,17 @@ class _Tellers:
         with self._lock:
             if hook.id in self._given:
                 return
+            if len(self._threads) < min(AT_ONCE, len(self._given) + 1):
+                thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more of them now: those that are there go on, or the next look tries again
+                    if not self._threads:
+                        return
+                else:
+                    self._threads.append(thread)
             self._given.add(hook.id)
             self._waiting.put((turn, hook))
-            if len(self._threads) < min(AT_ONCE, len(self._given)):
-                thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
-                self._threads.append(thread)
-                thread.start()
 
     def end(self, until: float) -> bool:
         """Have the threads end, and say whether all have by a time (`time.monotonic`)."""

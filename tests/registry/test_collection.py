@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import sqlite3
 import threading
 import time
 import traceback
@@ -20,10 +21,11 @@ import pytest
 from registry import leases
 from registry.blobs import BlobStore
 from registry.entities import Version
-from registry.errors import AuditBroken, RegistryBusy, RegistryPathError
+from registry.errors import AuditBroken, RegistryBusy, RegistryPathError, VersionRetired
 from registry.gate import Policy
+from registry.layout import DATABASE
 from registry.leases import Leases
-from registry.manifest import Manifest, describe_files
+from registry.manifest import Manifest, Parent, describe_files
 from registry.store import Registry
 
 Add = Callable[..., Version]
@@ -262,6 +264,42 @@ def test_blobs_that_were_all_there_are_leased_once_a_collection_took_them(
     assert needed <= _blobs(registry)
     assert held() == frozenset()
     assert registry.verify().intact
+
+
+def test_parent_that_is_retired_between_the_look_and_the_lock_is_none(
+    registry: Registry, add_base: Add, write_files: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = add_base()
+    files = write_files("new contents")
+    store = registry._store_files
+
+    def store_and_retire(*given: Any) -> None:
+        store(*given)
+        registry.retire(base.label, **WHO)
+
+    monkeypatch.setattr(registry, "_store_files", store_and_retire)
+    manifest = Manifest(
+        kind="adapter",
+        files=describe_files(files),
+        base_fingerprint=base.base_fingerprint,
+        parents=(Parent(base.digest, "base"),),
+    )
+    with pytest.raises(VersionRetired, match="a parent"):
+        registry.register("m", manifest, files)
+    assert registry.versions("m") == []
+
+
+def test_what_is_there_is_registered_again_without_the_write_lock(
+    tmp_path: Path, write_files: Write, fingerprints: tuple[str, str]
+) -> None:
+    with Registry.open(tmp_path / "registry") as registry:
+        files = write_files("weights")
+        manifest = Manifest(kind="base", files=describe_files(files), base_fingerprint=fingerprints[0])
+        version = registry.register("m", manifest, files)
+        other = sqlite3.connect(registry.folder / DATABASE, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert registry.register("m", manifest, files) == version
+        other.close()
 
 
 def test_collection_works_where_blobs_are_not_on_this_disk(

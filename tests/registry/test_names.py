@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from registry.audit import acting
+from registry.audit import acting, login_name
 from registry.entities import Version
 from registry.errors import ApprovalRefused, ApprovalsMissing, ReferenceInvalid
 from registry.gate import Policy
@@ -120,6 +120,24 @@ def test_whoever_registered_under_a_name_that_looks_alike_does_not_approve_it(
         monkeypatch.setattr(f"registry.{module}.query_registrant", lambda *_: "ada ")
     with pytest.raises(ApprovalRefused, match="'ada' registered"):
         registry.approve("text2sql", "champion", policy=policy, actor="ada")
+
+
+def test_login_name_is_asked_for_again_where_it_could_not_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4321)  # nobody asked for this one before
+    answers = iter([KeyError("no directory"), "ada", "eve"])
+
+    def ask() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("getpass.getuser", ask)
+    assert [login_name(), login_name(), login_name()] == ["uid-4321", "ada", "ada"]
+    monkeypatch.setenv("LOGNAME", "bob")
+    assert login_name() == "eve"  # asked anew
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -94,23 +95,54 @@ def test_connection_that_cannot_undo_is_not_used_again(registry: Registry, monke
     _write(registry)  # nothing holds the lock
 
 
-def test_forked_process_has_connections_of_its_own(registry: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("opens", ["its parent's", "its own"])
+def test_commits_of_a_forked_process_outlive_its_parents_connections(tmp_path: Path, opens: str) -> None:
+    registry = Registry.open(tmp_path)
     _write(registry)
-    (connection,) = _kept(registry)._idle
+    assert registry.outbox()
+    (from_child, to_parent), (from_parent, to_child) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            apart = _kept(registry)._idle == []
-            _write(registry)
-            registry.close()
-            os._exit(0 if apart else 2)
+            mine = registry if opens == "its parent's" else Registry.open(tmp_path)
+            _write(mine)
+            os.write(to_parent, b"1")
+            os.read(from_parent, 1)
+            _write(mine)
+            assert len(mine.outbox()) == 4
+            os._exit(0)
         except BaseException:
+            traceback.print_exc()
             os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert _kept(registry)._idle == [connection]
+    assert os.read(from_child, 1)
     _write(registry)
-    assert len(registry.outbox()) == 3
-    assert registry.verify().intact
+    registry.close()  # its last connection: the log would be folded away under the child's
+    os.write(to_child, b"1")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for end in (from_child, to_parent, from_parent, to_child):
+        os.close(end)
+    with Registry.open(tmp_path) as again:
+        assert len(again.outbox()) == 4
+        assert again.verify().intact
+
+
+def test_a_fork_leaves_a_snapshot_and_what_is_looked_up_after_it(registry: Registry) -> None:
+    def fork() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    _write(registry)
+    with registry._lookup.snapshot():
+        assert len(registry.outbox()) == 1
+        fork()
+        with Registry.open(registry.folder) as other:
+            _write(other)
+        assert len(registry.outbox()) == 1
+    assert len(registry.outbox()) == 2
+    fork()
+    assert len(registry.outbox()) == 2
 
 
 @pytest.mark.parametrize("closed", ["before", "meanwhile"])

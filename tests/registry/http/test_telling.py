@@ -10,12 +10,13 @@ from typing import Any
 import anyio
 import pytest
 
+from registry.entities import OutboxEvent
 from registry.errors import RegistryError
 from registry.http import delivery, telling
 from registry.http.delivery import Turn
 from registry.http.hosts import HOSTS_FILE
 from registry.http.telling import delivering
-from registry.http.webhooks import Webhooks
+from registry.http.webhooks import Webhook, Webhooks
 from registry.store import Registry
 from tests.registry.http.conftest import Receiver, dripping
 
@@ -134,14 +135,59 @@ def test_one_webhook_is_told_by_one_thread_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(telling, "POLL_SECONDS", 0.01)
-    for _ in range(3):
-        hooks.add(url, ["*"], position=0)
+    told: dict[str, list[int]] = {}
+    at_work: list[str] = []
+    twice: list[str] = []
+    real = delivery._tell
+
+    def watch(trust: Any, webhooks: Webhooks, hook: Webhook, event: OutboxEvent) -> str | None:
+        told.setdefault(hook.id, []).append(event.id)
+        return real(trust, webhooks, hook, event)
+
+    turn = Turn.tell
+
+    def watch_turn(self: Turn, hook: Webhook) -> Any:
+        twice.extend(hook.id for other in at_work if other == hook.id)
+        at_work.append(hook.id)
+        time.sleep(0.05)  # while it is looked for what is to be told again and again
+        found = turn(self, hook)
+        at_work.remove(hook.id)
+        return found
+
+    monkeypatch.setattr(delivery, "_tell", watch)
+    monkeypatch.setattr(Turn, "tell", watch_turn)
+    ids = [hooks.add(url, ["*"], position=0).id for _ in range(3)]
     for key in "abcde":
         add_adapter(key)
     _serve_until(registry, lambda: len(receiver.told) == 18)
-    for hook in hooks.all():
-        assert hooks.places.of(hook.id).position == 6
-    assert sorted(receiver.told) == sorted([1, 2, 3, 4, 5, 6] * 3)
+    assert twice == []
+    assert told == {hook_id: [1, 2, 3, 4, 5, 6] for hook_id in ids}
+
+
+@pytest.mark.integration
+def test_a_thread_that_cannot_start_loses_no_webhook(
+    registry: Registry,
+    hooks: Webhooks,
+    receiver: Receiver,
+    url: str,
+    add_base: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(telling, "POLL_SECONDS", 0.01)
+    hooks.add(url, ["*"], position=0)
+    add_base()
+    refused: list[int] = []
+    start = threading.Thread.start
+
+    def short(thread: threading.Thread) -> None:
+        if threading.current_thread().name == "webhooks" and len(refused) < 2:
+            refused.append(1)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", short)
+    _serve_until(registry, lambda: receiver.told == [1])
+    assert len(refused) == 2
 
 
 @pytest.mark.parametrize("error", [RegistryError("no such row"), ValueError("a bug")])
