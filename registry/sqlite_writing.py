@@ -116,8 +116,9 @@ class _Kept:
 
     def rest(self) -> None:
         """Close what no act has now, until one needs it again."""
-        while self._idle:
-            self._idle.pop().close()
+        with suppress(IndexError):  # until there is none, whoever else takes some
+            while True:
+                self._idle.pop().close()
 
 
 _EVERY_KEPT: weakref.WeakSet[_Kept] = weakref.WeakSet()
