@@ -18,33 +18,37 @@ from registry.status import STATES, has_events
 
 __all__ = ["differences_from_audit"]
 
-# What each table says of its rows in the words of `_said_by`, the time last.
-_HELD = {
-    "register": "SELECT name || ':v' || number || ' ' || digest || ' ' || created_at FROM versions",
-    "evaluate": "SELECT v.digest || ' ' || e.digest || ' ' || e.created_at "
-    "FROM evaluations e JOIN versions v ON v.id = e.version_id",
-    "alias": "SELECT e.name || '@' || e.alias || ' ' || e.revision || ' ' || coalesce(v.digest, 'nothing') || ' ' "
-    "|| e.action || ' ' || e.created_at FROM alias_events e LEFT JOIN versions v ON v.id = e.version_id",
-}
-# The same of tables that earlier releases hadn't, with what tells whether they are there.
-_HELD_SINCE: dict[str, tuple[Callable[[Query], bool], str]] = {
+# What each table says of its rows in the words of `_said_by`, the time last; of one that earlier releases hadn't, with
+# what tells whether it is there.
+_HELD: dict[str, tuple[str, Callable[[Query], bool] | None]] = {
+    "register": ("SELECT name || ':v' || number || ' ' || digest || ' ' || created_at FROM versions", None),
+    "evaluate": (
+        "SELECT v.digest || ' ' || e.digest || ' ' || e.created_at "
+        "FROM evaluations e JOIN versions v ON v.id = e.version_id",
+        None,
+    ),
+    "alias": (
+        "SELECT e.name || '@' || e.alias || ' ' || e.revision || ' ' || coalesce(v.digest, 'nothing') || ' ' "
+        "|| e.action || ' ' || e.created_at FROM alias_events e LEFT JOIN versions v ON v.id = e.version_id",
+        None,
+    ),
     "run": (
-        has_runs,
         "SELECT name || ' ' || sweep || ' ' || number || ' ' || digest || ' ' || created_at FROM runs",
+        has_runs,
     ),
     "state": (
-        has_events,
         "SELECT v.name || ':v' || v.number || ' ' || v.digest || ' ' || e.action || ' ' || e.created_at "
         "FROM version_events e JOIN versions v ON v.id = e.version_id",
+        has_events,
     ),
     "approval": (
-        has_approvals,
         "SELECT digest || ' ' || action || ' ' || actor || ' ' || created_at FROM approvals",
+        has_approvals,
     ),
     "protection": (
-        has_approvals,
         "SELECT name || '@' || alias || ' ' || required || ' ' || self_approval || ' ' || actor || ' ' || created_at "
         "FROM protections",
+        has_approvals,
     ),
 }
 
@@ -58,7 +62,7 @@ def differences_from_audit(query: Query) -> Iterator[str]:
     Args:
         query: The look-ups' query function, in one snapshot.
     """
-    told: dict[str, Counter[str]] = {kind: Counter() for kind in (*_HELD, *_HELD_SINCE)}
+    told: dict[str, Counter[str]] = {kind: Counter() for kind in _HELD}
     for entry in read_chain(query):
         try:
             said = _said_by(entry)
@@ -68,13 +72,9 @@ def differences_from_audit(query: Query) -> Iterator[str]:
         if said is not None:
             kind, what = said
             told[kind][f"{what} {entry.at}"] += 1
-    for kind, said_of_it in told.items():
-        if kind in _HELD:
-            rows = query(_HELD[kind], ())
-        else:
-            has_table, sql = _HELD_SINCE[kind]
-            rows = query(sql, ()) if has_table(query) else ()
-        yield from _differences(kind, (str(row[0]) for row in rows), said_of_it)
+    for kind, (sql, has_table) in _HELD.items():
+        rows = query(sql, ()) if has_table is None or has_table(query) else ()
+        yield from _differences(kind, (str(row[0]) for row in rows), told[kind])
 
 
 def _said_by(entry: AuditEntry) -> tuple[str, str] | None:

@@ -16,7 +16,6 @@ from registry.lookup import (
     Statement,
     by_digest,
     by_number,
-    reference_statement,
     resolve_digest,
     resolve_reference,
 )
@@ -26,7 +25,6 @@ from registry.names import (
     check_alias,
     check_name,
     check_text,
-    is_fixed,
     parse_reference,
 )
 from registry.opened import Opened
@@ -80,24 +78,21 @@ class Moving(Opened):
         check_alias(alias)
         check_actor(actor)
         check_text("reason", reason)
-        found = looked_at = numbered = None
+        looked_at = numbered = None
         reference = parse_reference(ref)
         expected: list[Statement] = []
         if self._is_at_hand:
             pass  # nothing is gained by asking for it together
         elif not self._has_far_bytes and reference.name is not None and reference.number is not None:
             numbered = by_number(reference.name, reference.number)
-            expected = [reference_statement(ref), *promotion.expected_reads(reference.name, numbered, alias)]
+            expected = promotion.expected_reads(ref, reference.name, numbered, alias)
         else:
             found = self._lookup.resolve(ref)
             looked_at = self._look_at_bytes(found)
-            expected = promotion.expected_reads(found.name, by_digest(found.digest), alias)
-            if not is_fixed(ref):
-                found = None
-                expected.append(reference_statement(ref))
+            expected = promotion.expected_reads(ref, found.name, by_digest(found.digest), alias)
         with writing(self._engine, expected) as writer:
             query = writer.query
-            version = found or resolve_reference(query, ref)
+            version = resolve_reference(query, ref)
             if numbered is not None:
                 promotion.take_reads(writer, numbered, version)
             change, ruling = promotion.plan_promotion(query, version, alias, policy, expected_revision)

@@ -23,7 +23,6 @@ __all__ = [
     "check_text",
     "is_digest",
     "is_digest_prefix",
-    "is_fixed",
     "looks_like_digest",
     "one_line",
     "parse_reference",
@@ -196,16 +195,6 @@ def check_bound(what: str, value: int | None) -> None:
     """
     if value is not None and (type(value) is not int or not 0 <= value <= 2**53):
         raise ReferenceInvalid(f"{what} is {value!r}", allowed="a whole number, 0 or more")
-
-
-def is_fixed(text: str) -> bool:
-    """Say whether a REF names one version for good: by its number or its whole digest; others may come to name another.
-
-    Raises:
-        ReferenceInvalid: As `parse_reference`.
-    """
-    reference = parse_reference(text)
-    return reference.number is not None or is_digest(reference.digest_prefix)
 
 
 def parse_reference(text: str) -> Reference:

@@ -24,11 +24,11 @@ from registry.errors import (
 )
 from registry.layout import READABLE_REVISIONS, SCHEMA_REVISION
 from registry.postgres_session import (
-    PLANNING,
     closed_if_interrupted,
     has_lost_statements,
     keep_no_more,
     keep_statements,
+    planning_settings,
 )
 
 if TYPE_CHECKING:
@@ -348,9 +348,8 @@ def _check(connection: Any, binding: Binding) -> None:
             "release",
         )
     if keep_statements(connection, process_id):
-        settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in PLANNING.items())
         try:
-            connection.execute(f"SELECT {settings}")
+            connection.execute(f"SELECT {planning_settings(local=False)}")
         except driver.Error as error:
             raise (explain(error, address) or unreachable(error, address)) from error
 

@@ -17,19 +17,19 @@ from typing import Any
 from registry.address import import_driver
 
 __all__ = [
-    "PLANNING",
     "Session",
     "closed_if_interrupted",
     "has_lost_statements",
     "keep_no_more",
     "keep_statements",
     "leave_to_parent",
+    "planning_settings",
 ]
 
 # How statements are planned, by name and value. A kept one is planned once: where its tables were short then, it would
 # read them whole for as long as nobody counted them anew. An index serves all that is asked often; what reads tables
 # whole does so still, at a price that must not make the server compile it.
-PLANNING = {"enable_seqscan": "off", "jit": "off"}
+_PLANNING = {"enable_seqscan": "off", "jit": "off"}
 # A statement that comes a third time is kept, and of those the hundred that were used last.
 _THRESHOLD = 2
 # No such kept statement, one of that name that somebody else made; a kept one that doesn't fit its table any more.
@@ -54,6 +54,12 @@ def keep_statements(session: Any, process_id: int) -> bool:
         return False
     session.prepare_threshold = _THRESHOLD
     return True
+
+
+def planning_settings(*, local: bool) -> str:
+    """Return what sets how statements are planned, as columns of a SELECT; `local` for the transaction alone."""
+    scope = "true" if local else "false"
+    return ", ".join(f"set_config('{name}', '{value}', {scope})" for name, value in _PLANNING.items())
 
 
 def has_lost_statements(error: Any) -> bool:

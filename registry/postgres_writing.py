@@ -26,12 +26,12 @@ from registry.address import Address, import_driver
 from registry.lookup import Statement
 from registry.postgres import connect, explain, to_driver
 from registry.postgres_session import (
-    PLANNING,
     Session,
     has_lost_statements,
     keep_no_more,
     keep_statements,
     leave_to_parent,
+    planning_settings,
 )
 from registry.writer import Rows, Writer, insertion
 
@@ -49,7 +49,7 @@ _SETTINGS = """SELECT pg_backend_pid(), set_config('lock_timeout', '{lock}s', tr
     set_config('idle_in_transaction_session_timeout', '{idle}s', true),
     set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true),
     set_config('statement_timeout', '0', true), {planning}{limit}"""
-_PLANNING = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in PLANNING.items())
+_PLANNING = planning_settings(local=True)
 _NEWER_SERVER = 170000
 _NEWER_LIMIT = ", set_config('transaction_timeout', '0', true)"
 # A statement of its own: the server's limit on how long one takes counts from its beginning, and isn't lifted in it.

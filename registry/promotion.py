@@ -21,6 +21,7 @@ from registry.lookup import (
     query_aliases,
     query_numbered,
     query_revision,
+    reference_statement,
 )
 from registry.protection import protection_statement
 from registry.reports import comparable_evaluation, evaluations_of, held_reports_statement, reports_of
@@ -97,15 +98,17 @@ def judge(
     return Ruling(verdict, policy, policy_from, evaluation, against, consent)
 
 
-def expected_reads(name: str, version: Statement, alias: str) -> list[Statement]:
-    """Return what a promotion reads beside the version itself, and what its audit row is put behind.
+def expected_reads(ref: str, name: str, version: Statement, alias: str) -> list[Statement]:
+    """Return what a promotion reads, and what its audit row is put behind.
 
     Args:
-        name: The model.
+        ref: The challenger as the caller names it.
+        name: Its model.
         version: Finds the version's id: `registry.lookup.by_digest`, or another that `take_reads` is told of.
         alias: The alias.
     """
     return [
+        reference_statement(ref),
         alias_statement(name, alias),
         *_reads_of(version),
         held_reports_statement(name, alias),

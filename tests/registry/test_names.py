@@ -15,7 +15,7 @@ from registry.errors import ApprovalRefused, ApprovalsMissing, ReferenceInvalid
 from registry.gate import Policy
 from registry.manifest import Manifest, describe_files
 from registry.matters import promotion_matter
-from registry.names import check_actor, check_text, is_fixed, one_line, person
+from registry.names import check_actor, check_text, one_line, person
 from registry.registration import insert_version
 from registry.reports import newest_evaluation
 from registry.store import Registry
@@ -138,14 +138,6 @@ def test_login_name_is_asked_for_again_where_it_could_not_be_told(monkeypatch: p
     assert [login_name(), login_name(), login_name()] == ["uid-4321", "ada", "ada"]
     monkeypatch.setenv("LOGNAME", "bob")
     assert login_name() == "eve"  # asked anew
-
-
-@pytest.mark.parametrize(
-    ("ref", "fixed"),
-    [("m:v3", True), ("a" * 64, True), ("A" * 64, True), ("a" * 63, False), ("m", False), ("m@champion", False)],
-)
-def test_a_number_and_a_whole_digest_name_one_version_for_good(ref: str, fixed: bool) -> None:
-    assert is_fixed(ref) is fixed
 
 
 def test_licence_that_breaks_lines_is_refused_and_one_that_is_there_is_read(
